@@ -1,0 +1,173 @@
+//! What a line says, as text and as JSON.
+
+use std::fmt::{self, Write as _};
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+
+/// A backend that was tried, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attempt<'a> {
+    /// Its address.
+    pub backend: &'a str,
+    /// `connected`, or why not.
+    pub outcome: &'static str,
+}
+
+/// One connection's life.
+#[derive(Serialize)]
+pub struct Entry<'a> {
+    /// When it ended.
+    #[serde(serialize_with = "rfc3339")]
+    pub time: SystemTime,
+    #[allow(missing_docs)]
+    pub listener: &'a str,
+    /// The client's address.
+    #[serde(serialize_with = "as_text")]
+    pub client: &'a dyn fmt::Display,
+    #[allow(missing_docs)]
+    pub pool: &'a str,
+    /// The backend that served it.
+    pub backend: Option<&'a str>,
+    /// Every backend tried, in order.
+    pub attempts: &'a [Attempt<'a>],
+    /// Bytes that the backend took from the client.
+    pub bytes_in: u64,
+    /// Bytes that the client took from the backend.
+    pub bytes_out: u64,
+    /// How long the connect that worked took.
+    #[serde(rename = "connect_ms", serialize_with = "optional_milliseconds")]
+    pub connect: Option<Duration>,
+    /// From accept to the backend's first byte.
+    #[serde(rename = "first_byte_ms", serialize_with = "optional_milliseconds")]
+    pub first_byte: Option<Duration>,
+    /// From accept to the end.
+    #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
+    pub duration: Duration,
+    /// Why it ended.
+    pub cause: &'static str,
+    /// The rule or limit that refused it, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+}
+
+impl Entry<'_> {
+    /// Appends the line as a JSON object.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        serde_json::to_writer(&mut *out, self).expect("a Vec takes every byte, and the keys are texts");
+        out.push(b'\n');
+    }
+
+    /// Appends the line as text for people.
+    pub fn write_text(&self, out: &mut Vec<u8>) {
+        let mut line = String::with_capacity(256);
+        self.format_text(&mut line).expect("a String takes every character");
+        out.extend_from_slice(line.as_bytes());
+    }
+
+    fn format_text(&self, line: &mut String) -> fmt::Result {
+        let time = humantime::format_rfc3339_millis(self.time);
+        write!(line, "{time} {} {} -> {}/{}", self.listener, self.client, self.pool, self.backend.unwrap_or("-"))?;
+        write!(line, " {} in={} out={}", self.cause, self.bytes_in, self.bytes_out)?;
+        if let Some(reason) = self.reason {
+            write!(line, " reason={reason}")?;
+        }
+        if let Some(connect) = self.connect {
+            write!(line, " connect={}", Milliseconds(connect))?;
+        }
+        if let Some(first_byte) = self.first_byte {
+            write!(line, " first_byte={}", Milliseconds(first_byte))?;
+        }
+        write!(line, " duration={}", Milliseconds(self.duration))?;
+        if self.attempts.iter().any(|attempt| attempt.outcome != "connected") {
+            line.push_str(" attempts=");
+            for (index, attempt) in self.attempts.iter().enumerate() {
+                let separator = if index == 0 { "" } else { "," };
+                write!(line, "{separator}{}({})", attempt.backend, attempt.outcome)?;
+            }
+        }
+        line.push('\n');
+        Ok(())
+    }
+}
+
+struct Milliseconds(Duration);
+
+impl fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", rounded_milliseconds(self.0))
+    }
+}
+
+/// To a microsecond: more digits would be noise.
+#[allow(clippy::cast_precision_loss, reason = "exact below 2^53 µs, which are 285 years")]
+fn rounded_milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
+
+fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(rounded_milliseconds(*duration))
+}
+
+fn optional_milliseconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(rounded_milliseconds).serialize(serializer)
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+fn as_text<S: Serializer>(value: &&dyn fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn entry<'a>(attempts: &'a [Attempt<'a>]) -> Entry<'a> {
+        Entry {
+            time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            listener: "web",
+            client: &"192.0.2.1:5555",
+            pool: "app",
+            backend: Some("127.0.0.1:3001"),
+            attempts,
+            bytes_in: 77,
+            bytes_out: 853,
+            connect: Some(Duration::from_micros(210)),
+            first_byte: None,
+            duration: Duration::from_micros(3_500),
+            cause: "client_closed",
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn text_is_readable_at_a_glance() {
+        let attempts = [
+            Attempt { backend: "127.0.0.1:3002", outcome: "refused" },
+            Attempt { backend: "127.0.0.1:3001", outcome: "connected" },
+        ];
+        let mut line = Vec::new();
+        entry(&attempts).write_text(&mut line);
+        let expected = "2023-11-14T22:13:20.123Z web 192.0.2.1:5555 -> app/127.0.0.1:3001 client_closed in=77 out=853 \
+                        connect=0.21ms duration=3.5ms attempts=127.0.0.1:3002(refused),127.0.0.1:3001(connected)\n";
+        assert_eq!(String::from_utf8_lossy(&line), expected);
+    }
+
+    #[test]
+    fn json_has_the_keys_of_the_contract() {
+        let attempts = [Attempt { backend: "127.0.0.1:3001", outcome: "connected" }];
+        let mut line = Vec::new();
+        entry(&attempts).write_json(&mut line);
+        let value: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(value["time"], "2023-11-14T22:13:20.123Z");
+        assert_eq!(value["connect_ms"], 0.21);
+        assert_eq!(value["first_byte_ms"], serde_json::Value::Null);
+        assert_eq!(value["attempts"][0]["outcome"], "connected");
+        assert!(value.get("reason").is_none());
+    }
+}

@@ -1,0 +1,10 @@
+//! The access log: one line a connection, written off the workers.
+//!
+//! A worker only appends to a bounded buffer; a thread of its own writes it out. When the writing can't keep up, lines
+//! are dropped and counted: traffic never waits for a disk.
+
+mod line;
+mod writer;
+
+pub use line::{Attempt, Entry};
+pub use writer::{AccessLog, Destination, Format};

@@ -1,0 +1,150 @@
+//! From the workers' lines to a file: a bounded buffer, and a thread that writes it out.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::line::Entry;
+
+/// Lines that wait to be written; at 200 bytes a line, 40,000 of them. Beyond that they are dropped.
+const BUFFER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Where lines go.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    #[allow(missing_docs)]
+    Stdout,
+    #[allow(missing_docs)]
+    Stderr,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Takes lines from any thread. Dropping it writes what it has.
+#[derive(Debug)]
+pub struct AccessLog {
+    format: Format,
+    queue: Arc<Queue>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    closed: bool,
+}
+
+impl AccessLog {
+    /// Opens the destination and starts the writer.
+    ///
+    /// # Errors
+    /// The file can't be opened, or the thread not started.
+    pub fn start(destination: &Destination, format: Format) -> io::Result<Self> {
+        let mut sink = open(destination)?;
+        let queue = Arc::new(Queue::default());
+        let writers = queue.clone();
+        let writer =
+            thread::Builder::new().name("lb-access-log".to_owned()).spawn(move || writers.drain_into(&mut *sink))?;
+        Ok(Self { format, queue, writer: Some(writer) })
+    }
+
+    /// Logs one connection. Waits for nothing but the copy of another line.
+    pub fn log(&self, entry: &Entry<'_>) {
+        let mut state = self.queue.lock();
+        if state.bytes.len() >= BUFFER_BYTES {
+            self.queue.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_empty = state.bytes.is_empty();
+        match self.format {
+            Format::Text => entry.write_text(&mut state.bytes),
+            Format::Json => entry.write_json(&mut state.bytes),
+        }
+        drop(state);
+        if was_empty {
+            self.queue.filled.notify_one();
+        }
+    }
+
+    /// Lines lost so far.
+    pub fn dropped(&self) -> u64 {
+        self.queue.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.filled.notify_one();
+        if let Some(writer) = self.writer.take() {
+            // A panic of the writer was reported by the panic hook.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drain_into(&self, sink: &mut dyn Write) {
+        let mut batch = Vec::new();
+        let mut is_failing = false;
+        loop {
+            let waiting = self.lock();
+            let mut state = self
+                .filled
+                .wait_while(waiting, |state| state.bytes.is_empty() && !state.closed)
+                .unwrap_or_else(PoisonError::into_inner);
+            if state.bytes.is_empty() {
+                return;
+            }
+            std::mem::swap(&mut batch, &mut state.bytes);
+            drop(state);
+            match sink.write_all(&batch).and_then(|()| sink.flush()) {
+                Ok(()) => is_failing = false,
+                Err(error) => {
+                    let lines = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
+                    self.dropped.fetch_add(lines, Ordering::Relaxed);
+                    if !is_failing {
+                        tracing::error!(%error, "the access log can't be written; lines are dropped and counted until it can");
+                    }
+                    is_failing = true;
+                }
+            }
+            batch.clear();
+        }
+    }
+}
+
+fn open(destination: &Destination) -> io::Result<Box<dyn Write + Send>> {
+    Ok(match destination {
+        Destination::Stdout => Box::new(io::stdout()),
+        Destination::Stderr => Box::new(io::stderr()),
+        Destination::File(path) => Box::new(append_to(path)?),
+    })
+}
+
+fn append_to(path: &PathBuf) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}

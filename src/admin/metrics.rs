@@ -1,0 +1,115 @@
+//! /metrics: the workers' counters, added up and rendered for Prometheus.
+//!
+//! All series of one scrape come from one summing-up, so they agree: accepted = closed + rejected + active.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::backends::{Backend, Pool};
+use crate::net::ConnectFailure;
+use crate::proxy::Service;
+use crate::telemetry::metric::{self, LATENCY_BUCKETS, LIFE_BUCKETS};
+use crate::telemetry::{AcceptError, Cause, ListenerTotals, Rejection};
+
+use super::server::View;
+
+/// Histograms buffer their samples until somebody sorts them into buckets: this often, scraped or not.
+pub(super) const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Renders the process's metrics.
+#[derive(Debug)]
+pub struct Exporter {
+    handle: PrometheusHandle,
+    /// One scrape at a time: the next must not change a number between two lines of this one.
+    scraping: Mutex<()>,
+}
+
+impl Exporter {
+    /// Becomes the recorder of the whole process.
+    ///
+    /// # Errors
+    /// Another recorder was installed before.
+    pub fn install() -> Result<Self, BuildError> {
+        let latency = |name: &str| Matcher::Full(name.to_owned());
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(latency(metric::CONNECT_DURATION), LATENCY_BUCKETS)?
+            .set_buckets_for_metric(latency(metric::FIRST_BYTE_DURATION), LATENCY_BUCKETS)?
+            .set_buckets_for_metric(latency(metric::CONNECTION_DURATION), LIFE_BUCKETS)?
+            .install_recorder()?;
+        metric::describe();
+        Ok(Self { handle, scraping: Mutex::new(()) })
+    }
+
+    /// Sorts buffered samples into buckets, which keeps memory flat when nobody scrapes.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// The text exposition of everything.
+    pub(super) fn render(&self, view: &View) -> String {
+        let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        collect_process(view);
+        view.services.iter().for_each(|service| collect_listener(service));
+        view.pools.iter().for_each(|pool| collect_pool(pool));
+        self.handle.render()
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]
+fn collect_process(view: &View) {
+    gauge!(metric::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(metric::DRAINING).set(f64::from(u8::from(view.is_draining())));
+    gauge!(metric::MAX_CONNECTIONS).set(view.connections.max() as f64);
+    if let Some(log) = &view.access_log {
+        counter!(metric::LOG_DROPPED).absolute(log.dropped());
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]
+fn collect_listener(service: &Service) {
+    let listener = || service.name().to_owned();
+    let totals = ListenerTotals::of(service.counters());
+    counter!(metric::ACCEPTED, "listener" => listener()).absolute(totals.accepted);
+    gauge!(metric::ACTIVE, "listener" => listener()).set(totals.active() as f64);
+    for cause in Cause::ALL {
+        let closed = counter!(metric::CLOSED, "listener" => listener(), "reason" => cause.word());
+        closed.absolute(totals.closed[*cause as usize]);
+    }
+    for reason in Rejection::ALL {
+        let rejected = counter!(metric::REJECTED, "listener" => listener(), "reason" => reason.word());
+        rejected.absolute(totals.rejected[*reason as usize]);
+    }
+    for reason in AcceptError::ALL {
+        let errors = counter!(metric::ACCEPT_ERRORS, "listener" => listener(), "reason" => reason.word());
+        errors.absolute(totals.accept_errors[*reason as usize]);
+    }
+    counter!(metric::BYTES, "listener" => listener(), "direction" => "in").absolute(totals.bytes.inward);
+    counter!(metric::BYTES, "listener" => listener(), "direction" => "out").absolute(totals.bytes.outward);
+}
+
+fn collect_pool(pool: &Pool) {
+    counter!(metric::RETRIES, "pool" => pool.name().to_owned()).absolute(pool.retries());
+    pool.backends().iter().for_each(|backend| collect_backend(pool, backend));
+}
+
+#[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]
+fn collect_backend(pool: &Pool, backend: &Backend) {
+    let labels = || [("pool", pool.name().to_owned()), ("backend", backend.label().to_owned())];
+    let now = backend.snapshot(Instant::now());
+    counter!(metric::BACKEND_CONNECTIONS, &labels()).absolute(now.total);
+    counter!(metric::EJECTIONS, &labels()).absolute(now.ejections);
+    gauge!(metric::BACKEND_ACTIVE, &labels()).set(now.active as f64);
+    gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_usable())));
+    let [pool, backend] = labels();
+    for failure in ConnectFailure::ALL {
+        let labels = [pool.clone(), backend.clone(), ("reason", failure.word().to_owned())];
+        counter!(metric::CONNECT_FAILURES, &labels).absolute(now.connect_failures[failure as usize]);
+    }
+    for (direction, bytes) in [("in", now.bytes.inward), ("out", now.bytes.outward)] {
+        let labels = [pool.clone(), backend.clone(), ("direction", direction.to_owned())];
+        counter!(metric::BACKEND_BYTES, &labels).absolute(bytes);
+    }
+}

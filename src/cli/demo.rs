@@ -1,0 +1,130 @@
+//! `lb demo`: two small HTTP servers that log what reaches them, and the balancer in front of them.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use clap::Args;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+
+use crate::config::{Overrides, Source};
+use crate::server;
+
+use super::{CliError, client};
+
+const LISTEN: &str = "127.0.0.1:8080";
+const ADMIN: &str = "127.0.0.1:9900";
+const SERVERS: [&str; 2] = ["127.0.0.1:3001", "127.0.0.1:3002"];
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct DemoArgs {
+    /// Send N GETs, show which server answered each, and exit: 0 only if they were shared equally
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    requests: Option<u32>,
+}
+
+pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
+    let failed = |error: io::Error| CliError::Failed(format!("the demo can't start: {error}"));
+    let servers = start_servers().map_err(failed)?;
+    let listen = free_address(LISTEN).map_err(failed)?;
+    let admin = free_address(ADMIN).map_err(failed)?;
+    let flags = Overrides {
+        listen: vec![listen.to_string()],
+        backend: servers.iter().map(SocketAddr::to_string).collect(),
+        admin: Some(admin.to_string()),
+        access_log: Some("off".to_owned()),
+        log_level: Some("warn".to_owned()),
+        ..Overrides::default()
+    };
+    let loaded = Source { flags, ..Source::default() }.load()?;
+    println!("servers:  {} and {}", servers[0], servers[1]);
+    println!("balancer: {listen} (round robin)");
+    println!("admin:    http://{admin}/");
+    let running = server::start(&loaded.config)?;
+    let Some(requests) = args.requests else {
+        println!("\ntry:      for i in 1 2 3 4; do curl http://{listen}/; done");
+        println!("          curl http://{admin}/metrics        lb status --admin {admin}");
+        println!("Each line below is a request that reached a server. Ctrl-C stops.\n");
+        running.until_stopped();
+        return Ok(());
+    };
+    println!("\nsending {requests} GETs to http://{listen}/\n");
+    let shares = send(requests, &listen, &servers);
+    running.stop();
+    let shares = shares.map_err(|error| CliError::Failed(format!("a GET through the balancer failed: {error}")))?;
+    println!("\nanswered by {}: {}, by {}: {}", servers[0], shares[0], servers[1], shares[1]);
+    if shares[0].abs_diff(shares[1]) > requests % 2 {
+        return Err(CliError::Failed("the requests were not shared equally".to_owned()));
+    }
+    Ok(())
+}
+
+/// The wanted address, or one with a free port where that is taken.
+fn free_address(wanted: &str) -> io::Result<SocketAddr> {
+    bind_or_free(wanted)?.local_addr()
+}
+
+fn bind_or_free(wanted: &str) -> io::Result<std::net::TcpListener> {
+    std::net::TcpListener::bind(wanted).or_else(|_| {
+        let other = std::net::TcpListener::bind("127.0.0.1:0")?;
+        println!("{wanted} is taken, using {} instead", other.local_addr()?);
+        Ok(other)
+    })
+}
+
+/// Starts both servers on a thread of their own; they live as long as the process.
+fn start_servers() -> io::Result<Vec<SocketAddr>> {
+    let listeners = SERVERS.iter().map(|wanted| bind_or_free(wanted)).collect::<io::Result<Vec<_>>>()?;
+    let addresses = listeners.iter().map(std::net::TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("demo-servers".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let serving = listeners.into_iter().map(|listener| tokio::spawn(serve(listener)));
+            for server in serving.collect::<Vec<_>>() {
+                let _ = server.await;
+            }
+        });
+    })?;
+    Ok(addresses)
+}
+
+async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let server = listener.local_addr()?;
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let (stream, client) = listener.accept().await?;
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let time = humantime::format_rfc3339_millis(SystemTime::now());
+            println!("server {server}  {time}  {} {}  from {}", request.method(), request.uri(), client.ip());
+            async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{server}\n"))))) }
+        });
+        tokio::spawn(async move {
+            // A client that leaves early is no news here.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
+}
+
+/// Sends the GETs one after the other, each on its own connection, and counts the answers of each server.
+fn send(requests: u32, balancer: &SocketAddr, servers: &[SocketAddr]) -> io::Result<[u32; 2]> {
+    let mut shares = [0, 0];
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        for number in 1..=requests {
+            let (_, body) = client::get(&balancer.to_string(), "/").await?;
+            let answer = String::from_utf8_lossy(&body);
+            let by = servers.iter().position(|server| answer.trim_end() == server.to_string());
+            let by = by.ok_or_else(|| io::Error::other(format!("an answer from neither server: {answer}")))?;
+            println!("GET {number:>4}  answered by {}", servers[by]);
+            shares[by] += 1;
+        }
+        Ok(shares)
+    })
+}

@@ -1,0 +1,130 @@
+//! Where each key of a YAML text stands, and which keys stand twice.
+//!
+//! `serde_yaml` keeps no positions; this walks the parser's events once and notes the line and column of every path.
+//! It judges nothing but duplicates.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser};
+
+/// A place in a text; both count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column, in characters.
+    pub column: usize,
+}
+
+impl From<&Marker> for Position {
+    fn from(marker: &Marker) -> Self {
+        Self { line: marker.line(), column: marker.col() + 1 }
+    }
+}
+
+/// The positions of a document's keys, by path (`pools.app.backends[1].weight`).
+#[derive(Debug, Default)]
+pub struct Positions {
+    by_path: HashMap<String, Position>,
+    /// Each key that stands a second time in its block: its path, where first, where again.
+    pub duplicates: Vec<(String, Position, Position)>,
+}
+
+enum Frame {
+    Map { path: String, key: Option<String> },
+    List { path: String, next: usize },
+}
+
+impl Positions {
+    /// Walks `text` as far as it is well-formed YAML; what is wrong with it after that is the YAML reader's to say.
+    pub fn of(text: &str) -> Self {
+        let mut positions = Self::default();
+        let mut stack: Vec<Frame> = Vec::new();
+        for item in Parser::new_from_str(text) {
+            let Ok((event, span)) = item else { break };
+            let at = Position::from(&span.start);
+            match event {
+                Event::Scalar(value, ..) => {
+                    if let Some(Frame::Map { path, key: key @ None }) = stack.last_mut() {
+                        positions.note_key(join(path, &value), at);
+                        *key = Some(value.into_owned());
+                    } else {
+                        positions.enter(&mut stack, at);
+                    }
+                }
+                Event::Alias(_) => drop(positions.enter(&mut stack, at)),
+                Event::MappingStart(..) => {
+                    let path = positions.enter(&mut stack, at);
+                    stack.push(Frame::Map { path, key: None });
+                }
+                Event::SequenceStart(..) => {
+                    let path = positions.enter(&mut stack, at);
+                    stack.push(Frame::List { path, next: 0 });
+                }
+                Event::MappingEnd | Event::SequenceEnd => drop(stack.pop()),
+                _ => {}
+            }
+        }
+        positions
+    }
+
+    /// The position of `path`, or of the nearest block around it that is known.
+    pub fn nearest(&self, path: &str) -> Option<Position> {
+        let mut path = path;
+        loop {
+            if let Some(position) = self.by_path.get(path) {
+                return Some(*position);
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+
+    /// A value starts: gives its path, and makes its container ready for the next one.
+    fn enter(&mut self, stack: &mut [Frame], at: Position) -> String {
+        match stack.last_mut() {
+            None => String::new(),
+            Some(Frame::Map { path, key }) => join(path, &key.take().unwrap_or_default()),
+            Some(Frame::List { path, next }) => {
+                let path = format!("{path}[{next}]");
+                *next += 1;
+                self.by_path.insert(path.clone(), at);
+                path
+            }
+        }
+    }
+
+    fn note_key(&mut self, path: String, at: Position) {
+        match self.by_path.get(&path) {
+            Some(first) => self.duplicates.push((path, *first, at)),
+            None => drop(self.by_path.insert(path, at)),
+        }
+    }
+}
+
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_keys_in_blocks_lists_and_flow_style() {
+        let positions = Positions::of("a:\n  b: 1\n  c: [x, {d: 2}]\ne:\n- f\n- g: 3\n");
+        let line_column = |path: &str| positions.nearest(path).map(|at| (at.line, at.column));
+        assert_eq!(line_column("a.b"), Some((2, 3)));
+        assert_eq!(line_column("a.c[1].d"), Some((3, 11)));
+        assert_eq!(line_column("e[1].g"), Some((6, 3)));
+        assert_eq!(line_column("e[1].unknown"), Some((6, 3)), "the block around it");
+        assert_eq!(line_column("nowhere"), None);
+    }
+
+    #[test]
+    fn reports_a_key_that_stands_twice() {
+        let positions = Positions::of("a: {b: 1}\nb: 2\na: 3\n");
+        assert_eq!(positions.duplicates.len(), 1);
+        assert_eq!(positions.duplicates[0].0, "a");
+        assert_eq!(positions.duplicates[0].2, Position { line: 3, column: 1 });
+    }
+}

@@ -1,0 +1,347 @@
+//! The configuration: valid run-time types, made from a file, the environment and flags.
+//!
+//! `file` mirrors the YAML, `overrides` edits it, `build` turns it into [`Config`] or lists every problem.
+//! Nothing here opens a socket or knows one.
+
+mod address;
+mod build;
+mod file;
+mod locate;
+mod overrides;
+mod units;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use address::{BackendAddress, BindAddress};
+pub use overrides::{Overrides, flag_name, variable_name};
+
+/// Where the file is looked for when neither a flag nor `LB_CONFIG` names one.
+pub const DEFAULT_FILES: [&str; 2] = ["./lb.yaml", "/etc/lb/lb.yaml"];
+
+/// A configuration that can run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// In the order of their names.
+    pub listeners: Vec<Listener>,
+    /// In the order of their names; every listener's pool is here.
+    pub pools: Vec<Pool>,
+    /// Where the admin server listens; `None`: it is off.
+    pub admin: Option<BindAddress>,
+    /// `None`: as many as the cores this process may use.
+    pub workers: Option<NonZeroUsize>,
+    /// `None`: from the open-file limit.
+    pub max_connections: Option<NonZeroUsize>,
+    /// How it stops.
+    pub drain: Drain,
+    /// Logs.
+    pub log: Log,
+}
+
+/// A place to accept connections, and what becomes of them.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// At least one.
+    pub bind: Vec<BindAddress>,
+    /// What is understood of the bytes.
+    pub mode: Mode,
+    /// The name of the pool that serves it.
+    pub pool: String,
+    /// `None`: only the global limit.
+    pub max_connections: Option<NonZeroUsize>,
+    /// No byte either way for this long ends a connection; default 10 minutes.
+    pub idle_timeout: Duration,
+    /// The same once one side has ended; default 1 minute.
+    pub half_closed_timeout: Duration,
+    /// Whether its connections are logged; default true.
+    pub access_log: bool,
+}
+
+/// Backends that serve the same thing.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// How the next backend is chosen.
+    pub policy: PolicyKind,
+    /// At least one; no address twice.
+    pub backends: Vec<Backend>,
+    /// One connect may take this long; default 2 seconds.
+    pub connect_timeout: Duration,
+    /// Backends tried for one client connection; default 3.
+    pub attempts: NonZeroUsize,
+    /// `None`: off.
+    pub failure_detection: Option<FailureDetection>,
+    /// Options of the sockets to backends.
+    pub tcp: Tcp,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: BackendAddress,
+    /// Its share, 0 to 256; 0 takes no new connections.
+    pub weight: u16,
+    /// Used only when no primary is usable.
+    pub backup: bool,
+}
+
+/// When a backend is set aside, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureDetection {
+    /// Failures within `window` that eject; default 3.
+    pub failures: NonZeroUsize,
+    /// Default 10 seconds.
+    pub window: Duration,
+    /// The first ejection; each repeat is twice as long. Default 10 seconds.
+    pub ejection: Duration,
+    /// The longest ejection; default 5 minutes.
+    pub max_ejection: Duration,
+    /// Whether a backend that closes after the client's first bytes and before its own has failed; default true.
+    pub count_early_close: bool,
+}
+
+/// Socket options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Idle time before the first keep-alive probe; `None`: no probes. Default 60 seconds.
+    pub keepalive: Option<Duration>,
+    /// Whether small writes go out at once (TCP_NODELAY); default true.
+    pub nodelay: bool,
+    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); `None`: the kernel's default.
+    pub user_timeout: Option<Duration>,
+}
+
+/// How it stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Accepting goes on for this long after the signal; default 0.
+    pub grace: Duration,
+    /// Connections may then go on for this long; default 30 seconds.
+    pub timeout: Duration,
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level shown.
+    pub level: LogLevel,
+    /// Of both the log and the access log.
+    pub format: LogFormat,
+    /// Where the access log goes.
+    pub access: AccessLog,
+}
+
+/// What a listener understands of the bytes it passes on.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Nothing: any protocol passes unchanged.
+    Tcp,
+}
+
+/// How the next backend is chosen.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyKind {
+    /// In turn, exact over all workers, weights interleaved smoothly.
+    RoundRobin,
+}
+
+/// Severity of log lines.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    #[allow(missing_docs)]
+    Error,
+    #[allow(missing_docs)]
+    Warn,
+    #[allow(missing_docs)]
+    #[default]
+    Info,
+    #[allow(missing_docs)]
+    Debug,
+    #[allow(missing_docs)]
+    Trace,
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the access log goes: `off`, `stdout`, `stderr`, or a file's path.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(from = "String", into = "String")]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+impl From<String> for AccessLog {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "off" => Self::Off,
+            "stdout" => Self::Stdout,
+            "stderr" => Self::Stderr,
+            _ => Self::File(PathBuf::from(text)),
+        }
+    }
+}
+
+impl From<AccessLog> for String {
+    fn from(access: AccessLog) -> Self {
+        match access {
+            AccessLog::Off => "off".to_owned(),
+            AccessLog::Stdout => "stdout".to_owned(),
+            AccessLog::Stderr => "stderr".to_owned(),
+            AccessLog::File(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// Something wrong with the configuration, and the place to mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `lb.yaml:3:5`, `--policy`, `LB_POLICY`.
+    pub place: Option<String>,
+    /// The key's path; empty for the whole file.
+    pub path: String,
+    /// What is wrong, and the remedy.
+    pub message: String,
+}
+
+impl Problem {
+    fn at(place: impl Into<String>, path: &str, message: impl Into<String>) -> Self {
+        Self { place: Some(place.into()), path: path.to_owned(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{} ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The file that a flag or `LB_CONFIG` names.
+    pub file: Option<PathBuf>,
+    /// From the environment.
+    pub environment: Overrides,
+    /// From flags; they win over the environment.
+    pub flags: Overrides,
+}
+
+/// A configuration that can run, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The run-time form.
+    pub config: Config,
+    /// The effective configuration as YAML, long form.
+    pub printed: String,
+    /// The file that was read, if one was.
+    pub file: Option<PathBuf>,
+}
+
+impl Source {
+    /// Reads the file, applies the environment and the flags, and validates.
+    ///
+    /// # Errors
+    /// Every problem found, each with its place and remedy.
+    pub fn load(&self) -> Result<Loaded, Problems> {
+        let file = self.find_file()?;
+        let mut tree = match &file {
+            None => file::Tree::empty(),
+            Some(path) => {
+                let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    Problems(vec![Problem::at(name.clone(), "", format!("can't be read: {error}"))])
+                })?;
+                file::Tree::read(&name, &text).map_err(Problems)?
+            }
+        };
+        let (from_environment, mut wrong) = self.environment.edits(variable_name);
+        let (from_flags, wrong_flags) = self.flags.edits(flag_name);
+        tree.apply(from_environment);
+        tree.apply(from_flags);
+        wrong.extend(wrong_flags);
+        let (mirror, mut reporter) = tree.into_file();
+        reporter.problems.extend(wrong.into_iter().map(|place| Problem {
+            place: None,
+            path: String::new(),
+            message: place,
+        }));
+        let config = build::build(&mirror, &mut reporter);
+        match config {
+            Some(config) if reporter.problems.is_empty() => Ok(Loaded { config, printed: file::print(&mirror), file }),
+            _ => Err(Problems(reporter.problems)),
+        }
+    }
+
+    /// The named file, or the first default file there is; none is needed where flags give a listener and a backend.
+    fn find_file(&self) -> Result<Option<PathBuf>, Problems> {
+        if self.file.is_some() {
+            return Ok(self.file.clone());
+        }
+        let given =
+            |pick: fn(&Overrides) -> &Vec<String>| !pick(&self.flags).is_empty() || !pick(&self.environment).is_empty();
+        if given(|overrides| &overrides.listen) && given(|overrides| &overrides.backend) {
+            return Ok(None);
+        }
+        match DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists()) {
+            Some(path) => Ok(Some(path.to_owned())),
+            None => {
+                let message = format!(
+                    "no configuration: neither {} is there; name a file with -c FILE, or give --listen ADDR and \
+                     --backend ADDR (or see it work with `lb demo`)",
+                    DEFAULT_FILES.join(" nor ")
+                );
+                Err(Problems(vec![Problem { place: None, path: String::new(), message }]))
+            }
+        }
+    }
+}

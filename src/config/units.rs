@@ -1,0 +1,203 @@
+//! Values as a person writes them in YAML: durations with a unit, `auto`, `off`.
+//!
+//! Each parses from text, prints back to the same text, and says in its error what would be right.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// No duration in the configuration may be longer: sums with the clock can't overflow.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// A duration written as a whole number and a unit: `250ms`, `2s`, `1m`, `1h`, `1d`; at most 365 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DurationText(pub Duration);
+
+impl DurationText {
+    pub(super) const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+}
+
+impl FromStr for DurationText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a duration; write a whole number and a unit: 250ms, 2s, 1m, 1h");
+        let (number, scale) = split_unit(text, &DURATION_UNITS).ok_or_else(wrong)?;
+        let duration = Duration::from_millis(number.checked_mul(scale).ok_or_else(wrong)?);
+        if duration > MAX_DURATION {
+            return Err(format!("`{text}` is too long; at most 365d"));
+        }
+        Ok(Self(duration))
+    }
+}
+
+impl fmt::Display for DurationText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_in_largest_unit(f, self.0.as_millis().try_into().unwrap_or(u64::MAX), &DURATION_UNITS[..4], "0s")
+    }
+}
+
+fn split_unit(text: &str, units: &[(&str, u64)]) -> Option<(u64, u64)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let number = text[..digits].parse().ok()?;
+    let unit = text[digits..].trim();
+    units.iter().find(|(name, _)| *name == unit).map(|(_, scale)| (number, *scale))
+}
+
+fn write_in_largest_unit(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)], zero: &str) -> fmt::Result {
+    match units.iter().rev().find(|(_, scale)| value != 0 && value.is_multiple_of(*scale)) {
+        Some((unit, scale)) => write!(f, "{}{unit}", value / scale),
+        None => f.write_str(zero),
+    }
+}
+
+/// Reads and writes a type as the text of its `FromStr` and `Display`.
+macro_rules! as_text {
+    ($type:ty, $expecting:literal) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl Visitor<'_> for Text {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expecting)
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_any(Text)
+            }
+        }
+    };
+}
+
+as_text!(DurationText, "a duration with a unit, such as 250ms, 2s, 1m or 1h");
+
+/// `auto`, or a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AutoOr {
+    /// The program chooses, and prints what it chose.
+    #[default]
+    Auto,
+    /// Chosen by the user.
+    Is(usize),
+}
+
+impl Serialize for AutoOr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Is(number) => serializer.collect_str(number),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for AutoOr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AutoOrNumber;
+        impl Visitor<'_> for AutoOrNumber {
+            type Value = AutoOr;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`auto` or a whole number")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<AutoOr, E> {
+                usize::try_from(number).map(AutoOr::Is).map_err(E::custom)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<AutoOr, E> {
+                match text {
+                    "auto" => Ok(AutoOr::Auto),
+                    _ => text.parse().map(AutoOr::Is).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(AutoOrNumber)
+    }
+}
+
+/// `off`, or a block of settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffOr<T> {
+    /// Switched off.
+    Off,
+    /// Switched on with these settings.
+    On(T),
+}
+
+impl<T: Serialize> Serialize for OffOr<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::On(settings) => settings.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OffOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OffOrBlock<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OffOrBlock<T> {
+            type Value = OffOr<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`off` or a block of settings")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OffOr<T>, E> {
+                match text {
+                    "off" => Ok(OffOr::Off),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<OffOr<T>, E> {
+                if on { Err(E::invalid_value(de::Unexpected::Bool(on), &self)) } else { Ok(OffOr::Off) }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OffOr<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(OffOr::On)
+            }
+        }
+        deserializer.deserialize_any(OffOrBlock(std::marker::PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_print_as_they_were_written() {
+        for text in ["250ms", "2s", "90s", "1m", "1h", "36h", "0s"] {
+            let duration: DurationText = text.parse().expect(text);
+            let printed: DurationText = duration.to_string().parse().expect("printed form parses");
+            assert_eq!(duration, printed, "{text}");
+        }
+        assert_eq!(DurationText::seconds(120).to_string(), "2m");
+    }
+
+    #[test]
+    fn durations_without_a_unit_or_out_of_range_are_refused() {
+        for text in ["", "2", "s", "-1s", "1.5s", "2 weeks", "366d", "99999999999999999999s", "18446744073709551615d"] {
+            assert!(text.parse::<DurationText>().is_err(), "{text}");
+        }
+    }
+}

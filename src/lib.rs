@@ -1,0 +1,18 @@
+//! `lb`: a layer-4 TCP load balancer.
+//!
+//! The modules stand on floors, and one imports only from lower floors (ARCHITECTURE.md; checked by a test):
+//! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config`, `net`, `lifecycle`,
+//! `telemetry`.
+
+pub mod access_log;
+pub mod admin;
+pub mod backends;
+pub mod balancer;
+pub mod cli;
+pub mod config;
+pub mod lifecycle;
+pub mod net;
+pub mod proxy;
+pub mod relay;
+pub mod server;
+pub mod telemetry;

@@ -1,0 +1,85 @@
+//! A limit of connections at once, and the count of those that live.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// How many may live at once.
+#[derive(Debug)]
+pub struct ConnectionLimit {
+    max: usize,
+    active: AtomicUsize,
+    emptied: Notify,
+}
+
+/// The right to one connection; dropping it gives it back.
+#[derive(Debug)]
+pub struct Permit(Arc<ConnectionLimit>);
+
+impl ConnectionLimit {
+    /// At most `max`.
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, active: AtomicUsize::new(0), emptied: Notify::new() })
+    }
+
+    /// One more, unless that would be too many.
+    pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        if self.active.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.give_back();
+            return None;
+        }
+        Some(Permit(self.clone()))
+    }
+
+    /// The most that may live at once.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// How many live now.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Waits until none lives. Safe to cancel.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            // Registered before the check, so that the last one's leaving can't fall between.
+            emptied.as_mut().enable();
+            if self.active() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn give_back(&self) {
+        if self.active.fetch_sub(1, Ordering::Release) == 1 {
+            self.emptied.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permit_given_back_can_be_taken_again() {
+        let limit = ConnectionLimit::new(1);
+        let permit = limit.try_acquire().expect("the first fits");
+        assert!(limit.try_acquire().is_none());
+        assert_eq!(limit.active(), 1);
+        drop(permit);
+        assert!(limit.try_acquire().is_some());
+    }
+}

@@ -1,0 +1,142 @@
+//! The live connections of one worker and when each was last active: one sweep for all in place of a timer each.
+//!
+//! A message costs one store of the current tick; nothing is armed or cancelled. The sweep wakes a connection whose
+//! limit has passed, and the connection itself decides what that means.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Context;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+/// Sweeps within the shortest limit: a deadline is kept within an eighth of it.
+const SWEEPS_PER_LIMIT: u32 = 8;
+const FASTEST_SWEEP: Duration = Duration::from_millis(10);
+const SLOWEST_SWEEP: Duration = Duration::from_secs(1);
+
+/// Who is connected, on one worker.
+#[derive(Debug)]
+pub struct Roster {
+    seats: RefCell<Slab<Entry>>,
+    period: Duration,
+    started: Instant,
+    now: Cell<u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    last_active: Cell<u32>,
+    limit: Cell<u32>,
+    waker: Option<Waker>,
+}
+
+/// One connection's place in the roster; dropping it leaves.
+#[derive(Debug)]
+pub struct Seat {
+    roster: Rc<Roster>,
+    key: usize,
+}
+
+impl Roster {
+    /// A roster precise enough for limits of `shortest_limit` and more.
+    pub fn new(shortest_limit: Duration, now: Instant) -> Rc<Self> {
+        let period = (shortest_limit / SWEEPS_PER_LIMIT).clamp(FASTEST_SWEEP, SLOWEST_SWEEP);
+        Rc::new(Self { seats: RefCell::default(), period, started: now, now: Cell::new(0) })
+    }
+
+    /// The time between sweeps.
+    pub fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Enters a connection that may be idle for `limit`.
+    pub fn enter(self: &Rc<Self>, limit: Duration) -> Seat {
+        let entry = Entry { last_active: self.now.clone(), limit: Cell::new(self.ticks(limit)), waker: None };
+        let key = self.seats.borrow_mut().insert(entry);
+        Seat { roster: self.clone(), key }
+    }
+
+    /// Moves the clock to `now` and wakes every connection whose limit has passed.
+    pub fn sweep(&self, now: Instant) {
+        let elapsed = now.duration_since(self.started).as_nanos() / self.period.as_nanos();
+        // 2^32 ticks of a second are 136 years.
+        self.now.set(u32::try_from(elapsed).unwrap_or(u32::MAX));
+        for (_, entry) in self.seats.borrow().iter() {
+            if let Some(waker) = entry.waker.as_ref().filter(|_| entry.is_overdue(self.now.get())) {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Ticks that must pass until at least `limit` has: the one under way is not whole.
+    fn ticks(&self, limit: Duration) -> u32 {
+        let ticks = limit.as_nanos().div_ceil(self.period.as_nanos()) + 1;
+        u32::try_from(ticks).unwrap_or(u32::MAX)
+    }
+}
+
+impl Entry {
+    fn is_overdue(&self, now: u32) -> bool {
+        now.saturating_sub(self.last_active.get()) >= self.limit.get()
+    }
+}
+
+impl Seat {
+    /// The connection moved a byte.
+    pub fn touch(&self) {
+        self.roster.seats.borrow()[self.key].last_active.set(self.roster.now.get());
+    }
+
+    /// From now on the connection may be idle for `limit`, counted from its last byte.
+    pub fn set_limit(&self, limit: Duration) {
+        self.roster.seats.borrow()[self.key].limit.set(self.roster.ticks(limit));
+    }
+
+    /// Whether the limit has passed; else the task of `cx` is woken when it has.
+    pub fn poll_overdue(&self, cx: &Context<'_>) -> bool {
+        let mut seats = self.roster.seats.borrow_mut();
+        let entry = &mut seats[self.key];
+        match &mut entry.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            waker => *waker = Some(cx.waker().clone()),
+        }
+        entry.is_overdue(self.roster.now.get())
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.roster.seats.borrow_mut().remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seat_is_overdue_after_its_limit_and_never_before() {
+        let start = Instant::now();
+        let roster = Roster::new(Duration::from_secs(8), start);
+        let seat = roster.enter(Duration::from_secs(8));
+        let cx = Context::from_waker(Waker::noop());
+        roster.sweep(start + Duration::from_millis(8_900));
+        assert!(!seat.poll_overdue(&cx));
+        roster.sweep(start + Duration::from_secs(9));
+        assert!(seat.poll_overdue(&cx));
+        seat.touch();
+        assert!(!seat.poll_overdue(&cx));
+        seat.set_limit(Duration::from_secs(1));
+        roster.sweep(start + Duration::from_secs(11));
+        assert!(seat.poll_overdue(&cx));
+    }
+
+    #[test]
+    fn leaving_frees_the_seat() {
+        let roster = Roster::new(Duration::from_secs(1), Instant::now());
+        drop(roster.enter(Duration::from_secs(1)));
+        assert!(roster.seats.borrow().is_empty());
+    }
+}

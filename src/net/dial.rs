@@ -1,0 +1,125 @@
+//! Connecting to a backend, and why it did not work.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
+
+use super::stream::Stream;
+
+/// Options of a socket to a backend.
+#[derive(Clone, Debug)]
+pub struct DialOptions {
+    /// The connect may take this long.
+    pub timeout: Duration,
+    /// Send small writes at once.
+    pub nodelay: bool,
+    /// Idle time before the first keep-alive probe.
+    pub keepalive: Option<Duration>,
+    /// How long sent bytes may stay unacknowledged.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Why no connection came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// Nobody listens there.
+    Refused,
+    /// The backend reset the connection while it was made.
+    Reset,
+    /// No route, or the network said no.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// Our own limit: open files, memory, local ports. Says nothing about the backend.
+    Local,
+}
+
+impl ConnectFailure {
+    /// In the order of their indices.
+    pub const ALL: [Self; 5] = [Self::Refused, Self::Reset, Self::Unreachable, Self::Timeout, Self::Local];
+
+    /// Its word in metrics and logs.
+    pub fn word(self) -> &'static str {
+        ["refused", "reset", "unreachable", "timeout", "local"][self as usize]
+    }
+
+    /// Whether it speaks against the backend.
+    pub fn is_backends_fault(self) -> bool {
+        self != Self::Local
+    }
+}
+
+/// A connect that failed.
+#[derive(Debug)]
+pub struct DialError {
+    /// Whose fault, and what kind.
+    pub failure: ConnectFailure,
+    source: io::Error,
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connect failed ({}): {}", self.failure.word(), self.source)
+    }
+}
+
+impl std::error::Error for DialError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl From<io::Error> for DialError {
+    fn from(source: io::Error) -> Self {
+        let failure = match Errno::from_io_error(&source) {
+            Some(Errno::CONNREFUSED) => ConnectFailure::Refused,
+            Some(Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED) => ConnectFailure::Reset,
+            Some(Errno::TIMEDOUT) => ConnectFailure::Timeout,
+            Some(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN) => {
+                ConnectFailure::Unreachable
+            }
+            _ => ConnectFailure::Local,
+        };
+        Self { failure, source }
+    }
+}
+
+/// Connects to `address`. Safe to cancel: the half-made connection is closed.
+///
+/// # Errors
+/// Why it did not work, the backend's fault and our own kept apart.
+pub async fn dial(address: SocketAddr, options: &DialOptions) -> Result<Stream, DialError> {
+    let stream = start(address, options)?;
+    match tokio::time::timeout(options.timeout, stream.connected()).await {
+        Ok(Ok(true)) => Ok(stream),
+        Ok(Ok(false)) => Err(stream.take_error().into()),
+        Ok(Err(error)) => Err(DialError { failure: ConnectFailure::Local, source: error }),
+        Err(_) => Err(DialError { failure: ConnectFailure::Timeout, source: io::ErrorKind::TimedOut.into() }),
+    }
+}
+
+fn start(address: SocketAddr, options: &DialOptions) -> io::Result<Stream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    if options.nodelay {
+        sockopt::set_tcp_nodelay(&fd, true)?;
+    }
+    if let Some(idle) = options.keepalive {
+        sockopt::set_socket_keepalive(&fd, true)?;
+        sockopt::set_tcp_keepidle(&fd, idle)?;
+        sockopt::set_tcp_keepintvl(&fd, idle)?;
+    }
+    if let Some(timeout) = options.user_timeout {
+        sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    match rustix::net::connect(&fd, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Stream::register(fd),
+        Err(error) => Err(error.into()),
+    }
+}

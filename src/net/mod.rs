@@ -1,0 +1,23 @@
+//! Sockets: listen, accept, dial, send and receive, as few system calls as the work needs.
+//!
+//! Takes its own option structs and knows neither the configuration nor backends. The only folder that may contain
+//! `unsafe`; so far every system call has a safe wrapper in rustix or socket2.
+
+mod dial;
+mod listen;
+mod stream;
+
+pub use dial::{ConnectFailure, DialError, DialOptions, dial};
+pub use listen::{ListenAddress, ListenOptions, Listener, bind, is_out_of_files, is_out_of_memory, local_address};
+pub use stream::{Peer, Stream};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the soft limit of open files to the hard one and gives the result; `u64::MAX` where there is none.
+pub fn raise_open_file_limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+        return maximum.unwrap_or(u64::MAX);
+    }
+    current.unwrap_or(u64::MAX)
+}

@@ -1,0 +1,125 @@
+//! One connected stream socket, TCP or unix, driven by the runtime's epoll.
+//!
+//! Readiness is cleared on a short read or write, which saves the call that would only say EAGAIN: with edge-triggered
+//! epoll a later byte is a new event (epoll(7), "Questions and answers", 9).
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An address and port.
+    Tcp(SocketAddr),
+    /// A process on this machine.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix:"),
+        }
+    }
+}
+
+/// A connected socket. Dropping it closes it: cleanly, unless [`Stream::reset_on_close`] was called.
+#[derive(Debug)]
+pub struct Stream {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl Stream {
+    /// Registers a non-blocking socket with this thread's runtime.
+    pub(super) fn register(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { fd: register(fd, Interest::READABLE | Interest::WRITABLE)? })
+    }
+
+    /// Receives into `buffer`; 0 is the peer's end of stream.
+    pub fn poll_receive(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
+                Ok((_, received)) => {
+                    if 0 < received && received < buffer.len() {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(received));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Sends as much of `bytes` as the socket takes now; at least one byte.
+    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    if sent < bytes.len() {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(sent));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Waits until the socket is connected. `Ok(false)`: it failed, and [`Stream::take_error`] knows why.
+    pub(super) async fn connected(&self) -> io::Result<bool> {
+        let guard = self.fd.writable().await?;
+        // A failed connect shows as EPOLLERR and EPOLLHUP (connect(2), EINPROGRESS); asking SO_ERROR each time costs a call.
+        Ok(!guard.ready().is_write_closed())
+    }
+
+    /// The socket's pending error, which is taken by this.
+    pub(super) fn take_error(&self) -> io::Error {
+        match sockopt::socket_error(&self.fd) {
+            Ok(Err(errno)) | Err(errno) => errno.into(),
+            Ok(Ok(())) => io::ErrorKind::ConnectionReset.into(),
+        }
+    }
+
+    /// Tells the peer that no more bytes come (FIN). An error means that the peer is gone, which its reads will tell.
+    pub fn finish(&self) {
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+    }
+
+    /// Makes closing send a reset, so that the peer can't take what it has for all there is (RFC 9293, 3.10.4).
+    pub fn reset_on_close(&self) {
+        // Fails only for a socket that is gone already.
+        let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Hands a descriptor to this thread's runtime, which must be running.
+#[allow(unsafe_code, reason = "net is where system interfaces without a safe wrapper are wrapped")]
+pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor must be open, and stay the same one, for as long as the `AsyncFd` lives. `fd` is an
+    // `OwnedFd`: open by its type's guarantee, moved into the `AsyncFd` here, closed only when that drops it; no method
+    // of ours takes it out or replaces it.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}

@@ -1,0 +1,12 @@
+//! From an accepted connection to its last byte: admit, connect, relay, account for it.
+//!
+//! Runs on the workers. Knows listeners and pools as built, nothing of files, signals or the admin server.
+
+mod connect;
+mod connection;
+mod listener;
+mod record;
+mod service;
+
+pub use listener::accept_loop;
+pub use service::{Service, Worker};

@@ -1,0 +1,89 @@
+//! What a connection needs around it: its listener's parts, shared by the workers, and its worker's own.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use metrics::Histogram;
+
+use crate::access_log::AccessLog;
+use crate::balancer::Balancer;
+use crate::config;
+use crate::lifecycle::{ConnectionLimit, DrainWatch, Roster};
+use crate::net::DialOptions;
+use crate::relay::{Limits, Scratch};
+use crate::telemetry::metric::{self, PoolHistograms};
+use crate::telemetry::{ListenerCounters, PerWorker};
+
+/// One listener and all that serves its connections. Shared by all workers.
+pub struct Service {
+    pub(super) name: String,
+    pub(super) balancer: Arc<Balancer>,
+    pub(super) limits: Limits,
+    pub(super) dial: DialOptions,
+    pub(super) global_limit: Arc<ConnectionLimit>,
+    pub(super) own_limit: Option<Arc<ConnectionLimit>>,
+    pub(super) access_log: Option<Arc<AccessLog>>,
+    pub(super) counters: PerWorker<ListenerCounters>,
+    pub(super) duration: Histogram,
+    pub(super) pool_histograms: PoolHistograms,
+}
+
+impl Service {
+    /// Puts a listener together.
+    pub fn new(
+        listener: &config::Listener,
+        balancer: Arc<Balancer>,
+        global_limit: Arc<ConnectionLimit>,
+        access_log: Option<Arc<AccessLog>>,
+        workers: usize,
+    ) -> Arc<Self> {
+        let pool = balancer.pool().settings();
+        Arc::new(Self {
+            name: listener.name.clone(),
+            limits: Limits { idle: listener.idle_timeout, half_closed: listener.half_closed_timeout },
+            dial: DialOptions {
+                timeout: pool.connect_timeout,
+                nodelay: pool.tcp.nodelay,
+                keepalive: pool.tcp.keepalive,
+                user_timeout: pool.tcp.user_timeout,
+            },
+            global_limit,
+            own_limit: listener.max_connections.map(|max| ConnectionLimit::new(max.get())),
+            access_log: access_log.filter(|_| listener.access_log),
+            counters: PerWorker::new(workers),
+            duration: metric::connection_duration(&listener.name),
+            pool_histograms: PoolHistograms::new(&pool.name),
+            balancer,
+        })
+    }
+
+    /// The listener's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the workers counted.
+    pub fn counters(&self) -> &PerWorker<ListenerCounters> {
+        &self.counters
+    }
+}
+
+/// What the connections of one worker share; lives on that worker's thread.
+pub struct Worker {
+    /// Which worker this is, from 0.
+    pub id: usize,
+    /// Who is connected.
+    pub roster: Rc<Roster>,
+    /// How far the stop has come.
+    pub drain: DrainWatch,
+    pub(super) scratch: Scratch,
+}
+
+impl Worker {
+    /// A worker without connections; its listeners' limits are `shortest_limit` or longer.
+    pub fn new(id: usize, shortest_limit: std::time::Duration, drain: DrainWatch) -> Rc<Self> {
+        let roster = Roster::new(shortest_limit, Instant::now());
+        Rc::new(Self { id, roster, drain, scratch: Scratch::default() })
+    }
+}

@@ -1,0 +1,11 @@
+//! From a configuration to running parts, and from a signal to a clean end.
+//!
+//! Binds everything before anything is served; then the workers accept, and this thread serves the admin address and
+//! waits for signals.
+
+mod limits;
+mod run;
+mod signals;
+mod worker;
+
+pub use run::{RunError, Running, run, start};

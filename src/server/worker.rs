@@ -1,0 +1,70 @@
+//! One worker: a thread, a single-threaded runtime, and its own socket of every listener.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::spawn_local;
+
+use crate::lifecycle::{DrainWatch, Phase};
+use crate::net::Listener;
+use crate::proxy::{Service, Worker, accept_loop};
+
+/// What a worker is started with.
+pub(super) struct Job {
+    pub(super) id: usize,
+    /// Its own socket of every listener.
+    pub(super) sockets: Vec<(Arc<Service>, OwnedFd)>,
+    /// The shortest idle limit of any listener.
+    pub(super) shortest_limit: Duration,
+    pub(super) drain: DrainWatch,
+}
+
+/// Starts a worker, and waits until it accepts.
+pub(super) fn start(job: Job) -> io::Result<JoinHandle<()>> {
+    let (ready, accepting) = mpsc::channel();
+    let name = format!("lb-worker-{}", job.id);
+    let thread = thread::Builder::new().name(name).spawn(move || run(job, &ready))?;
+    accepting.recv().unwrap_or_else(|_| Err(io::Error::other("the worker ended before it accepted")))?;
+    Ok(thread)
+}
+
+/// Runs until the drain is over. Connections that live then are dropped with the runtime: their guards reset the peers
+/// and count them.
+fn run(job: Job, ready: &mpsc::Sender<io::Result<()>>) {
+    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(ready.send(Err(error))),
+    };
+    runtime.block_on(async {
+        let mut drain = job.drain.clone();
+        let started = begin(job);
+        let is_up = started.is_ok();
+        // Nobody hears it when the process gave up meanwhile.
+        let _ = ready.send(started);
+        if is_up {
+            drain.reached(Phase::Over).await;
+        }
+    });
+}
+
+fn begin(job: Job) -> io::Result<()> {
+    let worker = Worker::new(job.id, job.shortest_limit, job.drain);
+    for (service, socket) in job.sockets {
+        let listener = Listener::new(socket)?;
+        drop(spawn_local(accept_loop(worker.clone(), service, listener)));
+    }
+    drop(spawn_local(async move {
+        let mut sweeps = tokio::time::interval(worker.roster.period());
+        sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            sweeps.tick().await;
+            worker.roster.sweep(Instant::now());
+        }
+    }));
+    Ok(())
+}

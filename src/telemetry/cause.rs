@@ -1,0 +1,72 @@
+//! Why connections end, are refused, or are not accepted: the labels of counters and the words of the access log.
+
+/// Declares an enum whose variants have a fixed word each and can index an array of counters.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// Every variant, in the order of their indices.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its word in metrics and logs.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            pub(super) const COUNT: usize = Self::ALL.len();
+        }
+    };
+}
+
+labels! {
+    /// Why a connection ended. Every accepted connection has exactly one.
+    Cause {
+        /// The client ended first, and both directions were delivered.
+        ClientClosed = "client_closed",
+        /// The backend ended first, and both directions were delivered.
+        BackendClosed = "backend_closed",
+        /// The client reset, or vanished.
+        ClientReset = "client_reset",
+        /// The backend reset, or vanished.
+        BackendReset = "backend_reset",
+        /// No byte either way for the idle timeout.
+        IdleTimeout = "idle_timeout",
+        /// One side had ended, and no byte came for the half-closed timeout.
+        HalfClosedTimeout = "half_closed_timeout",
+        /// No backend that was tried could be connected to.
+        ConnectFailed = "connect_failed",
+        /// There was no backend to try.
+        NoBackend = "no_backend",
+        /// Refused by a rule or limit.
+        Rejected = "rejected",
+        /// Cut at the end of the drain time.
+        DrainForced = "drain_forced",
+        /// Our own fault: no file descriptor, no local port, a bug.
+        Internal = "internal",
+    }
+}
+
+labels! {
+    /// Why an accepted connection was refused before a backend was chosen.
+    Rejection {
+        /// The global limit of connections.
+        MaxConnections = "max_connections",
+        /// The listener's limit of connections.
+        ListenerMaxConnections = "listener_max_connections",
+    }
+}
+
+labels! {
+    /// Why accept failed.
+    AcceptError {
+        /// The process or the system has no file descriptor left (EMFILE, ENFILE).
+        NoFile = "no_file",
+        /// The kernel has no memory for a socket (ENOBUFS, ENOMEM).
+        NoMemory = "no_memory",
+        /// Anything else.
+        Other = "other",
+    }
+}

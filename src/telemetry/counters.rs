@@ -1,0 +1,185 @@
+//! Counters that workers add to without sharing a cache line, and their sums.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cause::{AcceptError, Cause, Rejection};
+
+/// One value a worker, each on cache lines of its own.
+#[derive(Debug)]
+pub struct PerWorker<T>(Box<[OwnLine<T>]>);
+
+/// 128 bytes: x86 fetches cache lines in pairs, and some ARM cores have lines of that length.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct OwnLine<T>(T);
+
+impl<T: Default> PerWorker<T> {
+    /// One default value for each of `workers`.
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| OwnLine::default()).collect())
+    }
+
+    /// The value of one worker.
+    pub fn of(&self, worker: usize) -> &T {
+        &self.0[worker].0
+    }
+
+    /// The values of all workers.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|line| &line.0)
+    }
+}
+
+/// Bytes by direction, as seen by the balancer: in from clients, out to clients.
+#[derive(Debug, Default)]
+pub struct ByteCounters {
+    inward: AtomicU64,
+    outward: AtomicU64,
+}
+
+impl ByteCounters {
+    /// Adds bytes that came from the client and were taken by the backend.
+    pub fn add_in(&self, bytes: u64) {
+        self.inward.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Adds bytes that came from the backend and were taken by the client.
+    pub fn add_out(&self, bytes: u64) {
+        self.outward.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub fn total(&self) -> Traffic {
+        Traffic { inward: self.inward.load(Ordering::Relaxed), outward: self.outward.load(Ordering::Relaxed) }
+    }
+}
+
+/// A sum of bytes by direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From the client to the backend.
+    pub inward: u64,
+    /// From the backend to the client.
+    pub outward: u64,
+}
+
+impl std::iter::Sum for Traffic {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            inward: sum.inward + one.inward,
+            outward: sum.outward + one.outward,
+        })
+    }
+}
+
+/// What one worker counts of one listener.
+#[derive(Debug, Default)]
+pub struct ListenerCounters {
+    accepted: AtomicU64,
+    closed: [AtomicU64; Cause::COUNT],
+    rejected: [AtomicU64; Rejection::COUNT],
+    accept_errors: [AtomicU64; AcceptError::COUNT],
+    /// Relayed bytes.
+    pub bytes: ByteCounters,
+}
+
+impl ListenerCounters {
+    /// Counts an accepted connection.
+    pub fn accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the end of an accepted connection. `Release` orders it after its `accepted` for the reader of both.
+    pub fn closed(&self, cause: Cause) {
+        self.closed[cause as usize].fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts the refusal of an accepted connection.
+    pub fn rejected(&self, reason: Rejection) {
+        self.rejected[reason as usize].fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts a failed accept.
+    pub fn accept_error(&self, reason: AcceptError) {
+        self.accept_errors[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A listener's counters, summed over the workers at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTotals {
+    /// Accepted connections.
+    pub accepted: u64,
+    /// Ended ones, by [`Cause`].
+    pub closed: [u64; Cause::COUNT],
+    /// Refused ones, by [`Rejection`].
+    pub rejected: [u64; Rejection::COUNT],
+    /// Failed accepts, by [`AcceptError`].
+    pub accept_errors: [u64; AcceptError::COUNT],
+    /// Relayed bytes.
+    pub bytes: Traffic,
+}
+
+impl ListenerTotals {
+    /// Sums up. The ends are read before the beginnings: whatever ended was accepted before, so that
+    /// [`ListenerTotals::active`] is never negative, and accepted = closed + rejected + active by definition.
+    pub fn of(counters: &PerWorker<ListenerCounters>) -> Self {
+        let closed = sums(counters, |worker| &worker.closed);
+        let rejected = sums(counters, |worker| &worker.rejected);
+        Self {
+            closed,
+            rejected,
+            accepted: counters.iter().map(|worker| worker.accepted.load(Ordering::Relaxed)).sum(),
+            accept_errors: sums(counters, |worker| &worker.accept_errors),
+            bytes: counters.iter().map(|worker| worker.bytes.total()).sum(),
+        }
+    }
+
+    /// Connections that live now.
+    pub fn active(&self) -> u64 {
+        let ended: u64 = self.closed.iter().chain(&self.rejected).sum();
+        self.accepted - ended
+    }
+}
+
+fn sums<const N: usize>(
+    counters: &PerWorker<ListenerCounters>,
+    pick: impl Fn(&ListenerCounters) -> &[AtomicU64; N],
+) -> [u64; N] {
+    std::array::from_fn(|index| counters.iter().map(|worker| pick(worker)[index].load(Ordering::Acquire)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn active_is_never_negative_while_workers_count() {
+        let counters = Arc::new(PerWorker::<ListenerCounters>::new(2));
+        let stop = Arc::new(AtomicBool::new(false));
+        let workers: Vec<_> = (0..2)
+            .map(|worker| {
+                let (counters, stop) = (counters.clone(), stop.clone());
+                thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        counters.of(worker).accepted();
+                        counters.of(worker).closed(Cause::ClientClosed);
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..10_000 {
+            let totals = ListenerTotals::of(&counters);
+            assert!(totals.active() < u64::MAX / 2, "{totals:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            worker.join().expect("the worker only counts");
+        }
+        assert_eq!(ListenerTotals::of(&counters).active(), 0);
+    }
+}

@@ -1,0 +1,73 @@
+//! Names, labels and help texts of the metrics; buckets of the histograms.
+
+use metrics::{Histogram, Unit, describe_counter, describe_gauge, describe_histogram};
+
+macro_rules! names {
+    ($($kind:ident $constant:ident = $name:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: &str = $name;)*
+
+        /// Gives every metric its help text.
+        pub fn describe() {
+            $(names!(@describe $kind $constant $help);)*
+        }
+    };
+    (@describe counter $constant:ident $help:literal) => { describe_counter!($constant, $help) };
+    (@describe gauge $constant:ident $help:literal) => { describe_gauge!($constant, $help) };
+    (@describe seconds $constant:ident $help:literal) => { describe_histogram!($constant, Unit::Seconds, $help) };
+}
+
+names! {
+    counter ACCEPTED = "lb_connections_accepted_total", "Client connections accepted.";
+    counter CLOSED = "lb_connections_closed_total", "Client connections that ended, by cause.";
+    counter REJECTED = "lb_connections_rejected_total", "Client connections refused after accept, by reason.";
+    counter BYTES = "lb_bytes_total", "Bytes relayed: in from clients, out to clients.";
+    counter BACKEND_CONNECTIONS = "lb_backend_connections_total", "Connections made to a backend.";
+    counter CONNECT_FAILURES = "lb_backend_connect_failures_total", "Connections to a backend that failed, by reason.";
+    counter BACKEND_BYTES = "lb_backend_bytes_total", "Bytes relayed: in to the backend, out from it.";
+    counter EJECTIONS = "lb_backend_ejections_total", "Times that passive failure detection set a backend aside.";
+    counter RETRIES = "lb_retries_total", "Further backends tried for a client whose backend could not be connected to.";
+    counter ACCEPT_ERRORS = "lb_accept_errors_total", "Failed accepts, by reason.";
+    counter LOG_DROPPED = "lb_access_log_dropped_total", "Access log lines lost because the log could not be written fast enough.";
+    gauge ACTIVE = "lb_connections_active", "Client connections that live now.";
+    gauge BACKEND_ACTIVE = "lb_backend_connections_active", "Connections to a backend that live now.";
+    gauge BACKEND_UP = "lb_backend_up", "1 while a backend takes new connections, else 0.";
+    gauge BUILD_INFO = "lb_build_info", "Always 1; the version is its label.";
+    gauge DRAINING = "lb_draining", "1 from the signal to stop on, else 0.";
+    gauge MAX_CONNECTIONS = "lb_max_connections", "The limit of client connections at once.";
+    seconds CONNECT_DURATION = "lb_connect_duration_seconds", "Time to connect to a backend.";
+    seconds FIRST_BYTE_DURATION = "lb_first_byte_duration_seconds", "Time from accept to the backend's first byte.";
+    seconds CONNECTION_DURATION = "lb_connection_duration_seconds", "Life of a client connection.";
+}
+
+/// Upper bounds in seconds for [`CONNECT_DURATION`] and [`FIRST_BYTE_DURATION`]: 100 µs (loopback) to 10 s.
+pub const LATENCY_BUCKETS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Upper bounds in seconds for [`CONNECTION_DURATION`]: 1 ms to a day.
+pub const LIFE_BUCKETS: &[f64] =
+    &[0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
+
+/// The histograms of one pool, looked up once.
+#[derive(Clone)]
+pub struct PoolHistograms {
+    /// Of each connect that worked.
+    pub connect: Histogram,
+    /// Of each connection whose backend sent something.
+    pub first_byte: Histogram,
+}
+
+impl PoolHistograms {
+    /// Registers them with the process's recorder.
+    pub fn new(pool: &str) -> Self {
+        let pool = pool.to_owned();
+        Self {
+            connect: metrics::histogram!(CONNECT_DURATION, "pool" => pool.clone()),
+            first_byte: metrics::histogram!(FIRST_BYTE_DURATION, "pool" => pool),
+        }
+    }
+}
+
+/// The histogram of a listener's connections, looked up once.
+pub fn connection_duration(listener: &str) -> Histogram {
+    metrics::histogram!(CONNECTION_DURATION, "listener" => listener.to_owned())
+}

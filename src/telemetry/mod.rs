@@ -1,0 +1,13 @@
+//! What can be counted: names of metrics, the counters behind them, and the set-up of the log.
+//!
+//! Workers count into atomics of their own; the admin thread adds them up when somebody scrapes. So the hot path pays
+//! one uncontended add, and one scrape sees numbers that agree with each other.
+
+mod cause;
+mod counters;
+mod log;
+pub mod metric;
+
+pub use cause::{AcceptError, Cause, Rejection};
+pub use counters::{ByteCounters, ListenerCounters, ListenerTotals, PerWorker, Traffic};
+pub use log::{LogSettings, start as start_log};
