@@ -10,9 +10,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::backends::{Backend, Pool};
 use crate::net::ConnectFailure;
-use crate::proxy::Service;
 use crate::telemetry::metric::{self, LATENCY_BUCKETS, LIFE_BUCKETS};
-use crate::telemetry::{AcceptError, Cause, ListenerTotals, Rejection};
+use crate::telemetry::{AcceptError, Cause, ListenerStats, ListenerTotals, Rejection};
 
 use super::server::View;
 
@@ -52,7 +51,7 @@ impl Exporter {
     pub(super) fn render(&self, view: &View) -> String {
         let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         collect_process(view);
-        view.services.iter().for_each(|service| collect_listener(service));
+        view.listeners.iter().for_each(|listener| collect_listener(listener));
         view.pools.iter().for_each(|pool| collect_pool(pool));
         self.handle.render()
     }
@@ -69,9 +68,9 @@ fn collect_process(view: &View) {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]
-fn collect_listener(service: &Service) {
-    let listener = || service.name().to_owned();
-    let totals = ListenerTotals::of(service.counters());
+fn collect_listener(stats: &ListenerStats) {
+    let listener = || stats.name.clone();
+    let totals = ListenerTotals::of(&stats.counters);
     counter!(metric::ACCEPTED, "listener" => listener()).absolute(totals.accepted);
     gauge!(metric::ACTIVE, "listener" => listener()).set(totals.active() as f64);
     for cause in Cause::ALL {

@@ -21,7 +21,7 @@ use crate::access_log::AccessLog;
 use crate::backends::Pool;
 use crate::config::BindAddress;
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
-use crate::proxy::Service;
+use crate::telemetry::ListenerStats;
 
 use super::api::{PoolsReport, StatusReport};
 use super::metrics::{Exporter, UPKEEP_INTERVAL};
@@ -45,8 +45,8 @@ pub struct View {
     pub connections: Arc<ConnectionLimit>,
     /// How far the stop has come.
     pub drain: DrainWatch,
-    /// One for each listener.
-    pub services: Vec<Arc<Service>>,
+    /// What the workers count, listener by listener.
+    pub listeners: Vec<Arc<ListenerStats>>,
     /// In the order of their names.
     pub pools: Vec<Arc<Pool>>,
     /// The access log, unless it is off.

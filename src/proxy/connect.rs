@@ -47,7 +47,7 @@ pub(super) async fn to_backend(service: &Service, record: &mut Record<'_>) -> Re
                 return Ok(Connected { stream, lease });
             }
             Err(error) => {
-                tracing::debug!(listener = service.name, backend = lease.backend().label(), %error);
+                tracing::debug!(listener = service.name(), backend = lease.backend().label(), %error);
                 // One attempt that was the backend's fault makes it more than our own trouble.
                 if error.failure.is_backends_fault() {
                     cause = Cause::ConnectFailed;

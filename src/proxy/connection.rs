@@ -33,7 +33,7 @@ pub(super) async fn serve(
     };
     let meter = Meter {
         tally: &tally,
-        listener: &service.counters.of(worker.id).bytes,
+        listener: &service.counters(worker.id).bytes,
         backend: lease.backend().bytes(worker.id),
         on_first_byte: &|now| lease.went_well(now),
     };

@@ -38,8 +38,8 @@ pub async fn accept_loop(worker: Rc<Worker>, service: Arc<Service>, listener: Li
             }
             Err(error) => {
                 let reason = reason_of(&error);
-                service.counters.of(worker.id).accept_error(reason);
-                tracing::warn!(listener = service.name, %error, pause_ms = pause.as_millis(), "accept failed; trying again");
+                service.counters(worker.id).accept_error(reason);
+                tracing::warn!(listener = service.name(), %error, pause_ms = pause.as_millis(), "accept failed; trying again");
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = &mut closing => break,
@@ -55,7 +55,7 @@ pub async fn accept_loop(worker: Rc<Worker>, service: Arc<Service>, listener: Li
 
 /// Starts a task for the connection, or refuses it.
 fn admit(worker: &Rc<Worker>, service: &Arc<Service>, client: Stream, peer: Peer) {
-    service.counters.of(worker.id).accepted();
+    service.counters(worker.id).accepted();
     match permits(service) {
         Ok(permits) => {
             let serving = connection::serve(worker.clone(), service.clone(), client, peer, permits);

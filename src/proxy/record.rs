@@ -81,7 +81,7 @@ impl<'a> Record<'a> {
         let attempts: Vec<Attempt<'_>> = failed.chain(connected).collect();
         log.log(&Entry {
             time: SystemTime::now(),
-            listener: &self.service.name,
+            listener: &self.service.name(),
             client: &self.peer,
             pool: self.service.balancer.pool().name(),
             backend: self.connected.as_ref().map(|(backend, _)| backend.label()),
@@ -99,7 +99,7 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let counters = self.service.counters.of(self.worker.id);
+        let counters = self.service.counters(self.worker.id);
         let cut = if self.worker.drain.phase() >= Phase::Closing { Cause::DrainForced } else { Cause::Internal };
         let duration = self.accepted_at.elapsed();
         match self.end.unwrap_or(End::Closed(cut)) {

@@ -13,18 +13,17 @@ use crate::lifecycle::{ConnectionLimit, DrainWatch, Roster};
 use crate::net::DialOptions;
 use crate::relay::{Limits, Scratch};
 use crate::telemetry::metric::{self, PoolHistograms};
-use crate::telemetry::{ListenerCounters, PerWorker};
+use crate::telemetry::{ListenerCounters, ListenerStats, PerWorker};
 
 /// One listener and all that serves its connections. Shared by all workers.
 pub struct Service {
-    pub(super) name: String,
+    pub(super) stats: Arc<ListenerStats>,
     pub(super) balancer: Arc<Balancer>,
     pub(super) limits: Limits,
     pub(super) dial: DialOptions,
     pub(super) global_limit: Arc<ConnectionLimit>,
     pub(super) own_limit: Option<Arc<ConnectionLimit>>,
     pub(super) access_log: Option<Arc<AccessLog>>,
-    pub(super) counters: PerWorker<ListenerCounters>,
     pub(super) duration: Histogram,
     pub(super) pool_histograms: PoolHistograms,
 }
@@ -40,7 +39,7 @@ impl Service {
     ) -> Arc<Self> {
         let pool = balancer.pool().settings();
         Arc::new(Self {
-            name: listener.name.clone(),
+            stats: Arc::new(ListenerStats { name: listener.name.clone(), counters: PerWorker::new(workers) }),
             limits: Limits { idle: listener.idle_timeout, half_closed: listener.half_closed_timeout },
             dial: DialOptions {
                 timeout: pool.connect_timeout,
@@ -51,21 +50,25 @@ impl Service {
             global_limit,
             own_limit: listener.max_connections.map(|max| ConnectionLimit::new(max.get())),
             access_log: access_log.filter(|_| listener.access_log),
-            counters: PerWorker::new(workers),
             duration: metric::connection_duration(&listener.name),
             pool_histograms: PoolHistograms::new(&pool.name),
             balancer,
         })
     }
 
-    /// The listener's name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What the workers count of it.
+    pub fn stats(&self) -> &Arc<ListenerStats> {
+        &self.stats
     }
 
-    /// What the workers counted.
-    pub fn counters(&self) -> &PerWorker<ListenerCounters> {
-        &self.counters
+    /// The listener's name.
+    pub(super) fn name(&self) -> &str {
+        &self.stats.name
+    }
+
+    /// What one worker counts of it.
+    pub(super) fn counters(&self, worker: usize) -> &ListenerCounters {
+        self.stats.counters.of(worker)
     }
 }
 

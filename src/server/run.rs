@@ -16,7 +16,7 @@ use crate::config::{self, BindAddress, Config, LogFormat, LogLevel};
 use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch, Phase};
 use crate::net::{self, ListenAddress, ListenOptions};
 use crate::proxy::Service;
-use crate::telemetry::{LogSettings, start_log};
+use crate::telemetry::{ListenerStats, LogSettings, start_log};
 
 use super::signals::StopSignals;
 use super::{limits, worker};
@@ -92,13 +92,13 @@ pub fn start(config: &Config) -> Result<Running, RunError> {
     let access_log = open_access_log(&config.log)?;
     let pools: Vec<Arc<Pool>> = config.pools.iter().map(|pool| Pool::new(pool.clone(), workers, started)).collect();
     let (drain, watch) = Drain::new();
-    let (services, jobs) = bind_listeners(config, &pools, &connections, access_log.as_ref(), workers, &watch)?;
+    let (listeners, jobs) = bind_listeners(config, &pools, &connections, access_log.as_ref(), workers, &watch)?;
     let view = View {
         started,
         workers,
         connections: connections.clone(),
         drain: watch,
-        services,
+        listeners,
         pools,
         access_log,
         exporter,
@@ -150,7 +150,7 @@ async fn leave(drain: &Drain, timing: config::Drain, connections: &ConnectionLim
     }
 }
 
-type Bound = (Vec<Arc<Service>>, Vec<worker::Job>);
+type Bound = (Vec<Arc<ListenerStats>>, Vec<worker::Job>);
 
 /// Binds every listener once for each worker.
 fn bind_listeners(
@@ -164,7 +164,7 @@ fn bind_listeners(
     let balancers: Vec<Arc<Balancer>> = pools.iter().map(|pool| Balancer::new(pool.clone())).collect();
     let limits = config.listeners.iter().map(|listener| listener.idle_timeout.min(listener.half_closed_timeout));
     let shortest_limit = limits.min().unwrap_or(std::time::Duration::MAX);
-    let mut services = Vec::new();
+    let mut listeners = Vec::new();
     let mut jobs: Vec<worker::Job> =
         (0..workers).map(|id| worker::Job { id, sockets: Vec::new(), shortest_limit, drain: drain.clone() }).collect();
     for listener in &config.listeners {
@@ -186,9 +186,9 @@ fn bind_listeners(
                 job.sockets.push((service.clone(), socket));
             }
         }
-        services.push(service);
+        listeners.push(service.stats().clone());
     }
-    Ok((services, jobs))
+    Ok((listeners, jobs))
 }
 
 fn start_admin(runtime: &Runtime, address: Option<&BindAddress>, view: Arc<View>) -> Result<(), RunError> {

@@ -83,6 +83,15 @@ pub struct ListenerCounters {
     pub bytes: ByteCounters,
 }
 
+/// A listener's name and what each worker counts of it.
+#[derive(Debug)]
+pub struct ListenerStats {
+    /// Its name in metrics.
+    pub name: String,
+    /// One set a worker.
+    pub counters: PerWorker<ListenerCounters>,
+}
+
 impl ListenerCounters {
     /// Counts an accepted connection.
     pub fn accepted(&self) {

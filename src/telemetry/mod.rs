@@ -9,5 +9,5 @@ mod log;
 pub mod metric;
 
 pub use cause::{AcceptError, Cause, Rejection};
-pub use counters::{ByteCounters, ListenerCounters, ListenerTotals, PerWorker, Traffic};
+pub use counters::{ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker, Traffic};
 pub use log::{LogSettings, start as start_log};
