@@ -44,7 +44,7 @@ pub(super) fn build(file: &File, report: &mut Reporter) -> Option<Config> {
     let max_connections = count("max_connections", file.max_connections, usize::MAX, report);
     let drain = Drain { grace: file.drain.grace.0, timeout: file.drain.timeout.0 };
     let log = Log { level: file.log.level, format: file.log.format, access: file.log.access.clone() };
-    Some(Config { listeners, pools, admin, workers, max_connections, drain, log })
+    Some(Config { listeners, pools, admin, workers, max_connections, drain, relay: file.relay.mode, log })
 }
 
 fn build_listener(

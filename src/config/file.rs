@@ -14,7 +14,7 @@ use serde_yaml::{Mapping, Value};
 use super::locate::Positions;
 use super::overrides::{Edit, EditValue, Scope};
 use super::units::{AutoOr, DurationText, OffOr};
-use super::{AccessLog, LogFormat, LogLevel, Mode, PolicyKind, Problem};
+use super::{AccessLog, LogFormat, LogLevel, Mode, PolicyKind, Problem, RelayMode};
 
 /// The name of the listener and of the pool in the short form.
 pub const DEFAULT_NAME: &str = "default";
@@ -31,6 +31,7 @@ pub struct File {
     pub workers: AutoOr,
     pub max_connections: AutoOr,
     pub drain: DrainFile,
+    pub relay: RelayFile,
     pub log: LogFile,
 }
 
@@ -169,6 +170,13 @@ impl Default for DrainFile {
     fn default() -> Self {
         Self { grace: DurationText::seconds(0), timeout: DurationText::seconds(30) }
     }
+}
+
+/// The relay.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayFile {
+    pub mode: RelayMode,
 }
 
 /// Logs.

@@ -38,6 +38,8 @@ pub struct Config {
     pub max_connections: Option<NonZeroUsize>,
     /// How it stops.
     pub drain: Drain,
+    /// How bytes are moved between sockets.
+    pub relay: RelayMode,
     /// Logs.
     pub log: Log,
 }
@@ -145,6 +147,19 @@ pub struct Log {
 pub enum Mode {
     /// Nothing: any protocol passes unchanged.
     Tcp,
+}
+
+/// How bytes are moved between sockets.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayMode {
+    /// Bulk is spliced, the rest copied.
+    #[default]
+    Auto,
+    /// Always copied.
+    Copy,
+    /// Always spliced, as far as the system grants pipes.
+    Splice,
 }
 
 /// How the next backend is chosen.

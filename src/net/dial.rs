@@ -1,6 +1,7 @@
 //! Connecting to a backend, and why it did not work.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 
-use super::stream::Stream;
+use super::stream::{NoDelay, Stream};
 
 /// Options of a socket to a backend.
 #[derive(Clone, Debug)]
@@ -18,8 +19,6 @@ pub struct DialOptions {
     pub timeout: Duration,
     /// Send small writes at once.
     pub nodelay: bool,
-    /// Idle time before the first keep-alive probe.
-    pub keepalive: Option<Duration>,
     /// How long sent bytes may stay unacknowledged.
     pub user_timeout: Option<Duration>,
 }
@@ -95,7 +94,7 @@ impl From<io::Error> for DialError {
 /// Why it did not work, the backend's fault and our own kept apart.
 pub async fn dial(address: SocketAddr, options: &DialOptions) -> Result<Stream, DialError> {
     let stream = start(address, options)?;
-    match tokio::time::timeout(options.timeout, stream.connected()).await {
+    match tokio::time::timeout(options.timeout, poll_fn(|cx| stream.poll_connected(cx))).await {
         Ok(Ok(true)) => Ok(stream),
         Ok(Ok(false)) => Err(stream.take_error().into()),
         Ok(Err(error)) => Err(DialError { failure: ConnectFailure::Local, source: error }),
@@ -107,19 +106,13 @@ fn start(address: SocketAddr, options: &DialOptions) -> io::Result<Stream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    if options.nodelay {
-        sockopt::set_tcp_nodelay(&fd, true)?;
-    }
-    if let Some(idle) = options.keepalive {
-        sockopt::set_socket_keepalive(&fd, true)?;
-        sockopt::set_tcp_keepidle(&fd, idle)?;
-        sockopt::set_tcp_keepintvl(&fd, idle)?;
-    }
     if let Some(timeout) = options.user_timeout {
         sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
     }
     match rustix::net::connect(&fd, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Stream::register(fd),
+        Ok(()) | Err(Errno::INPROGRESS) => {
+            Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::stream::{Peer, Stream, register};
+use super::stream::{NoDelay, Peer, Stream, register};
 
 /// Connections that the kernel holds for us; it lowers this to net.core.somaxconn by itself.
 const BACKLOG: i32 = 65_535;
@@ -163,7 +163,7 @@ impl Listener {
                 Ok((fd, address)) => {
                     let address = address.and_then(|any| SocketAddr::try_from(any).ok());
                     let peer = address.map_or(Peer::Unix, |address| Peer::Tcp(unmapped(address)));
-                    return Some(Stream::register(fd).map(|stream| (stream, peer)));
+                    return Some(Stream::register(fd, NoDelay::Settled).map(|stream| (stream, peer)));
                 }
                 Err(Errno::AGAIN) => return None,
                 // The connection died in the queue (accept(2), "Error handling"): the next one may live.

@@ -5,10 +5,12 @@
 
 mod dial;
 mod listen;
+mod splice;
 mod stream;
 
 pub use dial::{ConnectFailure, DialError, DialOptions, dial};
 pub use listen::{ListenAddress, ListenOptions, Listener, bind, is_out_of_files, is_out_of_memory, local_address};
+pub use splice::Pipe;
 pub use stream::{Peer, Stream};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -3,6 +3,7 @@
 //! Readiness is cleared on a short read or write, which saves the call that would only say EAGAIN: with edge-triggered
 //! epoll a later byte is a new event (epoll(7), "Questions and answers", 9).
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -37,13 +38,26 @@ impl fmt::Display for Peer {
 /// A connected socket. Dropping it closes it: cleanly, unless [`Stream::reset_on_close`] was called.
 #[derive(Debug)]
 pub struct Stream {
-    fd: AsyncFd<OwnedFd>,
+    pub(super) fd: AsyncFd<OwnedFd>,
+    nodelay: Cell<NoDelay>,
+}
+
+/// When TCP_NODELAY is set. Nagle's algorithm holds bytes back only while earlier ones are unacknowledged (RFC 9293,
+/// 3.7.4): a connection that sends once never needs the option, and is spared the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoDelay {
+    /// Not wanted, or set, or inherited from the listener.
+    Settled,
+    /// Wanted once a second send comes.
+    Wanted,
+    /// Wanted at the next send.
+    Due,
 }
 
 impl Stream {
     /// Registers a non-blocking socket with this thread's runtime.
-    pub(super) fn register(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { fd: register(fd, Interest::READABLE | Interest::WRITABLE)? })
+    pub(super) fn register(fd: OwnedFd, nodelay: NoDelay) -> io::Result<Self> {
+        Ok(Self { fd: register(fd, Interest::READABLE | Interest::WRITABLE)?, nodelay: Cell::new(nodelay) })
     }
 
     /// Receives into `buffer`; 0 is the peer's end of stream.
@@ -66,6 +80,7 @@ impl Stream {
 
     /// Sends as much of `bytes` as the socket takes now; at least one byte.
     pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.before_send();
         loop {
             let mut guard = ready!(self.fd.poll_write_ready(cx))?;
             match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {
@@ -82,11 +97,11 @@ impl Stream {
         }
     }
 
-    /// Waits until the socket is connected. `Ok(false)`: it failed, and [`Stream::take_error`] knows why.
-    pub(super) async fn connected(&self) -> io::Result<bool> {
-        let guard = self.fd.writable().await?;
+    /// Ready when the socket is connected. `false`: it failed, and [`Stream::take_error`] knows why.
+    pub(super) fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let guard = ready!(self.fd.poll_write_ready(cx))?;
         // A failed connect shows as EPOLLERR and EPOLLHUP (connect(2), EINPROGRESS); asking SO_ERROR each time costs a call.
-        Ok(!guard.ready().is_write_closed())
+        Poll::Ready(Ok(!guard.ready().is_write_closed()))
     }
 
     /// The socket's pending error, which is taken by this.
@@ -102,10 +117,30 @@ impl Stream {
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 
+    /// Has the kernel probe the peer after `idle` without a byte, so that one that vanished is noticed (tcp(7)).
+    pub fn keep_alive(&self, idle: Duration) {
+        // Fails only for a socket that is no TCP one, or is gone already.
+        let _ = sockopt::set_socket_keepalive(&self.fd, true)
+            .and_then(|()| sockopt::set_tcp_keepidle(&self.fd, idle))
+            .and_then(|()| sockopt::set_tcp_keepintvl(&self.fd, idle));
+    }
+
     /// Makes closing send a reset, so that the peer can't take what it has for all there is (RFC 9293, 3.10.4).
     pub fn reset_on_close(&self) {
         // Fails only for a socket that is gone already.
         let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
+    }
+
+    pub(super) fn before_send(&self) {
+        match self.nodelay.get() {
+            NoDelay::Settled => {}
+            NoDelay::Wanted => self.nodelay.set(NoDelay::Due),
+            NoDelay::Due => {
+                self.nodelay.set(NoDelay::Settled);
+                // Fails only for a socket that is gone already.
+                let _ = sockopt::set_tcp_nodelay(&self.fd, true);
+            }
+        }
     }
 }
 

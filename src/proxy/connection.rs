@@ -37,8 +37,8 @@ pub(super) async fn serve(
         backend: lease.backend().bytes(worker.id),
         on_first_byte: &|now| lease.went_well(now),
     };
-    let seat = worker.roster.enter(service.limits.idle);
-    let cause = relay::run(&client, &backend, &worker.scratch, &meter, &seat, service.limits).await;
+    let seat = worker.roster.enter(service.limits.first());
+    let cause = relay::run(&client, &backend, &worker.tools, &meter, &seat, service.limits).await;
     judge(&lease, cause, &tally);
     record.close(cause);
 }

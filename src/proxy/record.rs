@@ -81,7 +81,7 @@ impl<'a> Record<'a> {
         let attempts: Vec<Attempt<'_>> = failed.chain(connected).collect();
         log.log(&Entry {
             time: SystemTime::now(),
-            listener: &self.service.name(),
+            listener: self.service.name(),
             client: &self.peer,
             pool: self.service.balancer.pool().name(),
             backend: self.connected.as_ref().map(|(backend, _)| backend.label()),

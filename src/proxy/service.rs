@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::Histogram;
 
@@ -11,7 +11,7 @@ use crate::balancer::Balancer;
 use crate::config;
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Roster};
 use crate::net::DialOptions;
-use crate::relay::{Limits, Scratch};
+use crate::relay::{Limits, Tools};
 use crate::telemetry::metric::{self, PoolHistograms};
 use crate::telemetry::{ListenerCounters, ListenerStats, PerWorker};
 
@@ -40,11 +40,14 @@ impl Service {
         let pool = balancer.pool().settings();
         Arc::new(Self {
             stats: Arc::new(ListenerStats { name: listener.name.clone(), counters: PerWorker::new(workers) }),
-            limits: Limits { idle: listener.idle_timeout, half_closed: listener.half_closed_timeout },
+            limits: Limits {
+                idle: listener.idle_timeout,
+                half_closed: listener.half_closed_timeout,
+                keepalive: pool.tcp.keepalive,
+            },
             dial: DialOptions {
                 timeout: pool.connect_timeout,
                 nodelay: pool.tcp.nodelay,
-                keepalive: pool.tcp.keepalive,
                 user_timeout: pool.tcp.user_timeout,
             },
             global_limit,
@@ -80,13 +83,13 @@ pub struct Worker {
     pub roster: Rc<Roster>,
     /// How far the stop has come.
     pub drain: DrainWatch,
-    pub(super) scratch: Scratch,
+    pub(super) tools: Tools,
 }
 
 impl Worker {
     /// A worker without connections; its listeners' limits are `shortest_limit` or longer.
-    pub fn new(id: usize, shortest_limit: std::time::Duration, drain: DrainWatch) -> Rc<Self> {
+    pub fn new(id: usize, shortest_limit: Duration, drain: DrainWatch, tools: Tools) -> Rc<Self> {
         let roster = Roster::new(shortest_limit, Instant::now());
-        Rc::new(Self { id, roster, drain, scratch: Scratch::default() })
+        Rc::new(Self { id, roster, drain, tools })
     }
 }

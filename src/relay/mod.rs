@@ -4,10 +4,12 @@
 //! otherwise the bytes go through a scratch buffer that all connections of a worker share. Knows sockets and counters,
 //! not listeners, backends or logs.
 
+mod pipes;
 mod pump;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use crate::lifecycle::Seat;
 use crate::net::Stream;
 use crate::telemetry::{ByteCounters, Cause};
 
+pub use pipes::{MAX_PIPES_PER_WORKER, Pipes};
 use pump::{Pump, Step};
 
 /// Size of the shared buffer: large reads are cheaper a byte, and 64 KiB still fit a core's L2 cache.
@@ -97,21 +100,76 @@ enum Direction {
     Outward,
 }
 
+/// How bytes are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Bulk is spliced, the rest copied.
+    Auto,
+    /// Always copied.
+    Copy,
+    /// Always spliced, as far as there are pipes.
+    Splice,
+}
+
 /// How long a connection may be without a byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// While both sides are open; the seat starts with this one.
+    /// While both sides are open.
     pub idle: Duration,
     /// Once one side has ended.
     pub half_closed: Duration,
+    /// Idle time before the kernel probes the backend; set only once a connection is idle, which spares the short ones
+    /// three calls.
+    pub keepalive: Option<Duration>,
+}
+
+impl Limits {
+    /// What a fresh connection's seat is to start with.
+    pub fn first(&self) -> Duration {
+        if self.keepalive.is_some() { self.idle.min(SETTLED_AFTER) } else { self.idle }
+    }
+}
+
+/// A connection without a byte for this long is one that stays.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
+/// What all connections of a worker use in turn.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// For what is copied.
+    pub scratch: Rc<Scratch>,
+    /// For what is spliced.
+    pub pipes: Rc<Pipes>,
+    /// Which of both.
+    pub method: Method,
+}
+
+/// What both directions use.
+struct Shared<'a> {
+    scratch: &'a Scratch,
+    pipes: &'a Rc<Pipes>,
+    method: Method,
+    meter: &'a Meter<'a>,
+    seat: &'a Seat,
+}
+
+impl Shared<'_> {
+    fn moved(&self, direction: Direction, bytes: usize) {
+        self.seat.touch();
+        if bytes > 0 {
+            self.meter.add(direction, bytes);
+        }
+    }
 }
 
 /// Relays until both sides have ended, and says why it is over. A reset is passed on as a reset; so is being cut short,
 /// by a limit or by being dropped.
+///
+/// The `seat` starts with [`Limits::first`].
 pub async fn run(
     client: &Stream,
     backend: &Stream,
-    scratch: &Scratch,
+    tools: &Tools,
     meter: &Meter<'_>,
     seat: &Seat,
     limits: Limits,
@@ -119,12 +177,11 @@ pub async fn run(
     let mut relay = Relay {
         client,
         backend,
-        scratch,
-        meter,
-        seat,
+        shared: Shared { scratch: &tools.scratch, pipes: &tools.pipes, method: tools.method, meter, seat },
         limits,
-        inward: Pump::new(Direction::Inward),
-        outward: Pump::new(Direction::Outward),
+        inward: Pump::new(Direction::Inward, tools.method),
+        outward: Pump::new(Direction::Outward, tools.method),
+        is_settled: limits.keepalive.is_none(),
         first_to_end: None,
         backend_is_gone: false,
         cut_short: true,
@@ -137,12 +194,12 @@ pub async fn run(
 struct Relay<'a> {
     client: &'a Stream,
     backend: &'a Stream,
-    scratch: &'a Scratch,
-    meter: &'a Meter<'a>,
-    seat: &'a Seat,
+    shared: Shared<'a>,
     limits: Limits,
     inward: Pump,
     outward: Pump,
+    /// It was idle once, or need not be known to be.
+    is_settled: bool,
     /// The cause, if all goes well from here.
     first_to_end: Option<Cause>,
     /// The backend takes no more, but what it sent before may still be delivered.
@@ -161,17 +218,31 @@ impl Relay<'_> {
             Some(cause) if self.inward.is_done() && self.outward.is_done() => return Poll::Ready(cause),
             _ => {}
         }
-        if self.seat.poll_overdue(cx) {
+        if self.is_overdue(cx) {
             let half_closed = self.first_to_end.is_some();
             return Poll::Ready(if half_closed { Cause::HalfClosedTimeout } else { Cause::IdleTimeout });
         }
         Poll::Pending
     }
 
+    fn is_overdue(&mut self, cx: &Context<'_>) -> bool {
+        let seat = self.shared.seat;
+        if !seat.poll_overdue(cx) {
+            return false;
+        }
+        if self.is_settled || self.first_to_end.is_some() {
+            return true;
+        }
+        self.is_settled = true;
+        if let Some(idle) = self.limits.keepalive {
+            self.backend.keep_alive(idle);
+        }
+        seat.set_limit(self.limits.idle);
+        seat.poll_overdue(cx)
+    }
+
     fn poll_outward(&mut self, cx: &mut Context<'_>) -> Option<Cause> {
-        let mut scratch = self.scratch.0.borrow_mut();
-        let step = self.outward.poll(cx, self.backend, self.client, &mut scratch, self.meter, self.seat);
-        match step {
+        match self.outward.poll(cx, self.backend, self.client, &self.shared) {
             Step::Open => None,
             Step::Ended if self.backend_is_gone => Some(Cause::BackendReset),
             Step::Ended => {
@@ -188,9 +259,7 @@ impl Relay<'_> {
     }
 
     fn poll_inward(&mut self, cx: &mut Context<'_>) -> Option<Cause> {
-        let mut scratch = self.scratch.0.borrow_mut();
-        let step = self.inward.poll(cx, self.client, self.backend, &mut scratch, self.meter, self.seat);
-        match step {
+        match self.inward.poll(cx, self.client, self.backend, &self.shared) {
             Step::Open => None,
             Step::Ended => {
                 self.ended(Cause::ClientClosed);
@@ -214,7 +283,7 @@ impl Relay<'_> {
     fn ended(&mut self, cause: Cause) {
         if self.first_to_end.is_none() {
             self.first_to_end = Some(cause);
-            self.seat.set_limit(self.limits.half_closed);
+            self.shared.seat.set_limit(self.limits.half_closed);
         }
     }
 }

@@ -1,14 +1,25 @@
 //! One direction of a relay: receive, send, and remember what a slow receiver has not taken yet.
+//!
+//! It copies through the worker's scratch buffer while messages are small, and splices through a pipe while they are
+//! bulk: one copy less a byte, but two calls that each cost more than a receive or a send.
 
+use std::future::Future;
+use std::pin::pin;
 use std::task::{Context, Poll};
 
-use crate::lifecycle::Seat;
 use crate::net::Stream;
 
-use super::{Direction, Meter};
+use super::pipes::LentPipe;
+use super::{Direction, Method, Shared};
 
-/// A direction gives the others a turn after this many bytes.
+/// A copying direction gives the others a turn after this many bytes.
 const BYTES_PER_TURN: usize = 256 * 1024;
+/// Full reads in a row that make a direction bulk, as HAProxy's splice-auto has it.
+const FULL_READS_TO_SPLICE: u8 = 3;
+/// A splice that moves less than this was not worth its calls.
+const SMALL_SPLICE_BYTES: usize = 32 * 1024;
+/// Small splices in a row that end the splicing.
+const SMALL_SPLICES_TO_COPY: u8 = 3;
 
 /// How far a direction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,22 +38,37 @@ pub(super) enum Step {
 pub(super) struct Pump {
     direction: Direction,
     state: State,
+    splicing: bool,
+    /// While copying: full reads in a row. While splicing: small splices in a row.
+    run: u8,
 }
 
+/// What the receiver has not taken yet. Nothing is received until it has.
 #[derive(Debug)]
 enum State {
     Open,
-    /// The receiver has not taken these bytes yet, from `start` on; nothing is received until it has.
+    /// These bytes, from `start` on.
     Blocked {
         bytes: Box<[u8]>,
         start: usize,
     },
+    /// What the pipe holds.
+    Piped(LentPipe),
+    /// Nothing, and nothing will come.
     Done,
 }
 
+/// One move of a pump.
+enum Move {
+    /// So many bytes were taken by the receiver; go on.
+    Sent(usize),
+    /// Return this.
+    Return(Step),
+}
+
 impl Pump {
-    pub(super) fn new(direction: Direction) -> Self {
-        Self { direction, state: State::Open }
+    pub(super) fn new(direction: Direction, method: Method) -> Self {
+        Self { direction, state: State::Open, splicing: method == Method::Splice, run: 0 }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -55,59 +81,120 @@ impl Pump {
     }
 
     /// Moves what can be moved now. While it answers [`Step::Open`], the task of `cx` is woken when there is more to do.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &Stream,
-        to: &Stream,
-        scratch: &mut [u8],
-        meter: &Meter<'_>,
-        seat: &Seat,
-    ) -> Step {
-        let mut moved = 0;
-        while moved < BYTES_PER_TURN {
-            match &mut self.state {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream, shared: &Shared<'_>) -> Step {
+        let mut turn = 0;
+        loop {
+            let moved = match &self.state {
                 State::Done => return Step::Open,
-                State::Blocked { bytes, start } => match to.poll_send(cx, &bytes[*start..]) {
-                    Poll::Pending => return Step::Open,
-                    Poll::Ready(Err(_)) => return Step::WriteFailed,
-                    Poll::Ready(Ok(sent)) => {
-                        *start += sent;
-                        moved += sent;
-                        meter.add(self.direction, sent);
-                        seat.touch();
-                        if *start == bytes.len() {
-                            self.state = State::Open;
-                        }
-                    }
+                State::Blocked { .. } => self.send_rest(cx, to, shared),
+                State::Piped(_) => self.empty_pipe(cx, to, shared),
+                State::Open if self.splicing => match shared.pipes.lend() {
+                    Some(pipe) => self.fill_pipe(cx, from, pipe, shared),
+                    None => self.copy(cx, from, to, shared),
                 },
-                State::Open => {
-                    let received = match from.poll_receive(cx, scratch) {
-                        Poll::Pending => return Step::Open,
-                        Poll::Ready(Err(_)) => return Step::ReadFailed,
-                        Poll::Ready(Ok(0)) => {
-                            self.state = State::Done;
-                            return Step::Ended;
-                        }
-                        Poll::Ready(Ok(received)) => received,
-                    };
-                    seat.touch();
-                    let sent = match to.poll_send(cx, &scratch[..received]) {
-                        Poll::Pending => 0,
-                        Poll::Ready(Err(_)) => return Step::WriteFailed,
-                        Poll::Ready(Ok(sent)) => sent,
-                    };
-                    moved += sent;
-                    if sent > 0 {
-                        meter.add(self.direction, sent);
-                    }
-                    if sent < received {
-                        self.state = State::Blocked { bytes: scratch[sent..received].into(), start: 0 };
-                    }
-                }
+                State::Open => self.copy(cx, from, to, shared),
+            };
+            match moved {
+                Move::Return(step) => return step,
+                Move::Sent(bytes) => turn += bytes,
+            }
+            if turn >= BYTES_PER_TURN && !matches!(self.state, State::Piped(_)) {
+                return yield_turn(cx);
             }
         }
-        cx.waker().wake_by_ref();
-        Step::Open
     }
+
+    fn copy(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream, shared: &Shared<'_>) -> Move {
+        let mut scratch = shared.scratch.0.borrow_mut();
+        let received = match from.poll_receive(cx, &mut scratch) {
+            Poll::Pending => return Move::Return(Step::Open),
+            Poll::Ready(Err(_)) => return Move::Return(Step::ReadFailed),
+            Poll::Ready(Ok(0)) => {
+                self.state = State::Done;
+                return Move::Return(Step::Ended);
+            }
+            Poll::Ready(Ok(received)) => received,
+        };
+        self.note_read(received == scratch.len(), shared.method);
+        let sent = match to.poll_send(cx, &scratch[..received]) {
+            Poll::Pending => 0,
+            Poll::Ready(Err(_)) => return Move::Return(Step::WriteFailed),
+            Poll::Ready(Ok(sent)) => sent,
+        };
+        shared.moved(self.direction, sent);
+        if sent < received {
+            self.state = State::Blocked { bytes: scratch[sent..received].into(), start: 0 };
+        }
+        Move::Sent(sent)
+    }
+
+    fn send_rest(&mut self, cx: &mut Context<'_>, to: &Stream, shared: &Shared<'_>) -> Move {
+        let State::Blocked { bytes, start } = &mut self.state else { return Move::Sent(0) };
+        match to.poll_send(cx, &bytes[*start..]) {
+            Poll::Pending => Move::Return(Step::Open),
+            Poll::Ready(Err(_)) => Move::Return(Step::WriteFailed),
+            Poll::Ready(Ok(sent)) => {
+                *start += sent;
+                if *start == bytes.len() {
+                    self.state = State::Open;
+                }
+                shared.moved(self.direction, sent);
+                Move::Sent(sent)
+            }
+        }
+    }
+
+    fn fill_pipe(&mut self, cx: &mut Context<'_>, from: &Stream, mut pipe: LentPipe, shared: &Shared<'_>) -> Move {
+        match from.poll_splice_in(cx, &mut pipe) {
+            Poll::Pending => Move::Return(Step::Open),
+            Poll::Ready(Err(_)) => Move::Return(Step::ReadFailed),
+            Poll::Ready(Ok(0)) => {
+                self.state = State::Done;
+                Move::Return(Step::Ended)
+            }
+            Poll::Ready(Ok(received)) => {
+                self.note_splice(received, shared.method);
+                self.state = State::Piped(pipe);
+                Move::Sent(0)
+            }
+        }
+    }
+
+    fn empty_pipe(&mut self, cx: &mut Context<'_>, to: &Stream, shared: &Shared<'_>) -> Move {
+        let State::Piped(pipe) = &mut self.state else { return Move::Sent(0) };
+        match to.poll_splice_out(cx, pipe) {
+            Poll::Pending => Move::Return(Step::Open),
+            Poll::Ready(Err(_)) => Move::Return(Step::WriteFailed),
+            Poll::Ready(Ok(sent)) => {
+                if pipe.is_empty() {
+                    self.state = State::Open;
+                }
+                shared.moved(self.direction, sent);
+                Move::Sent(sent)
+            }
+        }
+    }
+
+    fn note_read(&mut self, is_full: bool, method: Method) {
+        self.run = if is_full { self.run + 1 } else { 0 };
+        if self.run >= FULL_READS_TO_SPLICE {
+            self.run = 0;
+            self.splicing = method != Method::Copy;
+        }
+    }
+
+    fn note_splice(&mut self, bytes: usize, method: Method) {
+        self.run = if bytes < SMALL_SPLICE_BYTES { self.run + 1 } else { 0 };
+        if self.run >= SMALL_SPLICES_TO_COPY {
+            self.run = 0;
+            self.splicing = method == Method::Splice;
+        }
+    }
+}
+
+/// Goes to the back of the queue, behind what epoll has to tell: meanwhile the socket fills, and the next move is larger.
+fn yield_turn(cx: &mut Context<'_>) -> Step {
+    let yielded = pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(yielded.is_pending(), "its first poll always waits");
+    Step::Open
 }

@@ -3,10 +3,12 @@
 use std::num::NonZeroUsize;
 use std::thread;
 
+use crate::relay::MAX_PIPES_PER_WORKER;
+
 /// Files that are not connections: logs, admin clients, epoll and wake-up descriptors, health checks.
 const RESERVED_FILES: u64 = 128;
-/// Further such files of each worker: runtime and listeners.
-const RESERVED_FILES_PER_WORKER: u64 = 16;
+/// Further such files of each worker: runtime, listeners, and pipes of two ends each.
+const RESERVED_FILES_PER_WORKER: u64 = 16 + 2 * MAX_PIPES_PER_WORKER as u64;
 /// A client and a backend.
 const FILES_PER_CONNECTION: u64 = 2;
 /// Enough for any machine of today; a huge or missing file limit would else be taken at its word.
@@ -30,7 +32,7 @@ mod tests {
 
     #[test]
     fn connections_leave_files_for_the_rest() {
-        assert_eq!(max_connections(20_000, 2), 9_920);
+        assert_eq!(max_connections(20_000, 2), 9_792);
         assert_eq!(max_connections(64, 2), 1, "always at least one");
         assert_eq!(max_connections(u64::MAX, 2), 1_000_000);
     }

@@ -12,10 +12,11 @@ use crate::access_log::{AccessLog, Destination, Format};
 use crate::admin::{self, Exporter, View};
 use crate::backends::Pool;
 use crate::balancer::Balancer;
-use crate::config::{self, BindAddress, Config, LogFormat, LogLevel};
+use crate::config::{self, BindAddress, Config, LogFormat, LogLevel, RelayMode};
 use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch, Phase};
 use crate::net::{self, ListenAddress, ListenOptions};
 use crate::proxy::Service;
+use crate::relay::Method;
 use crate::telemetry::{ListenerStats, LogSettings, start_log};
 
 use super::signals::StopSignals;
@@ -165,8 +166,16 @@ fn bind_listeners(
     let limits = config.listeners.iter().map(|listener| listener.idle_timeout.min(listener.half_closed_timeout));
     let shortest_limit = limits.min().unwrap_or(std::time::Duration::MAX);
     let mut listeners = Vec::new();
-    let mut jobs: Vec<worker::Job> =
-        (0..workers).map(|id| worker::Job { id, sockets: Vec::new(), shortest_limit, drain: drain.clone() }).collect();
+    let mut jobs: Vec<worker::Job> = (0..workers)
+        .map(|id| worker::Job {
+            id,
+            sockets: Vec::new(),
+            shortest_limit,
+            drain: drain.clone(),
+            workers,
+            method: method_of(config.relay),
+        })
+        .collect();
     for listener in &config.listeners {
         let balancer = balancers
             .iter()
@@ -220,6 +229,14 @@ fn listen_address(address: &BindAddress) -> ListenAddress {
         BindAddress::Tcp(address) => ListenAddress::Tcp(*address),
         BindAddress::Any(port) => ListenAddress::Any(*port),
         BindAddress::Unix(path) => ListenAddress::Unix(path.clone()),
+    }
+}
+
+fn method_of(mode: RelayMode) -> Method {
+    match mode {
+        RelayMode::Auto => Method::Auto,
+        RelayMode::Copy => Method::Copy,
+        RelayMode::Splice => Method::Splice,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -13,6 +14,7 @@ use tokio::task::spawn_local;
 use crate::lifecycle::{DrainWatch, Phase};
 use crate::net::Listener;
 use crate::proxy::{Service, Worker, accept_loop};
+use crate::relay::{Method, Pipes, Tools};
 
 /// What a worker is started with.
 pub(super) struct Job {
@@ -22,6 +24,10 @@ pub(super) struct Job {
     /// The shortest idle limit of any listener.
     pub(super) shortest_limit: Duration,
     pub(super) drain: DrainWatch,
+    /// How many workers there are.
+    pub(super) workers: usize,
+    /// How bytes are moved.
+    pub(super) method: Method,
 }
 
 /// Starts a worker, and waits until it accepts.
@@ -53,7 +59,8 @@ fn run(job: Job, ready: &mpsc::Sender<io::Result<()>>) {
 }
 
 fn begin(job: Job) -> io::Result<()> {
-    let worker = Worker::new(job.id, job.shortest_limit, job.drain);
+    let tools = Tools { scratch: Rc::default(), pipes: Pipes::new(job.workers), method: job.method };
+    let worker = Worker::new(job.id, job.shortest_limit, job.drain, tools);
     for (service, socket) in job.sockets {
         let listener = Listener::new(socket)?;
         drop(spawn_local(accept_loop(worker.clone(), service, listener)));

@@ -1,0 +1,76 @@
+//! Moving bytes between sockets through a pipe, without copying them to user space: splice(2).
+//!
+//! EAGAIN of a splice into a pipe can mean "socket empty" or "pipe full". So a pipe is only ever filled when it is
+//! empty, and then emptied wholly before the next fill: each EAGAIN has one meaning.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use super::stream::Stream;
+
+/// A pipe, and how many bytes it holds. Closing one that still holds bytes loses them.
+#[derive(Debug)]
+pub struct Pipe {
+    read_end: OwnedFd,
+    write_end: OwnedFd,
+    capacity: usize,
+    held: usize,
+}
+
+impl Pipe {
+    /// Opens a pipe of `capacity` bytes, a power of two of at least one page.
+    ///
+    /// # Errors
+    /// No descriptors left (EMFILE), or the user's pipes have all the pages that pipe(7) allows them (EPERM).
+    pub fn new(capacity: usize) -> io::Result<Self> {
+        let (read_end, write_end) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        let capacity = fcntl_setpipe_size(&write_end, capacity)?;
+        Ok(Self { read_end, write_end, capacity, held: 0 })
+    }
+
+    /// Whether it can be filled.
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+}
+
+impl Stream {
+    /// Fills the empty `pipe` with received bytes; 0 is the peer's end of stream.
+    pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        assert!(pipe.is_empty(), "only an empty pipe is filled: else EAGAIN could mean that the pipe is full");
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            // Never SPLICE_F_MORE: it would hold back the last bytes of a message for up to 200 ms.
+            match splice(&self.fd, None, &pipe.write_end, None, pipe.capacity, SpliceFlags::NONBLOCK) {
+                Ok(received) => {
+                    pipe.held = received;
+                    return Poll::Ready(Ok(received));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Sends what the `pipe` holds, as much as the socket takes now; at least one byte.
+    pub fn poll_splice_out(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        self.before_send();
+        loop {
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            match splice(&pipe.read_end, None, &self.fd, None, pipe.held, SpliceFlags::NONBLOCK) {
+                Ok(sent) => {
+                    pipe.held -= sent;
+                    return Poll::Ready(Ok(sent));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! One type for a body of whatever framing: how many of the bytes at hand belong to it, and when it is over.
+
+use super::{ChunkError, ChunkedScanner, Framing};
+
+/// Follows a body while its bytes pass by.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Bytes still to come.
+    Length(u64),
+    /// The coding is followed to its end.
+    Chunked(ChunkedScanner),
+    /// Whatever comes until the peer closes.
+    UntilClose,
+}
+
+/// What of the input belongs to the body, and whether the body is complete with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the input that belong to the body.
+    pub consumed: usize,
+    /// The body is complete.
+    pub done: bool,
+}
+
+impl Body {
+    /// A body from its first byte.
+    pub fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::None => Self::Length(0),
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(ChunkedScanner::default()),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Takes the next bytes that were read; those after `consumed` belong to the next message.
+    ///
+    /// # Errors
+    /// A chunked body breaks its coding.
+    pub fn advance(&mut self, input: &[u8]) -> Result<Progress, ChunkError> {
+        let consumed = match self {
+            Self::Chunked(scanner) => return scanner.advance(input),
+            Self::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len()),
+            Self::UntilClose => input.len(),
+        };
+        self.skip_data(consumed as u64);
+        Ok(Progress { consumed, done: self.is_done() })
+    }
+
+    /// How many of the bytes to come are data that may bypass `advance`, by splice for one.
+    pub fn data_remaining(&self) -> u64 {
+        match self {
+            Self::Length(remaining) => *remaining,
+            Self::Chunked(scanner) => scanner.data_remaining(),
+            Self::UntilClose => u64::MAX,
+        }
+    }
+
+    /// Counts data that bypassed `advance`; at most `data_remaining` bytes of it.
+    pub fn skip_data(&mut self, len: u64) {
+        match self {
+            Self::Length(remaining) => *remaining = remaining.saturating_sub(len),
+            Self::Chunked(scanner) => scanner.skip_data(len),
+            Self::UntilClose => {}
+        }
+    }
+
+    /// No byte of the body is missing; never so for one that ends by a close.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Length(remaining) => *remaining == 0,
+            Self::Chunked(scanner) => scanner.is_done(),
+            Self::UntilClose => false,
+        }
+    }
+
+    /// Whether an end of the stream at this point leaves the body whole, rather than cut short.
+    pub fn is_whole_at_close(&self) -> bool {
+        self.is_done() || matches!(self, Self::UntilClose)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_a_length_and_leaves_the_next_message() {
+        let mut body = Body::new(Framing::Length(5));
+        assert_eq!(body.advance(b"hel"), Ok(Progress { consumed: 3, done: false }));
+        assert!(!body.is_whole_at_close());
+        assert_eq!(body.data_remaining(), 2);
+        assert_eq!(body.advance(b"loGET"), Ok(Progress { consumed: 2, done: true }));
+    }
+
+    #[test]
+    fn is_done_at_once_without_a_body() {
+        assert!(Body::new(Framing::None).is_done());
+        assert!(Body::new(Framing::Length(0)).is_done());
+        assert_eq!(Body::new(Framing::None).advance(b"x"), Ok(Progress { consumed: 0, done: true }));
+    }
+
+    #[test]
+    fn is_whole_only_at_the_close_where_nothing_frames_it() {
+        let mut body = Body::new(Framing::UntilClose);
+        assert_eq!(body.advance(b"abc"), Ok(Progress { consumed: 3, done: false }));
+        assert!(body.is_whole_at_close());
+        assert!(!Body::new(Framing::Chunked).is_whole_at_close());
+    }
+
+    #[test]
+    fn follows_chunks_whose_data_bypasses_it() {
+        let mut body = Body::new(Framing::Chunked);
+        assert_eq!(body.advance(b"8\r\n"), Ok(Progress { consumed: 3, done: false }));
+        assert_eq!(body.data_remaining(), 8);
+        body.skip_data(8);
+        assert_eq!(body.advance(b"\r\n0\r\n\r\n"), Ok(Progress { consumed: 7, done: true }));
+    }
+}

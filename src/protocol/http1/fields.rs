@@ -1,0 +1,253 @@
+//! Header fields: which names matter to a proxy, what they say about framing and persistence, and a walk over
+//! those of an accepted head. It knows nothing of start lines.
+
+use super::syntax::{Cursor, Span, Stop, list, run_len};
+use super::{Fault, Framing, HeadLimits, Version};
+
+/// Real messages name two or three; the list is searched once a field when a head is rewritten.
+const MAX_CONNECTION_OPTIONS: usize = 32;
+
+/// One field of an accepted head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// As the peer spelt it.
+    pub name: &'a [u8],
+    /// Without the whitespace around it.
+    pub value: &'a [u8],
+    /// The whole line with its CRLF.
+    pub line: &'a [u8],
+}
+
+/// Walks the fields of an accepted head: nothing is stored a field, so a head costs no allocation.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Field<'a>;
+
+    fn next(&mut self) -> Option<Field<'a>> {
+        let len = run_len(self.rest, |byte| byte != b'\n') + 1;
+        let (line, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        Some(Field { name: &line[..colon], value: line[colon + 1..].trim_ascii(), line })
+    }
+}
+
+/// The names that steer a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Connection,
+    ContentLength,
+    Expect,
+    Host,
+    KeepAlive,
+    ProxyConnection,
+    Te,
+    TransferEncoding,
+    Upgrade,
+}
+
+const KNOWN: [(&[u8], Known); 9] = [
+    (b"connection", Known::Connection),
+    (b"content-length", Known::ContentLength),
+    (b"expect", Known::Expect),
+    (b"host", Known::Host),
+    (b"keep-alive", Known::KeepAlive),
+    (b"proxy-connection", Known::ProxyConnection),
+    (b"te", Known::Te),
+    (b"transfer-encoding", Known::TransferEncoding),
+    (b"upgrade", Known::Upgrade),
+];
+
+pub(super) fn known(name: &[u8]) -> Option<Known> {
+    KNOWN.iter().find(|(spelling, _)| spelling.eq_ignore_ascii_case(name)).map(|&(_, known)| known)
+}
+
+/// Spelt with `_`, a known name is unknown to us and yet known to a CGI-like backend.
+pub(super) fn is_alias_of_known(name: &[u8]) -> bool {
+    name.contains(&b'_') && KNOWN.iter().any(|(spelling, _)| is_same_name(spelling, name))
+}
+
+/// Equal but for case and for `_` in place of `-`: CGI-like backends can't tell such names apart.
+pub(super) fn is_same_name(a: &[u8], b: &[u8]) -> bool {
+    let fold = |byte: &u8| {
+        if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
+    };
+    a.len() == b.len() && a.iter().map(fold).eq(b.iter().map(fold))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Absent,
+    Chunked,
+    /// Something else, not ended by `chunked`.
+    Foreign,
+    /// Empty, or `chunked` after other codings or twice: readers differ on where the body ends.
+    Ambiguous,
+}
+
+/// What a section of fields says about the message, the same for requests and responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    section: Span,
+    /// From the first Connection field to the last, whatever stands between.
+    connection: Span,
+    connection_options: usize,
+    content_length: Option<u64>,
+    coding: Coding,
+    says_close: bool,
+    says_keep_alive: bool,
+    pub(super) says_upgrade: bool,
+}
+
+impl Facts {
+    /// Reads fields up to and including the empty line, and shows each known one to `note` once it is judged here.
+    pub(super) fn read<E>(
+        cursor: &mut Cursor<'_>,
+        buf: &[u8],
+        version: Version,
+        limits: &HeadLimits,
+        mut note: impl FnMut(Known, Span, &Self) -> Result<(), E>,
+    ) -> Result<Self, Stop<E>>
+    where
+        Stop<E>: From<Stop<Fault>> + From<Fault>,
+    {
+        let start = cursor.at();
+        let mut facts = Self::new(start);
+        let mut count = 0;
+        loop {
+            if count == limits.max_headers && !matches!(cursor.peek()?, b'\r' | b'\n') {
+                return Err(Fault::TooManyHeaders.into());
+            }
+            let Some(field) = cursor.field()? else {
+                return Ok(facts);
+            };
+            count += 1;
+            facts.section.end = field.line.end;
+            if let Some(known) = known(field.name.of(buf)) {
+                facts.learn(known, field.value.of(buf), field.line, version)?;
+                note(known, field.value, &facts).map_err(Stop::Bad)?;
+            }
+        }
+    }
+
+    fn new(start: usize) -> Self {
+        Self {
+            section: Span { start, end: start },
+            connection: Span::default(),
+            connection_options: 0,
+            content_length: None,
+            coding: Coding::Absent,
+            says_close: false,
+            says_keep_alive: false,
+            says_upgrade: false,
+        }
+    }
+
+    fn learn(&mut self, known: Known, value: &[u8], line: Span, version: Version) -> Result<(), Fault> {
+        match known {
+            Known::Connection => self.learn_connection(value, line),
+            Known::ContentLength if self.content_length.is_some() => Err(Fault::RepeatedContentLength),
+            Known::ContentLength => {
+                self.content_length = Some(content_length(value)?);
+                self.check_one_framing()
+            }
+            Known::TransferEncoding if version == Version::Http10 => Err(Fault::EncodingInHttp10),
+            Known::TransferEncoding => {
+                self.coding = self.coding.and(value);
+                self.check_one_framing()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn learn_connection(&mut self, value: &[u8], line: Span) -> Result<(), Fault> {
+        if self.connection.is_empty() {
+            self.connection.start = line.start;
+        }
+        self.connection.end = line.end;
+        for option in list(value) {
+            self.connection_options += 1;
+            self.says_close |= option.eq_ignore_ascii_case(b"close");
+            self.says_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.says_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+        if self.connection_options > MAX_CONNECTION_OPTIONS {
+            return Err(Fault::TooManyConnectionOptions);
+        }
+        Ok(())
+    }
+
+    /// Two framings in one message are how requests are smuggled (RFC 9112 section 6.3, item 3).
+    fn check_one_framing(&self) -> Result<(), Fault> {
+        let has_both = self.content_length.is_some() && self.coding != Coding::Absent;
+        if has_both { Err(Fault::LengthAndEncoding) } else { Ok(()) }
+    }
+
+    pub(super) fn check_coding_is_chunked(&self) -> Result<(), Fault> {
+        match self.coding {
+            Coding::Absent | Coding::Chunked => Ok(()),
+            Coding::Foreign | Coding::Ambiguous => Err(Fault::TransferEncoding),
+        }
+    }
+
+    pub(super) fn check_coding_is_clear(&self) -> Result<(), Fault> {
+        if self.coding == Coding::Ambiguous { Err(Fault::TransferEncoding) } else { Ok(()) }
+    }
+
+    /// `unstated` is the framing where no field gives one.
+    pub(super) fn framing(&self, unstated: Framing) -> Framing {
+        match (self.coding, self.content_length) {
+            (Coding::Chunked, _) => Framing::Chunked,
+            (Coding::Absent, Some(length)) => Framing::Length(length),
+            (Coding::Absent, None) => unstated,
+            (Coding::Foreign | Coding::Ambiguous, _) => Framing::UntilClose,
+        }
+    }
+
+    /// RFC 9112 section 9.3.
+    pub(super) fn keep_alive(&self, version: Version) -> bool {
+        !self.says_close && (version == Version::Http11 || self.says_keep_alive)
+    }
+
+    pub(super) fn fields<'a>(&self, buf: &'a [u8]) -> Fields<'a> {
+        Fields { rest: self.section.of(buf) }
+    }
+
+    /// Whether a Connection field names this one as meant for us alone (RFC 9110 section 7.6.1).
+    pub(super) fn is_named_by_connection(&self, buf: &[u8], name: &[u8]) -> bool {
+        Fields { rest: self.connection.of(buf) }
+            .filter(|field| known(field.name) == Some(Known::Connection))
+            .any(|field| list(field.value).any(|option| option.eq_ignore_ascii_case(name)))
+    }
+}
+
+impl Coding {
+    fn and(self, value: &[u8]) -> Self {
+        let last = value.rsplit(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
+        if self == Self::Absent && value.eq_ignore_ascii_case(b"chunked") {
+            Self::Chunked
+        } else if last.is_empty() || last.eq_ignore_ascii_case(b"chunked") {
+            Self::Ambiguous
+        } else {
+            Self::Foreign
+        }
+    }
+}
+
+/// Digits only: no sign, no list, no empty value (RFC 9110 section 8.6), and never a wrapped number.
+fn content_length(value: &[u8]) -> Result<u64, Fault> {
+    if value.is_empty() {
+        return Err(Fault::MalformedContentLength);
+    }
+    value
+        .iter()
+        .try_fold(0u64, |length, &byte| {
+            let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+            length.checked_mul(10)?.checked_add(digit)
+        })
+        .ok_or(Fault::MalformedContentLength)
+}

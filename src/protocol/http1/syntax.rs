@@ -1,0 +1,240 @@
+//! The lowest rung: byte classes and a cursor that reads the pieces of a head from left to right.
+//! It never looks further ahead than it must and stops at the first wrong byte: this alone makes the verdict
+//! independent of segmentation. It knows the grammar of lines and not what any header means.
+
+use super::Version;
+use super::fault::{BadResponse, Fault, Rejection};
+
+/// Why reading stopped before the end of the head.
+#[derive(Debug)]
+pub(super) enum Stop<E> {
+    NeedMore,
+    Bad(E),
+}
+
+/// A piece of the caller's buffer, by position, so that a head can be kept across an await.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Span {
+    pub(super) fn of(self, buf: &[u8]) -> &[u8] {
+        &buf[self.start..self.end]
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// Where a field's parts are; `line` includes the CRLF.
+pub(super) struct FieldSpan {
+    pub(super) name: Span,
+    pub(super) value: Span,
+    pub(super) line: Span,
+}
+
+pub(super) struct Cursor<'a> {
+    /// Never longer than the limit in force: reading past its end is then `overflow` instead of `NeedMore`.
+    buf: &'a [u8],
+    at: usize,
+    is_full: bool,
+    overflow: Fault,
+}
+
+impl<'a> Cursor<'a> {
+    /// Reads the first `limit` bytes at most; running over them is `overflow`.
+    pub(super) fn new(buf: &'a [u8], limit: usize, overflow: Fault) -> Self {
+        Self { buf: &buf[..buf.len().min(limit)], at: 0, is_full: buf.len() >= limit, overflow }
+    }
+
+    /// Goes on from here under another limit.
+    pub(super) fn bounded(self, buf: &'a [u8], limit: usize, overflow: Fault) -> Self {
+        Self { at: self.at, ..Self::new(buf, limit, overflow) }
+    }
+
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn peek(&self) -> Result<u8, Stop<Fault>> {
+        match self.buf.get(self.at) {
+            Some(&byte) => Ok(byte),
+            None if self.is_full => Err(self.overflow.into()),
+            None => Err(Stop::NeedMore),
+        }
+    }
+
+    pub(super) fn expect(&mut self, byte: u8, otherwise: Fault) -> Result<(), Stop<Fault>> {
+        if self.peek()? != byte {
+            return Err(otherwise.into());
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Takes bytes as long as they belong to `class`; the run may be empty.
+    pub(super) fn run(&mut self, class: fn(u8) -> bool) -> Span {
+        let start = self.at;
+        self.at += self.buf[start..].iter().take_while(|&&byte| class(byte)).count();
+        Span { start, end: self.at }
+    }
+
+    /// A run of text without the whitespace around it.
+    pub(super) fn text(&mut self) -> Span {
+        let start = self.at;
+        self.at += run_len(&self.buf[start..], is_text);
+        let text = &self.buf[start..self.at];
+        let from = self.at - text.trim_ascii_start().len();
+        Span { start: from, end: from + text.trim_ascii().len() }
+    }
+
+    /// CRLF and nothing else; `otherwise` is the fault of any byte that ends no line.
+    pub(super) fn line_end(&mut self, otherwise: Fault) -> Result<(), Stop<Fault>> {
+        if self.peek()? == b'\n' {
+            return Err(Fault::BareLf.into());
+        }
+        self.expect(b'\r', otherwise)?;
+        self.expect(b'\n', Fault::BareCr)
+    }
+
+    /// One empty line may precede a start line (RFC 9112 section 2.2).
+    pub(super) fn skip_empty_line(&mut self) -> Result<(), Stop<Fault>> {
+        if matches!(self.peek()?, b'\r' | b'\n') { self.line_end(Fault::BareCr) } else { Ok(()) }
+    }
+
+    pub(super) fn version(&mut self) -> Result<Version, Stop<Fault>> {
+        for &byte in b"HTTP/" {
+            self.expect(byte, Fault::MalformedVersion)?;
+        }
+        self.digit(b'1'..=b'1')?;
+        self.expect(b'.', Fault::MalformedVersion)?;
+        let minor = self.digit(b'0'..=b'1')?;
+        Ok(if minor == b'0' { Version::Http10 } else { Version::Http11 })
+    }
+
+    fn digit(&mut self, spoken: std::ops::RangeInclusive<u8>) -> Result<u8, Stop<Fault>> {
+        let digit = self.peek()?;
+        if !digit.is_ascii_digit() {
+            return Err(Fault::MalformedVersion.into());
+        }
+        if !spoken.contains(&digit) {
+            return Err(Fault::UnsupportedVersion.into());
+        }
+        self.at += 1;
+        Ok(digit)
+    }
+
+    /// One field line, or None at the empty line after the last.
+    pub(super) fn field(&mut self) -> Result<Option<FieldSpan>, Stop<Fault>> {
+        let start = self.at;
+        match self.peek()? {
+            b'\r' | b'\n' => return self.line_end(Fault::BareCr).map(|()| None),
+            b' ' | b'\t' => return Err(Fault::FoldedLine.into()),
+            b':' => return Err(Fault::EmptyName.into()),
+            _ => {}
+        }
+        let name = self.run(is_token);
+        match self.peek()? {
+            b':' => self.at += 1,
+            b' ' | b'\t' => return Err(Fault::SpaceBeforeColon.into()),
+            b'\r' | b'\n' => return Err(Fault::MissingColon.into()),
+            _ => return Err(Fault::MalformedName.into()),
+        }
+        let value = self.text();
+        self.line_end(Fault::ControlByte)?;
+        Ok(Some(FieldSpan { name, value, line: Span { start, end: self.at } }))
+    }
+}
+
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};
+
+/// `tchar` (RFC 9110 section 5.6.2).
+pub(super) fn is_token(byte: u8) -> bool {
+    TOKEN[usize::from(byte)]
+}
+
+/// What a field value or reason phrase may hold: no control byte but the tab (RFC 9110 section 5.5).
+pub(super) fn is_text(byte: u8) -> bool {
+    (byte >= b' ' && byte != 0x7f) || byte == b'\t'
+}
+
+/// Visible ASCII. A target is passed on as it came: `"`, `|`, `\\` and `#` are left to the backend, as nginx does.
+pub(super) fn is_visible(byte: u8) -> bool {
+    byte.is_ascii_graphic()
+}
+
+/// How many bytes at the start belong to `class`: for long runs, by blocks without an early exit, which the
+/// compiler turns into vector instructions.
+pub(super) fn run_len(bytes: &[u8], class: impl Fn(u8) -> bool) -> usize {
+    let (blocks, _) = bytes.as_chunks::<16>();
+    let is_clean = |block: &&[u8; 16]| block.iter().fold(true, |clean, &byte| clean & class(byte));
+    let clean = blocks.iter().take_while(is_clean).count() * 16;
+    clean + bytes[clean..].iter().take_while(|&&byte| class(byte)).count()
+}
+
+/// The elements of a comma-separated list.
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+impl<E> From<E> for Stop<E> {
+    fn from(error: E) -> Self {
+        Self::Bad(error)
+    }
+}
+
+impl From<Fault> for Stop<Rejection> {
+    fn from(fault: Fault) -> Self {
+        Self::Bad(fault.into())
+    }
+}
+
+impl From<Fault> for Stop<BadResponse> {
+    fn from(fault: Fault) -> Self {
+        Self::Bad(fault.into())
+    }
+}
+
+impl From<Stop<Fault>> for Stop<Rejection> {
+    fn from(stop: Stop<Fault>) -> Self {
+        match stop {
+            Stop::NeedMore => Self::NeedMore,
+            Stop::Bad(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<Stop<Fault>> for Stop<BadResponse> {
+    fn from(stop: Stop<Fault>) -> Self {
+        match stop {
+            Stop::NeedMore => Self::NeedMore,
+            Stop::Bad(fault) => fault.into(),
+        }
+    }
+}
+
+/// The public face of a stop: None asks for more bytes.
+pub(super) fn verdict<T, E>(read: Result<T, Stop<E>>) -> Result<Option<T>, E> {
+    match read {
+        Ok(head) => Ok(Some(head)),
+        Err(Stop::NeedMore) => Ok(None),
+        Err(Stop::Bad(error)) => Err(error),
+    }
+}

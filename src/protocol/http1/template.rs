@@ -1,0 +1,230 @@
+//! Header values as the configuration writes them: text with `$variables`, compiled once, rendered for each request.
+//! What comes out never holds a control byte, so a value can't end its line early. Where the variables' values come
+//! from is the caller's affair.
+
+use std::fmt;
+use std::io::Write;
+
+/// What one request gives to the templates.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Variables<'a> {
+    /// `RequestHead::host`; any case.
+    pub host: &'a [u8],
+    /// The client's address without port.
+    pub remote_addr: &'a str,
+    /// The client's port.
+    pub remote_port: u16,
+    /// What came in as X-Forwarded-For (`RequestHead::write_forwarded_for`) from a trusted peer; else empty.
+    pub forwarded_for: &'a [u8],
+    /// `http`, or what a trusted peer says.
+    pub scheme: &'a str,
+    /// The request's id, the client's or our own.
+    pub request_id: &'a [u8],
+    /// The port that the client connected to.
+    pub server_port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variable {
+    Host,
+    RemoteAddr,
+    RemotePort,
+    ProxyAddXForwardedFor,
+    Scheme,
+    RequestId,
+    ServerPort,
+}
+
+/// The names are nginx's.
+const VARIABLES: [(&str, Variable); 7] = [
+    ("host", Variable::Host),
+    ("remote_addr", Variable::RemoteAddr),
+    ("remote_port", Variable::RemotePort),
+    ("proxy_add_x_forwarded_for", Variable::ProxyAddXForwardedFor),
+    ("scheme", Variable::Scheme),
+    ("request_id", Variable::RequestId),
+    ("server_port", Variable::ServerPort),
+];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Variable(Variable),
+}
+
+/// A compiled header value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+/// Why a header value in the configuration is no template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvalidTemplate {
+    /// Its name, without the dollar.
+    UnknownVariable(String),
+    /// A line break for one.
+    ControlCharacter,
+}
+
+impl Template {
+    /// `$name` or `${name}` is a variable, `$$` a dollar, all else stands for itself.
+    ///
+    /// # Errors
+    /// An unknown variable, or a control character in the text.
+    pub fn parse(text: &str) -> Result<Self, InvalidTemplate> {
+        if text.chars().any(char::is_control) {
+            return Err(InvalidTemplate::ControlCharacter);
+        }
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            literal.push_str(before);
+            if let Some(after) = after.strip_prefix('$') {
+                literal.push('$');
+                rest = after;
+                continue;
+            }
+            let (name, after) = split_name(after);
+            parts.extend(take(&mut literal));
+            parts.push(Part::Variable(variable(name)?));
+            rest = after;
+        }
+        literal.push_str(rest);
+        parts.extend(take(&mut literal));
+        Ok(Self { parts })
+    }
+
+    /// Appends the value. Control bytes, which no variable should hold, become spaces.
+    pub fn render(&self, variables: &Variables<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Variable(variable) => variable.render(variables, out),
+            }
+        }
+        for byte in &mut out[start..] {
+            if byte.is_ascii_control() {
+                *byte = b' ';
+            }
+        }
+    }
+}
+
+impl Variable {
+    fn render(self, variables: &Variables<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Host => out.extend(variables.host.iter().map(u8::to_ascii_lowercase)),
+            Self::RemoteAddr => out.extend_from_slice(variables.remote_addr.as_bytes()),
+            Self::RemotePort => push_number(variables.remote_port, out),
+            Self::ProxyAddXForwardedFor => {
+                out.extend_from_slice(variables.forwarded_for);
+                if !variables.forwarded_for.is_empty() {
+                    out.extend_from_slice(b", ");
+                }
+                out.extend_from_slice(variables.remote_addr.as_bytes());
+            }
+            Self::Scheme => out.extend_from_slice(variables.scheme.as_bytes()),
+            Self::RequestId => out.extend_from_slice(variables.request_id),
+            Self::ServerPort => push_number(variables.server_port, out),
+        }
+    }
+}
+
+fn push_number(number: u16, out: &mut Vec<u8>) {
+    write!(out, "{number}").expect("a Vec takes every write");
+}
+
+fn take(literal: &mut String) -> Option<Part> {
+    (!literal.is_empty()).then(|| Part::Literal(std::mem::take(literal)))
+}
+
+/// Splits what follows a dollar into the variable's name and the rest.
+fn split_name(text: &str) -> (&str, &str) {
+    if let Some((name, rest)) = text.strip_prefix('{').and_then(|text| text.split_once('}')) {
+        return (name, rest);
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split_at(text.find(|c| !is_part(c)).unwrap_or(text.len()))
+}
+
+fn variable(name: &str) -> Result<Variable, InvalidTemplate> {
+    let found = VARIABLES.iter().find(|(known, _)| *known == name);
+    found.map(|&(_, variable)| variable).ok_or_else(|| InvalidTemplate::UnknownVariable(name.to_owned()))
+}
+
+impl fmt::Display for InvalidTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ControlCharacter => f.write_str("control character in a header value"),
+            Self::UnknownVariable(name) => {
+                let known = VARIABLES.map(|(name, _)| format!("${name}")).join(", ");
+                write!(f, "unknown variable `${name}`; known are {known}, and $$ for a dollar")
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidTemplate {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VARIABLES: Variables<'_> = Variables {
+        host: b"Example.COM",
+        remote_addr: "192.0.2.7",
+        remote_port: 4711,
+        forwarded_for: b"",
+        scheme: "http",
+        request_id: b"r-1",
+        server_port: 8080,
+    };
+
+    fn render(text: &str, variables: &Variables<'_>) -> String {
+        let mut out = Vec::new();
+        Template::parse(text).expect("a valid template").render(variables, &mut out);
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    #[test]
+    fn renders_text_and_variables() {
+        assert_eq!(render("$host:$server_port", &VARIABLES), "example.com:8080");
+        assert_eq!(
+            render("$scheme://$remote_addr:$remote_port/${request_id}x", &VARIABLES),
+            "http://192.0.2.7:4711/r-1x"
+        );
+        assert_eq!(render("plain", &VARIABLES), "plain");
+        assert_eq!(render("", &VARIABLES), "");
+    }
+
+    #[test]
+    fn takes_two_dollars_for_one() {
+        assert_eq!(render("$$host costs 5$$", &VARIABLES), "$host costs 5$");
+    }
+
+    #[test]
+    fn appends_the_peer_to_what_was_forwarded() {
+        assert_eq!(render("$proxy_add_x_forwarded_for", &VARIABLES), "192.0.2.7");
+        let variables = Variables { forwarded_for: b"198.51.100.1, 10.0.0.1", ..VARIABLES };
+        assert_eq!(render("$proxy_add_x_forwarded_for", &variables), "198.51.100.1, 10.0.0.1, 192.0.2.7");
+    }
+
+    #[test]
+    fn names_the_known_variables_when_one_is_unknown() {
+        for (text, name) in [("$hots", "hots"), ("$", ""), ("a$-b", ""), ("${host", ""), ("$hostname", "hostname")] {
+            assert_eq!(Template::parse(text), Err(InvalidTemplate::UnknownVariable(name.to_owned())), "{text}");
+        }
+        let message = Template::parse("$hots").expect_err("unknown").to_string();
+        assert!(message.contains("`$hots`") && message.contains("$proxy_add_x_forwarded_for"), "{message}");
+    }
+
+    #[test]
+    fn never_lets_a_line_end_through() {
+        assert_eq!(Template::parse("a\r\nX-Evil: 1"), Err(InvalidTemplate::ControlCharacter));
+        let variables = Variables { request_id: b"1\r\nX-Evil: 1\0", ..VARIABLES };
+        assert_eq!(render("$request_id", &variables), "1  X-Evil: 1 ");
+    }
+}

@@ -1,0 +1,107 @@
+//! A worker's pipes for splicing: few, lent while they hold bytes, and never more than the system grants.
+
+use std::cell::{Cell, RefCell};
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::net::Pipe;
+
+/// Measured on loopback: 64 KiB pipes cost half as much again a byte; beyond 1 MiB nothing is gained.
+const PIPE_BYTES: usize = 1024 * 1024;
+/// pipe(7): an unprivileged user's pipes share this many pages (`pipe-user-pages-soft`); 0: no limit.
+const USER_PAGES_FILE: &str = "/proc/sys/fs/pipe-user-pages-soft";
+/// Its default, where it can't be read.
+const DEFAULT_USER_PAGES: usize = 16_384;
+const PAGE_BYTES: usize = 4096;
+/// The part of the user's pages that we take: other programs of the user splice too.
+const SHARE_OF_USER_PAGES: usize = 2;
+/// Pipes of one worker at most: each is 2 descriptors and up to a megabyte of kernel memory.
+pub const MAX_PIPES_PER_WORKER: usize = 64;
+/// After the system refused a pipe it isn't asked again for so long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Pipes of one worker.
+#[derive(Debug)]
+pub struct Pipes {
+    idle: RefCell<Vec<Pipe>>,
+    open: Cell<usize>,
+    max: usize,
+    refused_at: Cell<Option<Instant>>,
+}
+
+impl Pipes {
+    /// No pipe yet; as many later as `workers` workers may have each.
+    pub fn new(workers: usize) -> Rc<Self> {
+        let pages = std::fs::read_to_string(USER_PAGES_FILE).ok().and_then(|text| text.trim().parse().ok());
+        let max = match pages.unwrap_or(DEFAULT_USER_PAGES) {
+            0 => MAX_PIPES_PER_WORKER,
+            pages => pages / SHARE_OF_USER_PAGES / workers / (PIPE_BYTES / PAGE_BYTES),
+        };
+        Rc::new(Self {
+            idle: RefCell::default(),
+            open: Cell::new(0),
+            max: max.min(MAX_PIPES_PER_WORKER),
+            refused_at: Cell::new(None),
+        })
+    }
+
+    /// Lends an empty pipe; `None`: there is none to be had now.
+    pub(super) fn lend(self: &Rc<Self>) -> Option<LentPipe> {
+        let idle = self.idle.borrow_mut().pop();
+        let pipe = match idle {
+            Some(pipe) => pipe,
+            None => self.open_one()?,
+        };
+        Some(LentPipe { pipe: Some(pipe), pipes: self.clone() })
+    }
+
+    fn open_one(&self) -> Option<Pipe> {
+        let refused_lately = self.refused_at.get().is_some_and(|at| at.elapsed() < RETRY_AFTER);
+        if self.open.get() >= self.max || refused_lately {
+            return None;
+        }
+        match Pipe::new(PIPE_BYTES) {
+            Ok(pipe) => {
+                self.open.set(self.open.get() + 1);
+                self.refused_at.set(None);
+                Some(pipe)
+            }
+            Err(error) => {
+                tracing::debug!(%error, open = self.open.get(), "no further pipe; copying instead");
+                self.refused_at.set(Some(Instant::now()));
+                None
+            }
+        }
+    }
+}
+
+/// A pipe on loan. Dropped empty it goes back; dropped with bytes in it, it is closed: they are another connection's.
+#[derive(Debug)]
+pub(super) struct LentPipe {
+    pipe: Option<Pipe>,
+    pipes: Rc<Pipes>,
+}
+
+impl Deref for LentPipe {
+    type Target = Pipe;
+
+    fn deref(&self) -> &Pipe {
+        self.pipe.as_ref().expect("there until dropped")
+    }
+}
+
+impl DerefMut for LentPipe {
+    fn deref_mut(&mut self) -> &mut Pipe {
+        self.pipe.as_mut().expect("there until dropped")
+    }
+}
+
+impl Drop for LentPipe {
+    fn drop(&mut self) {
+        match self.pipe.take() {
+            Some(pipe) if pipe.is_empty() => self.pipes.idle.borrow_mut().push(pipe),
+            _ => self.pipes.open.set(self.pipes.open.get() - 1),
+        }
+    }
+}
