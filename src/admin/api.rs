@@ -4,7 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backends::BackendSnapshot;
+use crate::backends::Backend;
+use crate::config::PolicyKind;
 
 use super::server::View;
 
@@ -44,6 +45,8 @@ pub struct PoolsReport {
 pub struct PoolReport {
     #[allow(missing_docs)]
     pub name: String,
+    /// How the next backend is chosen.
+    pub policy: PolicyKind,
     /// In the order of the configuration.
     pub backends: Vec<BackendReport>,
 }
@@ -57,7 +60,7 @@ pub struct BackendReport {
     pub weight: u16,
     #[allow(missing_docs)]
     pub backup: bool,
-    /// `up`, `ejected` or `probing`.
+    /// `up`, `ejected`, `probing` or `down`.
     pub state: String,
     /// Connections that live now.
     pub active: usize,
@@ -86,13 +89,13 @@ impl StatusReport {
 impl PoolsReport {
     pub(super) fn of(view: &View) -> Self {
         let now = Instant::now();
-        let report = |backend: &std::sync::Arc<crate::backends::Backend>| BackendReport::of(&backend.snapshot(now));
         let pools = view
             .pools
             .iter()
             .map(|pool| PoolReport {
                 name: pool.name().to_owned(),
-                backends: pool.backends().iter().map(report).collect(),
+                policy: pool.settings().policy,
+                backends: pool.backends().iter().map(|backend| BackendReport::of(backend, now)).collect(),
             })
             .collect();
         Self { pools }
@@ -100,17 +103,18 @@ impl PoolsReport {
 }
 
 impl BackendReport {
-    fn of(backend: &BackendSnapshot) -> Self {
+    fn of(backend: &Backend, now: Instant) -> Self {
+        let (identity, snapshot) = (backend.identity(), backend.snapshot(now));
         Self {
-            address: backend.address.clone(),
-            weight: backend.weight,
-            backup: backend.backup,
-            state: backend.state.word().to_owned(),
-            active: backend.active,
-            total: backend.total,
-            failures: backend.failures(),
-            ejected_until: backend.ejected_for.map(rfc3339_in),
-            latency: backend.last_connect.map(|took| took.as_secs_f64() * 1e3),
+            address: backend.label().to_owned(),
+            weight: identity.weight,
+            backup: identity.backup,
+            state: snapshot.state.word().to_owned(),
+            active: snapshot.active,
+            total: snapshot.total,
+            failures: snapshot.failures(),
+            ejected_until: snapshot.ejected_for.map(rfc3339_in),
+            latency: snapshot.last_connect.map(|took| took.as_secs_f64() * 1e3),
         }
     }
 }

@@ -73,7 +73,8 @@ fn collect_listener(stats: &ListenerStats) {
     let totals = ListenerTotals::of(&stats.counters);
     counter!(metric::ACCEPTED, "listener" => listener()).absolute(totals.accepted);
     gauge!(metric::ACTIVE, "listener" => listener()).set(totals.active() as f64);
-    for cause in Cause::ALL {
+    // Rejections have a counter of their own.
+    for cause in Cause::ALL.iter().filter(|cause| **cause != Cause::Rejected) {
         let closed = counter!(metric::CLOSED, "listener" => listener(), "reason" => cause.word());
         closed.absolute(totals.closed[*cause as usize]);
     }
@@ -101,7 +102,7 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
     counter!(metric::BACKEND_CONNECTIONS, &labels()).absolute(now.total);
     counter!(metric::EJECTIONS, &labels()).absolute(now.ejections);
     gauge!(metric::BACKEND_ACTIVE, &labels()).set(now.active as f64);
-    gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_usable())));
+    gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_up())));
     let [pool, backend] = labels();
     for failure in ConnectFailure::ALL {
         let labels = [pool.clone(), backend.clone(), ("reason", failure.word().to_owned())];

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +18,8 @@ use tokio::sync::Semaphore;
 
 use crate::access_log::AccessLog;
 use crate::backends::Pool;
-use crate::config::BindAddress;
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
+use crate::net::{self, ListenAddress, ListenOptions};
 use crate::telemetry::ListenerStats;
 
 use super::api::{PoolsReport, StatusReport};
@@ -59,6 +58,15 @@ impl View {
     pub(super) fn is_draining(&self) -> bool {
         self.drain.phase() > Phase::Running
     }
+
+    /// Why no more traffic should come here; `None`: it should.
+    fn unready(&self) -> Option<String> {
+        if self.is_draining() {
+            return Some("draining".to_owned());
+        }
+        let empty = self.pools.iter().find(|pool| pool.backends().is_empty())?;
+        Some(format!("pool {} has no backend: none of its names has resolved yet", empty.name()))
+    }
 }
 
 /// The admin server's listening socket.
@@ -69,18 +77,16 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-/// Binds the admin address.
+/// Binds the admin address. A unix socket that nobody listens on is replaced.
 ///
 /// # Errors
 /// What the kernel said.
-pub async fn bind(address: &BindAddress) -> io::Result<Listener> {
+pub fn bind(address: &ListenAddress) -> io::Result<Listener> {
+    let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
+    let socket = net::bind(address, &options, 1)?.pop().expect("as many as asked for");
     match address {
-        BindAddress::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
-        BindAddress::Any(port) => {
-            let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port));
-            TcpListener::bind(address).await.map(Listener::Tcp)
-        }
-        BindAddress::Unix(path) => UnixListener::bind(path).map(Listener::Unix),
+        ListenAddress::Tcp(_) | ListenAddress::Any(_) => TcpListener::from_std(socket.into()).map(Listener::Tcp),
+        ListenAddress::Unix(_) => UnixListener::from_std(socket.into()).map(Listener::Unix),
     }
 }
 
@@ -148,8 +154,10 @@ fn route(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
         _ if !is_read => error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"),
         "/" => text(StatusCode::OK, INDEX),
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if view.is_draining() => error(StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        "/readyz" => text(StatusCode::OK, "ready\n"),
+        "/readyz" => match view.unready() {
+            Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
+            None => text(StatusCode::OK, "ready\n"),
+        },
         "/metrics" => respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", view.exporter.render(view)),
         "/api/v1/status" => json(StatusCode::OK, &StatusReport::of(view)),
         "/api/v1/pools" => json(StatusCode::OK, &PoolsReport::of(view)),

@@ -1,77 +1,64 @@
-//! One backend: its address, its standing, its counts, and the lease that a connection holds on it.
+//! One backend: its address, its status and its counts. Shared by all workers.
 
-use std::cell::Cell;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::{self, BackendAddress};
-use crate::net::ConnectFailure;
+use crate::config;
+use crate::net::{ConnectFailure, Target};
 use crate::telemetry::{ByteCounters, PerWorker, Traffic};
 
-use super::detection::{Detector, Standing, Transition};
-use super::pool::Changes;
+use super::detection::{Standing, Transition};
+use super::lease::{Lease, LeaseKind};
+use super::signals::Signals;
+use super::status::{FULL_SHARE, News, State, Status};
 
-/// Whether a backend gets new connections, in the admin API's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// It does.
-    Up,
-    /// Set aside by passive failure detection.
-    Ejected,
-    /// One connection is finding out.
-    Probing,
+/// What tells one backend of a pool from another: the same ones live on when the set changes.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Identity {
+    /// Where it listens.
+    pub target: Target,
+    /// Its share of new connections, 0 to 256.
+    pub weight: u16,
+    /// Used only when no primary is usable.
+    pub backup: bool,
+    /// Connections at once.
+    pub max_connections: Option<NonZeroUsize>,
 }
 
-impl State {
-    /// Its word in the API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Ejected => "ejected",
-            Self::Probing => "probing",
-        }
-    }
-
-    fn from_byte(byte: u8) -> Self {
-        [Self::Up, Self::Ejected, Self::Probing][usize::from(byte)]
-    }
-}
-
-/// One server of a pool. Shared by all workers.
+/// One server of a pool.
 #[derive(Debug)]
 pub struct Backend {
-    address: BackendAddress,
+    identity: Identity,
     label: String,
     pool: String,
-    weight: u16,
-    is_backup: bool,
     /// A [`State`], so that the hot path needs no lock.
     state: AtomicU8,
-    detector: Option<Mutex<Detector>>,
+    /// Of [`FULL_SHARE`].
+    share: AtomicU32,
+    status: Mutex<Status>,
     count_early_close: bool,
-    changes: Arc<Changes>,
+    signals: Arc<Signals>,
     active: AtomicUsize,
+    counts: Counts,
+    bytes: PerWorker<ByteCounters>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     total: AtomicU64,
     ejections: AtomicU64,
-    failures: [AtomicU64; ConnectFailure::ALL.len()],
+    connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
     early_closes: AtomicU64,
     last_connect_micros: AtomicU64,
-    bytes: PerWorker<ByteCounters>,
 }
 
 /// A backend at one instant, for the admin API and metrics.
 #[derive(Clone, Debug)]
 pub struct BackendSnapshot {
-    #[allow(missing_docs)]
-    pub address: String,
-    #[allow(missing_docs)]
-    pub weight: u16,
-    #[allow(missing_docs)]
-    pub backup: bool,
-    #[allow(missing_docs)]
+    /// Whether it gets new connections.
     pub state: State,
     /// Connections that live now.
     pub active: usize,
@@ -81,15 +68,13 @@ pub struct BackendSnapshot {
     pub connect_failures: [u64; ConnectFailure::ALL.len()],
     /// Connections that it closed after the client's first bytes and before its own.
     pub early_closes: u64,
-    /// Failures within the detection's window.
-    pub recent_failures: usize,
     /// Times that it was set aside.
     pub ejections: u64,
     /// Time until a probe is allowed, where it is ejected.
     pub ejected_for: Option<Duration>,
     /// How long the last connect took.
     pub last_connect: Option<Duration>,
-    #[allow(missing_docs)]
+    /// Bytes relayed.
     pub bytes: Traffic,
 }
 
@@ -103,36 +88,30 @@ impl BackendSnapshot {
 
 impl Backend {
     pub(super) fn new(
-        settings: &config::Backend,
+        identity: Identity,
         pool: &config::Pool,
         workers: usize,
-        changes: Arc<Changes>,
+        signals: Arc<Signals>,
         now: Instant,
     ) -> Arc<Self> {
-        let detector = pool.failure_detection.clone().map(|detection| Mutex::new(Detector::new(detection, now)));
         Arc::new(Self {
-            address: settings.address.clone(),
-            label: settings.address.to_string(),
+            label: identity.target.to_string(),
+            identity,
             pool: pool.name.clone(),
-            weight: settings.weight,
-            is_backup: settings.backup,
             state: AtomicU8::new(State::Up as u8),
-            detector,
+            share: AtomicU32::new(FULL_SHARE),
+            status: Mutex::new(Status::new(pool, now)),
             count_early_close: pool.failure_detection.as_ref().is_some_and(|detection| detection.count_early_close),
-            changes,
+            signals,
             active: AtomicUsize::new(0),
-            total: AtomicU64::new(0),
-            ejections: AtomicU64::new(0),
-            failures: Default::default(),
-            early_closes: AtomicU64::new(0),
-            last_connect_micros: AtomicU64::new(0),
+            counts: Counts::default(),
             bytes: PerWorker::new(workers),
         })
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> &BackendAddress {
-        &self.address
+    /// Its address, weight and rank.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Its address as text: its name in logs, metrics and the API.
@@ -140,18 +119,13 @@ impl Backend {
         &self.label
     }
 
-    /// Its share of new connections.
-    pub fn weight(&self) -> u16 {
-        self.weight
+    /// Its weight in parts of its share: what it counts for while it starts slowly.
+    pub fn effective_weight(&self) -> u32 {
+        u32::from(self.identity.weight) * self.share.load(Ordering::Relaxed)
     }
 
-    /// Used only when no primary is usable.
-    pub fn is_backup(&self) -> bool {
-        self.is_backup
-    }
-
-    /// Whether it gets new connections in the ordinary course.
-    pub fn is_usable(&self) -> bool {
+    /// Whether it gets new connections in the ordinary course, as long as it has room.
+    pub fn is_up(&self) -> bool {
         self.state() == State::Up
     }
 
@@ -160,189 +134,167 @@ impl Backend {
         State::from_byte(self.state.load(Ordering::Acquire))
     }
 
+    /// Connections that live now.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
     /// Bytes relayed by one worker.
     pub fn bytes(&self, worker: usize) -> &ByteCounters {
         self.bytes.of(worker)
     }
 
-    /// Takes a connection to it, whatever its state.
-    pub fn lease(self: &Arc<Self>) -> Lease {
-        let kind = if self.is_usable() { LeaseKind::Ordinary } else { LeaseKind::WhileEjected };
-        self.lease_as(kind)
+    /// Takes a connection to it, whatever its state; `None`: it has as many as it may.
+    pub fn lease(self: &Arc<Self>) -> Option<Lease> {
+        self.lease_as(if self.is_up() { LeaseKind::Ordinary } else { LeaseKind::FailOpen })
     }
 
     /// Takes the one connection that may find out whether it is well again, if that is due.
-    pub fn lease_probe(self: &Arc<Self>, now: Instant, settle: Duration) -> Option<Lease> {
-        let mut detector = self.detector()?;
-        if !detector.begin_probe(now, settle) {
+    pub(super) fn lease_probe(self: &Arc<Self>, now: Instant, settle: Duration) -> Option<Lease> {
+        let mut status = self.status();
+        if status.state() == State::Down || !status.detector.as_mut()?.begin_probe(now, settle) {
             return None;
         }
-        self.apply(&detector, None, "");
-        drop(detector);
-        Some(self.lease_as(LeaseKind::Probe))
+        self.publish(&mut status, now);
+        drop(status);
+        let lease = self.lease_as(LeaseKind::Probe);
+        if lease.is_none() {
+            self.probe_abandoned(now);
+        }
+        lease
     }
 
-    /// Ends a probe that has lived long enough to show that the backend is well.
-    pub(super) fn settle_probe(&self, now: Instant) {
-        let Some(mut detector) = self.detector() else { return };
-        if matches!(detector.standing(), Standing::Probing { settled_at } if settled_at <= now) {
-            let transition = detector.succeeded(now);
-            self.apply(&detector, transition, "probe connection holds");
+    /// Does what the clock asks for: ends a probe that has lived long enough, takes the next step of a slow start.
+    pub(super) fn tick(&self, now: Instant) {
+        let mut status = self.status();
+        let settled = matches!(status.standing(), Standing::Probing { settled_at } if settled_at <= now);
+        if settled {
+            drop(status);
+            return self.recovered(now, "a probe connection holds");
+        }
+        if status.share(now) != self.share.load(Ordering::Relaxed) {
+            self.publish(&mut status, now);
         }
     }
 
-    pub(super) fn next_event(&self) -> Option<Instant> {
-        self.detector().and_then(|detector| detector.next_event())
+    pub(super) fn next_event(&self, now: Instant) -> Option<Instant> {
+        self.status().next_event(now)
+    }
+
+    /// Takes the result of a health check; `reason` tells what went wrong.
+    pub fn checked(&self, is_well: bool, reason: &str, now: Instant) {
+        let mut status = self.status();
+        let was_down = status.state() == State::Down;
+        if status.checked(is_well) {
+            if was_down {
+                status.came_back(now);
+            }
+            self.publish(&mut status, now);
+            self.tell(News::Check(is_well), reason);
+        }
     }
 
     /// What it is like now.
     pub fn snapshot(&self, now: Instant) -> BackendSnapshot {
-        let (recent_failures, standing) = match self.detector() {
-            Some(mut detector) => (detector.recent_failures(now), detector.standing()),
-            None => (0, Standing::Up),
-        };
-        let ejected_for = match standing {
+        let ejected_for = match self.status().standing() {
             Standing::Ejected { until } => Some(until.saturating_duration_since(now)),
             _ => None,
         };
-        let micros = self.last_connect_micros.load(Ordering::Relaxed);
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let micros = load(&self.counts.last_connect_micros);
         BackendSnapshot {
-            address: self.label.clone(),
-            weight: self.weight,
-            backup: self.is_backup,
             state: self.state(),
-            active: self.active.load(Ordering::Relaxed),
-            total: self.total.load(Ordering::Relaxed),
-            connect_failures: std::array::from_fn(|reason| self.failures[reason].load(Ordering::Relaxed)),
-            early_closes: self.early_closes.load(Ordering::Relaxed),
-            recent_failures,
-            ejections: self.ejections.load(Ordering::Relaxed),
+            active: self.active(),
+            total: load(&self.counts.total),
+            connect_failures: std::array::from_fn(|reason| load(&self.counts.connect_failures[reason])),
+            early_closes: load(&self.counts.early_closes),
+            ejections: load(&self.counts.ejections),
             ejected_for,
             last_connect: (micros > 0).then(|| Duration::from_micros(micros)),
             bytes: self.bytes.iter().map(ByteCounters::total).sum(),
         }
     }
 
-    fn lease_as(self: &Arc<Self>, kind: LeaseKind) -> Lease {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        Lease { backend: self.clone(), kind, settled: Cell::new(false) }
+    fn lease_as(self: &Arc<Self>, kind: LeaseKind) -> Option<Lease> {
+        let before = self.active.fetch_add(1, Ordering::Relaxed);
+        if self.identity.max_connections.is_some_and(|max| before >= max.get()) {
+            self.active.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Lease::new(self.clone(), kind))
+    }
+
+    pub(super) fn release(&self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+        self.signals.room();
+    }
+
+    pub(super) fn count_connected(&self, took: Duration) {
+        self.counts.total.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.counts.last_connect_micros.store(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_connect_failure(&self, failure: ConnectFailure) {
+        self.counts.connect_failures[failure as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an early close; whether that is a failure is the configuration's to say.
+    pub(super) fn count_early_close(&self) -> bool {
+        self.counts.early_closes.fetch_add(1, Ordering::Relaxed);
+        self.count_early_close
+    }
+
+    pub(super) fn failed(&self, now: Instant, is_probe: bool, reason: &str) {
+        let mut status = self.status();
+        let transition = status.detector.as_mut().and_then(|detector| detector.failed(now, is_probe, fastrand::f64()));
+        if let Some(transition) = transition {
+            self.publish(&mut status, now);
+            self.counts.ejections.fetch_add(1, Ordering::Relaxed);
+            self.tell(News::Passive(transition), reason);
+        }
+    }
+
+    pub(super) fn recovered(&self, now: Instant, reason: &str) {
+        let mut status = self.status();
+        if let Some(transition) = status.detector.as_mut().and_then(|detector| detector.succeeded(now)) {
+            status.came_back(now);
+            self.publish(&mut status, now);
+            self.tell(News::Passive(transition), reason);
+        }
+    }
+
+    pub(super) fn probe_abandoned(&self, now: Instant) {
+        let mut status = self.status();
+        if let Some(detector) = &mut status.detector {
+            detector.probe_abandoned(now);
+            self.publish(&mut status, now);
+        }
     }
 
     /// A thread that panicked while it held the lock left a whole value: every change of it is one assignment.
-    fn detector(&self) -> Option<MutexGuard<'_, Detector>> {
-        Some(self.detector.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes the detector's standing, and tells of a transition once.
-    fn apply(&self, detector: &Detector, transition: Option<Transition>, reason: &str) {
-        let state = match detector.standing() {
-            Standing::Up => State::Up,
-            Standing::Ejected { .. } => State::Ejected,
-            Standing::Probing { .. } => State::Probing,
-        };
-        self.state.store(state as u8, Ordering::Release);
-        self.changes.changed(detector.next_event());
-        match transition {
-            Some(Transition::Ejected(duration)) => {
-                self.ejections.fetch_add(1, Ordering::Relaxed);
+    /// Makes the status known to those who pick.
+    fn publish(&self, status: &mut Status, now: Instant) {
+        self.state.store(status.state() as u8, Ordering::Release);
+        self.share.store(status.share(now), Ordering::Relaxed);
+        self.signals.changed(status.next_event(now));
+    }
+
+    /// Logs a transition, once.
+    fn tell(&self, news: News, reason: &str) {
+        let (pool, backend) = (&self.pool, &self.label);
+        match news {
+            News::Passive(Transition::Ejected(duration)) => {
                 let seconds = (duration.as_secs_f64() * 10.0).round() / 10.0;
-                tracing::warn!(pool = self.pool, backend = self.label, reason, seconds, "backend ejected");
+                tracing::warn!(pool, backend, reason, seconds, "backend ejected");
             }
-            Some(Transition::Recovered) => {
-                tracing::info!(pool = self.pool, backend = self.label, reason, "backend is in use again");
-            }
-            None => {}
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LeaseKind {
-    /// The backend was up.
-    Ordinary,
-    /// This connection decides.
-    Probe,
-    /// All were ejected, and it was tried all the same.
-    WhileEjected,
-}
-
-/// One connection's hold on a backend: counted while it lives, and obliged to say how the backend did.
-#[derive(Debug)]
-pub struct Lease {
-    backend: Arc<Backend>,
-    kind: LeaseKind,
-    /// Whether it has told how the backend did.
-    settled: Cell<bool>,
-}
-
-impl Lease {
-    /// The backend held.
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.backend
-    }
-
-    /// The connection was made, in `took`.
-    pub fn connected(&self, took: Duration) {
-        self.backend.total.fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.backend.last_connect_micros.store(micros, Ordering::Relaxed);
-    }
-
-    /// The connection could not be made.
-    pub fn connect_failed(self, failure: ConnectFailure, now: Instant) {
-        self.backend.failures[failure as usize].fetch_add(1, Ordering::Relaxed);
-        if failure.is_backends_fault() {
-            self.failed(now, failure.word());
-        }
-    }
-
-    /// The backend reset the connection before a byte went either way: as good as refused.
-    pub fn reset_at_once(&self, now: Instant) {
-        self.backend.failures[ConnectFailure::Reset as usize].fetch_add(1, Ordering::Relaxed);
-        self.failed(now, ConnectFailure::Reset.word());
-    }
-
-    /// The backend closed or reset after the client had sent bytes and before it sent one.
-    pub fn closed_early(&self, now: Instant) {
-        self.backend.early_closes.fetch_add(1, Ordering::Relaxed);
-        if self.backend.count_early_close {
-            self.failed(now, "early_close");
-        }
-    }
-
-    /// The backend answered, or the connection ended without a sign that it is unwell. The first time it counts.
-    pub fn went_well(&self, now: Instant) {
-        if self.settled.get() || self.kind == LeaseKind::Ordinary {
-            return;
-        }
-        self.settled.set(true);
-        if let Some(mut detector) = self.backend.detector() {
-            let transition = detector.succeeded(now);
-            self.backend.apply(&detector, transition, "a connection went well");
-        }
-    }
-
-    fn failed(&self, now: Instant, reason: &str) {
-        if self.settled.get() {
-            return;
-        }
-        self.settled.set(true);
-        if let Some(mut detector) = self.backend.detector() {
-            let transition = detector.failed(now, self.kind == LeaseKind::Probe, fastrand::f64());
-            self.backend.apply(&detector, transition, reason);
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.backend.active.fetch_sub(1, Ordering::Relaxed);
-        if self.kind == LeaseKind::Probe
-            && !self.settled.get()
-            && let Some(mut detector) = self.backend.detector()
-        {
-            detector.probe_abandoned(Instant::now());
-            self.backend.apply(&detector, None, "");
+            News::Passive(Transition::Recovered) => tracing::info!(pool, backend, reason, "backend is in use again"),
+            News::Check(true) => tracing::info!(pool, backend, "health checks say up"),
+            News::Check(false) => tracing::warn!(pool, backend, reason, "health checks say down"),
         }
     }
 }

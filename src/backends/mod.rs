@@ -3,9 +3,22 @@
 //! Knows nothing of listeners or clients. Which usable backend is next is the `balancer`'s question.
 
 mod backend;
+mod check;
 mod detection;
+mod discovery;
+mod health;
+mod lease;
 mod pool;
+mod signals;
+mod status;
+mod waiting;
 
-pub use backend::{Backend, BackendSnapshot, Lease, State};
+pub use backend::{Backend, BackendSnapshot, Identity};
+pub use check::{Checker, Verdict};
 pub use detection::{Detector, Standing, Transition};
+pub use discovery::Discovery;
+pub use health::watch as watch_health;
+pub use lease::Lease;
 pub use pool::Pool;
+pub use status::State;
+pub use waiting::{Member, Place, Retry};

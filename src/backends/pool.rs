@@ -1,59 +1,48 @@
-//! A pool: its backends, and the signs by which a balancer sees that something about them changed.
+//! A pool: its backends as they are known now, and what all of them share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
 use crate::config;
 
-use super::backend::{Backend, Lease};
+use super::backend::{Backend, Identity};
+use super::lease::Lease;
+use super::signals::Signals;
+use super::waiting::{Member, Place, Retry, RetryBudget};
 
-/// What changed since a balancer last looked. Two loads on the hot path, no lock.
-#[derive(Debug)]
-pub(super) struct Changes {
-    epoch: Instant,
-    generation: AtomicU64,
-    /// Milliseconds after `epoch` of the next probe that is due or to be settled; `u64::MAX`: none.
-    next_event: AtomicU64,
-}
-
-impl Changes {
-    fn new(epoch: Instant) -> Self {
-        Self { epoch, generation: AtomicU64::new(0), next_event: AtomicU64::new(u64::MAX) }
-    }
-
-    /// A backend's state changed, and it asks to be looked at again at `next_event`.
-    pub(super) fn changed(&self, next_event: Option<Instant>) {
-        if let Some(at) = next_event {
-            self.next_event.fetch_min(self.millis(at), Ordering::Release);
-        }
-        self.generation.fetch_add(1, Ordering::Release);
-    }
-
-    fn millis(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
-    }
-}
+/// A probe to a backend that says nothing must hold for this long beyond the connect timeout to count as well.
+const PROBE_HOLDS: Duration = Duration::from_secs(1);
 
 /// The backends that serve one thing.
 #[derive(Debug)]
 pub struct Pool {
     settings: config::Pool,
-    backends: Vec<Arc<Backend>>,
-    changes: Arc<Changes>,
+    workers: usize,
+    backends: ArcSwap<Vec<Arc<Backend>>>,
+    signals: Arc<Signals>,
+    /// Told when the set of backends changed.
+    replaced: Notify,
+    budget: RetryBudget,
     retries: AtomicU64,
 }
 
 impl Pool {
-    /// All backends start up.
+    /// Without a backend yet.
     pub fn new(settings: config::Pool, workers: usize, now: Instant) -> Arc<Self> {
-        let changes = Arc::new(Changes::new(now));
-        let backends = settings
-            .backends
-            .iter()
-            .map(|backend| Backend::new(backend, &settings, workers, changes.clone(), now))
-            .collect();
-        Arc::new(Self { settings, backends, changes, retries: AtomicU64::new(0) })
+        Arc::new(Self {
+            workers,
+            backends: ArcSwap::default(),
+            signals: Arc::new(Signals::new(now)),
+            replaced: Notify::new(),
+            budget: RetryBudget::new(settings.retry_budget),
+            retries: AtomicU64::new(0),
+            settings,
+        })
     }
 
     /// Its name in logs and metrics.
@@ -67,47 +56,82 @@ impl Pool {
     }
 
     /// Every backend, whatever its state, in the order of the configuration.
-    pub fn backends(&self) -> &[Arc<Backend>] {
-        &self.backends
+    pub fn backends(&self) -> Arc<Vec<Arc<Backend>>> {
+        self.backends.load_full()
     }
 
-    /// Counts a further backend tried for a client.
-    pub fn count_retry(&self) {
+    /// Makes `wanted` the pool's backends. Those that were there before live on with their state and counts; the
+    /// connections of those that are gone live on too.
+    pub fn replace(&self, wanted: Vec<Identity>, now: Instant) {
+        let before = self.backends();
+        let known: HashMap<&Identity, &Arc<Backend>> =
+            before.iter().map(|backend| (backend.identity(), backend)).collect();
+        let same_order = before.iter().map(|backend| backend.identity()).eq(wanted.iter());
+        if same_order {
+            return;
+        }
+        let make = |identity: Identity| match known.get(&identity) {
+            Some(backend) => (*backend).clone(),
+            None => Backend::new(identity, &self.settings, self.workers, self.signals.clone(), now),
+        };
+        self.backends.store(Arc::new(wanted.into_iter().map(make).collect()));
+        self.signals.changed(None);
+        self.replaced.notify_waiters();
+    }
+
+    /// Whether another backend may be tried for a client for whom `tried` of them failed.
+    pub fn may_retry_after(&self, tried: usize) -> bool {
+        tried < self.settings.attempts.get() && tried < self.backends.load().len()
+    }
+
+    /// Waits until the set of backends changes. Safe to cancel.
+    pub async fn replaced(&self) {
+        self.replaced.notified().await;
+    }
+
+    /// Counts a client connection of this pool while the result lives.
+    pub fn join(&self) -> Member<'_> {
+        self.budget.join()
+    }
+
+    /// Waits for a retry within the budget, at most as long as a connect may take. Safe to cancel.
+    pub async fn retry(&self) -> Option<Retry<'_>> {
+        let retry = self.budget.retry(self.settings.connect_timeout).await?;
         self.retries.fetch_add(1, Ordering::Relaxed);
+        Some(retry)
     }
 
-    /// Further backends tried so far.
+    /// Retries so far.
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }
 
-    /// Changes whenever a backend's state does.
-    pub fn generation(&self) -> u64 {
-        self.changes.generation.load(Ordering::Acquire)
+    /// Whether clients wait for room: whoever comes now waits behind them.
+    pub fn has_queue(&self) -> bool {
+        self.signals.waiting().load(Ordering::Acquire) > 0
     }
 
-    /// The connection that is to probe a backend now, where one is due. One load when none is.
+    /// A place in the queue for room; `None`: it is full.
+    pub fn queue(&self) -> Option<Place<'_>> {
+        Place::take(&self.signals, self.settings.queue.length)
+    }
+
+    /// Changes whenever a backend's state or share does, or the set of them.
+    pub fn generation(&self) -> u64 {
+        self.signals.generation()
+    }
+
+    /// Does what the clock asks for, and gives the connection that is to probe a backend now, where one is due. One
+    /// load when nothing is.
     pub fn due_probe(&self, now: Instant) -> Option<Lease> {
-        let due = self.changes.next_event.load(Ordering::Acquire);
-        if due == u64::MAX || due > self.changes.millis(now) {
+        if !self.signals.take_due(now) {
             return None;
         }
-        self.changes.next_event.store(u64::MAX, Ordering::Release);
-        let mut probe = None;
-        for backend in &self.backends {
-            backend.settle_probe(now);
-            if probe.is_none() {
-                probe = backend.lease_probe(now, self.probe_settles_after());
-            }
-        }
-        for at in self.backends.iter().filter_map(|backend| backend.next_event()) {
-            self.changes.next_event.fetch_min(self.changes.millis(at), Ordering::Release);
-        }
+        let backends = self.backends();
+        let settle = self.settings.connect_timeout.saturating_add(PROBE_HOLDS);
+        backends.iter().for_each(|backend| backend.tick(now));
+        let probe = backends.iter().find_map(|backend| backend.lease_probe(now, settle));
+        backends.iter().for_each(|backend| self.signals.look_again_at(backend.next_event(now)));
         probe
-    }
-
-    /// A probe without a failure for this long has shown that the backend is well, even if it has said nothing yet.
-    fn probe_settles_after(&self) -> Duration {
-        self.settings.connect_timeout.saturating_add(Duration::from_secs(1))
     }
 }

@@ -1,19 +1,21 @@
 //! Who gets the next connection.
 //!
-//! A table of the usable backends is made when their state changes; a pick reads it without a lock.
+//! Tables of the usable backends are made anew when their state changes; a pick reads them without a lock.
 
-mod round_robin;
+mod maglev;
+mod order;
+mod tier;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 use crate::backends::{Backend, Lease, Pool};
 
-use round_robin::Rotation;
+use tier::Tier;
 
 /// What a choice may depend on.
 #[derive(Debug)]
@@ -26,23 +28,32 @@ pub struct Request<'a> {
     pub tried: &'a [Arc<Backend>],
 }
 
+/// Why there is no choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoChoice {
+    /// No backend is known that was not tried.
+    NoneLeft,
+    /// There are some, but each has as many connections as it may.
+    Full,
+}
+
 /// Chooses among the backends of one pool. Shared by all workers.
 #[derive(Debug)]
 pub struct Balancer {
     pool: Arc<Pool>,
-    /// The global turn: consecutive picks of all workers get consecutive places of the rotation.
+    /// The global turn: consecutive picks of all workers get consecutive places of the order.
     turn: AtomicU64,
     table: ArcSwap<Table>,
 }
 
-/// The usable backends, as they were at one generation of the pool.
+/// The backends by rank, as they were at one generation of the pool.
 #[derive(Debug)]
 struct Table {
     generation: u64,
-    primaries: Rotation,
-    backups: Rotation,
+    primaries: Tier,
+    backups: Tier,
     /// When nothing is usable, everything is tried in turn (fail open).
-    all: Rotation,
+    all: Tier,
 }
 
 impl Balancer {
@@ -57,10 +68,13 @@ impl Balancer {
         &self.pool
     }
 
-    /// Chooses a backend and counts the connection on it; `None`: there is none left to try.
-    pub fn pick(&self, request: &Request<'_>) -> Option<Lease> {
+    /// Chooses a backend and counts the connection on it.
+    ///
+    /// # Errors
+    /// There is none to choose.
+    pub fn pick(&self, request: &Request<'_>) -> Result<Lease, NoChoice> {
         if let Some(probe) = self.pool.due_probe(request.now).filter(|probe| !is_tried(request, probe.backend())) {
-            return Some(probe);
+            return Ok(probe);
         }
         let table = self.table.load();
         if table.generation == self.pool.generation() {
@@ -72,14 +86,22 @@ impl Balancer {
         self.pick_from(&table, request)
     }
 
-    fn pick_from(&self, table: &Table, request: &Request<'_>) -> Option<Lease> {
-        let usable = |backend: &Arc<Backend>| backend.is_usable() && !is_tried(request, backend);
-        let backend = table
-            .primaries
-            .next(&self.turn, usable)
-            .or_else(|| table.backups.next(&self.turn, usable))
-            .or_else(|| table.all.next(&self.turn, |backend| !is_tried(request, backend)))?;
-        Some(backend.lease())
+    fn pick_from(&self, table: &Table, request: &Request<'_>) -> Result<Lease, NoChoice> {
+        let is_untried = |backend: &Arc<Backend>| !is_tried(request, backend);
+        let is_usable = |backend: &Arc<Backend>| backend.is_up() && is_untried(backend);
+        let choose = |tier: &Tier, may| tier.choose(&self.turn, request.client, may);
+        if let Some(lease) = choose(&table.primaries, &is_usable).or_else(|| choose(&table.backups, &is_usable)) {
+            return Ok(lease);
+        }
+        let (primaries, backups) = (&table.primaries, &table.backups);
+        if primaries.any(&is_usable) || backups.any(&is_usable) {
+            return Err(NoChoice::Full);
+        }
+        match choose(&table.all, &is_untried) {
+            Some(lease) => Ok(lease),
+            None if table.all.any(&is_untried) => Err(NoChoice::Full),
+            None => Err(NoChoice::NoneLeft),
+        }
     }
 }
 
@@ -87,23 +109,20 @@ impl Table {
     fn of(pool: &Pool) -> Self {
         // Read before the states: a change after this makes the table out of date, never wrongly fresh.
         let generation = pool.generation();
-        let with = |usable: bool, backup: Option<bool>| {
-            let picked = pool.backends().iter().filter(|backend| {
-                backend.weight() > 0
-                    && (!usable || backend.is_usable())
-                    && backup.is_none_or(|backup| backend.is_backup() == backup)
-            });
-            Rotation::new(picked.cloned().collect())
+        let backends = pool.backends();
+        let tier = |belongs: &dyn Fn(&Backend) -> bool| {
+            let members = backends.iter().filter(|backend| backend.identity().weight > 0 && belongs(backend));
+            Tier::new(pool.settings().policy, members.cloned().collect())
         };
-        Self { generation, primaries: with(true, Some(false)), backups: with(true, Some(true)), all: with(false, None) }
+        Self {
+            generation,
+            primaries: tier(&|backend| backend.is_up() && !backend.identity().backup),
+            backups: tier(&|backend| backend.is_up() && backend.identity().backup),
+            all: tier(&|_| true),
+        }
     }
 }
 
 fn is_tried(request: &Request<'_>, backend: &Arc<Backend>) -> bool {
     request.tried.iter().any(|tried| Arc::ptr_eq(tried, backend))
-}
-
-/// Takes the next turn.
-fn take_turn(turn: &AtomicU64) -> u64 {
-    turn.fetch_add(1, Ordering::Relaxed)
 }

@@ -44,8 +44,8 @@ enum Command {
 /// Where the configuration comes from.
 #[derive(Args, Clone, Debug)]
 struct ConfigArgs {
-    /// The configuration file [default: ./lb.yaml, else /etc/lb/lb.yaml]
-    #[arg(short, long, value_name = "FILE", env = "LB_CONFIG")]
+    /// The configuration file [env: LB_CONFIG] [default: ./lb.yaml, else /etc/lb/lb.yaml]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     overrides: Overrides,
@@ -53,9 +53,14 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     fn source(&self) -> Source {
-        let environment = Overrides::from_environment(|name| std::env::var(name).ok());
-        Source { file: self.config.clone(), environment, flags: self.overrides.clone() }
+        let file = self.config.clone().or_else(|| variable("LB_CONFIG").map(PathBuf::from));
+        Source { file, environment: Overrides::from_environment(variable), flags: self.overrides.clone() }
     }
+}
+
+/// An environment variable; an empty one counts as not set.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// What made a command fail.

@@ -5,14 +5,16 @@ use tokio::runtime::Builder;
 
 use crate::admin::{BackendReport, PoolsReport, StatusReport};
 
-use super::{CliError, client};
+use super::{CliError, client, variable};
+
+const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct StatusArgs {
-    /// The balancer's admin address: host:port or unix:/path
-    #[arg(long, value_name = "ADDR", env = "LB_ADMIN", default_value = "127.0.0.1:9900")]
-    admin: String,
-    /// Print nothing; only the exit code tells
+    /// The balancer's admin address: host:port or unix:/path [env: LB_ADMIN] [default: 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// Print no table: the exit code tells, and a message where it is not 0
     #[arg(long, short)]
     quiet: bool,
 }
@@ -22,18 +24,30 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError::Failed(format!("can't start the runtime: {error}")))?;
+    let admin = admin_address(args.admin.clone())?;
     runtime.block_on(async {
-        let status: StatusReport = ask(&args.admin, "/api/v1/status").await?;
+        let status: StatusReport = ask(&admin, "/api/v1/status").await?;
         if !args.quiet {
-            let pools: PoolsReport = ask(&args.admin, "/api/v1/pools").await?;
+            let pools: PoolsReport = ask(&admin, "/api/v1/pools").await?;
             print!("{}", table(&status, &pools));
         }
-        let (ready, body) = get(&args.admin, "/readyz").await?;
+        let (ready, body) = get(&admin, "/readyz").await?;
         if ready.is_success() {
             return Ok(());
         }
         Err(CliError::Failed(format!("not ready: {}", String::from_utf8_lossy(&body).trim_end())))
     })
+}
+
+/// The address to ask: the flag's, the variable's that the balancer itself reads, or the default.
+fn admin_address(flag: Option<String>) -> Result<String, CliError> {
+    let address = flag.or_else(|| variable("LB_ADMIN")).unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
+    if address == "off" {
+        return Err(CliError::Failed(
+            "the admin server is off (LB_ADMIN or --admin says so): nothing to ask".to_owned(),
+        ));
+    }
+    Ok(address.strip_prefix("*:").map_or_else(|| address.clone(), |port| format!("127.0.0.1:{port}")))
 }
 
 async fn ask<T: serde::de::DeserializeOwned>(admin: &str, path: &str) -> Result<T, CliError> {

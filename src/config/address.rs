@@ -62,26 +62,102 @@ impl fmt::Display for BindAddress {
 pub enum BackendAddress {
     /// An IP address and port.
     Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A host name and port: every address that it resolves to is a backend.
+    Name(String, u16),
+    /// A service's SRV records: their hosts, ports and weights.
+    Srv(String),
 }
+
+/// RFC 1035, 2.3.4.
+const MAX_NAME_LENGTH: usize = 253;
 
 impl FromStr for BackendAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let address: SocketAddr = text.parse().map_err(|_| {
-            format!("`{text}` is not a backend's address; write IP:port, such as 127.0.0.1:3001 or [::1]:3001")
-        })?;
-        if address.port() == 0 {
-            return Err(format!("`{text}`: a backend's port must be from 1 to 65535"));
+        let wrong = || {
+            format!(
+                "`{text}` is not a backend's address; write IP:port, name:port, unix:/path or srv:_service._tcp.name"
+            )
+        };
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.starts_with('/') {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(format!("`{text}`: a unix socket needs an absolute path, such as unix:/run/app.sock"))
+            };
         }
-        Ok(Self::Tcp(address))
+        if let Some(service) = text.strip_prefix("srv:") {
+            return if is_name(service) { Ok(Self::Srv(service.to_owned())) } else { Err(wrong()) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = match port.parse() {
+            Ok(0) | Err(_) => return Err(format!("`{text}`: a backend's port must be from 1 to 65535")),
+            Ok(port) => port,
+        };
+        match text.parse() {
+            Ok(address) => Ok(Self::Tcp(address)),
+            // Digits and dots only are an address gone wrong, not a name.
+            Err(_) if is_name(host) && !host.chars().all(|c| c.is_ascii_digit() || c == '.') => {
+                Ok(Self::Name(host.to_owned(), port))
+            }
+            Err(_) => Err(wrong()),
+        }
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    };
+    text.len() <= MAX_NAME_LENGTH && text.strip_suffix('.').unwrap_or(text).split('.').all(is_label)
 }
 
 impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Srv(service) => write!(f, "srv:{service}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backends_are_addresses_names_sockets_or_services() {
+        for text in ["127.0.0.1:80", "[::1]:80", "app.internal:80", "app:80", "unix:/run/a.sock", "srv:_http._tcp.app"]
+        {
+            assert_eq!(text.parse::<BackendAddress>().map(|address| address.to_string()).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "nonsense",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "127.0.0.1:99999",
+            "300.1.1.1:80",
+            ":80",
+            "a b:80",
+            "::1:80",
+            "http://a:80",
+            "unix:relative",
+            "srv:",
+            "-a:80",
+            "a..b:80",
+        ] {
+            assert!(text.parse::<BackendAddress>().is_err(), "{text}");
         }
     }
 }

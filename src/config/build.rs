@@ -4,18 +4,13 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::file::{BackendFile, FailureDetectionFile, File, ListenerFile, PoolFile, Reporter, UNREADABLE};
-use super::units::{AutoOr, DurationText, OffOr};
-use super::{Backend, BackendAddress, BindAddress, Config, Drain, FailureDetection, Listener, Log, Pool, Tcp};
+use super::build_pool::build_pool;
+use super::file::{File, ListenerFile, Reporter};
+use super::units::{AutoOr, DurationText};
+use super::{BindAddress, Config, Drain, Listener, Log, Pool};
 
-/// The largest weight; sums of them stay small.
-const MAX_WEIGHT: u16 = 256;
-/// More attempts than this for one client would be a storm.
-const MAX_ATTEMPTS: usize = 16;
 /// More worker threads than this are a mistake.
 const MAX_WORKERS: usize = 1024;
-/// Failures counted within a window at most; the window remembers each.
-const MAX_FAILURES: usize = 1000;
 /// Names stand in metrics and paths of `--set`.
 const MAX_NAME_LENGTH: usize = 64;
 
@@ -99,6 +94,8 @@ fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Report
             report.problem(&format!("{path}.pool"), format!("there is no pool `{pool}`; the pools are: {}", known()));
         }
         None if file.pools.len() == 1 => return file.pools.keys().next().cloned(),
+        // Without a pool there is mostly a misspelt key that was reported already.
+        None if file.pools.is_empty() && !report.problems.is_empty() => {}
         None if file.pools.is_empty() => {
             report.problem(
                 "backends",
@@ -110,86 +107,7 @@ fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Report
     None
 }
 
-fn build_pool(name: &str, pool: &PoolFile, report: &mut Reporter) -> Option<Pool> {
-    let path = format!("pools.{name}");
-    check_name(&path, name, report);
-    if pool.backends.is_empty() {
-        report.problem(&format!("{path}.backends"), "is empty: add at least one, such as [127.0.0.1:3001]");
-    }
-    let mut seen = HashMap::new();
-    let backends = pool
-        .backends
-        .iter()
-        .enumerate()
-        .filter_map(|(index, backend)| build_backend(&format!("{path}.backends[{index}]"), backend, &mut seen, report))
-        .collect();
-    if pool.attempts > MAX_ATTEMPTS || pool.attempts == 0 {
-        report.problem(&format!("{path}.attempts"), format!("must be from 1 to {MAX_ATTEMPTS}"));
-    }
-    let failure_detection = match pool.failure_detection {
-        OffOr::Off => None,
-        OffOr::On(settings) => build_detection(&format!("{path}.failure_detection"), settings, report),
-    };
-    Some(Pool {
-        name: name.to_owned(),
-        policy: pool.policy,
-        backends,
-        connect_timeout: positive(&format!("{path}.connect_timeout"), pool.connect_timeout, report),
-        attempts: NonZeroUsize::new(pool.attempts)?,
-        failure_detection,
-        tcp: Tcp {
-            keepalive: some_unless_zero(pool.tcp.keepalive),
-            nodelay: pool.tcp.nodelay,
-            user_timeout: some_unless_zero(pool.tcp.user_timeout),
-        },
-    })
-}
-
-fn build_backend(
-    path: &str,
-    backend: &BackendFile,
-    seen: &mut HashMap<BackendAddress, String>,
-    report: &mut Reporter,
-) -> Option<Backend> {
-    if backend.address == UNREADABLE {
-        return None;
-    }
-    if backend.weight > MAX_WEIGHT {
-        report
-            .problem(&format!("{path}.weight"), format!("must be from 0 to {MAX_WEIGHT} (0 takes no new connections)"));
-    }
-    let address: BackendAddress = parsed(path, &backend.address, report)?;
-    if let Some(first) = seen.insert(address.clone(), path.to_owned()) {
-        report.problem(
-            path,
-            format!("`{address}` stands twice (first as {first}); remove one, and use weight for a larger share"),
-        );
-    }
-    Some(Backend { address, weight: backend.weight, backup: backend.backup })
-}
-
-fn build_detection(path: &str, settings: FailureDetectionFile, report: &mut Reporter) -> Option<FailureDetection> {
-    if settings.failures == 0 || settings.failures > MAX_FAILURES {
-        report.problem(
-            &format!("{path}.failures"),
-            format!("must be from 1 to {MAX_FAILURES}; to switch it off write `failure_detection: off`"),
-        );
-    }
-    let ejection = positive(&format!("{path}.ejection"), settings.ejection, report);
-    let max_ejection = positive(&format!("{path}.max_ejection"), settings.max_ejection, report);
-    if max_ejection < ejection {
-        report.problem(&format!("{path}.max_ejection"), format!("must be at least `ejection` ({})", settings.ejection));
-    }
-    Some(FailureDetection {
-        failures: NonZeroUsize::new(settings.failures)?,
-        window: positive(&format!("{path}.window"), settings.window, report),
-        ejection,
-        max_ejection,
-        count_early_close: settings.count_early_close,
-    })
-}
-
-fn check_name(path: &str, name: &str, report: &mut Reporter) {
+pub(super) fn check_name(path: &str, name: &str, report: &mut Reporter) {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.chars().all(allowed) {
         let message = format!("`{name}` is not a name: use 1 to {MAX_NAME_LENGTH} letters, digits, `_` and `-`");
@@ -197,19 +115,15 @@ fn check_name(path: &str, name: &str, report: &mut Reporter) {
     }
 }
 
-fn parsed<T: std::str::FromStr<Err = String>>(path: &str, text: &str, report: &mut Reporter) -> Option<T> {
+pub(super) fn parsed<T: std::str::FromStr<Err = String>>(path: &str, text: &str, report: &mut Reporter) -> Option<T> {
     text.parse().map_err(|error: String| report.problem(path, error)).ok()
 }
 
-fn positive(path: &str, duration: DurationText, report: &mut Reporter) -> Duration {
+pub(super) fn positive(path: &str, duration: DurationText, report: &mut Reporter) -> Duration {
     if duration.0.is_zero() {
         report.problem(path, "must be more than zero");
     }
     duration.0
-}
-
-fn some_unless_zero(duration: DurationText) -> Option<Duration> {
-    (!duration.0.is_zero()).then_some(duration.0)
 }
 
 fn count(path: &str, value: AutoOr, max: usize, report: &mut Reporter) -> Option<NonZeroUsize> {

@@ -13,7 +13,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::locate::Positions;
 use super::overrides::{Edit, EditValue, Scope};
-use super::units::{AutoOr, DurationText, OffOr};
+use super::units::{AutoOr, DurationText, OffOr, Percent};
 use super::{AccessLog, LogFormat, LogLevel, Mode, PolicyKind, Problem, RelayMode};
 
 /// The name of the listener and of the pool in the short form.
@@ -82,7 +82,13 @@ pub struct PoolFile {
     pub backends: Vec<BackendFile>,
     pub connect_timeout: DurationText,
     pub attempts: usize,
+    pub retry_budget: Percent,
+    pub queue: QueueFile,
     pub failure_detection: OffOr<FailureDetectionFile>,
+    pub health_check: OffOr<HealthCheckFile>,
+    pub slow_start: DurationText,
+    pub source: OneOrMany,
+    pub resolve: ResolveFile,
     pub tcp: TcpFile,
 }
 
@@ -93,7 +99,13 @@ impl Default for PoolFile {
             backends: Vec::new(),
             connect_timeout: DurationText::seconds(2),
             attempts: 3,
+            retry_budget: Percent(20),
+            queue: QueueFile::default(),
             failure_detection: OffOr::On(FailureDetectionFile::default()),
+            health_check: OffOr::Off,
+            slow_start: DurationText::seconds(0),
+            source: OneOrMany::default(),
+            resolve: ResolveFile::default(),
             tcp: TcpFile::default(),
         }
     }
@@ -105,6 +117,71 @@ pub struct BackendFile {
     pub address: String,
     pub weight: u16,
     pub backup: bool,
+    pub max_connections: usize,
+}
+
+/// Clients that may wait for room.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueFile {
+    pub length: usize,
+    pub timeout: DurationText,
+}
+
+impl Default for QueueFile {
+    fn default() -> Self {
+        Self { length: 0, timeout: DurationText::seconds(1) }
+    }
+}
+
+/// Active health checks.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthCheckFile {
+    pub interval: DurationText,
+    pub timeout: DurationText,
+    pub rise: usize,
+    pub fall: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCheckFile>,
+}
+
+impl Default for HealthCheckFile {
+    fn default() -> Self {
+        Self { interval: DurationText::seconds(2), timeout: DurationText::seconds(1), rise: 2, fall: 3, http: None }
+    }
+}
+
+/// A health check by GET.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpCheckFile {
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    pub status: OneOrMany,
+}
+
+impl Default for HttpCheckFile {
+    fn default() -> Self {
+        Self { path: "/".to_owned(), host: None, status: OneOrMany(vec!["200-399".to_owned()]) }
+    }
+}
+
+/// How names of backends are resolved.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResolveFile {
+    pub min_ttl: DurationText,
+    pub max_ttl: DurationText,
+    pub nameservers: OneOrMany,
+}
+
+impl Default for ResolveFile {
+    fn default() -> Self {
+        let nameservers = OneOrMany::default();
+        Self { min_ttl: DurationText::seconds(1), max_ttl: DurationText::seconds(60), nameservers }
+    }
 }
 
 /// Passive failure detection.
@@ -207,6 +284,11 @@ impl<'de> Deserialize<'de> for OneOrMany {
                 Ok(OneOrMany(vec![text.to_owned()]))
             }
 
+            /// A status or another number may stand without quotes.
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<OneOrMany, E> {
+                Ok(OneOrMany(vec![number.to_string()]))
+            }
+
             fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<OneOrMany, A::Error> {
                 Vec::deserialize(de::value::SeqAccessDeserializer::new(list)).map(OneOrMany)
             }
@@ -225,6 +307,8 @@ impl<'de> Deserialize<'de> for BackendFile {
             weight: u16,
             #[serde(default)]
             backup: bool,
+            #[serde(default)]
+            max_connections: usize,
         }
         fn one() -> u16 {
             1
@@ -240,12 +324,13 @@ impl<'de> Deserialize<'de> for BackendFile {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<BackendFile, E> {
-                Ok(BackendFile { address: text.to_owned(), weight: 1, backup: false })
+                Ok(BackendFile { address: text.to_owned(), weight: 1, backup: false, max_connections: 0 })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BackendFile, A::Error> {
-                let Block { address, weight, backup } = Block::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(BackendFile { address, weight, backup })
+                let block = Block::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let Block { address, weight, backup, max_connections } = block;
+                Ok(BackendFile { address, weight, backup, max_connections })
             }
         }
         deserializer.deserialize_any(AddressOrBlock)
@@ -393,7 +478,7 @@ impl Tree {
                 Ok(file) => break file,
                 Err(error) => {
                     let path = error.path().to_string();
-                    self.problem(&path, &reworded(&error.inner().to_string()));
+                    self.problem(&path, &reworded(&error.inner().to_string(), !path.contains('.')));
                     if self.problems.len() >= MAX_PROBLEMS || !take_out(&mut root, &path) {
                         break File::default();
                     }
@@ -533,6 +618,7 @@ fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
 fn edit_value(value: EditValue) -> Result<Value, String> {
     let texts = |items: Vec<String>| Value::Sequence(items.into_iter().map(Value::String).collect());
     match value {
+        EditValue::Text(text) => Ok(Value::String(text)),
         EditValue::Yaml(text) => serde_yaml::from_str(&text).map_err(|error| format!("`{text}` is not YAML: {error}")),
         EditValue::List(items) => Ok(texts(items)),
         EditValue::Backends(items) => {
@@ -626,11 +712,16 @@ fn take_out(root: &mut Mapping, path: &str) -> bool {
 /// Stands in a list for an item that was reported already; `build` passes over it.
 pub(super) const UNREADABLE: &str = "\u{0}unreadable";
 
-/// serde's words, made a remedy.
-fn reworded(message: &str) -> String {
+/// serde's words, made a remedy. At the `top` the short form's keys are known as well.
+fn reworded(message: &str, top: bool) -> String {
     let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     if let Some(rest) = message.strip_prefix("unknown field ") {
-        let words = quoted(rest);
+        let mut words = quoted(rest);
+        if top {
+            words.push("listen".to_owned());
+            let short = field_names::<ListenerFile>().iter().chain(field_names::<PoolFile>());
+            words.extend(short.filter(|key| home_of(key).is_some()).map(|key| (*key).to_owned()));
+        }
         let Some((unknown, known)) = words.split_first() else { return message.to_owned() };
         return match nearest_word(unknown, known) {
             Some(word) => format!("is an unknown key; did you mean `{word}`?"),

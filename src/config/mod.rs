@@ -5,13 +5,16 @@
 
 mod address;
 mod build;
+mod build_pool;
 mod file;
 mod locate;
 mod overrides;
 mod units;
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,8 +81,20 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Backends tried for one client connection; default 3.
     pub attempts: NonZeroUsize,
+    /// Retries under way at once, in per cent of the pool's connections; default 20.
+    pub retry_budget: u8,
+    /// Clients that may wait for room on the backends.
+    pub queue: Queue,
     /// `None`: off.
     pub failure_detection: Option<FailureDetection>,
+    /// `None`: off, the default.
+    pub health_check: Option<HealthCheck>,
+    /// A backend that came back gets its full share only after so long; default 0.
+    pub slow_start: Duration,
+    /// Addresses that connections to backends come from, in turn; empty: the kernel chooses.
+    pub source: Vec<IpAddr>,
+    /// How names of backends are resolved.
+    pub resolve: Resolve,
     /// Options of the sockets to backends.
     pub tcp: Tcp,
 }
@@ -93,6 +108,63 @@ pub struct Backend {
     pub weight: u16,
     /// Used only when no primary is usable.
     pub backup: bool,
+    /// Connections at once; `None`: any number.
+    pub max_connections: Option<NonZeroUsize>,
+}
+
+/// Clients that may wait for room on the backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// How many; default 0.
+    pub length: usize,
+    /// How long; default 1 second.
+    pub timeout: Duration,
+}
+
+/// Active health checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// From one check to the next, 10 % more or less; default 2 seconds.
+    pub interval: Duration,
+    /// A check must be over in this time; default 1 second.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend back; default 2.
+    pub rise: NonZeroUsize,
+    /// Failures in a row that take it out; default 3.
+    pub fall: NonZeroUsize,
+    /// What to ask; `None`: that it accepts a connection is enough.
+    pub http: Option<HttpCheck>,
+}
+
+/// A health check by GET.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// The path to ask for; default `/`.
+    pub path: String,
+    /// The Host header; `None`: the backend's address.
+    pub host: Option<String>,
+    /// Good answers; default 200 to 399.
+    pub status: Vec<RangeInclusive<u16>>,
+}
+
+/// How names of backends are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    /// A name isn't asked for again sooner; default 1 second.
+    pub min_ttl: Duration,
+    /// A name is asked for again at the latest after this; default 1 minute.
+    pub max_ttl: Duration,
+    /// Asked in place of the system's name servers.
+    pub nameservers: Vec<SocketAddr>,
+}
+
+/// An SRV record's weight (0 to 65535) as one of ours (1 to 256), the `heaviest` of its set being the largest.
+/// RFC 2782: weight 0 gets a very small share.
+pub fn scaled_weight(weight: u16, heaviest: u16) -> u16 {
+    if heaviest <= 256 {
+        return weight.max(1);
+    }
+    u16::try_from(u32::from(weight) * 256 / u32::from(heaviest)).expect("at most 256").max(1)
 }
 
 /// When a backend is set aside, and for how long.
@@ -168,6 +240,12 @@ pub enum RelayMode {
 pub enum PolicyKind {
     /// In turn, exact over all workers, weights interleaved smoothly.
     RoundRobin,
+    /// The one with the fewest connections for its weight.
+    LeastConnections,
+    /// The better of two taken at random.
+    RandomTwo,
+    /// By the client's address (Maglev): a client keeps its backend.
+    SourceHash,
 }
 
 /// Severity of log lines.

@@ -17,7 +17,7 @@ pub struct Overrides {
     /// tcp: any protocol, bytes untouched
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
-    /// How a backend is chosen: round_robin
+    /// round_robin, least_connections, random_two or source_hash
     #[arg(long, value_name = "POLICY")]
     pub policy: Option<String>,
     /// Where metrics, health and the API are served, or off
@@ -70,7 +70,7 @@ pub struct Edit {
     pub scope: Scope,
     /// The key's path within its scope.
     pub path: String,
-    /// The new value, as text of YAML.
+    /// The new value.
     pub value: EditValue,
     /// What the user typed, for messages: `--policy`, `LB_POLICY`.
     pub origin: String,
@@ -79,6 +79,8 @@ pub struct Edit {
 /// The new value of an [`Edit`].
 #[derive(Clone, Debug)]
 pub enum EditValue {
+    /// A text, whatever it looks like.
+    Text(String),
     /// To be read as YAML.
     Yaml(String),
     /// A list of texts.
@@ -88,10 +90,10 @@ pub enum EditValue {
 }
 
 impl Overrides {
-    /// Reads the environment variables through `variable`; an empty one counts as not set. `LB_LISTEN` and
+    /// Reads the environment variables through `variable`. `LB_LISTEN` and
     /// `LB_BACKEND` take several values with spaces between them, `LB_SET` with `;` between them.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let one = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let one = |name: &str| variable(name);
         let many = |name: &str, separator: char| {
             let value = one(name).unwrap_or_default();
             value.split(separator).map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
@@ -115,10 +117,7 @@ impl Overrides {
     }
 
     /// The edits, in the order of their force: simple flags, then `--set`. `name` turns a flag's name into what the
-    /// user typed.
-    ///
-    /// # Errors
-    /// A message for each `--set` that has no `=`.
+    /// user typed. Beside them a message for each `--set` that has no `=`.
     pub fn edits(&self, name: impl Fn(&str) -> String) -> (Vec<Edit>, Vec<String>) {
         let mut edits = Vec::new();
         let mut add = |scope, flag: &str, path: &str, value| {
@@ -145,7 +144,7 @@ impl Overrides {
         ];
         for (scope, flag, path, value) in simple {
             if let Some(value) = value {
-                add(scope, flag, path, EditValue::Yaml(value.clone()));
+                add(scope, flag, path, EditValue::Text(value.clone()));
             }
         }
         let mut wrong = Vec::new();

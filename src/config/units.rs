@@ -1,4 +1,4 @@
-//! Values as a person writes them in YAML: durations with a unit, `auto`, `off`.
+//! Values as a person writes them in YAML: durations with a unit, percentages, `auto`, `off`.
 //!
 //! Each parses from text, prints back to the same text, and says in its error what would be right.
 
@@ -41,6 +41,28 @@ impl FromStr for DurationText {
 impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_in_largest_unit(f, self.0.as_millis().try_into().unwrap_or(u64::MAX), &DURATION_UNITS[..4], "0s")
+    }
+}
+
+/// A share written in per cent: `20%`; 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.strip_suffix('%')
+            .and_then(|number| number.trim().parse().ok())
+            .filter(|share| *share <= 100)
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a percentage; write 0% to 100%"))
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
     }
 }
 
@@ -88,6 +110,7 @@ macro_rules! as_text {
 }
 
 as_text!(DurationText, "a duration with a unit, such as 250ms, 2s, 1m or 1h");
+as_text!(Percent, "a percentage, such as 20%");
 
 /// `auto`, or a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,6 +215,12 @@ mod tests {
             assert_eq!(duration, printed, "{text}");
         }
         assert_eq!(DurationText::seconds(120).to_string(), "2m");
+    }
+
+    #[test]
+    fn percentages_are_from_0_to_100() {
+        assert_eq!("20%".parse(), Ok(Percent(20)));
+        assert!("101%".parse::<Percent>().is_err() && "20".parse::<Percent>().is_err());
     }
 
     #[test]

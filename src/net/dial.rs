@@ -3,12 +3,14 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto};
 
 use super::stream::{NoDelay, Stream};
 
@@ -88,12 +90,33 @@ impl From<io::Error> for DialError {
     }
 }
 
-/// Connects to `address`. Safe to cancel: the half-made connection is closed.
+/// Where a backend listens.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Target {
+    /// An address and port.
+    Tcp(SocketAddr),
+    /// A unix socket's path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Connects to `target`, from `source` where one is given. Safe to cancel: the half-made connection is closed.
 ///
 /// # Errors
 /// Why it did not work, the backend's fault and our own kept apart.
-pub async fn dial(address: SocketAddr, options: &DialOptions) -> Result<Stream, DialError> {
-    let stream = start(address, options)?;
+pub async fn dial(target: &Target, source: Option<IpAddr>, options: &DialOptions) -> Result<Stream, DialError> {
+    let stream = match target {
+        Target::Tcp(address) => start_tcp(*address, source, options)?,
+        Target::Unix(path) => connect_unix(path)?,
+    };
     match tokio::time::timeout(options.timeout, poll_fn(|cx| stream.poll_connected(cx))).await {
         Ok(Ok(true)) => Ok(stream),
         Ok(Ok(false)) => Err(stream.take_error().into()),
@@ -102,12 +125,17 @@ pub async fn dial(address: SocketAddr, options: &DialOptions) -> Result<Stream, 
     }
 }
 
-fn start(address: SocketAddr, options: &DialOptions) -> io::Result<Stream> {
+fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions) -> io::Result<Stream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     if let Some(timeout) = options.user_timeout {
         sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    if let Some(source) = source {
+        // Without it bind would take a port that no other connection of this source may use, whatever its backend.
+        set_bind_address_no_port(&fd)?;
+        rustix::net::bind(&fd, &SocketAddr::new(source, 0))?;
     }
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => {
@@ -115,4 +143,39 @@ fn start(address: SocketAddr, options: &DialOptions) -> io::Result<Stream> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// A unix socket connects at once or not at all (unix(7)): its connection waits in the backend's queue.
+fn connect_unix(path: &Path) -> Result<Stream, DialError> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(io::Error::from)?;
+    let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
+    match rustix::net::connect(&fd, &address) {
+        Ok(()) => Ok(Stream::register(fd, NoDelay::Settled)?),
+        // No socket there, or its queue is full.
+        Err(error @ (Errno::NOENT | Errno::AGAIN)) => {
+            Err(DialError { failure: ConnectFailure::Refused, source: error.into() })
+        }
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+/// IP_BIND_ADDRESS_NO_PORT (ip(7)): bind chooses the address only; connect then chooses the port, which needs to be
+/// unique only together with the backend's address.
+#[allow(unsafe_code, reason = "neither rustix nor socket2 wraps this option")]
+fn set_bind_address_no_port(fd: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).expect("an int's size");
+    // SAFETY: `fd` is open for the length of the call, being borrowed; `on` lives until it returns, and `length` is its
+    // size, so the kernel reads exactly the int.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            std::ptr::from_ref(&on).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,14 +1,14 @@
 //! Sockets: listen, accept, dial, send and receive, as few system calls as the work needs.
 //!
 //! Takes its own option structs and knows neither the configuration nor backends. The only folder that may contain
-//! `unsafe`; so far every system call has a safe wrapper in rustix or socket2.
+//! `unsafe`; nearly every system call has a safe wrapper in rustix or socket2.
 
 mod dial;
 mod listen;
 mod splice;
 mod stream;
 
-pub use dial::{ConnectFailure, DialError, DialOptions, dial};
+pub use dial::{ConnectFailure, DialError, DialOptions, Target, dial};
 pub use listen::{ListenAddress, ListenOptions, Listener, bind, is_out_of_files, is_out_of_memory, local_address};
 pub use splice::Pipe;
 pub use stream::{Peer, Stream};

@@ -112,6 +112,26 @@ impl Stream {
         }
     }
 
+    /// Waits until the peer is surely gone: it has reset, or ended without having sent a byte. Safe to cancel.
+    pub async fn left(&self) {
+        tokio::select! {
+            // A socket that the runtime can't wait for tells when it is used.
+            error = self.fd.ready(Interest::ERROR) => if error.is_err() { std::future::pending().await },
+            () = self.ended_unheard() => {}
+        }
+    }
+
+    /// Waits for the end of a peer that never sent a byte. One that sent some may only have finished its request.
+    async fn ended_unheard(&self) {
+        let Ok(guard) = self.fd.readable().await else { return std::future::pending().await };
+        let mut first = [0];
+        let is_end = guard.ready().is_read_closed()
+            && matches!(rustix::net::recv(&self.fd, &mut first, RecvFlags::PEEK), Ok((_, 0)));
+        if !is_end {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Tells the peer that no more bytes come (FIN). An error means that the peer is gone, which its reads will tell.
     pub fn finish(&self) {
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);

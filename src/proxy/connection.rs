@@ -7,10 +7,10 @@ use std::time::Instant;
 use crate::backends::Lease;
 use crate::lifecycle::Permit;
 use crate::net::{Peer, Stream};
-use crate::relay::{self, Meter, Tally};
+use crate::relay::{self, Meter, Outcome, Tally};
 use crate::telemetry::Cause;
 
-use super::connect::{self, Connected};
+use super::connect::{self, Connected, Refusal, Tried};
 use super::record::Record;
 use super::service::{Service, Worker};
 
@@ -24,23 +24,41 @@ pub(super) async fn serve(
 ) {
     let tally = Tally::default();
     let mut record = Record::open(&worker, &service, peer, &tally);
-    let Connected { stream: backend, lease } = match connect::to_backend(&service, &mut record).await {
-        Ok(connected) => connected,
-        Err(cause) => {
-            client.reset_on_close();
-            return record.close(cause);
-        }
-    };
-    let meter = Meter {
-        tally: &tally,
-        listener: &service.counters(worker.id).bytes,
-        backend: lease.backend().bytes(worker.id),
-        on_first_byte: &|now| lease.went_well(now),
-    };
+    let mut tried = Tried::default();
+    let _member = service.balancer.pool().join();
     let seat = worker.roster.enter(service.limits.first());
-    let cause = relay::run(&client, &backend, &worker.tools, &meter, &seat, service.limits).await;
-    judge(&lease, cause, &tally);
-    record.close(cause);
+    loop {
+        let Connected { stream: backend, lease } =
+            match connect::to_backend(&service, &client, &mut record, &mut tried).await {
+                Ok(connected) => connected,
+                Err(refusal) => {
+                    client.reset_on_close();
+                    return match refusal {
+                        Refusal::Closed(cause) => record.close(cause),
+                        Refusal::Rejected(reason) => record.reject(reason),
+                    };
+                }
+            };
+        let meter = Meter {
+            tally: &tally,
+            listener: &service.counters(worker.id).bytes,
+            backend: lease.backend().bytes(worker.id),
+            on_first_byte: &|now| lease.went_well(now),
+        };
+        let may_retry = service.balancer.pool().may_retry_after(tried.count() + 1);
+        match relay::run(&client, &backend, &worker.tools, &meter, &seat, service.limits, may_retry).await {
+            Outcome::Over(cause) => {
+                judge(&lease, cause, &tally);
+                return record.close(cause);
+            }
+            // Not a byte went either way: another backend can take its place, and the client sees nothing of it.
+            Outcome::Untouched => {
+                lease.ended_at_once(Instant::now());
+                record.ended_at_once();
+                tried.add(lease.backend());
+            }
+        }
+    }
 }
 
 /// What the connection tells about its backend.
@@ -50,7 +68,7 @@ fn judge(lease: &Lease, cause: Cause, tally: &Tally) {
         // It was judged well at its first byte.
         (_, true) => {}
         (true, false) if by_backend => lease.closed_early(Instant::now()),
-        (false, false) if cause == Cause::BackendReset => lease.reset_at_once(Instant::now()),
+        (false, false) if cause == Cause::BackendReset => lease.ended_at_once(Instant::now()),
         // It took the client's bytes and had nothing to say, as a log sink does.
         (true, false) if cause == Cause::ClientClosed => lease.went_well(Instant::now()),
         _ => {}

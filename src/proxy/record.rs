@@ -52,6 +52,13 @@ impl<'a> Record<'a> {
         self.failed_attempts.push((backend.clone(), failure));
     }
 
+    /// The backend that was connected to ended before a byte went either way.
+    pub(super) fn ended_at_once(&mut self) {
+        if let Some((backend, _)) = self.connected.take() {
+            self.failed_attempts.push((backend, ConnectFailure::Reset));
+        }
+    }
+
     pub(super) fn connected(&mut self, backend: &Arc<Backend>, took: Duration) {
         self.connected = Some((backend.clone(), took));
     }

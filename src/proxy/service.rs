@@ -1,7 +1,9 @@
 //! What a connection needs around it: its listener's parts, shared by the workers, and its worker's own.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::Histogram;
@@ -18,6 +20,8 @@ use crate::telemetry::{ListenerCounters, ListenerStats, PerWorker};
 /// One listener and all that serves its connections. Shared by all workers.
 pub struct Service {
     pub(super) stats: Arc<ListenerStats>,
+    /// Whose turn it is among the pool's source addresses.
+    next_source: AtomicUsize,
     pub(super) balancer: Arc<Balancer>,
     pub(super) limits: Limits,
     pub(super) dial: DialOptions,
@@ -50,6 +54,7 @@ impl Service {
                 nodelay: pool.tcp.nodelay,
                 user_timeout: pool.tcp.user_timeout,
             },
+            next_source: AtomicUsize::new(0),
             global_limit,
             own_limit: listener.max_connections.map(|max| ConnectionLimit::new(max.get())),
             access_log: access_log.filter(|_| listener.access_log),
@@ -62,6 +67,15 @@ impl Service {
     /// What the workers count of it.
     pub fn stats(&self) -> &Arc<ListenerStats> {
         &self.stats
+    }
+
+    /// The address that the next connection to a backend comes from; `None`: the kernel chooses.
+    pub(super) fn next_source(&self) -> Option<IpAddr> {
+        let sources = &self.balancer.pool().settings().source;
+        match sources.len() {
+            0 => None,
+            count => Some(sources[self.next_source.fetch_add(1, Ordering::Relaxed) % count]),
+        }
     }
 
     /// The listener's name.

@@ -162,10 +162,17 @@ impl Shared<'_> {
     }
 }
 
+/// What became of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both sides have ended, or were cut.
+    Over(Cause),
+    /// The backend ended before a byte went either way. The client's side is as it was.
+    Untouched,
+}
+
 /// Relays until both sides have ended, and says why it is over. A reset is passed on as a reset; so is being cut short,
-/// by a limit or by being dropped.
-///
-/// The `seat` starts with [`Limits::first`].
+/// by a limit or by being dropped. With `may_retry`, a backend that ends at once is given up in place of the client.
 pub async fn run(
     client: &Stream,
     backend: &Stream,
@@ -173,7 +180,10 @@ pub async fn run(
     meter: &Meter<'_>,
     seat: &Seat,
     limits: Limits,
-) -> Cause {
+    may_retry: bool,
+) -> Outcome {
+    seat.touch();
+    seat.set_limit(limits.first());
     let mut relay = Relay {
         client,
         backend,
@@ -182,13 +192,15 @@ pub async fn run(
         inward: Pump::new(Direction::Inward, tools.method),
         outward: Pump::new(Direction::Outward, tools.method),
         is_settled: limits.keepalive.is_none(),
+        may_retry,
         first_to_end: None,
         backend_is_gone: false,
         cut_short: true,
     };
-    let cause = poll_fn(|cx| relay.poll(cx)).await;
-    relay.cut_short = !matches!(cause, Cause::ClientClosed | Cause::BackendClosed);
-    cause
+    let outcome = poll_fn(|cx| relay.poll(cx)).await;
+    relay.cut_short =
+        !matches!(outcome, Outcome::Over(Cause::ClientClosed | Cause::BackendClosed) | Outcome::Untouched);
+    outcome
 }
 
 struct Relay<'a> {
@@ -200,6 +212,8 @@ struct Relay<'a> {
     outward: Pump,
     /// It was idle once, or need not be known to be.
     is_settled: bool,
+    /// A backend that ends at once can be replaced.
+    may_retry: bool,
     /// The cause, if all goes well from here.
     first_to_end: Option<Cause>,
     /// The backend takes no more, but what it sent before may still be delivered.
@@ -209,18 +223,19 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         // Outward first: a backend that has reset by now must not be given the client's bytes.
-        if let Some(cause) = self.poll_outward(cx).or_else(|| self.poll_inward(cx)) {
-            return Poll::Ready(cause);
+        if let Some(outcome) = self.poll_outward(cx).or_else(|| self.poll_inward(cx).map(Outcome::Over)) {
+            return Poll::Ready(outcome);
         }
         match self.first_to_end {
-            Some(cause) if self.inward.is_done() && self.outward.is_done() => return Poll::Ready(cause),
+            Some(cause) if self.inward.is_done() && self.outward.is_done() => return Poll::Ready(Outcome::Over(cause)),
             _ => {}
         }
         if self.is_overdue(cx) {
             let half_closed = self.first_to_end.is_some();
-            return Poll::Ready(if half_closed { Cause::HalfClosedTimeout } else { Cause::IdleTimeout });
+            let cause = if half_closed { Cause::HalfClosedTimeout } else { Cause::IdleTimeout };
+            return Poll::Ready(Outcome::Over(cause));
         }
         Poll::Pending
     }
@@ -241,10 +256,11 @@ impl Relay<'_> {
         seat.poll_overdue(cx)
     }
 
-    fn poll_outward(&mut self, cx: &mut Context<'_>) -> Option<Cause> {
+    fn poll_outward(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
         match self.outward.poll(cx, self.backend, self.client, &self.shared) {
             Step::Open => None,
-            Step::Ended if self.backend_is_gone => Some(Cause::BackendReset),
+            Step::Ended | Step::ReadFailed if self.may_retry && self.is_untouched() => Some(Outcome::Untouched),
+            Step::Ended if self.backend_is_gone => Some(Outcome::Over(Cause::BackendReset)),
             Step::Ended => {
                 self.ended(Cause::BackendClosed);
                 // Where the other direction has ended too, closing says it: one call less.
@@ -253,9 +269,15 @@ impl Relay<'_> {
                 }
                 None
             }
-            Step::ReadFailed => Some(Cause::BackendReset),
-            Step::WriteFailed => Some(Cause::ClientReset),
+            Step::ReadFailed => Some(Outcome::Over(Cause::BackendReset)),
+            Step::WriteFailed => Some(Outcome::Over(Cause::ClientReset)),
         }
+    }
+
+    /// Nothing of the client was taken, not even its end.
+    fn is_untouched(&self) -> bool {
+        let tally = self.shared.meter.tally;
+        tally.bytes_in() == 0 && tally.bytes_out() == 0 && self.inward.holds_nothing()
     }
 
     fn poll_inward(&mut self, cx: &mut Context<'_>) -> Option<Cause> {

@@ -75,6 +75,11 @@ impl Pump {
         matches!(self.state, State::Done)
     }
 
+    /// It is open, and everything that was received was sent.
+    pub(super) fn holds_nothing(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
     /// Moves nothing any more.
     pub(super) fn abandon(&mut self) {
         self.state = State::Done;

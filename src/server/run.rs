@@ -4,13 +4,13 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::access_log::{AccessLog, Destination, Format};
 use crate::admin::{self, Exporter, View};
-use crate::backends::Pool;
+use crate::backends::{Discovery, Pool, watch_health};
 use crate::balancer::Balancer;
 use crate::config::{self, BindAddress, Config, LogFormat, LogLevel, RelayMode};
 use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch, Phase};
@@ -21,6 +21,9 @@ use crate::telemetry::{ListenerStats, LogSettings, start_log};
 
 use super::signals::StopSignals;
 use super::{limits, worker};
+
+/// The start waits this long for the names of backends.
+const FIRST_RESOLVE: Duration = Duration::from_secs(1);
 
 /// What kept it from running.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ fn doing<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, R
 /// A balancer that accepts.
 pub struct Running {
     /// Of the admin server, the signals and the drain.
-    runtime: Runtime,
+    runtime: LocalRuntime,
     workers: Vec<JoinHandle<()>>,
     drain: Drain,
     timing: config::Drain,
@@ -81,17 +84,27 @@ pub fn start(config: &Config) -> Result<Running, RunError> {
     start_log(LogSettings { level: level_of(config.log.level), json: config.log.format == LogFormat::Json });
     let open_files = net::raise_open_file_limit();
     let workers = limits::workers(config.workers);
-    let max = config
-        .max_connections
-        .map_or_else(|| limits::max_connections(open_files, workers), std::num::NonZeroUsize::get);
+    let fitting = limits::max_connections(open_files, workers);
+    let max = config.max_connections.map_or(fitting, std::num::NonZeroUsize::get);
+    if max > fitting {
+        tracing::warn!(
+            max_connections = max,
+            fitting,
+            open_files,
+            "more connections than open files allow; raise `ulimit -n`"
+        );
+    }
     let connections = ConnectionLimit::new(max);
-    let runtime = doing(Builder::new_current_thread().enable_all().build(), || "can't start the runtime".to_owned())?;
+    let runtime = doing(Builder::new_current_thread().enable_all().build_local(LocalOptions::default()), || {
+        "can't start the runtime".to_owned()
+    })?;
     let _entered = runtime.enter();
     let signals = doing(StopSignals::new(), || "can't handle signals".to_owned())?;
     let exporter = Exporter::install()
         .map_err(|error| RunError { what: "can't start the metrics".to_owned(), source: io::Error::other(error) })?;
     let access_log = open_access_log(&config.log)?;
     let pools: Vec<Arc<Pool>> = config.pools.iter().map(|pool| Pool::new(pool.clone(), workers, started)).collect();
+    start_watching(&runtime, &pools);
     let (drain, watch) = Drain::new();
     let (listeners, jobs) = bind_listeners(config, &pools, &connections, access_log.as_ref(), workers, &watch)?;
     let view = View {
@@ -164,7 +177,7 @@ fn bind_listeners(
 ) -> Result<Bound, RunError> {
     let balancers: Vec<Arc<Balancer>> = pools.iter().map(|pool| Balancer::new(pool.clone())).collect();
     let limits = config.listeners.iter().map(|listener| listener.idle_timeout.min(listener.half_closed_timeout));
-    let shortest_limit = limits.min().unwrap_or(std::time::Duration::MAX);
+    let shortest_limit = limits.min().unwrap_or(Duration::MAX);
     let mut listeners = Vec::new();
     let mut jobs: Vec<worker::Job> = (0..workers)
         .map(|id| worker::Job {
@@ -200,16 +213,34 @@ fn bind_listeners(
     Ok((listeners, jobs))
 }
 
-fn start_admin(runtime: &Runtime, address: Option<&BindAddress>, view: Arc<View>) -> Result<(), RunError> {
+fn start_admin(runtime: &LocalRuntime, address: Option<&BindAddress>, view: Arc<View>) -> Result<(), RunError> {
     if let Some(address) = address {
-        let listener = doing(runtime.block_on(admin::bind(address)), || {
+        let listener = doing(admin::bind(&listen_address(address)), || {
             format!("can't listen on {address} for the admin server (choose another with --admin, or --admin off)")
         })?;
         tracing::info!(address = listener.local_address(), "admin server listening");
-        drop(runtime.spawn(admin::serve(listener, view.clone())));
+        drop(runtime.spawn_local(admin::serve(listener, view.clone())));
     }
-    drop(runtime.spawn(admin::upkeep(view)));
+    drop(runtime.spawn_local(admin::upkeep(view)));
     Ok(())
+}
+
+/// Finds the pools' backends, and has an eye on them.
+fn start_watching(runtime: &LocalRuntime, pools: &[Arc<Pool>]) {
+    for pool in pools {
+        let mut discovery = Discovery::new(pool.clone());
+        if discovery.has_names() {
+            // A name that doesn't resolve mustn't keep the rest from starting.
+            let first = async { tokio::time::timeout(FIRST_RESOLVE, discovery.look_once()).await };
+            if let Ok(Err(error)) = runtime.block_on(first) {
+                tracing::warn!(pool = pool.name(), %error, "names can't be resolved yet");
+            }
+            drop(runtime.spawn_local(discovery.keep_looking()));
+        }
+        if let Some(settings) = pool.settings().health_check.clone() {
+            drop(runtime.spawn_local(watch_health(pool.clone(), settings)));
+        }
+    }
 }
 
 fn open_access_log(settings: &config::Log) -> Result<Option<Arc<AccessLog>>, RunError> {

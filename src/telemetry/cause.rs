@@ -50,12 +50,20 @@ labels! {
 }
 
 labels! {
-    /// Why an accepted connection was refused before a backend was chosen.
+    /// Why an accepted connection was refused.
     Rejection {
         /// The global limit of connections.
         MaxConnections = "max_connections",
         /// The listener's limit of connections.
         ListenerMaxConnections = "listener_max_connections",
+        /// Every backend has as many connections as it may, and there is no queue.
+        BackendsFull = "backends_full",
+        /// The queue for room on the backends is full.
+        QueueFull = "queue_full",
+        /// There was no room on the backends within the queue's timeout.
+        QueueTimeout = "queue_timeout",
+        /// The client left while it waited for room.
+        LeftQueue = "left_queue",
     }
 }
 

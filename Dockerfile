@@ -1,0 +1,32 @@
+# A static `lb` on an empty root: no shell, no package, no user database.
+#
+#   docker build -t lb .
+#   docker run --rm --network host lb --backend 127.0.0.1:3001 --backend 127.0.0.1:3002
+#
+# BUILD_IMAGE must bring cargo and a C linker (gcc, libc6-dev); any Debian-like image with both will do.
+ARG BUILD_IMAGE=rust:1.95-bookworm
+
+FROM ${BUILD_IMAGE} AS build
+WORKDIR /src
+COPY . .
+# With --target, the flag holds for the program alone and not for build scripts and macros, which can't be static.
+# Static glibc is safe here: the balancer resolves no names, which is what would load shared parts of glibc.
+# The last command fails the build if the program needs a loader, which the final image doesn't have.
+RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
+ && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --bin lb --target "$target" \
+ && mkdir -p /image/etc/lb \
+ && cp "target/$target/release/lb" /image/lb \
+ && cp lb.yaml /image/etc/lb/lb.yaml \
+ && chmod 0755 /image /image/etc /image/etc/lb /image/lb && chmod 0644 /image/etc/lb/lb.yaml \
+ && if ldd /image/lb | grep '=>'; then echo "lb needs the shared parts listed above" >&2; exit 1; fi
+
+FROM scratch
+COPY --from=build /image/ /
+# Reachable from outside the container, so that Prometheus can scrape it. It wins over `admin.bind` of the file.
+# `lb status` reads the same variable.
+ENV LB_ADMIN=0.0.0.0:9900
+EXPOSE 8080 9900
+USER 65532:65532
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=2s --retries=3 CMD ["/lb", "status", "--quiet"]
+ENTRYPOINT ["/lb"]

@@ -1,0 +1,37 @@
+# Tasks of every day; `just` alone lists them. Each is one command that also works without just.
+
+_list:
+    @just --list --unsorted
+
+# See it work: two small servers and the balancer in front of them
+demo *ARGS:
+    cargo run --release -- demo {{ ARGS }}
+
+# Unit tests, and tests through the real binary
+test *ARGS:
+    cargo test --locked {{ ARGS }}
+
+# Format and lints, as .ci/run has them
+lint:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Licences, sources and known advisories of the dependencies (needs cargo-deny)
+deny:
+    cargo deny --locked check
+
+# Parts by themselves (Criterion)
+bench *ARGS:
+    cargo bench --locked {{ ARGS }}
+
+# Whole processes: lb beside nginx, HAProxy, Envoy and others, on this machine
+peers *ARGS:
+    python3 benches/peers/run.py {{ ARGS }}
+
+# The container image (needs docker, or ENGINE=podman)
+image:
+    ${ENGINE:-docker} build -t lb .
+
+# Everything that must hold before a change goes in; as root it installs the packages that the tests want
+ci:
+    .ci/run

@@ -1,0 +1,90 @@
+//! Active health checks, the deciding part: from results to up or down. Pure.
+
+use crate::config::HealthCheck;
+
+/// What the checks of one backend say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No check has ended yet.
+    Unknown,
+    /// The last checks went well.
+    Up,
+    /// The last checks failed.
+    Down,
+}
+
+/// Counts results in a row.
+#[derive(Debug)]
+pub struct Checker {
+    rise: usize,
+    fall: usize,
+    verdict: Verdict,
+    /// Results in a row that speak against the verdict.
+    against: usize,
+}
+
+impl Checker {
+    /// Knows nothing yet.
+    pub fn new(settings: &HealthCheck) -> Self {
+        Self { rise: settings.rise.get(), fall: settings.fall.get(), verdict: Verdict::Unknown, against: 0 }
+    }
+
+    /// What the checks say now.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Takes a result; true where it changed the verdict. The first result of all decides by itself: a backend that is
+    /// down at the start gets no connections.
+    pub fn record(&mut self, is_well: bool) -> bool {
+        let (agrees, needed) = match self.verdict {
+            Verdict::Unknown => (false, 1),
+            Verdict::Up => (is_well, self.fall),
+            Verdict::Down => (!is_well, self.rise),
+        };
+        self.against = if agrees { 0 } else { self.against + 1 };
+        if self.against < needed {
+            return false;
+        }
+        self.against = 0;
+        self.verdict = if is_well { Verdict::Up } else { Verdict::Down };
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn checker() -> Checker {
+        let count = |n| NonZeroUsize::new(n).expect("not zero");
+        Checker::new(&HealthCheck {
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: count(2),
+            fall: count(3),
+            http: None,
+        })
+    }
+
+    #[test]
+    fn the_first_result_decides_by_itself() {
+        let mut checker = checker();
+        assert!(checker.record(false));
+        assert_eq!(checker.verdict(), Verdict::Down);
+    }
+
+    #[test]
+    fn falls_after_three_failures_in_a_row_and_rises_after_two_successes() {
+        let mut checker = checker();
+        checker.record(true);
+        let falling: Vec<bool> = [false, false, true, false, false, false].map(|well| checker.record(well)).into();
+        assert_eq!(falling, [false, false, false, false, false, true]);
+        let rising: Vec<bool> = [true, false, true, true].map(|well| checker.record(well)).into();
+        assert_eq!(rising, [false, false, false, true]);
+        assert_eq!(checker.verdict(), Verdict::Up);
+    }
+}

@@ -1,0 +1,203 @@
+//! From names to addresses, again and again: host names and SRV records, as often as their TTL says.
+//!
+//! Runs on the control thread. What a name last gave stays until it gives something new: a DNS failure takes no backend
+//! away.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::{NetError, runtime::TokioRuntimeProvider};
+use hickory_resolver::proto::rr::RData;
+use hickory_resolver::{Resolver, TokioResolver};
+
+use crate::config::{self, BackendAddress, Resolve};
+use crate::net::Target;
+
+use super::backend::Identity;
+use super::pool::Pool;
+
+/// Addresses taken from one name at most.
+const MAX_ADDRESSES: usize = 1024;
+
+/// Keeps one pool's backends up to date.
+pub struct Discovery {
+    pool: Arc<Pool>,
+    entries: Vec<Entry>,
+}
+
+/// One backend of the configuration and what it stands for now.
+struct Entry {
+    settings: config::Backend,
+    /// `None`: its name never resolved so far.
+    found: Option<Vec<Identity>>,
+    /// `None`: an address, which needs no resolving.
+    next_look: Option<Instant>,
+    is_failing: bool,
+}
+
+impl Discovery {
+    /// Gives the pool the backends that need no resolving.
+    pub fn new(pool: Arc<Pool>) -> Self {
+        let now = Instant::now();
+        let entries = pool.settings().backends.iter().map(|settings| Entry::new(settings.clone(), now)).collect();
+        let discovery = Self { pool, entries };
+        discovery.publish();
+        discovery
+    }
+
+    /// Whether there is a name among the backends.
+    pub fn has_names(&self) -> bool {
+        self.entries.iter().any(|entry| entry.next_look.is_some())
+    }
+
+    /// Resolves every name once. Safe to cancel between names.
+    ///
+    /// # Errors
+    /// The resolver could not be set up; the pool keeps the backends that it has.
+    pub async fn look_once(&mut self) -> Result<(), NetError> {
+        let resolver = resolver(&self.pool.settings().resolve)?;
+        self.look(&resolver, Instant::now()).await;
+        Ok(())
+    }
+
+    /// Resolves each name again when its TTL is over, until dropped.
+    pub async fn keep_looking(mut self) -> Result<Infallible, NetError> {
+        let resolver = resolver(&self.pool.settings().resolve)?;
+        loop {
+            let next = self.entries.iter().filter_map(|entry| entry.next_look).min();
+            tokio::time::sleep_until(next.unwrap_or_else(Instant::now).into()).await;
+            self.look(&resolver, Instant::now()).await;
+        }
+    }
+
+    async fn look(&mut self, resolver: &TokioResolver, now: Instant) {
+        let limits = self.pool.settings().resolve.clone();
+        for entry in &mut self.entries {
+            if entry.next_look.is_some_and(|at| at <= now) {
+                entry.look(resolver, self.pool.name(), &limits).await;
+            }
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let mut wanted: Vec<Identity> = Vec::new();
+        for identity in self.entries.iter().filter_map(|entry| entry.found.as_ref()).flatten() {
+            // Two names may give the same address.
+            if !wanted.iter().any(|known| known.target == identity.target) {
+                wanted.push(identity.clone());
+            }
+        }
+        self.pool.replace(wanted, Instant::now());
+    }
+}
+
+impl Entry {
+    fn new(settings: config::Backend, now: Instant) -> Self {
+        let target = match &settings.address {
+            BackendAddress::Tcp(address) => Some(Target::Tcp(*address)),
+            BackendAddress::Unix(path) => Some(Target::Unix(path.clone())),
+            BackendAddress::Name(..) | BackendAddress::Srv(_) => None,
+        };
+        let next_look = target.is_none().then_some(now);
+        let found = target.map(|target| vec![identity(target, settings.weight, &settings)]);
+        Self { settings, found, next_look, is_failing: false }
+    }
+
+    async fn look(&mut self, resolver: &TokioResolver, pool: &str, limits: &Resolve) {
+        let answer = match &self.settings.address {
+            BackendAddress::Name(host, port) => addresses(resolver, host, *port, &self.settings).await,
+            BackendAddress::Srv(service) => services(resolver, service, &self.settings).await,
+            BackendAddress::Tcp(_) | BackendAddress::Unix(_) => return,
+        };
+        let name = self.settings.address.to_string();
+        let wait = match answer {
+            Ok((found, valid_until)) => {
+                if self.found.as_ref() != Some(&found) {
+                    tracing::info!(pool, name, addresses = found.len(), "name resolved");
+                }
+                self.found = Some(found);
+                self.is_failing = false;
+                valid_until.saturating_duration_since(Instant::now())
+            }
+            Err(error) => {
+                if !self.is_failing {
+                    let kept = self.found.as_ref().map_or(0, Vec::len);
+                    tracing::warn!(pool, name, %error, kept, "name can't be resolved; trying again");
+                }
+                self.is_failing = true;
+                Duration::ZERO
+            }
+        };
+        self.next_look = Some(Instant::now() + wait.clamp(limits.min_ttl, limits.max_ttl));
+    }
+}
+
+type Answer = Result<(Vec<Identity>, Instant), NetError>;
+
+/// All A and AAAA records of a host name, in a stable order.
+async fn addresses(resolver: &TokioResolver, host: &str, port: u16, settings: &config::Backend) -> Answer {
+    let lookup = resolver.lookup_ip(host).await?;
+    let mut found: Vec<Identity> = lookup
+        .iter()
+        .take(MAX_ADDRESSES)
+        .map(|ip| identity(Target::Tcp(SocketAddr::new(ip, port)), settings.weight, settings))
+        .collect();
+    found.sort_by_key(|identity| identity.target.to_string());
+    Ok((found, lookup.valid_until()))
+}
+
+/// The targets of SRV records: those of the best priority are used, the others are backups (RFC 2782).
+async fn services(resolver: &TokioResolver, service: &str, settings: &config::Backend) -> Answer {
+    let lookup = resolver.srv_lookup(service).await?;
+    let mut valid_until = lookup.valid_until();
+    let records: Vec<_> = lookup
+        .answers()
+        .iter()
+        .filter_map(|record| if let RData::SRV(srv) = &record.data { Some(srv.clone()) } else { None })
+        .collect();
+    let best = records.iter().map(|srv| srv.priority).min().unwrap_or(0);
+    let heaviest = records.iter().map(|srv| srv.weight).max().unwrap_or(0);
+    let mut found = Vec::new();
+    for srv in records {
+        let weight = config::scaled_weight(srv.weight, heaviest);
+        let (hosts, until) = addresses(resolver, &srv.target.to_utf8(), srv.port, settings).await?;
+        valid_until = valid_until.min(until);
+        found.extend(hosts.into_iter().take(MAX_ADDRESSES - found.len()).map(|host| Identity {
+            weight,
+            backup: settings.backup || srv.priority > best,
+            ..host
+        }));
+    }
+    found.sort_by_key(|identity| identity.target.to_string());
+    Ok((found, valid_until))
+}
+
+fn identity(target: Target, weight: u16, settings: &config::Backend) -> Identity {
+    Identity { target, weight, backup: settings.backup, max_connections: settings.max_connections }
+}
+
+/// The system's resolver, or one that asks the name servers of the configuration.
+fn resolver(settings: &Resolve) -> Result<TokioResolver, NetError> {
+    let mut builder = if settings.nameservers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let servers = settings.nameservers.iter().map(|server| {
+            let with_port = |mut connection: ConnectionConfig| {
+                connection.port = server.port();
+                connection
+            };
+            let connections = vec![with_port(ConnectionConfig::udp()), with_port(ConnectionConfig::tcp())];
+            NameServerConfig::new(server.ip(), true, connections)
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        Resolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    // When to ask again is decided here.
+    builder.options_mut().cache_size = 0;
+    builder.options_mut().ip_strategy = hickory_resolver::config::LookupIpStrategy::Ipv4AndIpv6;
+    builder.build()
+}

@@ -1,0 +1,132 @@
+//! One backend's status: passive detection, active checks and the slow start, put together. Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::config;
+
+use super::check::{Checker, Verdict};
+use super::detection::{Detector, Standing, Transition};
+
+/// Steps in which a slow start raises a backend's share: finer ones would only rebuild tables more often.
+pub const FULL_SHARE: u32 = 8;
+
+/// Whether a backend gets new connections, in the admin API's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// It does.
+    Up,
+    /// Set aside by passive failure detection.
+    Ejected,
+    /// One connection is finding out.
+    Probing,
+    /// Its health checks fail.
+    Down,
+}
+
+impl State {
+    const ALL: [Self; 4] = [Self::Up, Self::Ejected, Self::Probing, Self::Down];
+
+    /// Its word in the API.
+    pub fn word(self) -> &'static str {
+        ["up", "ejected", "probing", "down"][self as usize]
+    }
+
+    pub(super) fn from_byte(byte: u8) -> Self {
+        Self::ALL[usize::from(byte)]
+    }
+}
+
+/// All that decides about one backend.
+#[derive(Debug)]
+pub(super) struct Status {
+    pub(super) detector: Option<Detector>,
+    checker: Option<Checker>,
+    slow_start: Duration,
+    /// When it came back; `None`: it was never away, or the slow start is over.
+    back_since: Option<Instant>,
+}
+
+impl Status {
+    pub(super) fn new(pool: &config::Pool, now: Instant) -> Self {
+        Self {
+            detector: pool.failure_detection.clone().map(|settings| Detector::new(settings, now)),
+            checker: pool.health_check.as_ref().map(Checker::new),
+            slow_start: pool.slow_start,
+            back_since: None,
+        }
+    }
+
+    /// Passive detection and active checks must both say up.
+    pub(super) fn state(&self) -> State {
+        if self.checker.as_ref().is_some_and(|checker| checker.verdict() == Verdict::Down) {
+            return State::Down;
+        }
+        match self.standing() {
+            Standing::Up => State::Up,
+            Standing::Ejected { .. } => State::Ejected,
+            Standing::Probing { .. } => State::Probing,
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.detector.as_ref().map_or(Standing::Up, Detector::standing)
+    }
+
+    /// Takes a health check's result; true where it changed the verdict.
+    pub(super) fn checked(&mut self, is_well: bool) -> bool {
+        self.checker.as_mut().is_some_and(|checker| checker.record(is_well))
+    }
+
+    /// Begins the slow start: the backend is up again after it was not.
+    pub(super) fn came_back(&mut self, now: Instant) {
+        self.back_since = (!self.slow_start.is_zero()).then_some(now);
+    }
+
+    /// Its share of its weight, in parts of [`FULL_SHARE`]: rising while it starts slowly.
+    pub(super) fn share(&mut self, now: Instant) -> u32 {
+        let Some(since) = self.back_since else { return FULL_SHARE };
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed >= self.slow_start {
+            self.back_since = None;
+            return FULL_SHARE;
+        }
+        let steps = elapsed.as_nanos() * u128::from(FULL_SHARE) / self.slow_start.as_nanos();
+        u32::try_from(steps).unwrap_or(FULL_SHARE).clamp(1, FULL_SHARE)
+    }
+
+    /// When something changes that no connection reports: a probe, or the next step of the slow start.
+    pub(super) fn next_event(&self, now: Instant) -> Option<Instant> {
+        let step = self.slow_start / FULL_SHARE;
+        let ramp = self.back_since.map(|since| {
+            let passed = now.saturating_duration_since(since).as_nanos() / step.as_nanos().max(1);
+            since + step * (u32::try_from(passed).unwrap_or(FULL_SHARE).min(FULL_SHARE) + 1)
+        });
+        let probe = self.detector.as_ref().and_then(Detector::next_event);
+        ramp.into_iter().chain(probe).min()
+    }
+}
+
+/// A change worth telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Passive(Transition),
+    Check(bool),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_rises_in_steps_and_ends_full() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut status = Status { detector: None, checker: None, slow_start: 8 * second, back_since: None };
+        assert_eq!(status.share(now), FULL_SHARE, "never away");
+        status.came_back(now);
+        let shares: Vec<u32> = (0..10).map(|s| status.share(now + s * second)).collect();
+        assert_eq!(shares, [1, 1, 2, 3, 4, 5, 6, 7, 8, 8]);
+        assert_eq!(status.next_event(now + 9 * second), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! Maglev consistent hashing (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI
+//! 2016, section 3.4): a client keeps its backend while others come and go, and replicas agree without talking.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use siphasher::sip::SipHasher13;
+
+/// A prime, over a hundred times the backends of most pools: their shares are then even within 1 % (section 5.3).
+const TABLE_SIZE: u64 = 65_537;
+/// A larger prime, for pools of hundreds of backends.
+const LARGE_TABLE_SIZE: u64 = 655_373;
+/// Backends beyond which the larger table is used.
+const MOST_IN_SMALL_TABLE: usize = 600;
+
+/// The keys are fixed: every replica must build the same table.
+const OFFSET_KEY: u64 = 1;
+const SKIP_KEY: u64 = 2;
+const CLIENT_KEY: u64 = 3;
+
+/// The index of a backend for each hash value.
+#[derive(Debug)]
+pub(super) struct Maglev(Vec<u16>);
+
+/// One backend's way through the table: its own permutation of all places.
+struct Walk {
+    next: u64,
+    skip: u64,
+    /// Its weight as a share of the heaviest one.
+    pace: f64,
+    credit: f64,
+}
+
+impl Maglev {
+    /// Builds the table for backends of these labels and weights; at most 65,535 of them, and at least one weight
+    /// above 0.
+    pub(super) fn new(backends: &[(&str, u32)]) -> Self {
+        let size = if backends.len() > MOST_IN_SMALL_TABLE { LARGE_TABLE_SIZE } else { TABLE_SIZE };
+        let heaviest = f64::from(backends.iter().map(|(_, weight)| *weight).max().unwrap_or(1).max(1));
+        let mut walks: Vec<Walk> = backends
+            .iter()
+            .map(|(label, weight)| Walk {
+                next: hash(OFFSET_KEY, label.as_bytes()) % size,
+                skip: hash(SKIP_KEY, label.as_bytes()) % (size - 1) + 1,
+                pace: f64::from(*weight) / heaviest,
+                credit: 0.0,
+            })
+            .collect();
+        let mut places: Vec<Option<u16>> = vec![None; usize::try_from(size).expect("a small prime")];
+        let mut free = places.len();
+        while free > 0 {
+            for (index, walk) in (0u16..).zip(&mut walks) {
+                walk.credit += walk.pace;
+                if walk.credit < 1.0 || free == 0 {
+                    continue;
+                }
+                walk.credit -= 1.0;
+                let place = walk.next_free(&places, size);
+                places[place] = Some(index);
+                free -= 1;
+            }
+        }
+        Self(places.into_iter().flatten().collect())
+    }
+
+    /// The backend of a client, and further ones to try in a fixed order for `attempt` 1, 2, …
+    pub(super) fn look_up(&self, client: u64, attempt: u64) -> usize {
+        // An odd stride visits other places for each attempt; the same for every replica.
+        let place = client.wrapping_add(attempt.wrapping_mul(0x9E37_79B9_7F4A_7C15)) % self.0.len() as u64;
+        usize::from(self.0[usize::try_from(place).expect("below a length")])
+    }
+}
+
+impl Walk {
+    fn next_free(&mut self, places: &[Option<u16>], size: u64) -> usize {
+        loop {
+            let place = usize::try_from(self.next).expect("below the table's size");
+            self.next = (self.next + self.skip) % size;
+            if places[place].is_none() {
+                return place;
+            }
+        }
+    }
+}
+
+/// A client's hash: of its address, not its port, so that all its connections go to one backend.
+pub(super) fn hash_of(client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(address) => hash(CLIENT_KEY, &address.octets()),
+        IpAddr::V6(address) => hash(CLIENT_KEY, &address.octets()),
+    }
+}
+
+fn hash(key: u64, bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(key, 0);
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(count: usize) -> Vec<String> {
+        (1..=count).map(|n| format!("10.0.0.{n}:80")).collect()
+    }
+
+    fn table(labels: &[String]) -> Maglev {
+        Maglev::new(&labels.iter().map(|label| (label.as_str(), 8)).collect::<Vec<_>>())
+    }
+
+    fn shares(table: &Maglev, backends: usize) -> Vec<usize> {
+        let mut shares = vec![0; backends];
+        table.0.iter().for_each(|index| shares[usize::from(*index)] += 1);
+        shares
+    }
+
+    #[test]
+    fn shares_are_even_within_one_percent() {
+        for backends in [2, 3, 10, 100] {
+            let shares = shares(&table(&labels(backends)), backends);
+            let even = TABLE_SIZE as f64 / backends as f64;
+            assert!(shares.iter().all(|share| (*share as f64 / even - 1.0).abs() < 0.01), "{shares:?}");
+        }
+    }
+
+    #[test]
+    fn weights_give_shares_in_proportion() {
+        let shares = shares(&Maglev::new(&[("a", 40), ("b", 8), ("c", 0)]), 3);
+        assert!((shares[0] as f64 / shares[1] as f64 - 5.0).abs() < 0.05, "{shares:?}");
+        assert_eq!(shares[2], 0);
+    }
+
+    /// The paper's figure 12: with a table a hundred times the backends, removing one of them moves few other places.
+    #[test]
+    fn removing_one_backend_moves_few_clients_of_the_others() {
+        let before = labels(10);
+        let after: Vec<String> = before.iter().filter(|label| *label != "10.0.0.4:80").cloned().collect();
+        let (old, new) = (table(&before), table(&after));
+        let moved = (0..TABLE_SIZE)
+            .map(|client| (&before[old.look_up(client, 0)], &after[new.look_up(client, 0)]))
+            .filter(|(was, is)| *was != "10.0.0.4:80" && was != is)
+            .count();
+        let share = moved as f64 / TABLE_SIZE as f64;
+        assert!(share < 0.03, "{:.2} % of the clients moved needlessly", share * 100.0);
+    }
+
+    #[test]
+    fn the_table_is_the_same_on_every_replica_and_in_every_release() {
+        let table = table(&labels(3));
+        let client = hash_of(IpAddr::from([192, 0, 2, 1]));
+        let first: Vec<usize> = (0..4).map(|attempt| table.look_up(client, attempt)).collect();
+        assert_eq!(first, [0, 2, 1, 0]);
+    }
+}

@@ -1,0 +1,132 @@
+//! One line a connection: what it says, and where it goes.
+
+use std::fs;
+use std::io::Write;
+
+use serde_json::Value;
+
+use crate::support::{Folder, Lb, Refusing, Server, connect, connect_and_read, get, read_to_end, wait_until};
+
+/// Whether it is a time such as 2026-01-31T12:34:56.789Z.
+fn is_rfc3339_millis(text: &str) -> bool {
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    shape == "0000-00-00T00:00:00.000Z"
+}
+
+#[test]
+fn a_line_has_the_keys_of_the_contract() {
+    let server = Server::named("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let mut client = connect(lb.address());
+    let client_address = client.local_addr().unwrap().to_string();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let (answer, _) = read_to_end(&mut client);
+    drop(client);
+    let line = lb.only_access();
+    let Value::Object(keys) = &line else { panic!("an object: {line}") };
+    let mut names: Vec<&str> = keys.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let expected = [
+        "attempts",
+        "backend",
+        "bytes_in",
+        "bytes_out",
+        "cause",
+        "client",
+        "connect_ms",
+        "duration_ms",
+        "first_byte_ms",
+        "listener",
+        "pool",
+        "time",
+    ];
+    assert_eq!(names, expected);
+    assert!(is_rfc3339_millis(line["time"].as_str().unwrap()), "{line}");
+    assert_eq!((&line["listener"], &line["pool"]), (&"default".into(), &"default".into()));
+    assert_eq!(line["client"], client_address);
+    assert_eq!(line["backend"], server.address().to_string());
+    let attempt = serde_json::json!({"backend": server.address().to_string(), "outcome": "connected"});
+    assert_eq!(line["attempts"], serde_json::json!([attempt]));
+    assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&18.into(), &answer.len().into()));
+    assert_eq!(line["cause"], "backend_closed");
+    let duration = |key: &str| line[key].as_f64().unwrap_or_else(|| panic!("{key} in {line}"));
+    assert!(duration("connect_ms") <= duration("first_byte_ms"), "{line}");
+    assert!(duration("first_byte_ms") <= duration("duration_ms"), "{line}");
+}
+
+#[test]
+fn a_connection_without_a_backend_has_no_backend_in_its_line() {
+    let dead = Refusing::new();
+    let lb = Lb::in_front_of(&[dead.address()]).start();
+    connect_and_read(lb.address());
+    let line = lb.only_access();
+    for key in ["backend", "connect_ms", "first_byte_ms"] {
+        assert_eq!(line[key], Value::Null, "{key}");
+    }
+    assert_eq!(line["attempts"][0]["outcome"], "refused");
+    assert_eq!(line["cause"], "connect_failed");
+}
+
+#[test]
+fn text_lines_name_the_same_things() {
+    let folder = Folder::new();
+    let log = folder.path().join("access.log");
+    let (dead, server) = (Refusing::new(), Server::named("here"));
+    let lb = Lb::in_front_of(&[dead.address(), server.address()])
+        .with(&["--access-log", &log.display().to_string()])
+        .in_text()
+        .start();
+    get(lb.address(), "/");
+    wait_until("the line is written", || fs::read_to_string(&log).is_ok_and(|text| text.ends_with('\n')));
+    let line = fs::read_to_string(&log).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert!(is_rfc3339_millis(words[0]), "{line}");
+    assert_eq!((words[1], words[3], words[5]), ("default", "->", "backend_closed"), "{line}");
+    assert_eq!(words[4], format!("default/{}", server.address()));
+    let attempts = format!("attempts={}(refused),{}(connected)", dead.address(), server.address());
+    assert!(line.contains(&attempts), "{line}");
+    assert_eq!(line.lines().count(), 1);
+}
+
+#[test]
+fn a_file_is_appended_to_and_off_means_nothing() {
+    let folder = Folder::new();
+    let log = folder.write("access.log", "what was there\n");
+    let server = Server::named("here");
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--access-log", &log.display().to_string()]).start();
+    get(lb.address(), "/");
+    wait_until("the line is written", || fs::read_to_string(&log).is_ok_and(|text| text.lines().count() == 2));
+    assert!(fs::read_to_string(&log).unwrap().starts_with("what was there\n"));
+
+    let mut quiet = Lb::in_front_of(&[server.address()]).with(&["--access-log", "off"]).start();
+    get(quiet.address(), "/");
+    quiet.signal(rustix::process::Signal::TERM);
+    quiet.wait_for_end();
+    assert_eq!(quiet.output_lines(), 0);
+}
+
+#[test]
+fn a_listener_may_keep_out_of_it() {
+    let server = Server::named("here");
+    let lb = Lb::with_config(&format!(
+        "listeners:\n  loud: {{bind: 127.0.0.1:0}}\n  quiet: {{bind: 127.0.0.1:0, access_log: false}}\n\
+         pools:\n  app: {{backends: ['{}']}}\n",
+        server.address()
+    ))
+    .start();
+    get(lb.address_of("quiet"), "/");
+    get(lb.address_of("loud"), "/");
+    assert_eq!(lb.only_access()["listener"], "loud");
+}
+
+#[test]
+fn traffic_goes_on_when_the_log_cannot_be_written() {
+    let server = Server::named("here");
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--access-log", "/dev/full"]).start();
+    for _ in 0..20 {
+        assert_eq!(get(lb.address(), "/").body, "here");
+    }
+    wait_until("lost lines are counted", || lb.metrics().sum("access_log_dropped_total", &[]) == 20.0);
+    assert!(lb.log_text().contains("the access log can't be written"));
+    lb.assert_balanced();
+}

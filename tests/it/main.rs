@@ -1,0 +1,18 @@
+//! The behaviour of `lb`, through the real binary: real sockets, real servers and clients on loopback.
+#![allow(missing_docs, reason = "nobody imports a test")]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a panic is how a test fails; counters are whole numbers")]
+
+mod access_log; // one line a connection
+mod admin; // health, API, metrics, `lb status`
+mod balance; // who gets the next connection
+mod config; // broken configurations, and how they are refused
+mod demo; // what a newcomer runs first
+mod failover; // backends that fail: retry, ejection, probe, fail open
+mod layering; // the house rules, read from the sources
+mod lifecycle; // limits, signals, drain, kinds of listeners
+mod overrides; // file, environment, flags: who wins
+mod protocols; // redis and PostgreSQL through the balancer
+mod relay; // bytes, ends and resets from one side to the other
+mod seed; // the scenario that it all began with
+mod support; // builders, servers, clients, patience
+mod timeouts; // idle and half-closed connections, slow readers

@@ -1,0 +1,308 @@
+//! The balancer as a process: started as a user would, seen through what it shows to users.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::files::Folder;
+use super::http::{self, Answer};
+use super::lines::Lines;
+use super::metrics::Metrics;
+use super::process::{self, OpenFiles};
+use super::{wait_for, wait_until, wait_until_equal};
+
+/// The relay keeps at most 64 pipes a worker for splicing, each with two ends.
+const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
+
+/// What the tests run.
+const LB: &str = env!("CARGO_BIN_EXE_lb");
+
+/// A balancer to be started.
+pub struct LbBuilder {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    open_files: Option<u64>,
+    log_format: &'static str,
+    folder: Folder,
+}
+
+/// A running balancer. Dropping it kills it; when the test fails, its log is shown.
+pub struct Lb {
+    child: Child,
+    output: Lines,
+    log: Lines,
+    addresses: Vec<(String, SocketAddr)>,
+    admin: Option<SocketAddr>,
+    files_at_start: OpenFiles,
+    _folder: Folder,
+}
+
+/// `lb` with nothing of this process's own LB_ variables.
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(LB);
+    command.current_dir(folder).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LB_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs `lb` to its end, in `folder`.
+pub fn run_to_end<A: AsRef<OsStr>>(folder: &Path, arguments: &[A], environment: &[(&str, &str)]) -> Output {
+    let mut command = command(folder);
+    command.args(arguments).envs(environment.iter().copied());
+    command.output().expect("the binary was built with the tests")
+}
+
+impl LbBuilder {
+    /// Adds arguments.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Sets a key by its path.
+    pub fn set(self, path: &str, value: impl Display) -> Self {
+        self.with(&["--set", &format!("{path}={value}")])
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives the process this many open files at most.
+    pub fn open_files_at_most(mut self, limit: u64) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
+    /// Logs text, as without a flag.
+    pub fn in_text(mut self) -> Self {
+        self.log_format = "text";
+        self
+    }
+
+    /// Starts it, and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Lb {
+        let mut command = command(self.folder.path());
+        if let Some(limit) = self.open_files {
+            // ulimit sets the soft and the hard limit; exec keeps the process id.
+            command = Command::new("sh");
+            command.current_dir(self.folder.path()).stdin(Stdio::null());
+            command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &limit.to_string(), LB]);
+        }
+        // JSON: the addresses that the kernel chose are read from the log, and the access log is read as values.
+        command.args(&self.arguments).args(["--log-format", self.log_format]).envs(self.environment);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary was built");
+        let output = Lines::of(child.stdout.take().expect("piped"));
+        let log = Lines::of(child.stderr.take().expect("piped"));
+        let mut lb = Lb {
+            child,
+            output,
+            log,
+            addresses: Vec::new(),
+            admin: None,
+            files_at_start: OpenFiles { pipes: 0, others: 0 },
+            _folder: self.folder,
+        };
+        lb.become_ready();
+        lb
+    }
+}
+
+impl Lb {
+    /// In front of these backends, by flags alone; on a port that the kernel chooses.
+    pub fn in_front_of(backends: &[SocketAddr]) -> LbBuilder {
+        let texts: Vec<String> = backends.iter().map(SocketAddr::to_string).collect();
+        Self::with_backends(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The same with backends as the flag has them: `ADDR[,weight=N][,backup]`.
+    pub fn with_backends(backends: &[&str]) -> LbBuilder {
+        let builder = Self::with_arguments(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        backends.iter().fold(builder, |builder, backend| builder.with(&["--backend", backend]))
+    }
+
+    /// With a configuration file.
+    pub fn with_config(yaml: &str) -> LbBuilder {
+        let builder = Self::with_arguments(&["--admin", "127.0.0.1:0"]);
+        let file = builder.folder.write("test.yaml", yaml);
+        builder.with(&["-c", &file.display().to_string()])
+    }
+
+    pub fn with_arguments(arguments: &[&str]) -> LbBuilder {
+        let empty = LbBuilder {
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            open_files: None,
+            log_format: "json",
+            folder: Folder::new(),
+        };
+        empty.with(arguments)
+    }
+
+    /// Reads the addresses from the log, and waits until it is ready.
+    #[track_caller]
+    fn become_ready(&mut self) {
+        wait_until("lb accepts connections", || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("lb ended at its start ({status}):\n{}", self.log.text());
+            }
+            !self.log_lines_with("accepting connections").is_empty()
+        });
+        self.files_at_start = process::open_files(self.pid());
+        let address_of = |line: &Value| line["address"].as_str().and_then(|address| address.parse().ok());
+        for line in self.log_lines_with("listening") {
+            let name = line["listener"].as_str().map(str::to_owned);
+            if let (Some(name), Some(address)) = (name, address_of(&line)) {
+                self.addresses.push((name, address));
+            }
+        }
+        self.admin = self.log_lines_with("admin server listening").first().and_then(address_of);
+        if let Some(admin) = self.admin {
+            wait_until("lb is ready", || http::get_from(admin, "/readyz").is_ok_and(|answer| answer.status == 200));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The address of its first listener.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        self.addresses.first().expect("a TCP listener").1
+    }
+
+    /// The address of a listener.
+    #[track_caller]
+    pub fn address_of(&self, listener: &str) -> SocketAddr {
+        self.addresses.iter().find(|(name, _)| name == listener).expect("a listener of that name").1
+    }
+
+    /// The addresses of its TCP listeners, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.iter().map(|(_, address)| *address).collect()
+    }
+
+    #[track_caller]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.expect("the admin server is on")
+    }
+
+    /// GETs a path of the admin server.
+    #[track_caller]
+    pub fn ask(&self, path: &str) -> Answer {
+        http::get(self.admin(), path)
+    }
+
+    /// GETs a path of the admin server's API.
+    #[track_caller]
+    pub fn api(&self, path: &str) -> Value {
+        let answer = self.ask(path);
+        serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{path}: {error} in {:?}", answer.body))
+    }
+
+    /// The API's report of a backend in the first pool.
+    #[track_caller]
+    pub fn backend(&self, address: SocketAddr) -> Value {
+        let report = self.api("/api/v1/pools");
+        let backends = report["pools"][0]["backends"].as_array().expect("a list").clone();
+        let is_it = |backend: &Value| backend["address"] == address.to_string();
+        backends.into_iter().find(is_it).expect("a backend of that address")
+    }
+
+    /// The state of a backend in the first pool.
+    #[track_caller]
+    pub fn state_of(&self, address: SocketAddr) -> String {
+        self.backend(address)["state"].as_str().expect("a text").to_owned()
+    }
+
+    /// Scrapes; what is scraped must add up, whenever that is.
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        let metrics = Metrics::parse(&self.ask("/metrics").body);
+        metrics.assert_conserved();
+        metrics
+    }
+
+    /// Waits until that many connections are in the access log, and gives their lines.
+    #[track_caller]
+    pub fn access_log(&self, connections: usize) -> Vec<Value> {
+        let lines = wait_for(&format!("{connections} lines in the access log"), || {
+            Some(self.output.json()).filter(|lines| lines.len() >= connections)
+        });
+        assert_eq!(lines.len(), connections, "lines in the access log");
+        lines
+    }
+
+    /// Waits for the one connection that there was, and gives its line in the access log.
+    #[track_caller]
+    pub fn only_access(&self) -> Value {
+        self.access_log(1).remove(0)
+    }
+
+    /// Lines of the program's own log whose message is this.
+    pub fn log_lines_with(&self, message: &str) -> Vec<Value> {
+        self.log.json().into_iter().filter(|line| line["message"] == message).collect()
+    }
+
+    /// Lines in the access log so far.
+    pub fn output_lines(&self) -> usize {
+        self.output.json().len()
+    }
+
+    /// What it wrote to standard error.
+    pub fn log_text(&self) -> String {
+        self.log.text()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        process::send(self.pid(), signal);
+    }
+
+    /// Waits for its end, and for the last of its output.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        let status = wait_for("lb ends", || self.child.try_wait().expect("a child can be waited for"));
+        self.output.finish();
+        self.log.finish();
+        status
+    }
+
+    /// Waits until all connections have ended; then nothing may be left of them.
+    #[track_caller]
+    pub fn assert_balanced(&self) {
+        wait_until("no connection is active", || self.metrics().sum("connections_active", &[]) == 0.0);
+        let metrics = self.metrics();
+        let accepted = metrics.sum("connections_accepted_total", &[]);
+        let ended = metrics.sum("connections_closed_total", &[]) + metrics.sum("connections_rejected_total", &[]);
+        assert!(accepted == ended, "{accepted} connections were accepted, {ended} have ended");
+        assert!(metrics.sum("backend_connections_active", &[]) == 0.0, "a backend's connection is left");
+        assert_eq!(self.api("/api/v1/status")["connections"]["active"], 0);
+        let now = || process::open_files(self.pid());
+        wait_until_equal("open files, as at the start", &self.files_at_start.others, || now().others);
+        let workers = self.api("/api/v1/status")["workers"].as_u64().expect("a number");
+        let more_pipes = now().pipes.saturating_sub(self.files_at_start.pipes) as u64;
+        assert!(more_pipes <= workers * MAX_PIPE_FILES_PER_WORKER, "{more_pipes} descriptors of pipes are left");
+    }
+}
+
+impl Drop for Lb {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of lb (pid {}) ---\n{}--- end of log ---", self.pid(), self.log.text());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

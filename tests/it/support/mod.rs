@@ -1,0 +1,72 @@
+//! What the tests are written with: the balancer as a process, servers and clients of every temper, and patience.
+
+mod clients;
+mod files;
+mod http;
+mod lb;
+mod lines;
+mod metrics;
+mod pattern;
+mod ports;
+mod process;
+mod programs;
+mod servers;
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+pub use clients::{Ending, connect, connect_and_read, read_to_end, reset, short_read, shrink_receive_buffer};
+pub use files::Folder;
+pub use http::{exchange, get, get_from};
+pub use lb::{Lb, run_to_end};
+pub use metrics::Metrics;
+pub use pattern::{receive_pattern, send_pattern, send_pattern_until_blocked};
+pub use ports::{Refusing, free_port};
+pub use process::{allow_open_files, cpu_time, resident_bytes};
+pub use programs::{Program, output_of, python_http_server, python_http_server_at, required};
+pub use servers::Server;
+
+/// Nothing here takes this long unless it hangs, even on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Waits until `condition` gives a value; fails with `what` after [`PATIENCE`].
+#[track_caller]
+pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_for_within(PATIENCE, what, condition)
+}
+
+/// Waits until `condition` gives a value; fails with `what` when `limit` is over.
+#[track_caller]
+pub fn wait_for_within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(what, || condition().then_some(()));
+}
+
+/// Waits until `observe` gives `expected`; the failure shows what it gave at last.
+#[track_caller]
+pub fn wait_until_equal<T: PartialEq + Debug>(what: &str, expected: &T, mut observe: impl FnMut() -> T) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = observe();
+        if seen == *expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what}: still {seen:?} after {PATIENCE:?}, not {expected:?}");
+        std::thread::sleep(PAUSE);
+    }
+}

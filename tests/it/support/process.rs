@@ -1,0 +1,57 @@
+//! What the kernel tells of a process (proc(5)).
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+
+/// Clock ticks a second, fixed by the kernel's interface to user space.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Open file descriptors: those of pipes, which the relay keeps for the next connection, and all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFiles {
+    pub pipes: usize,
+    pub others: usize,
+}
+
+/// What a process has open.
+pub fn open_files(pid: u32) -> OpenFiles {
+    let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
+    // One that is closed meanwhile can't be read, and isn't there.
+    let targets = folder.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    let (pipes, others): (Vec<_>, Vec<_>) = targets.partition(|target| target.to_string_lossy().starts_with("pipe:"));
+    OpenFiles { pipes: pipes.len(), others: others.len() }
+}
+
+/// CPU time used so far, user and system.
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let after_name = stat.rsplit(')').next().expect("the name ends with a parenthesis");
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+/// Resident memory.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a live process has VmRSS");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024
+}
+
+/// Lets this process have that many open files: it is client and backend at once.
+pub fn allow_open_files(files: u64) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < files) {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        let enough = raised.is_ok() && maximum.is_none_or(|maximum| maximum >= files);
+        assert!(enough, "this test needs {files} open files; raise the hard limit (ulimit -Hn)");
+    }
+}
+
+pub(super) fn send(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, signal).expect("the process lives");
+}

@@ -1,0 +1,110 @@
+//! Other people's programs: real clients and servers. A missing one is a failure that says what to install.
+
+use std::ffi::OsStr;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::ports::free_port;
+use super::{process, wait_until};
+
+/// A server that was asked to end does so in this time, or is killed.
+const TIME_TO_END: Duration = Duration::from_secs(5);
+
+/// Where distributions put servers, which an ordinary user's PATH leaves out.
+const FURTHER_FOLDERS: [&str; 3] = ["/usr/sbin", "/usr/local/sbin", "/sbin"];
+
+/// The path of a program.
+#[track_caller]
+pub fn required(program: &str, apt_package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(FURTHER_FOLDERS.iter().map(PathBuf::from));
+    let found = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
+    found.unwrap_or_else(|| panic!("this test needs `{program}`: apt-get install {apt_package}"))
+}
+
+/// A server of somebody else. Dropping it kills it.
+pub struct Program {
+    child: Child,
+    address: SocketAddr,
+    /// Asks it to end by itself: a server of several processes takes the others along.
+    end_signal: Option<Signal>,
+}
+
+impl Program {
+    /// Starts it, and waits until it accepts at `address`.
+    #[track_caller]
+    pub fn serving_at(address: SocketAddr, command: &mut Command) -> Self {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = quiet.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        let mut program = Self { child, address, end_signal: None };
+        wait_until(&format!("{command:?} accepts at {address}"), || {
+            if let Ok(Some(status)) = program.child.try_wait() {
+                panic!("{command:?} ended at its start: {status}");
+            }
+            TcpStream::connect(address).is_ok()
+        });
+        program
+    }
+
+    /// Ends by this signal instead of being killed.
+    pub fn ended_by(mut self, signal: Signal) -> Self {
+        self.end_signal = Some(signal);
+        self
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Kills it and gives its address.
+    pub fn stop(self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(signal) = self.end_signal {
+            process::send(self.child.id(), signal);
+            let deadline = Instant::now() + TIME_TO_END;
+            while self.child.try_wait().is_ok_and(|status| status.is_none()) && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a program to its end and gives what it wrote; fails unless it ends well.
+#[track_caller]
+pub fn output_of<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> String {
+    let mut command = Command::new(program);
+    let Output { status, stdout, stderr } =
+        command.args(arguments).stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{program:?}: {error}"));
+    assert!(status.success(), "{command:?} failed ({status}): {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8_lossy(&stdout).into_owned()
+}
+
+/// python3's own HTTP server, with an index page that says `name`.
+#[track_caller]
+pub fn python_http_server(folder: &Path, name: &str) -> Program {
+    python_http_server_at(free_port(), folder, name)
+}
+
+/// The same at this address.
+#[track_caller]
+pub fn python_http_server_at(address: SocketAddr, folder: &Path, name: &str) -> Program {
+    let content = folder.join(name);
+    std::fs::create_dir_all(&content).expect("the folder is writable");
+    std::fs::write(content.join("index.html"), name).expect("the folder is writable");
+    let mut command = Command::new(required("python3", "python3"));
+    command.args(["-m", "http.server", "--bind", "127.0.0.1", &address.port().to_string()]).current_dir(content);
+    Program::serving_at(address, &mut command)
+}

@@ -1,0 +1,109 @@
+//! Connections without a byte, and readers that are slow.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Ending, Lb, Server, connect, read_to_end, receive_pattern, resident_bytes, send_pattern, short_read,
+    shrink_receive_buffer, wait_until,
+};
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn an_idle_connection_is_closed_when_its_time_is_over() {
+    let server = Server::greeting("hello");
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--idle-timeout", "400ms"]).start();
+    let mut client = connect(lb.address());
+    let started = Instant::now();
+    assert_eq!(short_read(&mut client), "hello");
+    assert_eq!(read_to_end(&mut client), (Vec::new(), Ending::Reset), "it may not look like the whole answer");
+    let lived = started.elapsed();
+    assert!(lived >= Duration::from_millis(400), "closed after {lived:?}");
+    assert!(lived < Duration::from_secs(2), "closed only after {lived:?}");
+    assert_eq!(lb.only_access()["cause"], "idle_timeout");
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_connection_with_bytes_one_way_is_never_idle() {
+    const BYTES: usize = 16;
+    let server = Server::that(|mut stream| {
+        for _ in 0..BYTES {
+            stream.write_all(b".").unwrap();
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--idle-timeout", "800ms"]).start();
+    assert_eq!(read_to_end(&mut connect(lb.address())), (vec![b'.'; BYTES], Ending::Clean));
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_quiet_connection_outlives_many_sweeps() {
+    // Limits of 2 s are swept every 250 ms; each silence is six sweeps long and within the limit.
+    let server = Server::echo();
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--idle-timeout", "2s"]).start();
+    let mut client = connect(lb.address());
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(1500));
+        client.write_all(b"still here").unwrap();
+        assert_eq!(short_read(&mut client), "still here");
+    }
+    drop(client);
+    assert_eq!(lb.only_access()["cause"], "client_closed");
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_half_closed_connection_is_closed_when_its_time_is_over() {
+    let server = Server::ignoring();
+    let lb = Lb::in_front_of(&[server.address()]).set("timeouts.half_closed", "300ms").start();
+    let mut client = connect(lb.address());
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut client), (Vec::new(), Ending::Reset));
+    assert_eq!(lb.only_access()["cause"], "half_closed_timeout");
+    lb.assert_balanced();
+}
+
+#[test]
+fn readers_that_stop_cost_little_memory_and_disturb_nobody() {
+    const READERS: usize = 10;
+    const LENGTH: usize = 24 * MIB;
+    let sender = Server::that(|mut stream| {
+        if short_read(&mut stream) == "ping" {
+            stream.write_all(b"pong").unwrap();
+        } else {
+            send_pattern(&mut stream, LENGTH);
+        }
+    });
+    let lb = Lb::in_front_of(&[sender.address()]).start();
+    let before = resident_bytes(lb.pid());
+    let mut readers: Vec<_> = (0..READERS)
+        .map(|_| {
+            let mut reader = connect(lb.address());
+            shrink_receive_buffer(&reader);
+            reader.write_all(b"everything").unwrap();
+            reader
+        })
+        .collect();
+    let bytes_out = || lb.metrics().sum("bytes_total", &[("direction", "out")]);
+    let mut last = 0.0;
+    wait_until("nothing moves any more", || {
+        let now = bytes_out();
+        thread::sleep(Duration::from_millis(100));
+        std::mem::replace(&mut last, now) == now && now > 0.0
+    });
+    let grown = resident_bytes(lb.pid()).saturating_sub(before);
+    assert!(grown < 8 * MIB as u64, "{READERS} stopped readers cost {grown} bytes");
+    let mut other = connect(lb.address());
+    other.write_all(b"ping").unwrap();
+    assert_eq!(short_read(&mut other), "pong");
+    for reader in &mut readers {
+        assert_eq!(receive_pattern(reader), LENGTH);
+    }
+    drop((readers, other));
+    lb.assert_balanced();
+}
