@@ -33,7 +33,8 @@ pub(super) fn build(file: &File, report: &mut Reporter) -> Option<Config> {
     if let Some(owner) =
         admin.as_ref().filter(|address| !is_chosen_by_kernel(address)).and_then(|address| bound.get(address))
     {
-        report.problem("admin.bind", format!("is bound by `{owner}` too; choose another port, or off"));
+        let message = format!("is bound by `{}` too; choose another port, or off", report.shown(owner));
+        report.problem("admin.bind", message);
     }
     let workers = count("workers", file.workers, MAX_WORKERS, report);
     let max_connections = count("max_connections", file.max_connections, usize::MAX, report);
@@ -63,9 +64,10 @@ fn build_listener(
             let at = if listener.bind.0.len() == 1 { format!("{path}.bind") } else { format!("{path}.bind[{index}]") };
             let address: BindAddress = parsed(&at, text, report)?;
             if !is_chosen_by_kernel(&address)
-                && let Some(other) = bound.insert(address.clone(), path.clone())
+                && let Some(other) = bound.insert(address.clone(), at.clone())
             {
-                report.problem(&at, format!("`{text}` is bound twice (also by `{other}`); remove one"));
+                let message = format!("`{text}` is bound twice (also by `{}`); remove one", report.shown(&other));
+                report.problem(&at, message);
             }
             Some(address)
         })
@@ -94,8 +96,6 @@ fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Report
             report.problem(&format!("{path}.pool"), format!("there is no pool `{pool}`; the pools are: {}", known()));
         }
         None if file.pools.len() == 1 => return file.pools.keys().next().cloned(),
-        // Without a pool there is mostly a misspelt key that was reported already.
-        None if file.pools.is_empty() && !report.problems.is_empty() => {}
         None if file.pools.is_empty() => {
             report.problem(
                 "backends",

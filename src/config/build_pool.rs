@@ -89,8 +89,10 @@ fn build_backend(
     }
     let address: BackendAddress = parsed(path, &backend.address, report)?;
     if let Some(first) = seen.insert(address.clone(), path.to_owned()) {
-        let message =
-            format!("`{address}` stands twice (first as {first}); remove one, and use weight for a larger share");
+        let message = format!(
+            "`{address}` stands twice (first as {}); remove one, and use weight for a larger share",
+            report.shown(&first)
+        );
         report.problem(path, message);
     }
     let max_connections = NonZeroUsize::new(backend.max_connections);

@@ -478,7 +478,9 @@ impl Tree {
                 Ok(file) => break file,
                 Err(error) => {
                     let path = error.path().to_string();
-                    self.problem(&path, &reworded(&error.inner().to_string(), !path.contains('.')));
+                    let is_top = !path.contains(['.', '[']);
+                    let further = if is_top && self.short_form { short_form_keys() } else { Vec::new() };
+                    self.problem(&path, &reworded(&error.inner().to_string(), &further));
                     if self.problems.len() >= MAX_PROBLEMS || !take_out(&mut root, &path) {
                         break File::default();
                     }
@@ -506,16 +508,18 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Adds a problem with the key at `path`.
+    /// Adds a problem with the key at `path`; what follows from one that is known already is not told again.
     pub fn problem(&mut self, path: &str, message: impl AsRef<str>) {
-        self.problems.push(locate(
-            self.file.as_deref(),
-            &self.positions,
-            &self.overridden,
-            self.short_form,
-            path,
-            message.as_ref(),
-        ));
+        let problem =
+            locate(self.file.as_deref(), &self.positions, &self.overridden, self.short_form, path, message.as_ref());
+        if !self.problems.iter().any(|known| known.path == problem.path) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// `path` as the user writes it.
+    pub fn shown(&self, path: &str) -> String {
+        if self.short_form { shortened(path) } else { path.to_owned() }
     }
 }
 
@@ -573,6 +577,15 @@ fn home_of(key: &str) -> Option<String> {
     } else {
         None
     }
+}
+
+/// The keys that stand at the top level in the short form only.
+fn short_form_keys() -> Vec<&'static str> {
+    let nested = field_names::<ListenerFile>().iter().chain(field_names::<PoolFile>());
+    ["listen", "backends"]
+        .into_iter()
+        .chain(nested.copied().filter(|key| *key != "backends" && home_of(key).is_some()))
+        .collect()
 }
 
 fn shortened(path: &str) -> String {
@@ -712,18 +725,14 @@ fn take_out(root: &mut Mapping, path: &str) -> bool {
 /// Stands in a list for an item that was reported already; `build` passes over it.
 pub(super) const UNREADABLE: &str = "\u{0}unreadable";
 
-/// serde's words, made a remedy. At the `top` the short form's keys are known as well.
-fn reworded(message: &str, top: bool) -> String {
+/// serde's words, made a remedy. `further` keys are known where an unknown one was found.
+fn reworded(message: &str, further: &[&str]) -> String {
     let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     if let Some(rest) = message.strip_prefix("unknown field ") {
-        let mut words = quoted(rest);
-        if top {
-            words.push("listen".to_owned());
-            let short = field_names::<ListenerFile>().iter().chain(field_names::<PoolFile>());
-            words.extend(short.filter(|key| home_of(key).is_some()).map(|key| (*key).to_owned()));
-        }
+        let words = quoted(rest);
         let Some((unknown, known)) = words.split_first() else { return message.to_owned() };
-        return match nearest_word(unknown, known) {
+        let known: Vec<String> = further.iter().map(|key| (*key).to_owned()).chain(known.iter().cloned()).collect();
+        return match nearest_word(unknown, &known) {
             Some(word) => format!("is an unknown key; did you mean `{word}`?"),
             None => format!("is an unknown key; known here: {}", known.join(", ")),
         };
@@ -733,7 +742,26 @@ fn reworded(message: &str, top: bool) -> String {
         let Some((unknown, known)) = words.split_first() else { return message.to_owned() };
         return format!("`{unknown}` is unknown; choose one of: {}", known.join(", "));
     }
-    message.to_owned()
+    if let Some(field) = message.strip_prefix("missing field ") {
+        return format!("has no {field}; add it");
+    }
+    let mismatch = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    match mismatch.and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, expected)) => format!("is the {}; write {}", found.replace("sequence", "list"), remedy(expected)),
+        None => message.to_owned(),
+    }
+}
+
+/// What serde expected, in words that need no Rust.
+fn remedy(expected: &str) -> &str {
+    match expected {
+        "u16" | "usize" => "a whole number, 0 or more",
+        "a boolean" => "true or false",
+        "a sequence" => "a list, such as [one, two]",
+        "a map" => "a block of `key: value` lines",
+        _ if expected.starts_with("struct ") => "a block of `key: value` lines",
+        _ => expected,
+    }
 }
 
 fn nearest_word<'a>(word: &str, known: &'a [String]) -> Option<&'a String> {

@@ -44,6 +44,8 @@ impl Positions {
             let Ok((event, span)) = item else { break };
             let at = Position::from(&span.start);
             match event {
+                // What stands in a second document is no repetition of the first.
+                Event::DocumentEnd => break,
                 Event::Scalar(value, ..) => {
                     if let Some(Frame::Map { path, key: key @ None }) = stack.last_mut() {
                         positions.note_key(join(path, &value), at);
@@ -95,9 +97,16 @@ impl Positions {
 
     fn note_key(&mut self, path: String, at: Position) {
         match self.by_path.get(&path) {
-            Some(first) => self.duplicates.push((path, *first, at)),
+            Some(first) if !self.is_within_duplicate(&path) => self.duplicates.push((path, *first, at)),
+            Some(_) => {}
             None => drop(self.by_path.insert(path, at)),
         }
+    }
+
+    /// Whether a block around `path` stands twice: then so does all that is in it, and once is enough to say it.
+    fn is_within_duplicate(&self, path: &str) -> bool {
+        let is_around = |block: &str| path.strip_prefix(block).is_some_and(|rest| rest.starts_with(['.', '[']));
+        self.duplicates.iter().any(|(block, ..)| is_around(block))
     }
 }
 
@@ -126,5 +135,17 @@ mod tests {
         assert_eq!(positions.duplicates.len(), 1);
         assert_eq!(positions.duplicates[0].0, "a");
         assert_eq!(positions.duplicates[0].2, Position { line: 3, column: 1 });
+    }
+
+    #[test]
+    fn reports_a_block_that_stands_twice_and_not_what_is_in_it() {
+        let positions = Positions::of("a: {b: 1}\na: {b: 2}\nab: 3\n");
+        let paths: Vec<&str> = positions.duplicates.iter().map(|(path, ..)| path.as_str()).collect();
+        assert_eq!(paths, ["a"]);
+    }
+
+    #[test]
+    fn a_second_document_repeats_nothing() {
+        assert!(Positions::of("a: 1\n---\na: 2\n").duplicates.is_empty());
     }
 }
