@@ -115,8 +115,7 @@ impl Stream {
     /// Waits until the peer is surely gone: it has reset, or ended without having sent a byte. Safe to cancel.
     pub async fn left(&self) {
         tokio::select! {
-            // A socket that the runtime can't wait for tells when it is used.
-            error = self.fd.ready(Interest::ERROR) => if error.is_err() { std::future::pending().await },
+            () = self.failed() => {}
             () = self.ended_unheard() => {}
         }
     }
@@ -130,6 +129,13 @@ impl Stream {
         if !is_end {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Waits until the socket has failed (EPOLLERR): the peer reset it, or is gone. Tells it while nothing is received,
+    /// too. Safe to cancel.
+    pub async fn failed(&self) {
+        // The runtime's own error ends the wait as well: it is going down.
+        let _ = self.fd.ready(Interest::ERROR).await;
     }
 
     /// Tells the peer that no more bytes come (FIN). An error means that the peer is gone, which its reads will tell.

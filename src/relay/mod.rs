@@ -9,6 +9,7 @@ mod pump;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -191,6 +192,7 @@ pub async fn run(
         limits,
         inward: Pump::new(Direction::Inward, tools.method),
         outward: Pump::new(Direction::Outward, tools.method),
+        client_failed: None,
         is_settled: limits.keepalive.is_none(),
         may_retry,
         first_to_end: None,
@@ -210,6 +212,8 @@ struct Relay<'a> {
     limits: Limits,
     inward: Pump,
     outward: Pump,
+    /// Waits for the client's reset while nothing is received from it, for the backend takes nothing.
+    client_failed: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     /// It was idle once, or need not be known to be.
     is_settled: bool,
     /// A backend that ends at once can be replaced.
@@ -228,6 +232,9 @@ impl Relay<'_> {
         if let Some(outcome) = self.poll_outward(cx).or_else(|| self.poll_inward(cx).map(Outcome::Over)) {
             return Poll::Ready(outcome);
         }
+        if self.has_client_failed(cx) {
+            return Poll::Ready(Cause::ClientReset);
+        }
         match self.first_to_end {
             Some(cause) if self.inward.is_done() && self.outward.is_done() => return Poll::Ready(Outcome::Over(cause)),
             _ => {}
@@ -238,6 +245,16 @@ impl Relay<'_> {
             return Poll::Ready(Outcome::Over(cause));
         }
         Poll::Pending
+    }
+
+    /// A receive would tell; where the backend's slowness keeps us from one, the socket's state does.
+    fn has_client_failed(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.inward.is_blocked() {
+            self.client_failed = None;
+            return false;
+        }
+        let client = self.client;
+        self.client_failed.get_or_insert_with(|| Box::pin(client.failed())).as_mut().poll(cx).is_ready()
     }
 
     fn is_overdue(&mut self, cx: &Context<'_>) -> bool {

@@ -80,6 +80,11 @@ impl Pump {
         matches!(self.state, State::Open)
     }
 
+    /// Whether it waits for the receiver, and receives nothing meanwhile.
+    pub(super) fn is_blocked(&self) -> bool {
+        matches!(self.state, State::Blocked { .. } | State::Piped(_))
+    }
+
     /// Moves nothing any more.
     pub(super) fn abandon(&mut self) {
         self.state = State::Done;
