@@ -100,7 +100,11 @@ fn build_backend(
 }
 
 fn build_detection(path: &str, settings: FailureDetectionFile, report: &mut Reporter) -> Option<FailureDetection> {
-    let failures = within(&format!("{path}.failures"), settings.failures, MAX_FAILURES, report);
+    let failures_path = format!("{path}.failures");
+    if settings.failures == 0 {
+        report.problem(&failures_path, "must be at least 1; to switch detection off write `failure_detection: off`");
+    }
+    let failures = within(&failures_path, settings.failures, MAX_FAILURES, report);
     let ejection = positive(&format!("{path}.ejection"), settings.ejection, report);
     let max_ejection = positive(&format!("{path}.max_ejection"), settings.max_ejection, report);
     if max_ejection < ejection {

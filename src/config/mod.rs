@@ -342,7 +342,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a configuration.
+/// All that is wrong with a configuration, in the order of the file.
 #[derive(Debug)]
 pub struct Problems(pub Vec<Problem>);
 

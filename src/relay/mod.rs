@@ -233,7 +233,7 @@ impl Relay<'_> {
             return Poll::Ready(outcome);
         }
         if self.has_client_failed(cx) {
-            return Poll::Ready(Cause::ClientReset);
+            return Poll::Ready(Outcome::Over(Cause::ClientReset));
         }
         match self.first_to_end {
             Some(cause) if self.inward.is_done() && self.outward.is_done() => return Poll::Ready(Outcome::Over(cause)),

@@ -137,7 +137,7 @@ fn wrong_flags_are_refused_with_their_names() {
         ("--mode", "quic", "--mode: mode `quic` is unknown"),
         ("--connect-timeout", "0s", "--connect-timeout: connect_timeout must be more than zero"),
         ("--idle-timeout", "soon", "--idle-timeout: timeouts.idle `soon` is not a duration"),
-        ("--drain-timeout", "5", "--drain-timeout: drain.timeout is the integer `5`; write a duration"),
+        ("--drain-timeout", "soon", "--drain-timeout: drain.timeout `soon` is not a duration"),
         ("--workers", "0", "--workers: workers must be from 1 to 1024, or auto"),
         ("--max-connections", "0", "--max-connections: max_connections must be at least 1, or auto"),
         ("--admin", "here", "--admin: admin.bind `here` is not an address"),

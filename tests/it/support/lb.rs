@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -19,6 +20,9 @@ use super::{wait_for, wait_until, wait_until_equal};
 
 /// The relay keeps at most 64 pipes a worker for splicing, each with two ends.
 const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
+
+/// A command that should end by itself runs for this long at most.
+const LONGEST_RUN: Duration = Duration::from_secs(20);
 
 /// What the tests run.
 const LB: &str = env!("CARGO_BIN_EXE_lb");
@@ -56,8 +60,18 @@ fn command(folder: &Path) -> Command {
 /// Runs `lb` to its end, in `folder`.
 pub fn run_to_end<A: AsRef<OsStr>>(folder: &Path, arguments: &[A], environment: &[(&str, &str)]) -> Output {
     let mut command = command(folder);
-    command.args(arguments).envs(environment.iter().copied());
-    command.output().expect("the binary was built with the tests")
+    command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary was built with the tests");
+    let began = Instant::now();
+    // What it prints fits into the pipes: it needn't be read meanwhile.
+    while child.try_wait().expect("it is our child").is_none() {
+        if began.elapsed() > LONGEST_RUN {
+            child.kill().expect("it is our child");
+            panic!("`lb` did not end by itself: {:?}", child.wait_with_output());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    child.wait_with_output().expect("it has ended")
 }
 
 impl LbBuilder {
