@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::stream::{NoDelay, Peer, Stream, register};
+use super::stream::{NoDelay, Peer, Stream, register, reset_on_close};
 
 /// Connections that the kernel holds for us; it lowers this to net.core.somaxconn by itself.
 const BACKLOG: i32 = 65_535;
@@ -118,6 +118,25 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// An accepted socket that belongs to no runtime yet, so that any worker may take it.
+#[derive(Debug)]
+pub struct Accepted(OwnedFd);
+
+impl Accepted {
+    /// Makes this thread's runtime its own.
+    ///
+    /// # Errors
+    /// The runtime's epoll refused it.
+    pub fn into_stream(self) -> io::Result<Stream> {
+        Stream::register(self.0, NoDelay::Settled)
+    }
+
+    /// Closes it with a reset: nobody can take that for an empty answer, and no TIME_WAIT stays behind.
+    pub fn refuse(self) {
+        reset_on_close(&self.0);
+    }
+}
+
 /// A listening socket, registered with one worker's runtime.
 #[derive(Debug)]
 pub struct Listener {
@@ -137,16 +156,16 @@ impl Listener {
     ///
     /// # Errors
     /// What accept4 said; errors of the dead connection itself are passed over.
-    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    pub async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
 
     /// Accepts a connection that waits already; `None` where none does, or it can't be had.
-    pub fn accept_waiting(&self) -> Option<(Stream, Peer)> {
+    pub fn accept_waiting(&self) -> Option<(Accepted, Peer)> {
         self.accept_once().and_then(Result::ok)
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Accepted, Peer)>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match self.accept_once() {
@@ -157,13 +176,13 @@ impl Listener {
     }
 
     /// `None`: nobody waits.
-    fn accept_once(&self) -> Option<io::Result<(Stream, Peer)>> {
+    fn accept_once(&self) -> Option<io::Result<(Accepted, Peer)>> {
         loop {
             match rustix::net::acceptfrom_with(&self.fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((fd, address)) => {
                     let address = address.and_then(|any| SocketAddr::try_from(any).ok());
                     let peer = address.map_or(Peer::Unix, |address| Peer::Tcp(unmapped(address)));
-                    return Some(Stream::register(fd, NoDelay::Settled).map(|stream| (stream, peer)));
+                    return Some(Ok((Accepted(fd), peer)));
                 }
                 Err(Errno::AGAIN) => return None,
                 // The connection died in the queue (accept(2), "Error handling"): the next one may live.

@@ -9,7 +9,9 @@ mod splice;
 mod stream;
 
 pub use dial::{ConnectFailure, DialError, DialOptions, Target, dial};
-pub use listen::{ListenAddress, ListenOptions, Listener, bind, is_out_of_files, is_out_of_memory, local_address};
+pub use listen::{
+    Accepted, ListenAddress, ListenOptions, Listener, bind, is_out_of_files, is_out_of_memory, local_address,
+};
 pub use splice::Pipe;
 pub use stream::{Peer, Stream};
 

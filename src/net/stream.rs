@@ -153,8 +153,7 @@ impl Stream {
 
     /// Makes closing send a reset, so that the peer can't take what it has for all there is (RFC 9293, 3.10.4).
     pub fn reset_on_close(&self) {
-        // Fails only for a socket that is gone already.
-        let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
+        reset_on_close(&self.fd);
     }
 
     pub(super) fn before_send(&self) {
@@ -174,6 +173,11 @@ impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+pub(super) fn reset_on_close(fd: impl AsFd) {
+    // Fails only for a socket that is gone already.
+    let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
 }
 
 /// Hands a descriptor to this thread's runtime, which must be running.

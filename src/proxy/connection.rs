@@ -5,23 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backends::Lease;
-use crate::lifecycle::Permit;
 use crate::net::{Peer, Stream};
 use crate::relay::{self, Meter, Outcome, Tally};
 use crate::telemetry::Cause;
 
 use super::connect::{self, Connected, Refusal, Tried};
+use super::crew::Permits;
 use super::record::Record;
 use super::service::{Service, Worker};
 
 /// Serves one client to its end. Cancelling it resets both peers and counts the connection as cut.
-pub(super) async fn serve(
-    worker: Rc<Worker>,
-    service: Arc<Service>,
-    client: Stream,
-    peer: Peer,
-    _permits: (Permit, Option<Permit>),
-) {
+pub(super) async fn serve(worker: Rc<Worker>, service: Arc<Service>, client: Stream, peer: Peer, _permits: Permits) {
+    let _load = worker.crew.count(worker.id);
     let tally = Tally::default();
     let mut record = Record::open(&worker, &service, peer, &tally);
     let mut tried = Tried::default();

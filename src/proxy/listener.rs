@@ -6,12 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::spawn_local;
+
 use crate::lifecycle::{Permit, Phase};
-use crate::net::{self, Listener, Peer, Stream};
+use crate::net::{self, Accepted, Listener, Peer};
 use crate::relay::Tally;
-use crate::telemetry::{AcceptError, Rejection};
+use crate::telemetry::{AcceptError, Cause, Rejection};
 
 use super::connection;
+use super::crew::{Handover, Permits};
 use super::record::Record;
 use super::service::{Service, Worker};
 
@@ -21,7 +25,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts until the drain closes the listener, then empties the queue, so that nobody the kernel let in is dropped.
-pub async fn accept_loop(worker: Rc<Worker>, service: Arc<Service>, listener: Listener) {
+///
+/// `_accepting` is held until then: the drain waits for it before it counts who is left.
+pub async fn accept_loop(worker: Rc<Worker>, service: Arc<Service>, listener: Listener, _accepting: Permit) {
     let mut drain = worker.drain.clone();
     let mut closing = pin!(drain.reached(Phase::Closing));
     let mut pause = SHORTEST_PAUSE;
@@ -53,24 +59,44 @@ pub async fn accept_loop(worker: Rc<Worker>, service: Arc<Service>, listener: Li
     }
 }
 
-/// Starts a task for the connection, or refuses it.
-fn admit(worker: &Rc<Worker>, service: &Arc<Service>, client: Stream, peer: Peer) {
+/// Serves what other workers hand over, until dropped.
+pub async fn serve_inbox(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Handover>) {
+    while let Some(handover) = inbox.recv().await {
+        begin(&worker, handover);
+    }
+}
+
+/// Lets the connection in, here or on a less loaded worker; or refuses it.
+fn admit(worker: &Rc<Worker>, service: &Arc<Service>, accepted: Accepted, peer: Peer) {
     service.counters(worker.id).accepted();
     match permits(service) {
         Ok(permits) => {
-            let serving = connection::serve(worker.clone(), service.clone(), client, peer, permits);
-            drop(tokio::task::spawn_local(serving));
+            let handover = Handover { service: service.clone(), accepted, peer, permits };
+            if let Some(handover) = worker.crew.hand_over(worker.id, handover) {
+                begin(worker, handover);
+            }
         }
         Err(reason) => {
-            // A reset leaves no TIME_WAIT behind, and nobody can take it for an empty answer.
-            client.reset_on_close();
+            accepted.refuse();
             Record::open(worker, service, peer, &Tally::default()).reject(reason);
         }
     }
 }
 
+/// Starts a task for the connection.
+fn begin(worker: &Rc<Worker>, handover: Handover) {
+    let Handover { service, accepted, peer, permits } = handover;
+    match accepted.into_stream() {
+        Ok(client) => drop(spawn_local(connection::serve(worker.clone(), service, client, peer, permits))),
+        Err(error) => {
+            tracing::warn!(listener = service.name(), %error, "an accepted socket could not be registered");
+            Record::open(worker, &service, peer, &Tally::default()).close(Cause::Internal);
+        }
+    }
+}
+
 /// The right to one more connection, from the process and from the listener.
-fn permits(service: &Service) -> Result<(Permit, Option<Permit>), Rejection> {
+fn permits(service: &Service) -> Result<Permits, Rejection> {
     let global = service.global_limit.try_acquire().ok_or(Rejection::MaxConnections)?;
     let own = match &service.own_limit {
         None => None,

@@ -4,9 +4,11 @@
 
 mod connect;
 mod connection;
+mod crew;
 mod listener;
 mod record;
 mod service;
 
-pub use listener::accept_loop;
+pub use crew::{Crew, Handover};
+pub use listener::{accept_loop, serve_inbox};
 pub use service::{Service, Worker};

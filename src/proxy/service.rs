@@ -17,6 +17,8 @@ use crate::relay::{Limits, Tools};
 use crate::telemetry::metric::{self, PoolHistograms};
 use crate::telemetry::{ListenerCounters, ListenerStats, PerWorker};
 
+use super::crew::Crew;
+
 /// One listener and all that serves its connections. Shared by all workers.
 pub struct Service {
     pub(super) stats: Arc<ListenerStats>,
@@ -97,13 +99,15 @@ pub struct Worker {
     pub roster: Rc<Roster>,
     /// How far the stop has come.
     pub drain: DrainWatch,
+    /// All workers, this one among them.
+    pub crew: Arc<Crew>,
     pub(super) tools: Tools,
 }
 
 impl Worker {
     /// A worker without connections; its listeners' limits are `shortest_limit` or longer.
-    pub fn new(id: usize, shortest_limit: Duration, drain: DrainWatch, tools: Tools) -> Rc<Self> {
+    pub fn new(id: usize, shortest_limit: Duration, drain: DrainWatch, crew: Arc<Crew>, tools: Tools) -> Rc<Self> {
         let roster = Roster::new(shortest_limit, Instant::now());
-        Rc::new(Self { id, roster, drain, tools })
+        Rc::new(Self { id, roster, drain, crew, tools })
     }
 }

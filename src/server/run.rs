@@ -15,7 +15,7 @@ use crate::balancer::Balancer;
 use crate::config::{self, BindAddress, Config, LogFormat, LogLevel, RelayMode};
 use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch, Phase};
 use crate::net::{self, ListenAddress, ListenOptions};
-use crate::proxy::Service;
+use crate::proxy::{Crew, Service};
 use crate::relay::Method;
 use crate::telemetry::{ListenerStats, LogSettings, start_log};
 
@@ -63,6 +63,8 @@ pub struct Running {
     drain: Drain,
     timing: config::Drain,
     connections: Arc<ConnectionLimit>,
+    /// One permit for each socket that is accepted from.
+    accepting: Arc<ConnectionLimit>,
     signals: StopSignals,
 }
 
@@ -106,7 +108,8 @@ pub fn start(config: &Config) -> Result<Running, RunError> {
     let pools: Vec<Arc<Pool>> = config.pools.iter().map(|pool| Pool::new(pool.clone(), workers, started)).collect();
     start_watching(&runtime, &pools);
     let (drain, watch) = Drain::new();
-    let (listeners, jobs) = bind_listeners(config, &pools, &connections, access_log.as_ref(), workers, &watch)?;
+    let (listeners, jobs, accepting) =
+        bind_listeners(config, &pools, &connections, access_log.as_ref(), workers, &watch)?;
     let view = View {
         started,
         workers,
@@ -123,19 +126,19 @@ pub fn start(config: &Config) -> Result<Running, RunError> {
         .map(|job| doing(worker::start(job), || "can't start a worker".to_owned()))
         .collect::<Result<Vec<_>, _>>()?;
     tracing::info!(workers = workers.len(), max_connections = max, open_files, "accepting connections");
-    Ok(Running { timing: config.drain, workers, drain, connections, signals, runtime })
+    Ok(Running { timing: config.drain, workers, drain, connections, accepting, signals, runtime })
 }
 
 impl Running {
     /// Serves until a signal asks to stop, then drains.
     pub fn until_stopped(mut self) {
-        let Self { runtime, drain, timing, connections, signals, .. } = &mut self;
+        let Self { runtime, drain, timing, connections, accepting, signals, .. } = &mut self;
         runtime.block_on(async {
             let signal = signals.next().await;
             tracing::info!(signal, active = connections.active(), "stopping; a second signal stops at once");
             drain.advance(Phase::Leaving);
             tokio::select! {
-                () = leave(drain, *timing, connections) => {}
+                () = leave(drain, *timing, accepting, connections) => {}
                 signal = signals.next() => tracing::warn!(signal, active = connections.active(), "second signal"),
             }
         });
@@ -156,15 +159,20 @@ impl Running {
 }
 
 /// The drain: accept for the grace time, then let connections end until the timeout.
-async fn leave(drain: &Drain, timing: config::Drain, connections: &ConnectionLimit) {
+async fn leave(drain: &Drain, timing: config::Drain, accepting: &ConnectionLimit, connections: &ConnectionLimit) {
     tokio::time::sleep(timing.grace).await;
     drain.advance(Phase::Closing);
-    if tokio::time::timeout(timing.timeout, connections.emptied()).await.is_err() {
+    let ended = async {
+        // Whoever waited to be accepted counts as well.
+        accepting.emptied().await;
+        connections.emptied().await;
+    };
+    if tokio::time::timeout(timing.timeout, ended).await.is_err() {
         tracing::warn!(active = connections.active(), "the drain time is over; closing what is left");
     }
 }
 
-type Bound = (Vec<Arc<ListenerStats>>, Vec<worker::Job>);
+type Bound = (Vec<Arc<ListenerStats>>, Vec<worker::Job>, Arc<ConnectionLimit>);
 
 /// Binds every listener once for each worker.
 fn bind_listeners(
@@ -179,16 +187,14 @@ fn bind_listeners(
     let limits = config.listeners.iter().map(|listener| listener.idle_timeout.min(listener.half_closed_timeout));
     let shortest_limit = limits.min().unwrap_or(Duration::MAX);
     let mut listeners = Vec::new();
-    let mut jobs: Vec<worker::Job> = (0..workers)
-        .map(|id| worker::Job {
-            id,
-            sockets: Vec::new(),
-            shortest_limit,
-            drain: drain.clone(),
-            workers,
-            method: method_of(config.relay),
-        })
-        .collect();
+    let (crew, inboxes) = Crew::new(workers);
+    let accepting = ConnectionLimit::new(usize::MAX);
+    let method = method_of(config.relay);
+    let job = |(id, inbox)| {
+        let (drain, crew) = (drain.clone(), crew.clone());
+        worker::Job { id, sockets: Vec::new(), shortest_limit, drain, crew, inbox, method }
+    };
+    let mut jobs: Vec<worker::Job> = inboxes.into_iter().enumerate().map(job).collect();
     for listener in &config.listeners {
         let balancer = balancers
             .iter()
@@ -205,12 +211,13 @@ fn bind_listeners(
             let local = sockets.first().map(net::local_address);
             tracing::info!(listener = listener.name, address = local, pool = listener.pool, "listening");
             for (job, socket) in jobs.iter_mut().zip(sockets) {
-                job.sockets.push((service.clone(), socket));
+                let accepting = accepting.try_acquire().expect("there is no limit of listening sockets");
+                job.sockets.push((service.clone(), socket, accepting));
             }
         }
         listeners.push(service.stats().clone());
     }
-    Ok((listeners, jobs))
+    Ok((listeners, jobs, accepting))
 }
 
 fn start_admin(runtime: &LocalRuntime, address: Option<&BindAddress>, view: Arc<View>) -> Result<(), RunError> {

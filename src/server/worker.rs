@@ -9,23 +9,25 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 
-use crate::lifecycle::{DrainWatch, Phase};
+use crate::lifecycle::{DrainWatch, Permit, Phase};
 use crate::net::Listener;
-use crate::proxy::{Service, Worker, accept_loop};
+use crate::proxy::{Crew, Handover, Service, Worker, accept_loop, serve_inbox};
 use crate::relay::{Method, Pipes, Tools};
 
 /// What a worker is started with.
 pub(super) struct Job {
     pub(super) id: usize,
-    /// Its own socket of every listener.
-    pub(super) sockets: Vec<(Arc<Service>, OwnedFd)>,
+    /// Its own socket of every listener, each with the sign that it accepts.
+    pub(super) sockets: Vec<(Arc<Service>, OwnedFd, Permit)>,
     /// The shortest idle limit of any listener.
     pub(super) shortest_limit: Duration,
     pub(super) drain: DrainWatch,
-    /// How many workers there are.
-    pub(super) workers: usize,
+    /// All workers, and what they hand over to this one.
+    pub(super) crew: Arc<Crew>,
+    pub(super) inbox: UnboundedReceiver<Handover>,
     /// How bytes are moved.
     pub(super) method: Method,
 }
@@ -59,11 +61,12 @@ fn run(job: Job, ready: &mpsc::Sender<io::Result<()>>) {
 }
 
 fn begin(job: Job) -> io::Result<()> {
-    let tools = Tools { scratch: Rc::default(), pipes: Pipes::new(job.workers), method: job.method };
-    let worker = Worker::new(job.id, job.shortest_limit, job.drain, tools);
-    for (service, socket) in job.sockets {
+    let tools = Tools { scratch: Rc::default(), pipes: Pipes::new(job.crew.len()), method: job.method };
+    let worker = Worker::new(job.id, job.shortest_limit, job.drain, job.crew, tools);
+    drop(spawn_local(serve_inbox(worker.clone(), job.inbox)));
+    for (service, socket, accepting) in job.sockets {
         let listener = Listener::new(socket)?;
-        drop(spawn_local(accept_loop(worker.clone(), service, listener)));
+        drop(spawn_local(accept_loop(worker.clone(), service, listener, accepting)));
     }
     drop(spawn_local(async move {
         let mut sweeps = tokio::time::interval(worker.roster.period());

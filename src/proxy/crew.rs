@@ -1,0 +1,78 @@
+//! The workers among themselves: how loaded each is, and a way to hand over a fresh connection.
+//!
+//! SO_REUSEPORT shares connections by a hash of their addresses: fair for thousands, not for a few long ones. A worker
+//! that has clearly more than another gives new ones away before it has spent anything on them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::lifecycle::Permit;
+use crate::net::{Accepted, Peer};
+use crate::telemetry::PerWorker;
+
+use super::service::Service;
+
+/// A worker keeps a connection unless it has this many more than the least loaded one, and a quarter: handing over
+/// costs a wake-up of the other.
+const TOLERATED_SKEW: usize = 4;
+
+/// A connection that was let in, and is to be served.
+pub struct Handover {
+    pub(super) service: Arc<Service>,
+    pub(super) accepted: Accepted,
+    pub(super) peer: Peer,
+    pub(super) permits: Permits,
+}
+
+/// The right to a connection: of the process, and of the listener where it has a limit.
+pub(super) type Permits = (Permit, Option<Permit>);
+
+/// All workers. The inboxes have no limit of their own: what is in them holds permits, and those are limited.
+pub struct Crew {
+    loads: PerWorker<AtomicUsize>,
+    inboxes: Vec<UnboundedSender<Handover>>,
+}
+
+/// Counts one connection of a worker while it lives.
+pub(super) struct Load<'a>(&'a AtomicUsize);
+
+impl Crew {
+    /// A crew of `workers`, and the inbox of each.
+    pub fn new(workers: usize) -> (Arc<Self>, Vec<UnboundedReceiver<Handover>>) {
+        let (inboxes, receivers) = (0..workers).map(|_| unbounded_channel()).unzip();
+        (Arc::new(Self { loads: PerWorker::new(workers), inboxes }), receivers)
+    }
+
+    /// How many workers there are.
+    #[allow(clippy::len_without_is_empty, reason = "there is always a worker")]
+    pub fn len(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Counts a connection that `worker` serves.
+    pub(super) fn count(&self, worker: usize) -> Load<'_> {
+        let load = self.loads.of(worker);
+        load.fetch_add(1, Ordering::Relaxed);
+        Load(load)
+    }
+
+    /// Gives the connection to a clearly less loaded worker; gives it back where there is none.
+    pub(super) fn hand_over(&self, from: usize, handover: Handover) -> Option<Handover> {
+        let loads = self.loads.iter().map(|load| load.load(Ordering::Relaxed));
+        let (idlest, least) = loads.enumerate().min_by_key(|(_, load)| *load)?;
+        let own = self.loads.of(from).load(Ordering::Relaxed);
+        if own <= least + least / 4 + TOLERATED_SKEW {
+            return Some(handover);
+        }
+        // A worker that is gone gives it back.
+        self.inboxes[idlest].send(handover).err().map(|back| back.0)
+    }
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
