@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto};
 
+use super::option::set_bind_address_no_port;
 use super::stream::{NoDelay, Stream};
 
 /// Options of a socket to a backend.
@@ -158,24 +158,4 @@ fn connect_unix(path: &Path) -> Result<Stream, DialError> {
         }
         Err(error) => Err(io::Error::from(error).into()),
     }
-}
-
-/// IP_BIND_ADDRESS_NO_PORT (ip(7)): bind chooses the address only; connect then chooses the port, which needs to be
-/// unique only together with the backend's address.
-#[allow(unsafe_code, reason = "neither rustix nor socket2 wraps this option")]
-fn set_bind_address_no_port(fd: &OwnedFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let length = libc::socklen_t::try_from(size_of_val(&on)).expect("an int's size");
-    // SAFETY: `fd` is open for the length of the call, being borrowed; `on` lives until it returns, and `length` is its
-    // size, so the kernel reads exactly the int.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            std::ptr::from_ref(&on).cast(),
-            length,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -5,6 +5,7 @@
 
 mod dial;
 mod listen;
+mod option;
 mod splice;
 mod stream;
 

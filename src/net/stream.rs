@@ -17,6 +17,8 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::option::set_receive_low_water;
+
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -34,6 +36,9 @@ impl fmt::Display for Peer {
         }
     }
 }
+
+/// A hushed socket wakes us when it holds this much. The kernel makes room for it: not more than splices take at once.
+const HUSHED_BYTES: i32 = 512 * 1024;
 
 /// A connected socket. Dropping it closes it: cleanly, unless [`Stream::reset_on_close`] was called.
 #[derive(Debug)]
@@ -136,6 +141,12 @@ impl Stream {
     pub async fn failed(&self) {
         // The runtime's own error ends the wait as well: it is going down.
         let _ = self.fd.ready(Interest::ERROR).await;
+    }
+
+    /// While hushed, arriving bytes don't wake the worker, for nothing could be done with them; its end and its reset do.
+    pub fn hush(&self, hushed: bool) {
+        // A socket without the option, a unix one, wakes us in vain: no harm.
+        let _ = set_receive_low_water(&self.fd, if hushed { HUSHED_BYTES } else { 1 });
     }
 
     /// Tells the peer that no more bytes come (FIN). An error means that the peer is gone, which its reads will tell.
