@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
 use crate::config::{Overrides, Source};
+use crate::proxy::check_header;
 use crate::server;
 
 use super::{CliError, client};
@@ -43,7 +44,7 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
         log_level: Some("warn".to_owned()),
         ..Overrides::default()
     };
-    let loaded = Source { flags, ..Source::default() }.load()?;
+    let loaded = Source { flags, ..Source::default() }.load(check_header)?;
     println!("servers:  {} and {}", servers[0], servers[1]);
     println!("balancer: {listen} (round robin)");
     println!("admin:    http://{admin}/");

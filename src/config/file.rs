@@ -11,6 +11,7 @@ use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
+use super::http::HttpFile;
 use super::locate::Positions;
 use super::overrides::{Edit, EditValue, Scope};
 use super::units::{AutoOr, DurationText, OffOr, Percent};
@@ -43,8 +44,10 @@ pub struct ListenerFile {
     pub mode: Mode,
     pub pool: Option<String>,
     pub max_connections: usize,
+    pub trusted_proxies: Vec<String>,
     pub timeouts: ListenerTimeoutsFile,
     pub access_log: bool,
+    pub http: HttpFile,
 }
 
 impl Default for ListenerFile {
@@ -54,8 +57,10 @@ impl Default for ListenerFile {
             mode: Mode::Tcp,
             pool: None,
             max_connections: 0,
+            trusted_proxies: Vec::new(),
             timeouts: ListenerTimeoutsFile::default(),
             access_log: true,
+            http: HttpFile::default(),
         }
     }
 }
@@ -66,11 +71,16 @@ impl Default for ListenerFile {
 pub struct ListenerTimeoutsFile {
     pub idle: DurationText,
     pub half_closed: DurationText,
+    pub client_header: DurationText,
 }
 
 impl Default for ListenerTimeoutsFile {
     fn default() -> Self {
-        Self { idle: DurationText::seconds(600), half_closed: DurationText::seconds(60) }
+        Self {
+            idle: DurationText::seconds(600),
+            half_closed: DurationText::seconds(60),
+            client_header: DurationText::seconds(10),
+        }
     }
 }
 
@@ -193,6 +203,7 @@ pub struct FailureDetectionFile {
     pub ejection: DurationText,
     pub max_ejection: DurationText,
     pub count_early_close: bool,
+    pub count_5xx: bool,
 }
 
 impl Default for FailureDetectionFile {
@@ -203,6 +214,7 @@ impl Default for FailureDetectionFile {
             ejection: DurationText::seconds(10),
             max_ejection: DurationText::seconds(300),
             count_early_close: true,
+            count_5xx: false,
         }
     }
 }

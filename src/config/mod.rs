@@ -7,6 +7,7 @@ mod address;
 mod build;
 mod build_pool;
 mod file;
+mod http;
 mod locate;
 mod overrides;
 mod units;
@@ -18,9 +19,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use address::{BackendAddress, BindAddress};
+pub use http::{BackendKeepAlive, HeaderCheck, Http};
 pub use overrides::{Overrides, flag_name, variable_name};
 
 /// Where the file is looked for when neither a flag nor `LB_CONFIG` names one.
@@ -64,8 +67,27 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// The same once one side has ended; default 1 minute.
     pub half_closed_timeout: Duration,
+    /// A request's head must be there in this time; default 10 seconds.
+    pub client_header_timeout: Duration,
+    /// Peers whose X-Forwarded-For and X-Forwarded-Proto are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What `mode: http` adds.
+    pub http: Http,
     /// Whether its connections are logged; default true.
     pub access_log: bool,
+}
+
+impl Listener {
+    /// The shortest of its time limits: how precise its clock must be.
+    pub fn shortest_limit(&self) -> Duration {
+        let always = self.idle_timeout.min(self.half_closed_timeout);
+        match self.mode {
+            Mode::Tcp => always,
+            Mode::Http => [self.client_header_timeout, self.http.response_header_timeout, self.http.keep_alive_timeout]
+                .into_iter()
+                .fold(always, Duration::min),
+        }
+    }
 }
 
 /// Backends that serve the same thing.
@@ -180,6 +202,8 @@ pub struct FailureDetection {
     pub max_ejection: Duration,
     /// Whether a backend that closes after the client's first bytes and before its own has failed; default true.
     pub count_early_close: bool,
+    /// In http mode, whether a response of status 502, 503 or 504 is a failure; default false.
+    pub count_5xx: bool,
 }
 
 /// Socket options.
@@ -219,6 +243,8 @@ pub struct Log {
 pub enum Mode {
     /// Nothing: any protocol passes unchanged.
     Tcp,
+    /// HTTP/1: requests are balanced one by one, and headers are set on each.
+    Http,
 }
 
 /// How bytes are moved between sockets.
@@ -381,11 +407,11 @@ pub struct Loaded {
 }
 
 impl Source {
-    /// Reads the file, applies the environment and the flags, and validates.
+    /// Reads the file, applies the environment and the flags, and validates; `check_header` judges the headers to set.
     ///
     /// # Errors
     /// Every problem found, each with its place and remedy.
-    pub fn load(&self) -> Result<Loaded, Problems> {
+    pub fn load(&self, check_header: HeaderCheck) -> Result<Loaded, Problems> {
         let file = self.find_file()?;
         let mut tree = match &file {
             None => file::Tree::empty(),
@@ -408,7 +434,7 @@ impl Source {
             path: String::new(),
             message: place,
         }));
-        let config = build::build(&mirror, &mut reporter);
+        let config = build::build(&mirror, check_header, &mut reporter);
         match config {
             Some(config) if reporter.problems.is_empty() => Ok(Loaded { config, printed: file::print(&mirror), file }),
             _ => Err(Problems(reporter.problems)),
