@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::build_pool::build_pool;
-use super::file::{File, ListenerFile, Reporter};
+use super::file::{File, Reporter};
 use super::http::{self, HeaderCheck};
+use super::listener::ListenerFile;
 use super::units::{AutoOr, DurationText};
 use super::{BindAddress, Config, Drain, Listener, Log, Pool};
 

@@ -11,11 +11,11 @@ use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
-use super::http::HttpFile;
+use super::listener::ListenerFile;
 use super::locate::Positions;
 use super::overrides::{Edit, EditValue, Scope};
 use super::units::{AutoOr, DurationText, OffOr, Percent};
-use super::{AccessLog, LogFormat, LogLevel, Mode, PolicyKind, Problem, RelayMode};
+use super::{AccessLog, LogFormat, LogLevel, PolicyKind, Problem, RelayMode};
 
 /// The name of the listener and of the pool in the short form.
 pub const DEFAULT_NAME: &str = "default";
@@ -34,54 +34,6 @@ pub struct File {
     pub drain: DrainFile,
     pub relay: RelayFile,
     pub log: LogFile,
-}
-
-/// One listener.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ListenerFile {
-    pub bind: OneOrMany,
-    pub mode: Mode,
-    pub pool: Option<String>,
-    pub max_connections: usize,
-    pub trusted_proxies: Vec<String>,
-    pub timeouts: ListenerTimeoutsFile,
-    pub access_log: bool,
-    pub http: HttpFile,
-}
-
-impl Default for ListenerFile {
-    fn default() -> Self {
-        Self {
-            bind: OneOrMany::default(),
-            mode: Mode::Tcp,
-            pool: None,
-            max_connections: 0,
-            trusted_proxies: Vec::new(),
-            timeouts: ListenerTimeoutsFile::default(),
-            access_log: true,
-            http: HttpFile::default(),
-        }
-    }
-}
-
-/// A listener's time limits.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ListenerTimeoutsFile {
-    pub idle: DurationText,
-    pub half_closed: DurationText,
-    pub client_header: DurationText,
-}
-
-impl Default for ListenerTimeoutsFile {
-    fn default() -> Self {
-        Self {
-            idle: DurationText::seconds(600),
-            half_closed: DurationText::seconds(60),
-            client_header: DurationText::seconds(10),
-        }
-    }
 }
 
 /// One pool of backends.

@@ -8,6 +8,7 @@ mod build;
 mod build_pool;
 mod file;
 mod http;
+mod listener;
 mod locate;
 mod overrides;
 mod units;
@@ -19,11 +20,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use address::{BackendAddress, BindAddress};
 pub use http::{BackendKeepAlive, HeaderCheck, Http};
+pub use listener::Listener;
 pub use overrides::{Overrides, flag_name, variable_name};
 
 /// Where the file is looked for when neither a flag nor `LB_CONFIG` names one.
@@ -48,46 +49,6 @@ pub struct Config {
     pub relay: RelayMode,
     /// Logs.
     pub log: Log,
-}
-
-/// A place to accept connections, and what becomes of them.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// Its name in logs and metrics.
-    pub name: String,
-    /// At least one.
-    pub bind: Vec<BindAddress>,
-    /// What is understood of the bytes.
-    pub mode: Mode,
-    /// The name of the pool that serves it.
-    pub pool: String,
-    /// `None`: only the global limit.
-    pub max_connections: Option<NonZeroUsize>,
-    /// No byte either way for this long ends a connection; default 10 minutes.
-    pub idle_timeout: Duration,
-    /// The same once one side has ended; default 1 minute.
-    pub half_closed_timeout: Duration,
-    /// A request's head must be there in this time; default 10 seconds.
-    pub client_header_timeout: Duration,
-    /// Peers whose X-Forwarded-For and X-Forwarded-Proto are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// What `mode: http` adds.
-    pub http: Http,
-    /// Whether its connections are logged; default true.
-    pub access_log: bool,
-}
-
-impl Listener {
-    /// The shortest of its time limits: how precise its clock must be.
-    pub fn shortest_limit(&self) -> Duration {
-        let always = self.idle_timeout.min(self.half_closed_timeout);
-        match self.mode {
-            Mode::Tcp => always,
-            Mode::Http => [self.client_header_timeout, self.http.response_header_timeout, self.http.keep_alive_timeout]
-                .into_iter()
-                .fold(always, Duration::min),
-        }
-    }
 }
 
 /// Backends that serve the same thing.

@@ -12,6 +12,5 @@ mod service;
 
 pub use crew::{Crew, Handover};
 pub use http::check_header;
-pub use listener::accept_loop;
 pub use listener::{accept_loop, serve_inbox};
 pub use service::{Service, Worker};

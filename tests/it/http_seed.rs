@@ -33,7 +33,7 @@ fn ten_gets_over_one_connection_are_shared_five_and_five() {
     let (one, two) = (Origin::new(), Origin::new());
     let lb = lb_before(&[&one, &two]);
     let url = format!("http://{}/", lb.address());
-    let urls = vec![url.as_str(); 10];
+    let urls = [url.as_str(); 10];
     output_of(&required("curl", "curl"), &[&["-sSf", "--max-time", "10"], &urls[..]].concat());
     assert_eq!((one.requests().len(), two.requests().len()), (5, 5));
     assert_eq!((one.connections(), two.connections()), (1, 1), "the backends' connections are kept");
@@ -90,7 +90,7 @@ fn nginx(folder: &Folder, origin: SocketAddr) -> Program {
     let headers: String = headers.map(|(name, value)| format!("proxy_set_header {name} {value};")).collect();
     let config = folder.write(
         "nginx.conf",
-        &format!(
+        format!(
             "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log; events {{}}\n\
              http {{ access_log off; client_body_temp_path {at}/a; proxy_temp_path {at}/b; fastcgi_temp_path {at}/c;\n\
              uwsgi_temp_path {at}/d; scgi_temp_path {at}/e; upstream backend {{ server {origin}; }}\n\

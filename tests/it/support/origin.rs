@@ -88,11 +88,13 @@ pub struct Reader {
     pub stream: TcpStream,
     seen: Option<Arc<Mutex<Seen>>>,
     buffer: Vec<u8>,
+    /// Answers to HEAD are read, which have no body.
+    pub reads_no_bodies: bool,
 }
 
 impl Reader {
     fn new(stream: TcpStream, seen: Option<Arc<Mutex<Seen>>>) -> Self {
-        Self { stream, seen, buffer: Vec::new() }
+        Self { stream, seen, buffer: Vec::new(), reads_no_bodies: false }
     }
 
     /// A client's side.
@@ -121,13 +123,11 @@ impl Reader {
         let head = String::from_utf8_lossy(&self.buffer.drain(..end).collect::<Vec<_>>()).into_owned();
         let mut message = Message { head, body: Vec::new() };
         let interim = message.head.starts_with("HTTP/1.1 1");
+        if self.reads_no_bodies {
+            return Some(message);
+        }
         if message.header("transfer-encoding").is_some() {
-            while !message.body.ends_with(b"0\r\n\r\n") {
-                if self.buffer.is_empty() {
-                    self.more()?;
-                }
-                message.body.push(self.buffer.remove(0));
-            }
+            message.body = self.chunks()?;
         } else if let Some(length) = message.header("content-length") {
             let length = length.parse().ok()?;
             while self.buffer.len() < length {
@@ -139,6 +139,40 @@ impl Reader {
             message.body = std::mem::take(&mut self.buffer);
         }
         Some(message)
+    }
+
+    /// A chunked body with its coding, trailers included.
+    fn chunks(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line()?;
+            let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+            let size = usize::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()?;
+            body.extend(line);
+            if size == 0 {
+                break;
+            }
+            while self.buffer.len() < size + 2 {
+                self.more()?;
+            }
+            body.extend(self.buffer.drain(..size + 2));
+        }
+        loop {
+            let line = self.line()?;
+            body.extend(&line);
+            if line == b"\r\n" {
+                return Some(body);
+            }
+        }
+    }
+
+    fn line(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(at) = self.buffer.windows(2).position(|two| two == b"\r\n") {
+                return Some(self.buffer.drain(..at + 2).collect());
+            }
+            self.more()?;
+        }
     }
 
     /// Whether the peer has ended, with nothing left to read.
