@@ -1,8 +1,8 @@
 //! `lb`: a layer-4 TCP load balancer.
 //!
 //! The modules stand on floors, and one imports only from lower floors (ARCHITECTURE.md; checked by a test):
-//! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config`, `net`, `lifecycle`,
-//! `telemetry`.
+//! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config`, `protocol`, `net`,
+//! `lifecycle`, `telemetry`.
 
 pub mod access_log;
 pub mod admin;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod lifecycle;
 pub mod net;
+pub mod protocol;
 pub mod proxy;
 pub mod relay;
 pub mod server;

@@ -1,5 +1,6 @@
 //! What a line says, as text and as JSON.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,32 @@ pub struct Attempt<'a> {
     pub outcome: &'static str,
 }
 
-/// One connection's life.
+impl Attempt<'_> {
+    /// The outcome of an attempt that worked.
+    pub const CONNECTED: &'static str = "connected";
+    /// The outcome where a connection from an earlier request was used.
+    pub const REUSED: &'static str = "reused";
+
+    fn failed(&self) -> bool {
+        ![Self::CONNECTED, Self::REUSED].contains(&self.outcome)
+    }
+}
+
+/// What an HTTP request asked for, and the answer.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct HttpEntry<'a> {
+    /// Escaped; empty where the head could not be read.
+    pub method: &'a str,
+    /// The target as the client wrote it, escaped.
+    pub path: &'a str,
+    /// Of the answer; 499 where the client left before it.
+    pub status: u16,
+    /// What the client sent as X-Request-ID, escaped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<&'a str>,
+}
+
+/// The life of one connection; in http mode, of one request.
 #[derive(Serialize)]
 pub struct Entry<'a> {
     /// When it ended.
@@ -49,6 +75,9 @@ pub struct Entry<'a> {
     /// The rule or limit that refused it, where one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
+    /// In http mode.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpEntry<'a>>,
 }
 
 impl Entry<'_> {
@@ -68,6 +97,12 @@ impl Entry<'_> {
     fn format_text(&self, line: &mut String) -> fmt::Result {
         let time = humantime::format_rfc3339_millis(self.time);
         write!(line, "{time} {} {} -> {}/{}", self.listener, self.client, self.pool, self.backend.unwrap_or("-"))?;
+        if let Some(HttpEntry { method, path, status, request_id }) = self.http {
+            write!(line, " \"{method} {path}\" {status}")?;
+            if let Some(request_id) = request_id {
+                write!(line, " id={request_id}")?;
+            }
+        }
         write!(line, " {} in={} out={}", self.cause, self.bytes_in, self.bytes_out)?;
         if let Some(reason) = self.reason {
             write!(line, " reason={reason}")?;
@@ -79,7 +114,7 @@ impl Entry<'_> {
             write!(line, " first_byte={}", Milliseconds(first_byte))?;
         }
         write!(line, " duration={}", Milliseconds(self.duration))?;
-        if self.attempts.iter().any(|attempt| attempt.outcome != "connected") {
+        if self.attempts.iter().any(Attempt::failed) {
             line.push_str(" attempts=");
             for (index, attempt) in self.attempts.iter().enumerate() {
                 let separator = if index == 0 { "" } else { "," };
@@ -121,6 +156,19 @@ fn as_text<S: Serializer>(value: &&dyn fmt::Display, serializer: S) -> Result<S:
     serializer.collect_str(value)
 }
 
+/// `text` with its control characters escaped: what comes from the network can't forge a line or drive a terminal.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        Cow::Owned(
+            text.chars()
+                .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+                .collect(),
+        )
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
@@ -142,6 +190,7 @@ mod tests {
             duration: Duration::from_micros(3_500),
             cause: "client_closed",
             reason: None,
+            http: None,
         }
     }
 
@@ -169,5 +218,22 @@ mod tests {
         assert_eq!(value["first_byte_ms"], serde_json::Value::Null);
         assert_eq!(value["attempts"][0]["outcome"], "connected");
         assert!(value.get("reason").is_none());
+    }
+
+    #[test]
+    fn a_request_shows_what_it_asked_for() {
+        let http = HttpEntry { method: "GET", path: "/a", status: 200, request_id: Some("7") };
+        let entry = Entry { http: Some(http), ..entry(&[]) };
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        entry.write_text(&mut text);
+        entry.write_json(&mut json);
+        assert!(String::from_utf8_lossy(&text).contains(" \"GET /a\" 200 id=7 client_closed in=77 "), "{text:?}");
+        let value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        assert_eq!((&value["path"], &value["status"], &value["request_id"]), (&"/a".into(), &200.into(), &"7".into()));
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(escaped("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
     }
 }

@@ -1,4 +1,4 @@
-//! The access log: one line a connection, written off the workers.
+//! The access log: one line a connection (a request, in http mode), written off the workers.
 //!
 //! A worker only appends to a bounded buffer; a thread of its own writes it out. When the writing can't keep up, lines
 //! are dropped and counted: traffic never waits for a disk.
@@ -6,5 +6,5 @@
 mod line;
 mod writer;
 
-pub use line::{Attempt, Entry};
+pub use line::{Attempt, Entry, HttpEntry, escaped};
 pub use writer::{AccessLog, Destination, Format};

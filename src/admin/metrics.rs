@@ -36,6 +36,7 @@ impl Exporter {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(latency(metric::CONNECT_DURATION), LATENCY_BUCKETS)?
             .set_buckets_for_metric(latency(metric::FIRST_BYTE_DURATION), LATENCY_BUCKETS)?
+            .set_buckets_for_metric(latency(metric::HTTP_REQUEST_DURATION), LATENCY_BUCKETS)?
             .set_buckets_for_metric(latency(metric::CONNECTION_DURATION), LIFE_BUCKETS)?
             .install_recorder()?;
         metric::describe();
@@ -85,6 +86,10 @@ fn collect_listener(stats: &ListenerStats) {
     for reason in AcceptError::ALL {
         let errors = counter!(metric::ACCEPT_ERRORS, "listener" => listener(), "reason" => reason.word());
         errors.absolute(totals.accept_errors[*reason as usize]);
+    }
+    for (status, requests) in totals.requests {
+        let code = status.to_string();
+        counter!(metric::HTTP_REQUESTS, "listener" => listener(), "code" => code).absolute(requests);
     }
     counter!(metric::BYTES, "listener" => listener(), "direction" => "in").absolute(totals.bytes.inward);
     counter!(metric::BYTES, "listener" => listener(), "direction" => "out").absolute(totals.bytes.outward);

@@ -170,6 +170,7 @@ mod tests {
             ejection: seconds(10),
             max_ejection: seconds(60),
             count_early_close: true,
+            count_5xx: false,
         };
         Detector::new(settings, now)
     }

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use crate::proxy::check_header;
+
 use super::{CliError, ConfigArgs};
 
 #[derive(Args, Clone, Debug)]
@@ -14,7 +16,7 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
-    let loaded = args.config.source().load()?;
+    let loaded = args.config.source().load(check_header)?;
     if args.print {
         print!("{}", loaded.printed);
         return Ok(());

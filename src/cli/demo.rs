@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
 use crate::config::{Overrides, Source};
+use crate::proxy::check_header;
 use crate::server;
 
 use super::{CliError, client};
@@ -37,19 +38,21 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
     let admin = free_address(ADMIN).map_err(failed)?;
     let flags = Overrides {
         listen: vec![listen.to_string()],
+        mode: Some("http".to_owned()),
         backend: servers.iter().map(SocketAddr::to_string).collect(),
         admin: Some(admin.to_string()),
         access_log: Some("off".to_owned()),
         log_level: Some("warn".to_owned()),
         ..Overrides::default()
     };
-    let loaded = Source { flags, ..Source::default() }.load()?;
+    let loaded = Source { flags, ..Source::default() }.load(check_header)?;
     println!("servers:  {} and {}", servers[0], servers[1]);
-    println!("balancer: {listen} (round robin)");
+    println!("balancer: {listen} (round robin, http mode: it adds the headers that are shown below)");
     println!("admin:    http://{admin}/");
     let running = server::start(&loaded.config)?;
     let Some(requests) = args.requests else {
         println!("\ntry:      for i in 1 2 3 4; do curl http://{listen}/; done");
+        println!("          curl 'http://{listen}/[1-10]'      ten GETs over one connection, five to each server");
         println!("          curl http://{admin}/metrics        lb status --admin {admin}");
         println!("Each line below is a request that reached a server. Ctrl-C stops.\n");
         running.until_stopped();
@@ -102,8 +105,7 @@ async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
     loop {
         let (stream, client) = listener.accept().await?;
         let answer = service_fn(move |request: Request<Incoming>| {
-            let time = humantime::format_rfc3339_millis(SystemTime::now());
-            println!("server {server}  {time}  {} {}  from {}", request.method(), request.uri(), client.ip());
+            show(server, client, &request);
             async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{server}\n"))))) }
         });
         tokio::spawn(async move {
@@ -111,6 +113,23 @@ async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
     }
+}
+
+/// What a server behind a balancer logs: the balancer's headers tell it who asked, and for which host.
+fn show(server: SocketAddr, peer: SocketAddr, request: &Request<Incoming>) {
+    let header = |name: &str| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    let client = header("x-real-ip").unwrap_or_else(|| peer.ip().to_string().into());
+    let headers: Vec<String> = ["Host", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto"]
+        .iter()
+        .map(|name| format!("{name}: {}", header(name).unwrap_or("-".into())))
+        .collect();
+    println!(
+        "server {server}  {time}  {} {}  from {client}\n    {}",
+        request.method(),
+        request.uri(),
+        headers.join(", ")
+    );
 }
 
 /// Sends the GETs one after the other, each on its own connection, and counts the answers of each server.

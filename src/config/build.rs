@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::build_pool::build_pool;
-use super::file::{File, ListenerFile, Reporter};
+use super::file::{File, Reporter};
+use super::http::{self, HeaderCheck};
+use super::listener::ListenerFile;
 use super::units::{AutoOr, DurationText};
 use super::{BindAddress, Config, Drain, Listener, Log, Pool};
 
@@ -15,13 +17,13 @@ const MAX_WORKERS: usize = 1024;
 const MAX_NAME_LENGTH: usize = 64;
 
 /// Validates `file`. `None` or problems in `report` mean that it can't run.
-pub(super) fn build(file: &File, report: &mut Reporter) -> Option<Config> {
+pub(super) fn build(file: &File, check_header: HeaderCheck, report: &mut Reporter) -> Option<Config> {
     let pools: Vec<Pool> = file.pools.iter().filter_map(|(name, pool)| build_pool(name, pool, report)).collect();
     let mut bound = HashMap::new();
     let listeners: Vec<Listener> = file
         .listeners
         .iter()
-        .filter_map(|(name, listener)| build_listener(name, listener, file, &mut bound, report))
+        .filter_map(|(name, listener)| build_listener(name, listener, file, check_header, &mut bound, report))
         .collect();
     if file.listeners.is_empty() && report.problems.is_empty() {
         report.problem("listeners", "there is no listener; add `listen: 0.0.0.0:8080` or give --listen 0.0.0.0:8080");
@@ -47,6 +49,7 @@ fn build_listener(
     name: &str,
     listener: &ListenerFile,
     file: &File,
+    check_header: HeaderCheck,
     bound: &mut HashMap<BindAddress, String>,
     report: &mut Reporter,
 ) -> Option<Listener> {
@@ -74,6 +77,9 @@ fn build_listener(
         .collect();
     let idle_timeout = positive(&format!("{path}.timeouts.idle"), listener.timeouts.idle, report);
     let half_closed_timeout = positive(&format!("{path}.timeouts.half_closed"), listener.timeouts.half_closed, report);
+    let client_header = positive(&format!("{path}.timeouts.client_header"), listener.timeouts.client_header, report);
+    let http = http::build(&format!("{path}.http"), &listener.http, check_header, report);
+    let trusted_proxies = http::build_networks(&format!("{path}.trusted_proxies"), &listener.trusted_proxies, report);
     let pool = pool_of(&path, listener, file, report)?;
     Some(Listener {
         name: name.to_owned(),
@@ -83,6 +89,9 @@ fn build_listener(
         max_connections: NonZeroUsize::new(listener.max_connections),
         idle_timeout,
         half_closed_timeout,
+        client_header_timeout: client_header,
+        trusted_proxies,
+        http,
         access_log: listener.access_log,
     })
 }

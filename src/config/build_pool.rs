@@ -117,6 +117,7 @@ fn build_detection(path: &str, settings: FailureDetectionFile, report: &mut Repo
         ejection,
         max_ejection,
         count_early_close: settings.count_early_close,
+        count_5xx: settings.count_5xx,
     })
 }
 

@@ -11,10 +11,11 @@ use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
+use super::listener::ListenerFile;
 use super::locate::Positions;
 use super::overrides::{Edit, EditValue, Scope};
 use super::units::{AutoOr, DurationText, OffOr, Percent};
-use super::{AccessLog, LogFormat, LogLevel, Mode, PolicyKind, Problem, RelayMode};
+use super::{AccessLog, LogFormat, LogLevel, PolicyKind, Problem, RelayMode};
 
 /// The name of the listener and of the pool in the short form.
 pub const DEFAULT_NAME: &str = "default";
@@ -33,45 +34,6 @@ pub struct File {
     pub drain: DrainFile,
     pub relay: RelayFile,
     pub log: LogFile,
-}
-
-/// One listener.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ListenerFile {
-    pub bind: OneOrMany,
-    pub mode: Mode,
-    pub pool: Option<String>,
-    pub max_connections: usize,
-    pub timeouts: ListenerTimeoutsFile,
-    pub access_log: bool,
-}
-
-impl Default for ListenerFile {
-    fn default() -> Self {
-        Self {
-            bind: OneOrMany::default(),
-            mode: Mode::Tcp,
-            pool: None,
-            max_connections: 0,
-            timeouts: ListenerTimeoutsFile::default(),
-            access_log: true,
-        }
-    }
-}
-
-/// A listener's time limits.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ListenerTimeoutsFile {
-    pub idle: DurationText,
-    pub half_closed: DurationText,
-}
-
-impl Default for ListenerTimeoutsFile {
-    fn default() -> Self {
-        Self { idle: DurationText::seconds(600), half_closed: DurationText::seconds(60) }
-    }
 }
 
 /// One pool of backends.
@@ -193,6 +155,7 @@ pub struct FailureDetectionFile {
     pub ejection: DurationText,
     pub max_ejection: DurationText,
     pub count_early_close: bool,
+    pub count_5xx: bool,
 }
 
 impl Default for FailureDetectionFile {
@@ -203,6 +166,7 @@ impl Default for FailureDetectionFile {
             ejection: DurationText::seconds(10),
             max_ejection: DurationText::seconds(300),
             count_early_close: true,
+            count_5xx: false,
         }
     }
 }

@@ -7,6 +7,8 @@ mod address;
 mod build;
 mod build_pool;
 mod file;
+mod http;
+mod listener;
 mod locate;
 mod overrides;
 mod units;
@@ -21,6 +23,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use address::{BackendAddress, BindAddress};
+pub use http::{BackendKeepAlive, HeaderCheck, Http};
+pub use listener::Listener;
 pub use overrides::{Overrides, flag_name, variable_name};
 
 /// Where the file is looked for when neither a flag nor `LB_CONFIG` names one.
@@ -45,27 +49,6 @@ pub struct Config {
     pub relay: RelayMode,
     /// Logs.
     pub log: Log,
-}
-
-/// A place to accept connections, and what becomes of them.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// Its name in logs and metrics.
-    pub name: String,
-    /// At least one.
-    pub bind: Vec<BindAddress>,
-    /// What is understood of the bytes.
-    pub mode: Mode,
-    /// The name of the pool that serves it.
-    pub pool: String,
-    /// `None`: only the global limit.
-    pub max_connections: Option<NonZeroUsize>,
-    /// No byte either way for this long ends a connection; default 10 minutes.
-    pub idle_timeout: Duration,
-    /// The same once one side has ended; default 1 minute.
-    pub half_closed_timeout: Duration,
-    /// Whether its connections are logged; default true.
-    pub access_log: bool,
 }
 
 /// Backends that serve the same thing.
@@ -180,6 +163,8 @@ pub struct FailureDetection {
     pub max_ejection: Duration,
     /// Whether a backend that closes after the client's first bytes and before its own has failed; default true.
     pub count_early_close: bool,
+    /// In http mode, whether a response of status 502, 503 or 504 is a failure; default false.
+    pub count_5xx: bool,
 }
 
 /// Socket options.
@@ -219,6 +204,8 @@ pub struct Log {
 pub enum Mode {
     /// Nothing: any protocol passes unchanged.
     Tcp,
+    /// HTTP/1: requests are balanced one by one, and headers are set on each.
+    Http,
 }
 
 /// How bytes are moved between sockets.
@@ -381,11 +368,11 @@ pub struct Loaded {
 }
 
 impl Source {
-    /// Reads the file, applies the environment and the flags, and validates.
+    /// Reads the file, applies the environment and the flags, and validates; `check_header` judges the headers to set.
     ///
     /// # Errors
     /// Every problem found, each with its place and remedy.
-    pub fn load(&self) -> Result<Loaded, Problems> {
+    pub fn load(&self, check_header: HeaderCheck) -> Result<Loaded, Problems> {
         let file = self.find_file()?;
         let mut tree = match &file {
             None => file::Tree::empty(),
@@ -408,7 +395,7 @@ impl Source {
             path: String::new(),
             message: place,
         }));
-        let config = build::build(&mirror, &mut reporter);
+        let config = build::build(&mirror, check_header, &mut reporter);
         match config {
             Some(config) if reporter.problems.is_empty() => Ok(Loaded { config, printed: file::print(&mirror), file }),
             _ => Err(Problems(reporter.problems)),

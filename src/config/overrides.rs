@@ -14,7 +14,7 @@ pub struct Overrides {
     /// A backend; may be repeated, and replaces the file's list
     #[arg(long, value_name = "ADDR[,weight=N][,backup]")]
     pub backend: Vec<String>,
-    /// tcp: any protocol, bytes untouched
+    /// tcp: any protocol, bytes untouched. http: requests one by one, headers injected
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
     /// round_robin, least_connections, random_two or source_hash

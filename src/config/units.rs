@@ -1,4 +1,4 @@
-//! Values as a person writes them in YAML: durations with a unit, percentages, `auto`, `off`.
+//! Values as a person writes them in YAML: durations with a unit, byte sizes, percentages, `auto`, `off`.
 //!
 //! Each parses from text, prints back to the same text, and says in its error what would be right.
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// A duration written as a whole number and a unit: `250ms`, `2s`, `1m`, `1h`, `1d`; at most 365 days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,27 @@ impl FromStr for DurationText {
 impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_in_largest_unit(f, self.0.as_millis().try_into().unwrap_or(u64::MAX), &DURATION_UNITS[..4], "0s")
+    }
+}
+
+/// A number of bytes written with a unit: `512B`, `16KiB`, `1MiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        split_unit(text, &SIZE_UNITS)
+            .and_then(|(number, scale)| number.checked_mul(scale))
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a size; write a whole number and a unit: 512B, 16KiB, 1MiB"))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_in_largest_unit(f, self.0, &SIZE_UNITS, "0B")
     }
 }
 
@@ -111,6 +133,7 @@ macro_rules! as_text {
 
 as_text!(DurationText, "a duration with a unit, such as 250ms, 2s, 1m or 1h");
 as_text!(Percent, "a percentage, such as 20%");
+as_text!(ByteSize, "a size with a unit, such as 16KiB or 1MiB");
 
 /// `auto`, or a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -228,5 +251,12 @@ mod tests {
         for text in ["", "2", "s", "-1s", "1.5s", "2 weeks", "366d", "99999999999999999999s", "18446744073709551615d"] {
             assert!(text.parse::<DurationText>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_are_checked() {
+        assert_eq!("16KiB".parse(), Ok(ByteSize(16_384)));
+        assert_eq!(ByteSize(16_384).to_string(), "16KiB");
+        assert!("16KB".parse::<ByteSize>().is_err());
     }
 }

@@ -70,6 +70,11 @@ impl Roster {
         }
     }
 
+    /// Wakes every connection, for something that concerns them all.
+    pub fn wake_all(&self) {
+        self.seats.borrow().iter().filter_map(|(_, entry)| entry.waker.as_ref()).for_each(Waker::wake_by_ref);
+    }
+
     /// Ticks that must pass until at least `limit` has: the one under way is not whole.
     fn ticks(&self, limit: Duration) -> u32 {
         let ticks = limit.as_nanos().div_ceil(self.period.as_nanos()) + 1;
@@ -92,6 +97,13 @@ impl Seat {
     /// From now on the connection may be idle for `limit`, counted from its last byte.
     pub fn set_limit(&self, limit: Duration) {
         self.roster.seats.borrow()[self.key].limit.set(self.roster.ticks(limit));
+    }
+
+    /// The same, unless the limit is lower already.
+    pub fn lower_limit(&self, limit: Duration) {
+        let seats = self.roster.seats.borrow();
+        let entry = &seats[self.key];
+        entry.limit.set(entry.limit.get().min(self.roster.ticks(limit)));
     }
 
     /// Whether the limit has passed; else the task of `cx` is woken when it has.

@@ -14,7 +14,7 @@ pub use listen::{
     Accepted, ListenAddress, ListenOptions, Listener, bind, is_out_of_files, is_out_of_memory, local_address,
 };
 pub use splice::Pipe;
-pub use stream::{Peer, Stream};
+pub use stream::{Hangup, Peer, Stream};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

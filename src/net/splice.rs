@@ -39,13 +39,14 @@ impl Pipe {
 }
 
 impl Stream {
-    /// Fills the empty `pipe` with received bytes; 0 is the peer's end of stream.
-    pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+    /// Fills the empty `pipe` with received bytes, `most` of them at most; 0 is the peer's end of stream.
+    pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: &mut Pipe, most: u64) -> Poll<io::Result<usize>> {
         assert!(pipe.is_empty(), "only an empty pipe is filled: else EAGAIN could mean that the pipe is full");
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(pipe.capacity);
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             // Never SPLICE_F_MORE: it would hold back the last bytes of a message for up to 200 ms.
-            match splice(&self.fd, None, &pipe.write_end, None, pipe.capacity, SpliceFlags::NONBLOCK) {
+            match splice(&self.fd, None, &pipe.write_end, None, most, SpliceFlags::NONBLOCK) {
                 Ok(received) => {
                     pipe.held = received;
                     return Poll::Ready(Ok(received));

@@ -40,6 +40,15 @@ impl fmt::Display for Peer {
 /// A hushed socket wakes us when it holds this much. The kernel makes room for it: not more than splices take at once.
 const HUSHED_BYTES: i32 = 512 * 1024;
 
+/// What [`Stream::poll_hangup`] noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// No more bytes come from the peer, who may still receive.
+    Ended,
+    /// The peer has reset, or the connection failed.
+    Gone,
+}
+
 /// A connected socket. Dropping it closes it: cleanly, unless [`Stream::reset_on_close`] was called.
 #[derive(Debug)]
 pub struct Stream {
@@ -100,6 +109,33 @@ impl Stream {
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
+    }
+
+    /// Whether nothing waits to be received: no byte, no end, no error. Costs a call only where epoll has told of
+    /// something that may have been received since.
+    pub fn is_quiet(&self) -> bool {
+        let peek = |fd: &OwnedFd| {
+            let peeked = rustix::net::recv(fd, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+            peeked.map(drop).map_err(io::Error::from)
+        };
+        self.fd.try_io(Interest::READABLE, peek).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Waits for a sign that the peer ended or vanished; bytes that wait to be received hide it.
+    pub fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
+        match ready!(self.fd.poll_read_ready(cx)) {
+            // EPOLLHUP or EPOLLERR: a reset (epoll_ctl(2)).
+            Ok(guard) if guard.ready().is_write_closed() => Poll::Ready(Hangup::Gone),
+            Ok(guard) if guard.ready().is_read_closed() => Poll::Ready(Hangup::Ended),
+            Ok(_) => Poll::Pending,
+            Err(_) => Poll::Ready(Hangup::Gone),
+        }
+    }
+
+    /// The local port; 0 for a unix socket.
+    pub fn local_port(&self) -> u16 {
+        let address = rustix::net::getsockname(&self.fd).ok().and_then(|any| SocketAddr::try_from(any).ok());
+        address.map_or(0, |address| address.port())
     }
 
     /// Ready when the socket is connected. `false`: it failed, and [`Stream::take_error`] knows why.

@@ -1,20 +1,22 @@
 //! Finding a backend that answers: pick, dial, and on to the next one where that failed.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backends::{Backend, Lease};
+use crate::backends::Lease;
 use crate::balancer::{NoChoice, Request};
-use crate::net::{self, Peer, Stream};
+use crate::net::{self, ConnectFailure, Peer, Stream};
 use crate::telemetry::{Cause, Rejection};
 
-use super::record::Record;
+use super::http::Kept;
+use super::record::Attempts;
 use super::service::Service;
 
 /// A connection to a backend, counted on it.
 pub(super) struct Connected {
     pub(super) stream: Stream,
     pub(super) lease: Lease,
+    /// It has served a request before.
+    pub(super) is_reused: bool,
 }
 
 /// Why a client can't be served.
@@ -26,86 +28,97 @@ pub(super) enum Refusal {
     Rejected(Rejection),
 }
 
-/// Backends that were tried for one client; none is tried twice.
-#[derive(Default)]
-pub(super) struct Tried(Vec<Arc<Backend>>);
-
-impl Tried {
-    /// One that could not be connected to, or ended before a byte went either way.
-    pub(super) fn add(&mut self, backend: &Arc<Backend>) {
-        self.0.push(backend.clone());
-    }
-
-    /// How many.
-    pub(super) fn count(&self) -> usize {
-        self.0.len()
-    }
+/// Who asks for a backend.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) service: &'a Service,
+    pub(super) client: &'a Stream,
+    pub(super) peer: Peer,
+    /// Connections that have served a request before, where they will do.
+    pub(super) kept: Option<&'a Kept>,
 }
 
 /// Tries backends, each at most once and `attempts` at most. Not a byte of the client is read before one answers.
 /// Safe to cancel.
 ///
 /// # Errors
-/// Why the client can't be served; each attempt is in the record.
-pub(super) async fn to_backend(
-    service: &Service,
-    client: &Stream,
-    record: &mut Record<'_>,
-    tried: &mut Tried,
-) -> Result<Connected, Refusal> {
-    let pool = service.balancer.pool();
-    let mut cause = if tried.0.is_empty() { Cause::NoBackend } else { Cause::ConnectFailed };
-    while tried.0.len() < pool.settings().attempts.get() {
-        let lease = match pick(service, client, record, tried).await {
+/// Why the client can't be served.
+pub(super) async fn to_backend(asker: Asker<'_>, attempts: &mut Attempts) -> Result<Connected, Refusal> {
+    let pool = asker.service.balancer.pool();
+    while attempts.tried().len() < pool.settings().attempts.get() {
+        let lease = match pick(asker, attempts).await {
             Ok(lease) => lease,
             Err(Some(reason)) => return Err(Refusal::Rejected(reason)),
             Err(None) => break,
         };
-        let _retry = if tried.0.is_empty() {
+        let _retry = if attempts.tried().is_empty() {
             None
         } else {
             let Some(retry) = pool.retry().await else { break };
             Some(retry)
         };
-        let started = Instant::now();
-        match net::dial(&lease.backend().identity().target, service.next_source(), &service.dial).await {
-            Ok(stream) => {
-                let took = started.elapsed();
-                lease.connected(took);
-                service.pool_histograms.connect.record(took);
-                record.connected(lease.backend(), took);
-                return Ok(Connected { stream, lease });
-            }
-            Err(error) => {
-                tracing::debug!(listener = service.name(), backend = lease.backend().label(), %error);
-                // One attempt that was the backend's fault makes it more than our own trouble.
-                if error.failure.is_backends_fault() {
-                    cause = Cause::ConnectFailed;
-                } else if cause == Cause::NoBackend {
-                    cause = Cause::Internal;
-                }
-                record.attempt_failed(lease.backend(), error.failure);
-                tried.add(lease.backend());
-                lease.connect_failed(error.failure, Instant::now());
-            }
+        if let Some(stream) = asker.kept.and_then(|kept| kept.take(lease.backend())) {
+            attempts.connected(lease.backend(), None);
+            return Ok(Connected { stream, lease, is_reused: true });
+        }
+        if let Some(connected) = dial(asker, lease, attempts).await {
+            return Ok(connected);
         }
     }
-    Err(Refusal::Closed(cause))
+    Err(Refusal::Closed(cause_of(attempts.failures())))
+}
+
+/// A new connection to the backend that is leased already; where that fails, to the next ones.
+///
+/// # Errors
+/// Why the client can't be served.
+pub(super) async fn afresh(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, Refusal> {
+    match dial(asker, lease, attempts).await {
+        Some(connected) => Ok(connected),
+        None => to_backend(Asker { kept: None, ..asker }, attempts).await,
+    }
+}
+
+async fn dial(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Option<Connected> {
+    let service = asker.service;
+    let started = Instant::now();
+    match net::dial(&lease.backend().identity().target, service.next_source(), &service.dial).await {
+        Ok(stream) => {
+            let took = started.elapsed();
+            lease.connected(took);
+            service.pool_histograms.connect.record(took);
+            attempts.connected(lease.backend(), Some(took));
+            Some(Connected { stream, lease, is_reused: false })
+        }
+        Err(error) => {
+            tracing::debug!(listener = service.name(), backend = lease.backend().label(), %error);
+            attempts.failed(lease.backend(), error.failure);
+            lease.connect_failed(error.failure, Instant::now());
+            None
+        }
+    }
+}
+
+/// One attempt that was the backend's fault makes it more than our own trouble.
+fn cause_of(failures: &[ConnectFailure]) -> Cause {
+    if failures.is_empty() {
+        Cause::NoBackend
+    } else if failures.iter().any(|failure| failure.is_backends_fault()) {
+        Cause::ConnectFailed
+    } else {
+        Cause::Internal
+    }
 }
 
 /// Chooses a backend, waiting in the pool's queue while all are full. `Err(None)`: there is none left to try.
-async fn pick(
-    service: &Service,
-    client: &Stream,
-    record: &Record<'_>,
-    tried: &Tried,
-) -> Result<Lease, Option<Rejection>> {
-    let address = match record.peer() {
+async fn pick(asker: Asker<'_>, attempts: &Attempts) -> Result<Lease, Option<Rejection>> {
+    let address = match asker.peer {
         Peer::Tcp(address) => Some(address.ip()),
         Peer::Unix => None,
     };
-    let choose = || service.balancer.pick(&Request { now: Instant::now(), client: address, tried: &tried.0 });
-    let pool = service.balancer.pool();
+    let balancer = &asker.service.balancer;
+    let choose = || balancer.pick(&Request { now: Instant::now(), client: address, tried: attempts.tried() });
+    let pool = balancer.pool();
     if !pool.has_queue() {
         match choose() {
             Ok(lease) => return Ok(lease),
@@ -127,7 +140,7 @@ async fn pick(
     };
     tokio::select! {
         chosen = turn => chosen,
-        () = client.left() => Err(Some(Rejection::LeftQueue)),
+        () = asker.client.left() => Err(Some(Rejection::LeftQueue)),
         () = tokio::time::sleep(pool.settings().queue.timeout) => Err(Some(Rejection::QueueTimeout)),
     }
 }

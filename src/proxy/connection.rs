@@ -1,16 +1,18 @@
-//! The life of one connection, every branch of it: admitted -> connected to a backend -> relayed -> accounted for.
+//! The life of one connection, every branch of it: admitted -> connected to a backend -> relayed
+//! (or, in http mode, served request by request) -> accounted for.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backends::Lease;
-use crate::net::{Peer, Stream};
-use crate::relay::{self, Meter, Outcome, Tally};
+use crate::net::{ConnectFailure, Peer, Stream};
+use crate::relay::{self, Meter, Outcome, Start, Tally};
 use crate::telemetry::Cause;
 
-use super::connect::{self, Connected, Refusal, Tried};
+use super::connect::{self, Asker, Connected, Refusal};
 use super::crew::Permits;
+use super::http;
 use super::record::Record;
 use super::service::{Service, Worker};
 
@@ -19,29 +21,34 @@ pub(super) async fn serve(worker: Rc<Worker>, service: Arc<Service>, client: Str
     let _load = worker.crew.count(worker.id);
     let tally = Tally::default();
     let mut record = Record::open(&worker, &service, peer, &tally);
-    let mut tried = Tried::default();
+    if let Some(http) = &service.http {
+        // Boxed: it is larger than a relay, whose connections would all be as large with it.
+        let cause = Box::pin(http::serve(&worker, &service, http, &client, peer)).await;
+        return record.close(cause);
+    }
+    let asker = Asker { service: &service, client: &client, peer, kept: None };
     let _member = service.balancer.pool().join();
     let seat = worker.roster.enter(service.limits.first());
     loop {
-        let Connected { stream: backend, lease } =
-            match connect::to_backend(&service, &client, &mut record, &mut tried).await {
-                Ok(connected) => connected,
-                Err(refusal) => {
-                    client.reset_on_close();
-                    return match refusal {
-                        Refusal::Closed(cause) => record.close(cause),
-                        Refusal::Rejected(reason) => record.reject(reason),
-                    };
-                }
-            };
+        let Connected { stream: backend, lease, .. } = match connect::to_backend(asker, &mut record.attempts).await {
+            Ok(connected) => connected,
+            Err(refusal) => {
+                client.reset_on_close();
+                return match refusal {
+                    Refusal::Closed(cause) => record.close(cause),
+                    Refusal::Rejected(reason) => record.reject(reason),
+                };
+            }
+        };
         let meter = Meter {
             tally: &tally,
             listener: &service.counters(worker.id).bytes,
             backend: lease.backend().bytes(worker.id),
             on_first_byte: &|now| lease.went_well(now),
         };
-        let may_retry = service.balancer.pool().may_retry_after(tried.count() + 1);
-        match relay::run(&client, &backend, &worker.tools, &meter, &seat, service.limits, may_retry).await {
+        let may_retry = service.balancer.pool().may_retry_after(record.attempts.tried().len() + 1);
+        let start = Start::Fresh { may_retry };
+        match relay::run(&client, &backend, &worker.tools, &meter, &seat, service.limits, start).await {
             Outcome::Over(cause) => {
                 judge(&lease, cause, &tally);
                 return record.close(cause);
@@ -49,8 +56,7 @@ pub(super) async fn serve(worker: Rc<Worker>, service: Arc<Service>, client: Str
             // Not a byte went either way: another backend can take its place, and the client sees nothing of it.
             Outcome::Untouched => {
                 lease.ended_at_once(Instant::now());
-                record.ended_at_once();
-                tried.add(lease.backend());
+                record.attempts.failed(lease.backend(), ConnectFailure::Reset);
             }
         }
     }

@@ -5,10 +5,12 @@
 mod connect;
 mod connection;
 mod crew;
+mod http;
 mod listener;
 mod record;
 mod service;
 
 pub use crew::{Crew, Handover};
+pub use http::check_header;
 pub use listener::{accept_loop, serve_inbox};
 pub use service::{Service, Worker};

@@ -12,14 +12,66 @@ use crate::telemetry::{Cause, Rejection};
 
 use super::service::{Service, Worker};
 
+/// The backends tried for one connection, or in http mode for one request.
+#[derive(Default)]
+pub(super) struct Attempts {
+    tried: Vec<Arc<Backend>>,
+    /// Why each of them failed.
+    failures: Vec<ConnectFailure>,
+    connected: Option<(Arc<Backend>, Option<Duration>)>,
+}
+
+impl Attempts {
+    /// Those that failed; none is tried again.
+    pub(super) fn tried(&self) -> &[Arc<Backend>] {
+        &self.tried
+    }
+
+    /// Why they failed, in the same order.
+    pub(super) fn failures(&self) -> &[ConnectFailure] {
+        &self.failures
+    }
+
+    pub(super) fn failed(&mut self, backend: &Arc<Backend>, failure: ConnectFailure) {
+        self.tried.push(backend.clone());
+        self.failures.push(failure);
+        self.connected = None;
+    }
+
+    /// Connected, in `took`; `None`: the connection was there already.
+    pub(super) fn connected(&mut self, backend: &Arc<Backend>, took: Option<Duration>) {
+        self.connected = Some((backend.clone(), took));
+    }
+
+    /// The one that serves.
+    pub(super) fn backend(&self) -> Option<&str> {
+        self.connected.as_ref().map(|(backend, _)| backend.label())
+    }
+
+    /// How long the connect that worked took.
+    pub(super) fn connect_time(&self) -> Option<Duration> {
+        self.connected.as_ref().and_then(|(_, took)| *took)
+    }
+
+    /// All of them, for the access log.
+    pub(super) fn list(&self) -> Vec<Attempt<'_>> {
+        let failed = self.tried.iter().zip(&self.failures);
+        let failed = failed.map(|(backend, failure)| Attempt { backend: backend.label(), outcome: failure.word() });
+        let connected = self.connected.iter().map(|(backend, took)| Attempt {
+            backend: backend.label(),
+            outcome: if took.is_some() { Attempt::CONNECTED } else { Attempt::REUSED },
+        });
+        failed.chain(connected).collect()
+    }
+}
+
 /// What is known of a connection so far. Dropped without a cause it was cut: by the drain, or by a bug of ours.
 pub(super) struct Record<'a> {
     worker: &'a Worker,
     service: &'a Service,
     peer: Peer,
     accepted_at: Instant,
-    failed_attempts: Vec<(Arc<Backend>, ConnectFailure)>,
-    connected: Option<(Arc<Backend>, Duration)>,
+    pub(super) attempts: Attempts,
     tally: &'a Tally,
     end: Option<End>,
 }
@@ -32,35 +84,7 @@ enum End {
 
 impl<'a> Record<'a> {
     pub(super) fn open(worker: &'a Worker, service: &'a Service, peer: Peer, tally: &'a Tally) -> Self {
-        Self {
-            worker,
-            service,
-            peer,
-            accepted_at: Instant::now(),
-            failed_attempts: Vec::new(),
-            connected: None,
-            tally,
-            end: None,
-        }
-    }
-
-    pub(super) fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    pub(super) fn attempt_failed(&mut self, backend: &Arc<Backend>, failure: ConnectFailure) {
-        self.failed_attempts.push((backend.clone(), failure));
-    }
-
-    /// The backend that was connected to ended before a byte went either way.
-    pub(super) fn ended_at_once(&mut self) {
-        if let Some((backend, _)) = self.connected.take() {
-            self.failed_attempts.push((backend, ConnectFailure::Reset));
-        }
-    }
-
-    pub(super) fn connected(&mut self, backend: &Arc<Backend>, took: Duration) {
-        self.connected = Some((backend.clone(), took));
+        Self { worker, service, peer, accepted_at: Instant::now(), attempts: Attempts::default(), tally, end: None }
     }
 
     /// The connection ended.
@@ -79,27 +103,21 @@ impl<'a> Record<'a> {
 
     fn log(&self, duration: Duration, cause: Cause, reason: Option<Rejection>) {
         let Some(log) = &self.service.access_log else { return };
-        let failed = self
-            .failed_attempts
-            .iter()
-            .map(|(backend, failure)| Attempt { backend: backend.label(), outcome: failure.word() });
-        let connected =
-            self.connected.iter().map(|(backend, _)| Attempt { backend: backend.label(), outcome: "connected" });
-        let attempts: Vec<Attempt<'_>> = failed.chain(connected).collect();
         log.log(&Entry {
             time: SystemTime::now(),
             listener: self.service.name(),
             client: &self.peer,
             pool: self.service.balancer.pool().name(),
-            backend: self.connected.as_ref().map(|(backend, _)| backend.label()),
-            attempts: &attempts,
+            backend: self.attempts.backend(),
+            attempts: &self.attempts.list(),
             bytes_in: self.tally.bytes_in(),
             bytes_out: self.tally.bytes_out(),
-            connect: self.connected.as_ref().map(|(_, took)| *took),
+            connect: self.attempts.connect_time(),
             first_byte: self.first_byte(),
             duration,
             cause: cause.word(),
             reason: reason.map(Rejection::word),
+            http: None,
         });
     }
 }
@@ -116,7 +134,10 @@ impl Drop for Record<'_> {
                 if let Some(first_byte) = self.first_byte() {
                     self.service.pool_histograms.first_byte.record(first_byte);
                 }
-                self.log(duration, cause, None);
+                // In http mode each request has its own line.
+                if self.service.http.is_none() {
+                    self.log(duration, cause, None);
+                }
             }
             End::Rejected(reason) => {
                 counters.rejected(reason);

@@ -1,5 +1,6 @@
 //! What a connection needs around it: its listener's parts, shared by the workers, and its worker's own.
 
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,13 +12,14 @@ use metrics::Histogram;
 use crate::access_log::AccessLog;
 use crate::balancer::Balancer;
 use crate::config;
-use crate::lifecycle::{ConnectionLimit, DrainWatch, Roster};
+use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase, Roster};
 use crate::net::DialOptions;
 use crate::relay::{Limits, Tools};
 use crate::telemetry::metric::{self, PoolHistograms};
 use crate::telemetry::{ListenerCounters, ListenerStats, PerWorker};
 
 use super::crew::Crew;
+use super::http::{Http, Kept};
 
 /// One listener and all that serves its connections. Shared by all workers.
 pub struct Service {
@@ -26,6 +28,8 @@ pub struct Service {
     next_source: AtomicUsize,
     pub(super) balancer: Arc<Balancer>,
     pub(super) limits: Limits,
+    /// In http mode.
+    pub(super) http: Option<Http>,
     pub(super) dial: DialOptions,
     pub(super) global_limit: Arc<ConnectionLimit>,
     pub(super) own_limit: Option<Arc<ConnectionLimit>>,
@@ -51,6 +55,7 @@ impl Service {
                 half_closed: listener.half_closed_timeout,
                 keepalive: pool.tcp.keepalive,
             },
+            http: Http::new(listener, pool),
             dial: DialOptions {
                 timeout: pool.connect_timeout,
                 nodelay: pool.tcp.nodelay,
@@ -102,12 +107,45 @@ pub struct Worker {
     /// All workers, this one among them.
     pub crew: Arc<Crew>,
     pub(super) tools: Tools,
+    /// Connections to backends that wait for their next request.
+    pub(super) kept: Kept,
+    /// Where heads are written; empty between two polls.
+    pub(super) draft: RefCell<Vec<u8>>,
+    /// The phase as this worker knows it: looked at for each request, so without the watch's lock.
+    phase: Cell<Phase>,
 }
 
 impl Worker {
     /// A worker without connections; its listeners' limits are `shortest_limit` or longer.
     pub fn new(id: usize, shortest_limit: Duration, drain: DrainWatch, crew: Arc<Crew>, tools: Tools) -> Rc<Self> {
         let roster = Roster::new(shortest_limit, Instant::now());
-        Rc::new(Self { id, roster, drain, crew, tools })
+        let (kept, draft) = Default::default();
+        Rc::new(Self { id, roster, drain, crew, tools, kept, draft, phase: Cell::new(Phase::Running) })
+    }
+
+    /// Has the connections that were idle for too long end.
+    pub fn sweep(&self, now: Instant) {
+        self.roster.sweep(now);
+        self.kept.sweep(now);
+    }
+
+    /// Follows the drain to its end, and tells the connections that wait for a request.
+    pub async fn follow_drain(&self) {
+        let mut drain = self.drain.clone();
+        for phase in [Phase::Leaving, Phase::Closing, Phase::Over] {
+            drain.reached(phase).await;
+            self.phase.set(phase);
+            self.roster.wake_all();
+        }
+    }
+
+    /// Asked to stop: clients are told to come back on another connection.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.phase.get() >= Phase::Leaving
+    }
+
+    /// Accepting no more: a client that has no request under way is to leave.
+    pub(super) fn is_closing(&self) -> bool {
+        self.phase.get() >= Phase::Closing
     }
 }

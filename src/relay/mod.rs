@@ -9,9 +9,10 @@ mod pump;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::lifecycle::Seat;
@@ -19,7 +20,7 @@ use crate::net::Stream;
 use crate::telemetry::{ByteCounters, Cause};
 
 pub use pipes::{MAX_PIPES_PER_WORKER, Pipes};
-use pump::{Pump, Step};
+pub use pump::{Pump, Step};
 
 /// Size of the shared buffer. Measured: 64 KiB cost a fifth more on 64 KiB responses, whose last bytes then need a read and
 /// a write of their own; 256 KiB still fit beside the rest in a core's L2 cache.
@@ -28,6 +29,20 @@ const SCRATCH_BYTES: usize = 256 * 1024;
 /// The buffer that all connections of one worker share.
 #[derive(Debug)]
 pub struct Scratch(RefCell<Box<[u8]>>);
+
+impl Scratch {
+    /// Receives into it, and shows `look` the bytes; none are the peer's end of stream.
+    pub fn poll_receive<T>(
+        &self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        look: impl FnOnce(&mut Context<'_>, &[u8]) -> T,
+    ) -> Poll<io::Result<T>> {
+        let mut bytes = self.0.borrow_mut();
+        let received = ready!(from.poll_receive(cx, &mut bytes))?;
+        Poll::Ready(Ok(look(cx, &bytes[..received])))
+    }
+}
 
 impl Default for Scratch {
     fn default() -> Self {
@@ -54,6 +69,11 @@ impl Tally {
         self.outward.get()
     }
 
+    /// Counts bytes that the client took from us, in the backend's stead.
+    pub fn answered_by_us(&self, bytes: usize) {
+        self.outward.set(self.outward.get() + bytes as u64);
+    }
+
     /// When the backend's first byte was passed on.
     pub fn first_byte(&self) -> Option<Instant> {
         self.first_outward.get()
@@ -73,7 +93,8 @@ pub struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    fn add(&self, direction: Direction, bytes: usize) {
+    /// Counts bytes that the receiver took.
+    pub fn add(&self, direction: Direction, bytes: usize) {
         let (tally, bytes) = (self.tally, bytes as u64);
         match direction {
             Direction::Inward => {
@@ -95,10 +116,12 @@ impl Meter<'_> {
     }
 }
 
-/// Inward: from the client to the backend.
+/// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
+pub enum Direction {
+    /// From the client to the backend.
     Inward,
+    /// From the backend to the client.
     Outward,
 }
 
@@ -146,8 +169,8 @@ pub struct Tools {
     pub method: Method,
 }
 
-/// What both directions use.
-struct Shared<'a> {
+/// What both directions of a connection use.
+pub struct Shared<'a> {
     scratch: &'a Scratch,
     pipes: &'a Rc<Pipes>,
     method: Method,
@@ -155,13 +178,40 @@ struct Shared<'a> {
     seat: &'a Seat,
 }
 
-impl Shared<'_> {
-    fn moved(&self, direction: Direction, bytes: usize) {
+impl<'a> Shared<'a> {
+    /// The worker's tools, and where this connection counts.
+    pub fn new(tools: &'a Tools, meter: &'a Meter<'a>, seat: &'a Seat) -> Self {
+        Self { scratch: &tools.scratch, pipes: &tools.pipes, method: tools.method, meter, seat }
+    }
+
+    /// Counts bytes that the receiver took.
+    pub fn moved(&self, direction: Direction, bytes: usize) {
         self.seat.touch();
         if bytes > 0 {
             self.meter.add(direction, bytes);
         }
     }
+}
+
+/// What one side sent before the relay began, and the other has not been given.
+#[derive(Debug, Default)]
+pub struct Early {
+    /// For the backend.
+    pub inward: Vec<u8>,
+    /// For the client.
+    pub outward: Vec<u8>,
+}
+
+/// How a relay begins.
+#[derive(Debug)]
+pub enum Start {
+    /// With nothing sent before.
+    Fresh {
+        /// A backend that ends at once is given up in place of the client.
+        may_retry: bool,
+    },
+    /// With bytes that were received before it.
+    After(Early),
 }
 
 /// What became of a relay.
@@ -174,7 +224,7 @@ pub enum Outcome {
 }
 
 /// Relays until both sides have ended, and says why it is over. A reset is passed on as a reset; so is being cut short,
-/// by a limit or by being dropped. With `may_retry`, a backend that ends at once is given up in place of the client.
+/// by a limit or by being dropped.
 pub async fn run(
     client: &Stream,
     backend: &Stream,
@@ -182,17 +232,21 @@ pub async fn run(
     meter: &Meter<'_>,
     seat: &Seat,
     limits: Limits,
-    may_retry: bool,
+    start: Start,
 ) -> Outcome {
     seat.touch();
     seat.set_limit(limits.first());
+    let (may_retry, early) = match start {
+        Start::Fresh { may_retry } => (may_retry, Early::default()),
+        Start::After(early) => (false, early),
+    };
     let mut relay = Relay {
         client,
         backend,
-        shared: Shared { scratch: &tools.scratch, pipes: &tools.pipes, method: tools.method, meter, seat },
+        shared: Shared::new(tools, meter, seat),
         limits,
-        inward: Pump::new(Direction::Inward, tools.method),
-        outward: Pump::new(Direction::Outward, tools.method),
+        inward: Pump::new(Direction::Inward, tools.method).after(&early.inward),
+        outward: Pump::new(Direction::Outward, tools.method).after(&early.outward),
         client_failed: None,
         is_settled: limits.keepalive.is_none(),
         may_retry,
@@ -287,7 +341,8 @@ impl Relay<'_> {
                 }
                 None
             }
-            Step::ReadFailed => Some(Outcome::Over(Cause::BackendReset)),
+            // Nothing frames a relay's bytes.
+            Step::Malformed(_) | Step::ReadFailed => Some(Outcome::Over(Cause::BackendReset)),
             Step::WriteFailed => Some(Outcome::Over(Cause::ClientReset)),
         }
     }
@@ -308,7 +363,7 @@ impl Relay<'_> {
                 }
                 None
             }
-            Step::ReadFailed => Some(Cause::ClientReset),
+            Step::Malformed(_) | Step::ReadFailed => Some(Cause::ClientReset),
             Step::WriteFailed if self.outward.is_done() => Some(Cause::BackendReset),
             Step::WriteFailed => {
                 // Its reset may have overtaken bytes that it sent before: they are still to be read.

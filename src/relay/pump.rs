@@ -1,5 +1,8 @@
 //! One direction of a relay: receive, send, and remember what a slow receiver has not taken yet.
 //!
+//! It follows the framing of what it moves, where there is one, and stops where that ends: an HTTP body is moved like
+//! any other bytes, and not one byte beyond it.
+//!
 //! It copies through the worker's scratch buffer while messages are small, and splices through a pipe while they are
 //! bulk: one copy less a byte, but two calls that each cost more than a receive or a send.
 
@@ -8,6 +11,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use crate::net::Stream;
+use crate::protocol::http1::{Body, ChunkError, Framing, Progress};
 
 use super::pipes::LentPipe;
 use super::{Direction, Method, Shared};
@@ -17,27 +21,36 @@ const BYTES_PER_TURN: usize = 1024 * 1024;
 /// Full reads in a row that make a direction bulk, as HAProxy's splice-auto has it.
 const FULL_READS_TO_SPLICE: u8 = 3;
 /// A splice that moves less than this was not worth its calls.
-const SMALL_SPLICE_BYTES: usize = 32 * 1024;
+const SMALL_SPLICE_BYTES: u64 = 32 * 1024;
 /// Small splices in a row that end the splicing.
 const SMALL_SPLICES_TO_COPY: u8 = 3;
 
 /// How far a direction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
     /// More may come. Also once it is done: the end is told only once.
     Open,
-    /// The sender has ended, and the receiver has taken every byte. Told once.
+    /// What was to be moved is complete, or the sender has ended, and the receiver has taken every byte. Told once.
     Ended,
+    /// The sender breaks the framing; the receiver has got what came before.
+    Malformed(ChunkError),
     /// The sender's socket failed.
     ReadFailed,
     /// The receiver's socket failed.
     WriteFailed,
 }
 
+/// One direction of a relay.
 #[derive(Debug)]
-pub(super) struct Pump {
+pub struct Pump {
     direction: Direction,
     state: State,
+    /// What is still to be moved.
+    body: Body,
+    /// Chunks are taken apart, and only their data is sent.
+    strips_chunks: bool,
+    /// What was received beyond the body's end.
+    overrun: Vec<u8>,
     splicing: bool,
     /// The sender is hushed while the receiver takes nothing: its bytes would only wake the worker in vain.
     is_hushed: bool,
@@ -69,11 +82,34 @@ enum Move {
 }
 
 impl Pump {
+    /// Moves all that comes, to the sender's end.
     pub(super) fn new(direction: Direction, method: Method) -> Self {
-        Self { direction, state: State::Open, splicing: method == Method::Splice, is_hushed: false, run: 0 }
+        Self::framed(direction, method, Body::new(Framing::UntilClose))
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    /// Moves one body.
+    pub fn framed(direction: Direction, method: Method, body: Body) -> Self {
+        let state = State::Open;
+        let splicing = method == Method::Splice;
+        Self { direction, state, body, strips_chunks: false, overrun: Vec::new(), splicing, is_hushed: false, run: 0 }
+    }
+
+    /// Sends `bytes` first, which don't count towards the body.
+    pub fn after(mut self, bytes: &[u8]) -> Self {
+        if !bytes.is_empty() {
+            self.state = State::Blocked { bytes: bytes.into(), start: 0 };
+        }
+        self
+    }
+
+    /// Sends only the data of a chunked body, for a receiver that knows no chunks.
+    pub fn stripping_chunks(mut self) -> Self {
+        self.strips_chunks = true;
+        self
+    }
+
+    /// It has told its end, or was abandoned.
+    pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
@@ -82,28 +118,46 @@ impl Pump {
         matches!(self.state, State::Open)
     }
 
-    /// Whether it waits for the receiver, and receives nothing meanwhile.
-    pub(super) fn is_blocked(&self) -> bool {
+    /// Once it has ended: whether nothing is missing.
+    pub fn is_whole(&self) -> bool {
+        self.body.is_whole_at_close()
+    }
+
+    /// Whether it waits for the receiver, rather than for the sender.
+    pub fn is_blocked(&self) -> bool {
         matches!(self.state, State::Blocked { .. } | State::Piped(_))
     }
 
+    /// Whether anything was received beyond the body's end.
+    pub fn has_overrun(&self) -> bool {
+        !self.overrun.is_empty()
+    }
+
+    /// What was received beyond the body's end.
+    pub fn into_overrun(self) -> Vec<u8> {
+        self.overrun
+    }
+
     /// Moves nothing any more.
-    pub(super) fn abandon(&mut self) {
+    pub fn abandon(&mut self) {
         self.state = State::Done;
     }
 
     /// Moves what can be moved now. While it answers [`Step::Open`], the task of `cx` is woken when there is more to do.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream, shared: &Shared<'_>) -> Step {
+    pub fn poll(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream, shared: &Shared<'_>) -> Step {
         let mut turn = 0;
         loop {
             let moved = match &self.state {
                 State::Done => return Step::Open,
                 State::Blocked { .. } => self.send_rest(cx, to, shared),
                 State::Piped(_) => self.empty_pipe(cx, to, shared),
-                State::Open if self.splicing => match shared.pipes.lend() {
-                    Some(pipe) => self.fill_pipe(cx, from, pipe, shared),
-                    None => self.copy(cx, from, to, shared),
-                },
+                State::Open if self.body.is_done() => self.end(),
+                State::Open if self.splicing && self.body.data_remaining() >= SMALL_SPLICE_BYTES => {
+                    match shared.pipes.lend() {
+                        Some(pipe) => self.fill_pipe(cx, from, pipe, shared),
+                        None => self.copy(cx, from, to, shared),
+                    }
+                }
                 State::Open => self.copy(cx, from, to, shared),
             };
             match moved {
@@ -116,7 +170,7 @@ impl Pump {
             if !self.is_blocked() {
                 self.hush(from, false);
             }
-            if turn >= BYTES_PER_TURN && !matches!(self.state, State::Piped(_)) {
+            if turn >= BYTES_PER_TURN && matches!(self.state, State::Open | State::Blocked { .. }) {
                 return yield_turn(cx);
             }
         }
@@ -129,28 +183,56 @@ impl Pump {
         }
     }
 
+    fn end(&mut self) -> Move {
+        self.state = State::Done;
+        Move::Return(Step::Ended)
+    }
+
     fn copy(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream, shared: &Shared<'_>) -> Move {
         let mut scratch = shared.scratch.0.borrow_mut();
-        let received = match from.poll_receive(cx, &mut scratch) {
+        let most = self.most_to_receive(scratch.len());
+        let received = match from.poll_receive(cx, &mut scratch[..most]) {
             Poll::Pending => return Move::Return(Step::Open),
             Poll::Ready(Err(_)) => return Move::Return(Step::ReadFailed),
-            Poll::Ready(Ok(0)) => {
-                self.state = State::Done;
-                return Move::Return(Step::Ended);
-            }
+            Poll::Ready(Ok(0)) => return self.end(),
             Poll::Ready(Ok(received)) => received,
         };
         self.note_read(received == scratch.len(), shared.method);
-        let sent = match to.poll_send(cx, &scratch[..received]) {
+        let mut stripped = Vec::new();
+        let Progress { consumed, .. } = match self.follow(&scratch[..received], &mut stripped) {
+            Ok(progress) => progress,
+            Err(error) => return Move::Return(Step::Malformed(error)),
+        };
+        self.overrun.extend_from_slice(&scratch[consumed..received]);
+        let bytes = if self.strips_chunks { &stripped } else { &scratch[..consumed] };
+        if bytes.is_empty() {
+            return Move::Sent(0);
+        }
+        let sent = match to.poll_send(cx, bytes) {
             Poll::Pending => 0,
             Poll::Ready(Err(_)) => return Move::Return(Step::WriteFailed),
             Poll::Ready(Ok(sent)) => sent,
         };
         shared.moved(self.direction, sent);
-        if sent < received {
-            self.state = State::Blocked { bytes: scratch[sent..received].into(), start: 0 };
+        if sent < bytes.len() {
+            self.state = State::Blocked { bytes: bytes[sent..].into(), start: 0 };
         }
         Move::Sent(sent)
+    }
+
+    /// As much as fits, and where the length is known no byte beyond the body.
+    fn most_to_receive(&self, room: usize) -> usize {
+        match &self.body {
+            Body::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX).min(room),
+            Body::Chunked(_) | Body::UntilClose => room,
+        }
+    }
+
+    fn follow(&mut self, bytes: &[u8], stripped: &mut Vec<u8>) -> Result<Progress, ChunkError> {
+        match &mut self.body {
+            Body::Chunked(scanner) if self.strips_chunks => scanner.decode(bytes, stripped),
+            body => body.advance(bytes),
+        }
     }
 
     fn send_rest(&mut self, cx: &mut Context<'_>, to: &Stream, shared: &Shared<'_>) -> Move {
@@ -170,14 +252,12 @@ impl Pump {
     }
 
     fn fill_pipe(&mut self, cx: &mut Context<'_>, from: &Stream, mut pipe: LentPipe, shared: &Shared<'_>) -> Move {
-        match from.poll_splice_in(cx, &mut pipe) {
+        match from.poll_splice_in(cx, &mut pipe, self.body.data_remaining()) {
             Poll::Pending => Move::Return(Step::Open),
             Poll::Ready(Err(_)) => Move::Return(Step::ReadFailed),
-            Poll::Ready(Ok(0)) => {
-                self.state = State::Done;
-                Move::Return(Step::Ended)
-            }
+            Poll::Ready(Ok(0)) => self.end(),
             Poll::Ready(Ok(received)) => {
+                self.body.skip_data(received as u64);
                 self.note_splice(received, shared.method);
                 self.state = State::Piped(pipe);
                 Move::Sent(0)
@@ -209,7 +289,7 @@ impl Pump {
     }
 
     fn note_splice(&mut self, bytes: usize, method: Method) {
-        self.run = if bytes < SMALL_SPLICE_BYTES { self.run + 1 } else { 0 };
+        self.run = if (bytes as u64) < SMALL_SPLICE_BYTES { self.run + 1 } else { 0 };
         if self.run >= SMALL_SPLICES_TO_COPY {
             self.run = 0;
             self.splicing = method == Method::Splice;

@@ -184,7 +184,7 @@ fn bind_listeners(
     drain: &DrainWatch,
 ) -> Result<Bound, RunError> {
     let balancers: Vec<Arc<Balancer>> = pools.iter().map(|pool| Balancer::new(pool.clone())).collect();
-    let limits = config.listeners.iter().map(|listener| listener.idle_timeout.min(listener.half_closed_timeout));
+    let limits = config.listeners.iter().map(config::Listener::shortest_limit);
     let shortest_limit = limits.min().unwrap_or(Duration::MAX);
     let mut listeners = Vec::new();
     let (crew, inboxes) = Crew::new(workers);

@@ -68,12 +68,14 @@ fn begin(job: Job) -> io::Result<()> {
         let listener = Listener::new(socket)?;
         drop(spawn_local(accept_loop(worker.clone(), service, listener, accepting)));
     }
+    let drained = worker.clone();
+    drop(spawn_local(async move { drained.follow_drain().await }));
     drop(spawn_local(async move {
         let mut sweeps = tokio::time::interval(worker.roster.period());
         sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             sweeps.tick().await;
-            worker.roster.sweep(Instant::now());
+            worker.sweep(Instant::now());
         }
     }));
     Ok(())

@@ -1,5 +1,7 @@
 //! Counters that workers add to without sharing a cache line, and their sums.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cause::{AcceptError, Cause, Rejection};
@@ -79,9 +81,15 @@ pub struct ListenerCounters {
     closed: [AtomicU64; Cause::COUNT],
     rejected: [AtomicU64; Rejection::COUNT],
     accept_errors: [AtomicU64; AcceptError::COUNT],
+    /// By status from 100 to 999; there once the first request was counted, as only http mode has any.
+    requests: OnceLock<Box<[AtomicU64]>>,
     /// Relayed bytes.
     pub bytes: ByteCounters,
 }
+
+/// The statuses of HTTP (RFC 9110 section 15): three digits, the first from 1 on.
+const FIRST_STATUS: u16 = 100;
+const STATUSES: usize = 900;
 
 /// A listener's name and what each worker counts of it.
 #[derive(Debug)]
@@ -108,6 +116,14 @@ impl ListenerCounters {
         self.rejected[reason as usize].fetch_add(1, Ordering::Release);
     }
 
+    /// Counts an HTTP request by the status of its answer.
+    pub fn request(&self, status: u16) {
+        let requests = self.requests.get_or_init(|| (0..STATUSES).map(|_| AtomicU64::new(0)).collect());
+        if let Some(counter) = requests.get(usize::from(status.wrapping_sub(FIRST_STATUS))) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts a failed accept.
     pub fn accept_error(&self, reason: AcceptError) {
         self.accept_errors[reason as usize].fetch_add(1, Ordering::Relaxed);
@@ -125,6 +141,8 @@ pub struct ListenerTotals {
     pub rejected: [u64; Rejection::COUNT],
     /// Failed accepts, by [`AcceptError`].
     pub accept_errors: [u64; AcceptError::COUNT],
+    /// Answered HTTP requests, by status; those that there were.
+    pub requests: BTreeMap<u16, u64>,
     /// Relayed bytes.
     pub bytes: Traffic,
 }
@@ -140,6 +158,7 @@ impl ListenerTotals {
             rejected,
             accepted: counters.iter().map(|worker| worker.accepted.load(Ordering::Relaxed)).sum(),
             accept_errors: sums(counters, |worker| &worker.accept_errors),
+            requests: requests(counters),
             bytes: counters.iter().map(|worker| worker.bytes.total()).sum(),
         }
     }
@@ -149,6 +168,19 @@ impl ListenerTotals {
         let ended: u64 = self.closed.iter().chain(&self.rejected).sum();
         self.accepted - ended
     }
+}
+
+fn requests(counters: &PerWorker<ListenerCounters>) -> BTreeMap<u16, u64> {
+    let mut sums = BTreeMap::new();
+    for of_worker in counters.iter().filter_map(|worker| worker.requests.get()) {
+        for (status, counter) in (FIRST_STATUS..).zip(of_worker.iter()) {
+            let count = counter.load(Ordering::Relaxed);
+            if count > 0 {
+                *sums.entry(status).or_default() += count;
+            }
+        }
+    }
+    sums
 }
 
 fn sums<const N: usize>(

@@ -28,6 +28,7 @@ names! {
     counter RETRIES = "lb_retries_total", "Further backends tried for a client whose backend could not be connected to.";
     counter ACCEPT_ERRORS = "lb_accept_errors_total", "Failed accepts, by reason.";
     counter LOG_DROPPED = "lb_access_log_dropped_total", "Access log lines lost because the log could not be written fast enough.";
+    counter HTTP_REQUESTS = "lb_http_requests_total", "HTTP requests, by the status of the answer; 499: the client left before it.";
     gauge ACTIVE = "lb_connections_active", "Client connections that live now.";
     gauge BACKEND_ACTIVE = "lb_backend_connections_active", "Connections to a backend that live now.";
     gauge BACKEND_UP = "lb_backend_up", "1 while a backend takes new connections, else 0.";
@@ -36,10 +37,11 @@ names! {
     gauge MAX_CONNECTIONS = "lb_max_connections", "The limit of client connections at once.";
     seconds CONNECT_DURATION = "lb_connect_duration_seconds", "Time to connect to a backend.";
     seconds FIRST_BYTE_DURATION = "lb_first_byte_duration_seconds", "Time from accept to the backend's first byte.";
+    seconds HTTP_REQUEST_DURATION = "lb_http_request_duration_seconds", "Time from a request's head to the end of its answer.";
     seconds CONNECTION_DURATION = "lb_connection_duration_seconds", "Life of a client connection.";
 }
 
-/// Upper bounds in seconds for [`CONNECT_DURATION`] and [`FIRST_BYTE_DURATION`]: 100 µs (loopback) to 10 s.
+/// Upper bounds in seconds for [`CONNECT_DURATION`], [`FIRST_BYTE_DURATION`] and [`HTTP_REQUEST_DURATION`]: 100 µs (loopback) to 10 s.
 pub const LATENCY_BUCKETS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -70,4 +72,9 @@ impl PoolHistograms {
 /// The histogram of a listener's connections, looked up once.
 pub fn connection_duration(listener: &str) -> Histogram {
     metrics::histogram!(CONNECTION_DURATION, "listener" => listener.to_owned())
+}
+
+/// The histogram of a listener's HTTP requests, looked up once.
+pub fn http_request_duration(listener: &str) -> Histogram {
+    metrics::histogram!(HTTP_REQUEST_DURATION, "listener" => listener.to_owned())
 }

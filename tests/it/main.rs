@@ -8,6 +8,9 @@ mod balance; // who gets the next connection
 mod config; // broken configurations, and how they are refused
 mod demo; // what a newcomer runs first
 mod failover; // backends that fail: retry, ejection, probe, fail open
+mod http_exchange; // http mode: bodies, limits, failures, upgrades, drain
+mod http_seed; // http mode: the headers, and how requests are shared
+mod http_vectors; // http mode: every recorded message gets its verdict
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
 mod overrides; // file, environment, flags: who wins

@@ -1,0 +1,18 @@
+//! HTTP mode: each request of a client's connection gets a backend, the configured headers, and its answer.
+//!
+//! `session` is the client's side, from head to head; `exchange` one request on one backend connection. What the bytes
+//! mean is said by `protocol::http1`; how bodies move by `relay`.
+
+mod exchange;
+mod kept;
+mod record;
+mod reply;
+mod request;
+mod response;
+mod session;
+mod settings;
+
+pub(super) use kept::Kept;
+pub(super) use session::serve;
+pub(super) use settings::Http;
+pub use settings::check_header;

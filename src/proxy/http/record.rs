@@ -1,0 +1,135 @@
+//! The account of one request: counted and logged exactly once, whatever becomes of it.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::time::{Instant, SystemTime};
+
+use crate::access_log::{Entry, HttpEntry, escaped};
+use crate::net::Peer;
+use crate::protocol::http1::RequestHead;
+use crate::relay::Tally;
+
+use super::super::record::Attempts;
+use super::super::service::{Service, Worker};
+use super::settings::Http;
+
+/// The client left before the answer: nginx's code, known to every reader of logs.
+const CLIENT_LEFT: u16 = 499;
+/// The cause of a request that was answered to its end.
+const COMPLETED: &str = "completed";
+/// A request that was cut: by the drain, or by a bug of ours.
+const CUT: &str = "drain_forced";
+
+/// What is known of a request so far.
+pub(super) struct RequestRecord<'a> {
+    worker: &'a Worker,
+    service: &'a Service,
+    http: &'a Http,
+    peer: Peer,
+    began: Instant,
+    /// What the log will show; not kept where nothing is logged.
+    texts: Option<Texts>,
+    pub(super) attempts: Attempts,
+    tally: &'a Tally,
+    status: Cell<Option<u16>>,
+    cause: Cell<&'static str>,
+}
+
+#[derive(Default)]
+struct Texts {
+    method: String,
+    path: String,
+    request_id: Option<String>,
+}
+
+impl<'a> RequestRecord<'a> {
+    /// Begins with what was read of the request; `None` where its head could not be read.
+    pub(super) fn open(
+        worker: &'a Worker,
+        service: &'a Service,
+        http: &'a Http,
+        peer: Peer,
+        tally: &'a Tally,
+        head: Option<(&RequestHead, &[u8])>,
+    ) -> Self {
+        Self {
+            worker,
+            service,
+            http,
+            peer,
+            began: Instant::now(),
+            texts: service.access_log.as_ref().map(|_| head.map(Texts::of).unwrap_or_default()),
+            attempts: Attempts::default(),
+            tally,
+            status: Cell::new(None),
+            cause: Cell::new(CUT),
+        }
+    }
+
+    /// The client gets an answer of this status.
+    pub(super) fn answered(&self, status: u16) {
+        self.status.set(Some(status));
+    }
+
+    /// It was answered to its end.
+    pub(super) fn completed(&self) {
+        self.cause.set(COMPLETED);
+    }
+
+    /// It ended before that, for this cause.
+    pub(super) fn ended(&self, cause: &'static str) {
+        self.cause.set(cause);
+    }
+}
+
+impl Texts {
+    fn of((head, bytes): (&RequestHead, &[u8])) -> Self {
+        let text = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            match escaped(&text) {
+                Cow::Borrowed(_) => text.into_owned(),
+                Cow::Owned(escaped) => escaped,
+            }
+        };
+        Self {
+            method: text(head.method(bytes)),
+            path: text(head.target(bytes)),
+            request_id: head.header(bytes, "x-request-id").map(text),
+        }
+    }
+}
+
+impl Drop for RequestRecord<'_> {
+    fn drop(&mut self) {
+        let status = self.status.get().unwrap_or(CLIENT_LEFT);
+        let duration = self.began.elapsed();
+        let first_byte = self.tally.first_byte().map(|at| at - self.began);
+        self.service.counters(self.worker.id).request(status);
+        self.http.duration.record(duration);
+        if let Some(first_byte) = first_byte {
+            self.service.pool_histograms.first_byte.record(first_byte);
+        }
+        let (Some(log), Some(texts)) = (&self.service.access_log, &self.texts) else { return };
+        log.log(&Entry {
+            time: SystemTime::now(),
+            listener: self.service.name(),
+            client: &self.peer,
+            pool: self.service.balancer.pool().name(),
+            backend: self.attempts.backend(),
+            attempts: &self.attempts.list(),
+            bytes_in: self.tally.bytes_in(),
+            bytes_out: self.tally.bytes_out(),
+            connect: self.attempts.connect_time(),
+            first_byte,
+            duration,
+            cause: self.cause.get(),
+            reason: None,
+            http: Some(HttpEntry {
+                method: &texts.method,
+                path: &texts.path,
+                status,
+                request_id: texts.request_id.as_deref(),
+            }),
+        });
+    }
+}

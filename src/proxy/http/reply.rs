@@ -1,0 +1,82 @@
+//! Answers of our own, for requests that no backend answers; and leaving a client in a way that it sees the answer.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::lifecycle::Seat;
+use crate::net::Stream;
+use crate::protocol::http1::Version;
+use crate::relay::Scratch;
+
+/// What a client is still sending is received and dropped for so long: a close at once would be a reset, which can
+/// destroy the answer before the client has read it (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The answer `status`, a short text that says why.
+pub(super) fn page(status: u16, reason: &str, version: Version, keeps: bool, is_head: bool) -> Vec<u8> {
+    let phrase = phrase(status);
+    let text = format!("{status} {phrase}: {reason}\n");
+    let connection = match (keeps, version) {
+        (false, _) => "Connection: close\r\n",
+        (true, Version::Http10) => "Connection: keep-alive\r\n",
+        (true, Version::Http11) => "",
+    };
+    let body = if is_head { "" } else { &text };
+    let length = text.len();
+    format!(
+        "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
+         Cache-Control: no-store\r\n{connection}\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// RFC 9110 section 15, and RFC 6585 for 431.
+fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        414 => "URI Too Long",
+        431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+/// Sends all of it; `false`: the client is gone, or takes nothing for as long as the seat's limit.
+pub(super) async fn send(client: &Stream, bytes: &[u8], seat: &Seat) -> bool {
+    let mut sent = 0;
+    poll_fn(|cx| {
+        while sent < bytes.len() {
+            match client.poll_send(cx, &bytes[sent..]) {
+                Poll::Ready(Ok(taken)) => sent += taken,
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending if seat.poll_overdue(cx) => return Poll::Ready(false),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(true)
+    })
+    .await
+}
+
+/// Ends our side, and waits until the client has ended its own, or for [`LINGER`].
+pub(super) async fn linger(client: &Stream, scratch: &Scratch, seat: &Seat) {
+    client.finish();
+    seat.touch();
+    seat.set_limit(LINGER);
+    poll_fn(|cx: &mut Context<'_>| {
+        loop {
+            match scratch.poll_receive(cx, client, |_, bytes| bytes.is_empty()) {
+                Poll::Ready(Ok(false)) if !seat.poll_overdue(cx) => {}
+                Poll::Pending if !seat.poll_overdue(cx) => return Poll::Pending,
+                _ => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,108 @@
+//! One request as it is sent to a backend: the head with the configured headers, and what of its body is at hand.
+
+use std::net::IpAddr;
+
+use crate::net::{Peer, Stream};
+use crate::protocol::http1::{Body, ChunkError, RequestHead, Variables, write_request_head};
+
+use super::settings::Http;
+
+/// What all requests of a connection share.
+pub(super) struct Origin {
+    address: String,
+    port: u16,
+    server_port: u16,
+    is_trusted: bool,
+}
+
+impl Origin {
+    pub(super) fn new(http: &Http, client: &Stream, peer: Peer) -> Self {
+        let (ip, port) = match peer {
+            Peer::Tcp(address) => (Some(address.ip()), address.port()),
+            Peer::Unix => (None, 0),
+        };
+        Self {
+            // nginx's word for the peer of a unix socket.
+            address: ip.map_or_else(|| "unix:".to_owned(), |ip: IpAddr| ip.to_string()),
+            port,
+            server_port: if http.uses_server_port { client.local_port() } else { 0 },
+            is_trusted: http.trusts(ip),
+        }
+    }
+}
+
+/// A request whose head was accepted. Its bytes are kept until it is answered, so that it can be sent again.
+pub(super) struct Request<'a> {
+    pub(super) head: &'a RequestHead,
+    /// What was received, from the head's first byte on.
+    bytes: &'a [u8],
+    /// The end of the message, as far as it is at hand.
+    pub(super) end: usize,
+    /// What of the body is still to come.
+    pub(super) body: Body,
+    origin: &'a Origin,
+    http: &'a Http,
+}
+
+impl<'a> Request<'a> {
+    /// # Errors
+    /// The part of a chunked body that is at hand breaks its coding.
+    pub(super) fn new(
+        head: &'a RequestHead,
+        bytes: &'a [u8],
+        origin: &'a Origin,
+        http: &'a Http,
+    ) -> Result<Self, ChunkError> {
+        let mut body = Body::new(head.framing);
+        let progress = body.advance(&bytes[head.len..])?;
+        Ok(Self { head, bytes, end: head.len + progress.consumed, body, origin, http })
+    }
+
+    /// Whether it may be sent a second time: nobody can tell, and nothing of it is lost.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.body.is_done() && self.head.is_idempotent(self.bytes)
+    }
+
+    /// What was received beyond the message.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.end..]
+    }
+
+    /// What was received, from the head's first byte on.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// Appends the head for the backend, and the part of the body that is at hand.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let Origin { address, port, server_port, is_trusted } = self.origin;
+        let mut forwarded_for = Vec::new();
+        let mut scheme = "http";
+        if *is_trusted {
+            self.head.write_forwarded_for(self.bytes, &mut forwarded_for);
+            let said = self.head.header(self.bytes, "x-forwarded-proto");
+            if said.is_some_and(|said| said.eq_ignore_ascii_case(b"https")) {
+                scheme = "https";
+            }
+        }
+        let id = if self.http.uses_request_id { self.request_id() } else { String::new() };
+        let variables = Variables {
+            host: self.head.host(self.bytes),
+            remote_addr: address,
+            remote_port: *port,
+            forwarded_for: &forwarded_for,
+            scheme,
+            request_id: id.as_bytes(),
+            server_port: *server_port,
+        };
+        write_request_head(out, self.bytes, self.head, &self.http.edits, &variables);
+        out.extend_from_slice(&self.bytes[self.head.len..self.end]);
+    }
+
+    /// The client's id, else 32 hexadecimal digits as in nginx.
+    fn request_id(&self) -> String {
+        let sent = self.head.header(self.bytes, "x-request-id").filter(|id| !id.is_empty());
+        let sent = sent.and_then(|id| std::str::from_utf8(id).ok());
+        sent.map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned)
+    }
+}

@@ -1,0 +1,71 @@
+//! What a listener's `http:` block comes to, ready for use.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use metrics::Histogram;
+
+use crate::config::{self, BackendKeepAlive, Mode};
+use crate::protocol::http1::{HeadLimits, HeaderEdit};
+use crate::telemetry::metric;
+
+/// A listener's part of http mode.
+pub(in crate::proxy) struct Http {
+    pub(super) edits: Vec<HeaderEdit>,
+    pub(super) limits: HeadLimits,
+    pub(super) client_header: Duration,
+    pub(super) response_header: Duration,
+    pub(super) keep_alive: Duration,
+    pub(super) backend_keep_alive: BackendKeepAlive,
+    pub(super) count_5xx: bool,
+    pub(super) duration: Histogram,
+    pub(super) uses_request_id: bool,
+    pub(super) uses_server_port: bool,
+    trusted: Vec<IpNet>,
+}
+
+impl Http {
+    /// `None` for a listener of another mode.
+    pub(in crate::proxy) fn new(listener: &config::Listener, pool: &config::Pool) -> Option<Self> {
+        if listener.mode != Mode::Http {
+            return None;
+        }
+        let http = &listener.http;
+        let edit = |(name, template): &(String, String)| {
+            HeaderEdit::parse(name, template).expect("the configuration was validated with `check_header`")
+        };
+        let uses = |variable: &str| http.set_headers.iter().any(|(_, template)| template.contains(variable));
+        let usual = HeadLimits::default();
+        Some(Self {
+            edits: http.set_headers.iter().map(edit).collect(),
+            limits: HeadLimits {
+                max_head_bytes: http.max_header_bytes,
+                max_line_bytes: usual.max_line_bytes.min(http.max_header_bytes),
+                max_headers: http.max_headers,
+            },
+            client_header: listener.client_header_timeout,
+            response_header: http.response_header_timeout,
+            keep_alive: http.keep_alive_timeout,
+            backend_keep_alive: http.backend_keep_alive,
+            count_5xx: pool.failure_detection.as_ref().is_some_and(|detection| detection.count_5xx),
+            duration: metric::http_request_duration(&listener.name),
+            uses_request_id: uses("request_id"),
+            uses_server_port: uses("server_port"),
+            trusted: listener.trusted_proxies.clone(),
+        })
+    }
+
+    /// Whether what this peer says of earlier hops is believed.
+    pub(super) fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_some_and(|peer| self.trusted.iter().any(|network| network.contains(&peer)))
+    }
+}
+
+/// Judges a header of the configuration's `set_headers`.
+///
+/// # Errors
+/// What is wrong, and the remedy.
+pub fn check_header(name: &str, template: &str) -> Result<(), String> {
+    HeaderEdit::parse(name, template).map(drop).map_err(|invalid| format!("can't be set to `{template}`: {invalid}"))
+}
