@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::build_pool::build_pool;
-use super::file::{File, Reporter};
 use super::http::{self, HeaderCheck};
 use super::listener::ListenerFile;
+use super::mirror::File;
+use super::report::Reporter;
 use super::units::{AutoOr, DurationText};
 use super::{BindAddress, Config, Drain, Listener, Log, Pool};
 

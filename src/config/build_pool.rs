@@ -7,9 +7,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::build::{check_name, parsed, positive};
-use super::file::{
-    BackendFile, FailureDetectionFile, HealthCheckFile, HttpCheckFile, PoolFile, Reporter, ResolveFile, UNREADABLE,
+use super::mirror::{
+    BackendFile, FailureDetectionFile, HealthCheckFile, HttpCheckFile, PoolFile, ResolveFile, UNREADABLE,
 };
+use super::report::Reporter;
 use super::units::{DurationText, OffOr};
 use super::{Backend, BackendAddress, FailureDetection, HealthCheck, HttpCheck, Pool, Queue, Resolve, Tcp};
 

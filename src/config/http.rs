@@ -11,7 +11,7 @@ use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 
 use super::build::positive;
-use super::file::Reporter;
+use super::report::Reporter;
 use super::units::{ByteSize, DurationText};
 
 /// Says what is wrong with a header that is to be set, by its name and its template.

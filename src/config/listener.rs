@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::file::OneOrMany;
 use super::http::{Http, HttpFile};
+use super::mirror::OneOrMany;
 use super::units::DurationText;
 use super::{BindAddress, Mode};
 

@@ -1,0 +1,135 @@
+//! A pool of backends, as configured.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{BackendAddress, PolicyKind};
+
+/// Backends that serve the same thing.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// How the next backend is chosen.
+    pub policy: PolicyKind,
+    /// At least one; no address twice.
+    pub backends: Vec<Backend>,
+    /// One connect may take this long; default 2 seconds.
+    pub connect_timeout: Duration,
+    /// Backends tried for one client connection; default 3.
+    pub attempts: NonZeroUsize,
+    /// Retries under way at once, in per cent of the pool's connections; default 20.
+    pub retry_budget: u8,
+    /// Clients that may wait for room on the backends.
+    pub queue: Queue,
+    /// `None`: off.
+    pub failure_detection: Option<FailureDetection>,
+    /// `None`: off, the default.
+    pub health_check: Option<HealthCheck>,
+    /// A backend that came back gets its full share only after so long; default 0.
+    pub slow_start: Duration,
+    /// Addresses that connections to backends come from, in turn; empty: the kernel chooses.
+    pub source: Vec<IpAddr>,
+    /// How names of backends are resolved.
+    pub resolve: Resolve,
+    /// Options of the sockets to backends.
+    pub tcp: Tcp,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: BackendAddress,
+    /// Its share, 0 to 256; 0 takes no new connections.
+    pub weight: u16,
+    /// Used only when no primary is usable.
+    pub backup: bool,
+    /// Connections at once; `None`: any number.
+    pub max_connections: Option<NonZeroUsize>,
+}
+
+/// Clients that may wait for room on the backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// How many; default 0.
+    pub length: usize,
+    /// How long; default 1 second.
+    pub timeout: Duration,
+}
+
+/// Active health checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// From one check to the next, 10 % more or less; default 2 seconds.
+    pub interval: Duration,
+    /// A check must be over in this time; default 1 second.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend back; default 2.
+    pub rise: NonZeroUsize,
+    /// Failures in a row that take it out; default 3.
+    pub fall: NonZeroUsize,
+    /// What to ask; `None`: that it accepts a connection is enough.
+    pub http: Option<HttpCheck>,
+}
+
+/// A health check by GET.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// The path to ask for; default `/`.
+    pub path: String,
+    /// The Host header; `None`: the backend's address.
+    pub host: Option<String>,
+    /// Good answers; default 200 to 399.
+    pub status: Vec<RangeInclusive<u16>>,
+}
+
+/// How names of backends are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    /// A name isn't asked for again sooner; default 1 second.
+    pub min_ttl: Duration,
+    /// A name is asked for again at the latest after this; default 1 minute.
+    pub max_ttl: Duration,
+    /// Asked in place of the system's name servers.
+    pub nameservers: Vec<SocketAddr>,
+}
+
+/// An SRV record's weight (0 to 65535) as one of ours (1 to 256), the `heaviest` of its set being the largest.
+/// RFC 2782: weight 0 gets a very small share.
+pub fn scaled_weight(weight: u16, heaviest: u16) -> u16 {
+    if heaviest <= 256 {
+        return weight.max(1);
+    }
+    u16::try_from(u32::from(weight) * 256 / u32::from(heaviest)).expect("at most 256").max(1)
+}
+
+/// When a backend is set aside, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureDetection {
+    /// Failures within `window` that eject; default 3.
+    pub failures: NonZeroUsize,
+    /// Default 10 seconds.
+    pub window: Duration,
+    /// The first ejection; each repeat is twice as long. Default 10 seconds.
+    pub ejection: Duration,
+    /// The longest ejection; default 5 minutes.
+    pub max_ejection: Duration,
+    /// Whether a backend that closes after the client's first bytes and before its own has failed; default true.
+    pub count_early_close: bool,
+    /// In http mode, whether a response of status 502, 503 or 504 is a failure; default false.
+    pub count_5xx: bool,
+}
+
+/// Socket options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Idle time before the first keep-alive probe; `None`: no probes. Default 60 seconds.
+    pub keepalive: Option<Duration>,
+    /// Whether small writes go out at once (TCP_NODELAY); default true.
+    pub nodelay: bool,
+    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); `None`: the kernel's default.
+    pub user_timeout: Option<Duration>,
+}

@@ -1,0 +1,110 @@
+//! What is wrong with a configuration, said so that the user can mend it: the place, the key, the remedy.
+
+use std::collections::HashMap;
+
+use super::Problem;
+use super::locate::{Position, Positions};
+use super::short_form::shortened;
+
+/// Gathers problems, each with the place that the user can mend.
+#[derive(Default)]
+pub struct Reporter {
+    /// The file's name.
+    pub(super) file: Option<String>,
+    pub(super) positions: Positions,
+    /// Paths that an override set, and what the user typed.
+    pub(super) overridden: HashMap<String, String>,
+    /// Paths are shown as the user writes them.
+    pub(super) short_form: bool,
+    /// What was found so far.
+    pub problems: Vec<Problem>,
+}
+
+impl Reporter {
+    /// Adds a problem with the key at `path`; what follows from one that is known already is not told again.
+    pub fn problem(&mut self, path: &str, message: impl Into<String>) {
+        let shown = self.shown(path);
+        if self.problems.iter().any(|known| known.path == shown) {
+            return;
+        }
+        let place = self.origin(path).or_else(|| self.place(&shown));
+        self.problems.push(Problem { place, path: shown, message: message.into() });
+    }
+
+    /// `path` as the user writes it.
+    pub fn shown(&self, path: &str) -> String {
+        if self.short_form { shortened(path) } else { path.to_owned() }
+    }
+
+    /// What the user typed to set the key, or a block around it.
+    fn origin(&self, path: &str) -> Option<String> {
+        let mut around = path;
+        loop {
+            if let Some(origin) = self.overridden.get(around) {
+                return Some(origin.clone());
+            }
+            around = &around[..around.rfind(['.', '['])?];
+        }
+    }
+
+    fn place(&self, shown: &str) -> Option<String> {
+        let file = self.file.as_ref()?;
+        Some(match self.positions.nearest(shown) {
+            Some(at) => format!("{file}:{}:{}", at.line, at.column),
+            None => file.clone(),
+        })
+    }
+}
+
+/// Each key of `file` that stands twice.
+pub(super) fn duplicates(file: &str, positions: &Positions) -> Vec<Problem> {
+    let problem = |(path, first, again): &(String, Position, Position)| {
+        let message = format!("stands twice (first in line {}); remove one", first.line);
+        Problem::at(format!("{file}:{}:{}", again.line, again.column), path, message)
+    };
+    positions.duplicates.iter().map(problem).collect()
+}
+
+/// serde's words, made a remedy. `further` keys are known where an unknown one was found.
+pub(super) fn reworded(message: &str, further: &[&str]) -> String {
+    let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let words = quoted(rest);
+        let Some((unknown, known)) = words.split_first() else { return message.to_owned() };
+        let known: Vec<String> = further.iter().map(|key| (*key).to_owned()).chain(known.iter().cloned()).collect();
+        return match nearest_word(unknown, &known) {
+            Some(word) => format!("is an unknown key; did you mean `{word}`?"),
+            None => format!("is an unknown key; known here: {}", known.join(", ")),
+        };
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let words = quoted(rest);
+        let Some((unknown, known)) = words.split_first() else { return message.to_owned() };
+        return format!("`{unknown}` is unknown; choose one of: {}", known.join(", "));
+    }
+    if let Some(field) = message.strip_prefix("missing field ") {
+        return format!("has no {field}; add it");
+    }
+    let mismatch = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    match mismatch.and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, expected)) => format!("is the {}; write {}", found.replace("sequence", "list"), remedy(expected)),
+        None => message.to_owned(),
+    }
+}
+
+/// What serde expected, in words that need no Rust.
+fn remedy(expected: &str) -> &str {
+    match expected {
+        "u16" | "usize" => "a whole number, 0 or more",
+        "a boolean" => "true or false",
+        "a sequence" => "a list, such as [one, two]",
+        "a map" => "a block of `key: value` lines",
+        _ if expected.starts_with("struct ") => "a block of `key: value` lines",
+        _ => expected,
+    }
+}
+
+fn nearest_word<'a>(word: &str, known: &'a [String]) -> Option<&'a String> {
+    let close = |candidate: &&String| strsim::damerau_levenshtein(word, candidate) <= 2;
+    known.iter().filter(close).min_by_key(|candidate| strsim::damerau_levenshtein(word, candidate))
+}

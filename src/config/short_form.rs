@@ -1,0 +1,74 @@
+//! The short form: which listener or pool a key at the top level belongs to.
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+
+use super::listener::ListenerFile;
+use super::mirror::{File, PoolFile};
+
+/// The name of the listener and of the pool in the short form.
+pub(super) const DEFAULT_NAME: &str = "default";
+
+/// Where a key of the short form stands in the long form.
+pub(super) fn home_of(key: &str) -> Option<String> {
+    if key == "listen" {
+        Some(format!("listeners.{DEFAULT_NAME}.bind"))
+    } else if field_names::<File>().contains(&key) {
+        None
+    } else if field_names::<ListenerFile>().contains(&key) && key != "bind" && key != "pool" {
+        Some(format!("listeners.{DEFAULT_NAME}.{key}"))
+    } else if field_names::<PoolFile>().contains(&key) {
+        Some(format!("pools.{DEFAULT_NAME}.{key}"))
+    } else {
+        None
+    }
+}
+
+/// The keys that stand at the top level in the short form only.
+pub(super) fn short_form_keys() -> Vec<&'static str> {
+    let nested = field_names::<ListenerFile>().iter().chain(field_names::<PoolFile>());
+    ["listen", "backends"]
+        .into_iter()
+        .chain(nested.copied().filter(|key| *key != "backends" && home_of(key).is_some()))
+        .collect()
+}
+
+pub(super) fn shortened(path: &str) -> String {
+    let prefixes = [format!("listeners.{DEFAULT_NAME}."), format!("pools.{DEFAULT_NAME}.")];
+    match prefixes.iter().find_map(|prefix| path.strip_prefix(prefix)) {
+        Some("bind") => "listen".to_owned(),
+        Some(rest) => rest.replacen("bind[", "listen[", usize::from(rest.starts_with("bind["))),
+        None => path.to_owned(),
+    }
+}
+
+/// The keys of a mirror type, as serde knows them.
+fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+    struct Names<'a>(&'a mut &'static [&'static str]);
+    impl<'de> Deserializer<'de> for Names<'_> {
+        type Error = de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(de::Error::custom("only asks for the names"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+    let mut names: &'static [&'static str] = &[];
+    // Always an error: the names were all that it was asked for.
+    let _ = T::deserialize(Names(&mut names));
+    names
+}
