@@ -23,7 +23,8 @@ pub(super) async fn serve(worker: Rc<Worker>, service: Arc<Service>, client: Str
     let _member = service.balancer.pool().join();
     let seat = worker.roster.enter(service.limits.first());
     loop {
-        let Connected { stream: backend, lease } =
+        // In this order: the place is given back once the connection is closed.
+        let Connected { lease, stream: backend } =
             match connect::to_backend(&service, &client, &mut record, &mut tried).await {
                 Ok(connected) => connected,
                 Err(refusal) => {
