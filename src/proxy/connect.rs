@@ -68,7 +68,8 @@ pub(super) async fn to_backend(
             Some(retry)
         };
         let started = Instant::now();
-        match net::dial(&lease.backend().identity().target, service.next_source(), &service.dial).await {
+        let target = &lease.backend().identity().target;
+        match net::dial(target, service.next_source(target), &service.dial).await {
             Ok(stream) => {
                 let took = started.elapsed();
                 lease.connected(took);
