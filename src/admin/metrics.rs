@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 
 use crate::backends::{Backend, Pool};
 use crate::net::ConnectFailure;
@@ -38,6 +39,9 @@ impl Exporter {
             .set_buckets_for_metric(latency(metric::FIRST_BYTE_DURATION), LATENCY_BUCKETS)?
             .set_buckets_for_metric(latency(metric::HTTP_REQUEST_DURATION), LATENCY_BUCKETS)?
             .set_buckets_for_metric(latency(metric::CONNECTION_DURATION), LIFE_BUCKETS)?
+            // Each scrape sets every counter and gauge anew. What wasn't set since the last one belongs to a backend that is
+            // gone: kept, backends that come and go would fill the memory. Histograms are held by those who record.
+            .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::GAUGE, Some(Duration::ZERO))
             .install_recorder()?;
         metric::describe();
         Ok(Self { handle, scraping: Mutex::new(()) })

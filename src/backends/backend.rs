@@ -191,6 +191,9 @@ impl Backend {
             }
             self.publish(&mut status, now);
             self.tell(News::Check(is_well), reason);
+            if is_well {
+                self.signals.rooms();
+            }
         }
     }
 
@@ -216,16 +219,20 @@ impl Backend {
     }
 
     fn lease_as(self: &Arc<Self>, kind: LeaseKind) -> Option<Lease> {
-        let before = self.active.fetch_add(1, Ordering::Relaxed);
-        if self.identity.max_connections.is_some_and(|max| before >= max.get()) {
-            self.active.fetch_sub(1, Ordering::Relaxed);
-            return None;
+        match self.identity.max_connections {
+            None => drop(self.active.fetch_add(1, Ordering::Relaxed)),
+            // Never above the limit, not even for a moment: another worker would take the backend for full. SeqCst: the
+            // other half of `Place::take`.
+            Some(max) => {
+                let one_more = |active| (active < max.get()).then_some(active + 1);
+                self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+            }
         }
         Some(Lease::new(self.clone(), kind))
     }
 
     pub(super) fn release(&self) {
-        self.active.fetch_sub(1, Ordering::Relaxed);
+        self.active.fetch_sub(1, Ordering::SeqCst);
         self.signals.room();
     }
 
@@ -261,6 +268,7 @@ impl Backend {
             status.came_back(now);
             self.publish(&mut status, now);
             self.tell(News::Passive(transition), reason);
+            self.signals.rooms();
         }
     }
 

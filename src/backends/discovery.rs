@@ -3,6 +3,7 @@
 //! Runs on the control thread. What a name last gave stays until it gives something new: a DNS failure takes no backend
 //! away.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -75,22 +76,21 @@ impl Discovery {
 
     async fn look(&mut self, resolver: &TokioResolver, now: Instant) {
         let limits = self.pool.settings().resolve.clone();
-        for entry in &mut self.entries {
+        for index in 0..self.entries.len() {
+            let entry = &mut self.entries[index];
             if entry.next_look.is_some_and(|at| at <= now) {
                 entry.look(resolver, self.pool.name(), &limits).await;
+                // At once: the next name may keep us waiting.
+                self.publish();
             }
         }
-        self.publish();
     }
 
     fn publish(&self) {
-        let mut wanted: Vec<Identity> = Vec::new();
-        for identity in self.entries.iter().filter_map(|entry| entry.found.as_ref()).flatten() {
-            // Two names may give the same address.
-            if !wanted.iter().any(|known| known.target == identity.target) {
-                wanted.push(identity.clone());
-            }
-        }
+        let mut known = HashSet::new();
+        let found = self.entries.iter().filter_map(|entry| entry.found.as_ref()).flatten();
+        // Two names may give the same address.
+        let wanted = found.filter(|identity| known.insert(&identity.target)).cloned().collect();
         self.pool.replace(wanted, Instant::now());
     }
 }

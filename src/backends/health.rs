@@ -42,6 +42,8 @@ pub async fn watch(pool: Arc<Pool>, settings: HealthCheck) -> Infallible {
                 .entry(Arc::as_ptr(backend))
                 .or_insert_with(|| tasks.spawn_local(check_for_ever(backend.clone(), settings.clone())));
         }
+        // What was aborted is not kept.
+        while tasks.try_join_next().is_some() {}
         pool.replaced().await;
     }
 }

@@ -9,6 +9,8 @@ mod discovery;
 mod health;
 mod lease;
 mod pool;
+#[cfg(test)]
+mod properties;
 mod signals;
 mod status;
 mod waiting;

@@ -76,6 +76,7 @@ impl Pool {
         };
         self.backends.store(Arc::new(wanted.into_iter().map(make).collect()));
         self.signals.changed(None);
+        self.signals.rooms();
         self.replaced.notify_waiters();
     }
 

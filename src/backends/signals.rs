@@ -54,9 +54,14 @@ impl Signals {
 
     /// A connection ended: the longest waiting client may try again.
     pub(super) fn room(&self) {
-        if self.waiting.load(Ordering::Acquire) > 0 {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
             self.room.notify_one();
         }
+    }
+
+    /// A backend is there (again): everybody who waits may try.
+    pub(super) fn rooms(&self) {
+        (0..self.waiting.load(Ordering::SeqCst)).for_each(|_| self.room.notify_one());
     }
 
     pub(super) fn waiting(&self) -> &AtomicUsize {

@@ -102,7 +102,9 @@ impl Status {
             let passed = now.saturating_duration_since(since).as_nanos() / step.as_nanos().max(1);
             since + step * (u32::try_from(passed).unwrap_or(FULL_SHARE).min(FULL_SHARE) + 1)
         });
-        let probe = self.detector.as_ref().and_then(Detector::next_event);
+        // While the checks fail nobody may probe: an ejection that is over would otherwise ask to be looked at at each pick.
+        let detector = self.detector.as_ref().filter(|_| self.state() != State::Down);
+        let probe = detector.and_then(Detector::next_event);
         ramp.into_iter().chain(probe).min()
     }
 }

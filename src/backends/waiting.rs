@@ -1,5 +1,6 @@
 //! Waiting at a pool: for room on its backends, and for a retry within the budget.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,27 +12,36 @@ use super::signals::Signals;
 const LEAST_RETRIES: usize = 3;
 
 /// A place in the queue of clients that wait for room. Dropping it leaves the queue, and passes on a call for it.
-pub struct Place<'a>(&'a Signals);
+pub struct Place<'a> {
+    signals: &'a Signals,
+    /// Nobody waited before: whatever room came until now was told to nobody.
+    is_first: Cell<bool>,
+}
 
 impl<'a> Place<'a> {
     /// The last place of a queue of at most `length`; `None`: it is full.
     pub(super) fn take(signals: &'a Signals, length: usize) -> Option<Self> {
-        if signals.waiting().fetch_add(1, Ordering::AcqRel) >= length {
+        // SeqCst: a connection that ends either sees that somebody waits, or is seen to have ended.
+        let ahead = signals.waiting().fetch_add(1, Ordering::SeqCst);
+        if ahead >= length {
             signals.waiting().fetch_sub(1, Ordering::AcqRel);
             return None;
         }
-        Some(Self(signals))
+        Some(Self { signals, is_first: Cell::new(ahead == 0) })
     }
 
-    /// Waits until a connection of the pool ended, first come, first served. Safe to cancel: the call goes to the next.
+    /// Waits until a connection of the pool ended, first come, first served; the first to come is called at once. Safe to
+    /// cancel: the call goes to the next.
     pub async fn called(&self) {
-        self.0.room_notify().notified().await;
+        if !self.is_first.take() {
+            self.signals.room_notify().notified().await;
+        }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.waiting().fetch_sub(1, Ordering::AcqRel);
+        self.signals.waiting().fetch_sub(1, Ordering::AcqRel);
     }
 }
 

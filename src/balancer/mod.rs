@@ -4,7 +4,11 @@
 
 mod maglev;
 mod order;
+#[cfg(test)]
+mod properties;
 mod tier;
+#[cfg(test)]
+mod world;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,50 +1,78 @@
 //! The order of turns: each backend as often as its weight, well spread over a round.
 
-/// Above this many steps (places times backends) the exact algorithm gives way to one that costs a logarithm a place.
-const MOST_EXACT_STEPS: usize = 4_000_000;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
 /// One round: each index as often as its weight divided by the weights' greatest common divisor. Empty where all
 /// weights are equal: the order is then that of the indices.
+///
+/// After any number of turns each has had its due, less or more than one turn, however many and uneven the weights are:
+/// Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980). 5/1/1 gives a a b a c a a, as nginx's
+/// smooth weighted round robin does, which can be more than a turn off.
 pub(super) fn order_of(weights: &[u32]) -> Vec<u32> {
     if weights.windows(2).all(|pair| pair[0] == pair[1]) {
         return Vec::new();
     }
     let divisor = weights.iter().fold(0, |divisor, weight| greatest_common_divisor(divisor, *weight)).max(1);
-    let weights: Vec<i64> = weights.iter().map(|weight| i64::from(weight / divisor)).collect();
-    let places = weights.iter().sum::<i64>();
-    if usize::try_from(places).unwrap_or(usize::MAX).saturating_mul(weights.len()) <= MOST_EXACT_STEPS {
-        smooth(&weights, places)
-    } else {
-        by_deadline(&weights)
-    }
-}
-
-/// nginx's smooth weighted round robin (its commit 52327e0627f4): 5/1/1 gives a a b a c a a.
-fn smooth(weights: &[i64], places: i64) -> Vec<u32> {
-    let mut current = vec![0i64; weights.len()];
-    let next = |_| {
-        let mut best = 0;
-        for (index, weight) in weights.iter().enumerate() {
-            current[index] += weight;
-            if current[index] > current[best] {
-                best = index;
-            }
+    let shares = weights.iter().map(|weight| u64::from(weight / divisor));
+    let places = shares.clone().sum();
+    // In parts of a turn: how far ahead of its due a turn may be taken, and how far behind.
+    let parts = 2 * weights.len() as u64 - 2;
+    let mut waiting: BinaryHeap<Reverse<(u64, Turn)>> = (0u32..)
+        .zip(shares)
+        .filter(|(_, weight)| *weight > 0)
+        .map(|(index, weight)| Turn { index, weight, number: 0, parts })
+        .map(|turn| Reverse((turn.may_begin_at(places), turn)))
+        .collect();
+    let mut ready: BinaryHeap<Reverse<Turn>> = BinaryHeap::new();
+    let next = |place| {
+        while let Some(Reverse((_, turn))) = waiting.peek().filter(|next| next.0.0 <= place).copied() {
+            waiting.pop();
+            ready.push(Reverse(turn));
         }
-        current[best] -= places;
-        u32::try_from(best).expect("fewer backends than 2^32")
+        let Reverse(turn) = ready.pop().expect("Tijdeman's theorem: a turn is due at every place");
+        let following = Turn { number: turn.number + 1, ..turn };
+        if following.number < following.weight {
+            waiting.push(Reverse((following.may_begin_at(places), following)));
+        }
+        turn.index
     };
-    (0..places).map(next).collect()
+    (1..=places).map(next).collect()
 }
 
-/// The k-th turn of weight w is due at (2k+1)/2w of the round; turns in the order of their deadlines.
-fn by_deadline(weights: &[i64]) -> Vec<u32> {
-    let mut turns: Vec<(f64, u32)> = Vec::new();
-    for (index, weight) in (0u32..).zip(weights) {
-        let weight = u32::try_from(*weight).expect("weights are at most 256 parts of a share");
-        turns.extend((0..weight).map(|turn| (f64::from(2 * turn + 1) / f64::from(2 * weight), index)));
+/// One turn of a backend, ordered by when it must be taken at the latest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Turn {
+    index: u32,
+    weight: u64,
+    /// From 0.
+    number: u64,
+    parts: u64,
+}
+
+impl Turn {
+    /// The first place, from 1, at which its due has grown enough.
+    fn may_begin_at(&self, places: u64) -> u64 {
+        (places * (1 + self.parts * self.number)).div_ceil(self.parts * self.weight)
     }
-    turns.sort_by(|a, b| a.0.total_cmp(&b.0));
-    turns.into_iter().map(|(_, index)| index).collect()
+
+    /// Its latest place in parts of a round, times its weight.
+    fn deadline(&self) -> u64 {
+        self.parts - 1 + self.parts * self.number
+    }
+}
+
+impl Ord for Turn {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_deadline = (self.deadline() * other.weight).cmp(&(other.deadline() * self.weight));
+        by_deadline.then(self.weight.cmp(&other.weight)).then(self.index.cmp(&other.index))
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 fn greatest_common_divisor(a: u32, b: u32) -> u32 {
@@ -64,17 +92,13 @@ mod tests {
     }
 
     #[test]
-    fn both_algorithms_keep_the_weights_in_every_stretch() {
-        let weights = [5, 3, 1, 7];
-        for order in [smooth(&weights, 16), by_deadline(&weights)] {
-            for length in 1..=16 {
-                for (index, weight) in weights.iter().enumerate() {
-                    let turns = order[..length].iter().filter(|turn| **turn as usize == index).count();
-                    let due = *weight as f64 * length as f64 / 16.0;
-                    assert!((turns as f64 - due).abs() <= 1.5, "{index} after {length}: {turns} for {due}");
-                }
-            }
-            assert_eq!(order.len(), 16);
-        }
+    fn a_heavy_backend_among_a_thousand_light_ones_never_waits_long() {
+        let weights: Vec<u32> = std::iter::once(255).chain(std::iter::repeat_n(16, 999)).collect();
+        let order = order_of(&weights);
+        assert_eq!(order.len(), 255 + 16 * 999);
+        let turns: Vec<usize> = (0..order.len()).filter(|place| order[*place] == 0).collect();
+        let gaps = turns.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.clone().max() < Some(130), "its due is every 63.7 places: {:?}", gaps.max());
+        assert!(turns.windows(2).all(|pair| pair[1] - pair[0] > 1), "never two in a row");
     }
 }

@@ -1,8 +1,8 @@
 //! Backends of one rank, and how a policy chooses among them.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::backends::{Backend, Lease};
 use crate::config::PolicyKind;
@@ -17,19 +17,19 @@ const MOST_LOOK_UPS: u64 = 8;
 #[derive(Debug)]
 pub(super) struct Tier {
     backends: Vec<Arc<Backend>>,
+    /// One for each: they change while a backend starts slowly, and the order and the hash table must agree on them.
+    weights: Vec<u32>,
     /// Indices into `backends`, each as often as its weight; empty where all weights are equal.
     order: Vec<u32>,
     policy: PolicyKind,
-    maglev: Option<Maglev>,
+    /// Made when it is first asked for: the tier that everything fails open to is seldom asked.
+    maglev: OnceLock<Maglev>,
 }
 
 impl Tier {
     pub(super) fn new(policy: PolicyKind, backends: Vec<Arc<Backend>>) -> Self {
         let weights: Vec<u32> = backends.iter().map(|backend| backend.effective_weight()).collect();
-        let hashed = policy == PolicyKind::SourceHash && !backends.is_empty();
-        let labelled =
-            || backends.iter().map(|backend| backend.label()).zip(weights.iter().copied()).collect::<Vec<_>>();
-        Self { order: order_of(&weights), maglev: hashed.then(|| Maglev::new(&labelled())), policy, backends }
+        Self { order: order_of(&weights), weights, maglev: OnceLock::new(), policy, backends }
     }
 
     /// Chooses one that `may` be used and has room, and counts a connection on it. `client` matters to the hash only.
@@ -42,10 +42,10 @@ impl Tier {
         if self.backends.is_empty() {
             return None;
         }
-        let chosen = match (self.policy, &self.maglev, client) {
-            (PolicyKind::SourceHash, Some(table), Some(client)) => self.by_hash(table, client, may),
-            (PolicyKind::LeastConnections, ..) => self.least_loaded(turn, may),
-            (PolicyKind::RandomTwo, ..) => self.better_of_two(may),
+        let chosen = match (self.policy, client) {
+            (PolicyKind::SourceHash, Some(client)) => self.by_hash(client, may),
+            (PolicyKind::LeastConnections, _) => self.least_loaded(turn, may),
+            (PolicyKind::RandomTwo, _) => self.better_of_two(may),
             _ => None,
         };
         // Round robin itself; and where the policy's choice is not to be had, whoever is next.
@@ -64,7 +64,10 @@ impl Tier {
             .find_map(Backend::lease)
     }
 
-    fn by_hash(&self, table: &Maglev, client: IpAddr, may: &dyn Fn(&Arc<Backend>) -> bool) -> Option<Lease> {
+    fn by_hash(&self, client: IpAddr, may: &dyn Fn(&Arc<Backend>) -> bool) -> Option<Lease> {
+        let labels = self.backends.iter().map(|backend| backend.label());
+        let table =
+            self.maglev.get_or_init(|| Maglev::new(&labels.zip(self.weights.iter().copied()).collect::<Vec<_>>()));
         let client = maglev::hash_of(client);
         (0..MOST_LOOK_UPS)
             .map(|attempt| &self.backends[table.look_up(client, attempt)])
@@ -79,8 +82,9 @@ impl Tier {
         (0..count)
             .map(|step| &self.backends[(start + step) % count])
             .filter(|backend| may(backend))
-            .min_by(|a, b| load_of(a).total_cmp(&load_of(b)))
-            .and_then(Backend::lease)
+            .map(|backend| (load_of(backend), backend))
+            .min_by(|(a, _), (b, _)| a.total_cmp(b))
+            .and_then(|(_, backend)| backend.lease())
     }
 
     /// The less loaded of two picked at random by weight (Mitzenmacher, "The Power of Two Choices in Randomized Load

@@ -7,8 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::http::{Http, HttpFile};
-use super::mirror::OneOrMany;
-use super::units::DurationText;
+use super::units::{DurationText, OneOrMany};
 use super::{BindAddress, Mode};
 
 /// A place to accept connections, and what becomes of them.

@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::listener::ListenerFile;
-use super::units::{AutoOr, DurationText, OffOr, Percent};
+use super::units::{AutoOr, DurationText, OffOr, OneOrMany, Percent};
 use super::{AccessLog, LogFormat, LogLevel, PolicyKind, RelayMode};
 
 /// Stands in a list for an item that was reported already; `build` passes over it.
@@ -220,38 +220,6 @@ pub struct LogFile {
     pub level: LogLevel,
     pub format: LogFormat,
     pub access: AccessLog,
-}
-
-/// One text or a list of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct OneOrMany(pub Vec<String>);
-
-impl<'de> Deserialize<'de> for OneOrMany {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrList;
-        impl<'de> Visitor<'de> for TextOrList {
-            type Value = OneOrMany;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a list of texts")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
-                Ok(OneOrMany(vec![text.to_owned()]))
-            }
-
-            /// A status or another number may stand without quotes.
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<OneOrMany, E> {
-                Ok(OneOrMany(vec![number.to_string()]))
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<OneOrMany, A::Error> {
-                Vec::deserialize(de::value::SeqAccessDeserializer::new(list)).map(OneOrMany)
-            }
-        }
-        deserializer.deserialize_any(TextOrList)
-    }
 }
 
 impl<'de> Deserialize<'de> for BackendFile {

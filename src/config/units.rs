@@ -1,4 +1,5 @@
-//! Values as a person writes them in YAML: durations with a unit, byte sizes, percentages, `auto`, `off`.
+//! Values as a person writes them in YAML: durations with a unit, byte sizes, percentages, `auto`, `off`, one text or a
+//! list.
 //!
 //! Each parses from text, prints back to the same text, and says in its error what would be right.
 
@@ -223,6 +224,49 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OffOr<T> {
             }
         }
         deserializer.deserialize_any(OffOrBlock(std::marker::PhantomData))
+    }
+}
+
+/// One text or a list of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct OneOrMany(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a text was expected")]
+        enum Item {
+            Text(String),
+            Number(u64),
+        }
+        struct TextOrList;
+        impl<'de> Visitor<'de> for TextOrList {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany(vec![text.to_owned()]))
+            }
+
+            /// A status or another number may stand without quotes.
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<OneOrMany, E> {
+                Ok(OneOrMany(vec![number.to_string()]))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<OneOrMany, A::Error> {
+                let items = Vec::<Item>::deserialize(de::value::SeqAccessDeserializer::new(list))?;
+                let text = |item| match item {
+                    Item::Text(text) => text,
+                    Item::Number(number) => number.to_string(),
+                };
+                Ok(OneOrMany(items.into_iter().map(text).collect()))
+            }
+        }
+        deserializer.deserialize_any(TextOrList)
     }
 }
 

@@ -82,7 +82,8 @@ pub(super) async fn afresh(asker: Asker<'_>, lease: Lease, attempts: &mut Attemp
 async fn dial(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Option<Connected> {
     let service = asker.service;
     let started = Instant::now();
-    match net::dial(&lease.backend().identity().target, service.next_source(), &service.dial).await {
+    let target = &lease.backend().identity().target;
+    match net::dial(target, service.next_source(target), &service.dial).await {
         Ok(stream) => {
             let took = started.elapsed();
             lease.connected(took);

@@ -30,7 +30,8 @@ pub(super) async fn serve(worker: Rc<Worker>, service: Arc<Service>, client: Str
     let _member = service.balancer.pool().join();
     let seat = worker.roster.enter(service.limits.first());
     loop {
-        let Connected { stream: backend, lease, .. } = match connect::to_backend(asker, &mut record.attempts).await {
+        // In this order: the place is given back once the connection is closed.
+        let Connected { lease, stream: backend, .. } = match connect::to_backend(asker, &mut record.attempts).await {
             Ok(connected) => connected,
             Err(refusal) => {
                 client.reset_on_close();

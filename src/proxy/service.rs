@@ -13,7 +13,7 @@ use crate::access_log::AccessLog;
 use crate::balancer::Balancer;
 use crate::config;
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase, Roster};
-use crate::net::DialOptions;
+use crate::net::{DialOptions, Target};
 use crate::relay::{Limits, Tools};
 use crate::telemetry::metric::{self, PoolHistograms};
 use crate::telemetry::{ListenerCounters, ListenerStats, PerWorker};
@@ -76,13 +76,18 @@ impl Service {
         &self.stats
     }
 
-    /// The address that the next connection to a backend comes from; `None`: the kernel chooses.
-    pub(super) fn next_source(&self) -> Option<IpAddr> {
+    /// The address that the next connection to `target` comes from: the next one of its family. `None`: the kernel
+    /// chooses.
+    pub(super) fn next_source(&self, target: &Target) -> Option<IpAddr> {
         let sources = &self.balancer.pool().settings().source;
-        match sources.len() {
-            0 => None,
-            count => Some(sources[self.next_source.fetch_add(1, Ordering::Relaxed) % count]),
+        let Target::Tcp(target) = target else { return None };
+        if sources.is_empty() {
+            return None;
         }
+        let turn = self.next_source.fetch_add(1, Ordering::Relaxed);
+        let fits = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
+        let count = sources.iter().filter(fits).count().max(1);
+        sources.iter().filter(fits).nth(turn % count).copied()
     }
 
     /// The listener's name.

@@ -4,6 +4,11 @@
 
 mod access_log; // one line a connection
 mod admin; // health, API, metrics, `lb status`
+mod backends_detection; // backends that fail under load, flap, come back slowly
+mod backends_discovery; // names, their records, and DNS that fails
+mod backends_health; // active checks
+mod backends_limits; // connections at once, the queue, source addresses, many backends
+mod backends_policies; // weights, hashes, loads
 mod balance; // who gets the next connection
 mod config; // broken configurations, and how they are refused
 mod demo; // what a newcomer runs first

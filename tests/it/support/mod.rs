@@ -1,7 +1,9 @@
 //! What the tests are written with: the balancer as a process, servers and clients of every temper, and patience.
 
 mod clients;
+mod dns;
 mod files;
+mod fleet;
 mod http;
 mod lb;
 mod lines;
@@ -17,7 +19,9 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 pub use clients::{Ending, connect, connect_and_read, read_to_end, reset, short_read, shrink_receive_buffer};
+pub use dns::Dns;
 pub use files::Folder;
+pub use fleet::{Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_greeting};
 pub use http::{exchange, get, get_from};
 pub use lb::{Lb, LbBuilder, run_to_end};
 pub use metrics::Metrics;

@@ -1,0 +1,163 @@
+//! What a pick costs, by policy and number of backends; what making the tables anew costs; a line of the access log.
+//! `just bench` runs it.
+#![allow(missing_docs, reason = "Criterion's macros make public functions")]
+
+use std::hint::black_box;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+use lb::access_log::{Attempt, Entry};
+use lb::backends::{Identity, Pool};
+use lb::balancer::{Balancer, Request};
+use lb::config::{self, FailureDetection, PolicyKind, Queue, Resolve, Tcp};
+use lb::net::Target;
+
+const POLICIES: [(&str, PolicyKind); 4] = [
+    ("round_robin", PolicyKind::RoundRobin),
+    ("least_connections", PolicyKind::LeastConnections),
+    ("random_two", PolicyKind::RandomTwo),
+    ("source_hash", PolicyKind::SourceHash),
+];
+const SIZES: [usize; 3] = [2, 10, 1000];
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+const SECOND: Duration = Duration::from_secs(1);
+
+fn settings(policy: PolicyKind) -> config::Pool {
+    let count = |count| NonZeroUsize::new(count).expect("not zero");
+    config::Pool {
+        name: "app".to_owned(),
+        policy,
+        backends: Vec::new(),
+        connect_timeout: 2 * SECOND,
+        attempts: count(3),
+        retry_budget: 20,
+        queue: Queue { length: 0, timeout: SECOND },
+        failure_detection: Some(FailureDetection {
+            failures: count(3),
+            window: 10 * SECOND,
+            ejection: 10 * SECOND,
+            max_ejection: 300 * SECOND,
+            count_early_close: true,
+            count_5xx: false,
+        }),
+        health_check: None,
+        slow_start: Duration::ZERO,
+        source: Vec::new(),
+        resolve: Resolve { min_ttl: SECOND, max_ttl: 60 * SECOND, nameservers: Vec::new() },
+        tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
+    }
+}
+
+fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Identity> {
+    let identity = |index: usize| {
+        let [high, low] = u16::try_from(index).expect("few backends").to_be_bytes();
+        Identity {
+            target: Target::Tcp(SocketAddr::from(([10, 0, high, low], 80))),
+            weight: weight(index),
+            backup: false,
+            max_connections: None,
+        }
+    };
+    (0..count).map(identity).collect()
+}
+
+fn balancer(policy: PolicyKind, backends: Vec<Identity>) -> Arc<Balancer> {
+    let now = Instant::now();
+    let pool = Pool::new(settings(policy), 1, now);
+    pool.replace(backends, now);
+    Balancer::new(pool)
+}
+
+/// A pick and the end of its connection, as each connection pays for them.
+fn pick(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pick");
+    group.throughput(Throughput::Elements(1));
+    for (name, policy) in POLICIES {
+        for size in SIZES {
+            let balancer = balancer(policy, identities(size, |_| 1));
+            let mut client = 0_u32;
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                bencher.iter(|| {
+                    client = client.wrapping_add(1);
+                    let client = Some(IpAddr::from(client.to_be_bytes()));
+                    black_box(balancer.pick(&Request { now: Instant::now(), client, tried: &[] }))
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A change of the backends and the first pick after it, which makes the tables anew.
+fn rebuild(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rebuild");
+    for (name, policy) in POLICIES {
+        for size in SIZES {
+            let balancer = balancer(policy, identities(size, |_| 1));
+            let mut sets = [identities(size, |_| 1), identities(size - 1, |_| 1)].into_iter().cycle();
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                bencher.iter(|| {
+                    let now = Instant::now();
+                    balancer.pool().replace(sets.next().expect("a cycle never ends"), now);
+                    black_box(balancer.pick(&Request { now, client: Some(CLIENT), tried: &[] }))
+                });
+            });
+        }
+    }
+    let uneven = |size| identities(size, |index| u16::try_from(index % 7 + 1).expect("small"));
+    for size in SIZES {
+        let balancer = balancer(PolicyKind::RoundRobin, uneven(size));
+        let mut sets = [uneven(size), uneven(size - 1)].into_iter().cycle();
+        group.bench_function(BenchmarkId::new("round_robin_uneven", size), |bencher| {
+            bencher.iter(|| {
+                let now = Instant::now();
+                balancer.pool().replace(sets.next().expect("a cycle never ends"), now);
+                black_box(balancer.pick(&Request { now, client: Some(CLIENT), tried: &[] }))
+            });
+        });
+    }
+    group.finish();
+}
+
+fn access_log_line(criterion: &mut Criterion) {
+    let client: SocketAddr = ([192, 0, 2, 1], 50_000).into();
+    let attempts = [Attempt { backend: "10.0.0.1:80", outcome: "connected" }];
+    let entry = Entry {
+        time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+        listener: "web",
+        client: &client,
+        pool: "app",
+        backend: Some("10.0.0.1:80"),
+        attempts: &attempts,
+        bytes_in: 77,
+        bytes_out: 853,
+        connect: Some(Duration::from_micros(210)),
+        first_byte: Some(Duration::from_micros(420)),
+        duration: Duration::from_micros(3_500),
+        cause: "client_closed",
+        reason: None,
+        http: None,
+    };
+    let mut group = criterion.benchmark_group("access_log_line");
+    let mut out = Vec::with_capacity(1024);
+    group.bench_function("text", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            entry.write_text(black_box(&mut out));
+        });
+    });
+    group.bench_function("json", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            entry.write_json(black_box(&mut out));
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, pick, rebuild, access_log_line);
+criterion_main!(benches);

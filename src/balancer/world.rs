@@ -1,0 +1,177 @@
+//! A pool without sockets in a world of its own clock: what the properties are shown with.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use crate::backends::{Backend, Identity, Lease, Pool, State};
+use crate::config::{self, FailureDetection, PolicyKind, Queue, Resolve, Tcp};
+use crate::net::{ConnectFailure, Target};
+
+use super::{Balancer, NoChoice, Request};
+
+const POLICIES: [PolicyKind; 4] =
+    [PolicyKind::RoundRobin, PolicyKind::LeastConnections, PolicyKind::RandomTwo, PolicyKind::SourceHash];
+
+fn count(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).expect("not zero")
+}
+
+pub(super) fn settings(policy: PolicyKind, failure_detection: Option<FailureDetection>) -> config::Pool {
+    config::Pool {
+        name: "app".to_owned(),
+        policy,
+        backends: Vec::new(),
+        connect_timeout: Duration::from_secs(2),
+        attempts: count(3),
+        retry_budget: 20,
+        queue: Queue { length: 0, timeout: Duration::from_secs(1) },
+        failure_detection,
+        health_check: None,
+        slow_start: Duration::ZERO,
+        source: Vec::new(),
+        resolve: Resolve { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(60), nameservers: Vec::new() },
+        tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
+    }
+}
+
+pub(super) fn detection() -> FailureDetection {
+    let second = Duration::from_secs(1);
+    FailureDetection {
+        failures: count(2),
+        window: 10 * second,
+        ejection: 10 * second,
+        max_ejection: 60 * second,
+        count_early_close: true,
+        count_5xx: false,
+    }
+}
+
+pub(super) fn identity(index: usize, weight: u16, is_backup: bool, max_connections: usize) -> Identity {
+    let port = u16::try_from(index + 1).expect("few backends");
+    Identity {
+        target: Target::Tcp(SocketAddr::from(([10, 0, 0, 1], port))),
+        weight,
+        backup: is_backup,
+        max_connections: NonZeroUsize::new(max_connections),
+    }
+}
+
+pub(super) fn weighted(weights: &[u16]) -> Vec<Identity> {
+    weights.iter().enumerate().map(|(index, weight)| identity(index, *weight, false, 0)).collect()
+}
+
+pub(super) fn policies() -> impl Strategy<Value = PolicyKind> {
+    prop::sample::select(POLICIES.to_vec())
+}
+
+pub(super) fn clients() -> impl Strategy<Value = IpAddr> {
+    (0u8..64).prop_map(|host| IpAddr::from([192, 0, 2, host]))
+}
+
+/// A pool, its balancer, the clock, and the connections that live.
+pub(super) struct World {
+    pub(super) balancer: Arc<Balancer>,
+    pub(super) now: Instant,
+    pub(super) leases: Vec<Lease>,
+    pub(super) made: u64,
+}
+
+impl World {
+    pub(super) fn new(settings: config::Pool, backends: Vec<Identity>) -> Self {
+        let now = Instant::now();
+        let pool = Pool::new(settings, 2, now);
+        pool.replace(backends, now);
+        Self { balancer: Balancer::new(pool), now, leases: Vec::new(), made: 0 }
+    }
+
+    pub(super) fn backends(&self) -> Arc<Vec<Arc<Backend>>> {
+        self.balancer.pool().backends()
+    }
+
+    pub(super) fn index_of(&self, backend: &Arc<Backend>) -> usize {
+        self.backends().iter().position(|known| Arc::ptr_eq(known, backend)).expect("one of the pool")
+    }
+
+    pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[Arc<Backend>]) -> Result<Lease, NoChoice> {
+        self.balancer.pick(&Request { now: self.now, client, tried })
+    }
+
+    /// The indices of the backends that `count` connections get, all of which live on.
+    pub(super) fn pick_and_hold(&mut self, count: usize) -> Vec<usize> {
+        let pick = |_| {
+            let lease = self.pick(None, &[]).expect("there is room");
+            let index = self.index_of(lease.backend());
+            self.leases.push(lease);
+            index
+        };
+        (0..count).map(pick).collect()
+    }
+
+    pub(super) fn states(&self) -> Vec<State> {
+        self.backends().iter().map(|backend| backend.state()).collect()
+    }
+}
+
+/// What happens to a world.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Wait(Duration),
+    /// Somebody connects, and the connection is made.
+    Connects(IpAddr),
+    /// Somebody connects, and the backend refuses.
+    IsRefused(IpAddr),
+    /// One of those that live gets an answer, and ends.
+    EndsWell(prop::sample::Index),
+    /// The backend closes it early.
+    EndsEarly(prop::sample::Index),
+    /// The client leaves.
+    Leaves(prop::sample::Index),
+}
+
+pub(super) fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        2 => (0u64..12_000).prop_map(|ms| Event::Wait(Duration::from_millis(ms))),
+        6 => clients().prop_map(Event::Connects),
+        4 => clients().prop_map(Event::IsRefused),
+        2 => any::<prop::sample::Index>().prop_map(Event::EndsWell),
+        2 => any::<prop::sample::Index>().prop_map(Event::EndsEarly),
+        2 => any::<prop::sample::Index>().prop_map(Event::Leaves),
+    ];
+    prop::collection::vec(event, 1..100)
+}
+
+impl World {
+    /// Lets it happen; gives the index of the backend that a new connection got.
+    pub(super) fn take(&mut self, event: Event) -> Option<Result<usize, NoChoice>> {
+        match event {
+            Event::Wait(time) => self.now += time,
+            Event::Connects(client) | Event::IsRefused(client) => {
+                let picked = self.pick(Some(client), &[]);
+                let index = picked.as_ref().map(|lease| self.index_of(lease.backend())).map_err(|error| *error);
+                match (picked, event) {
+                    (Ok(lease), Event::Connects(_)) => {
+                        lease.connected(Duration::from_millis(1));
+                        self.made += 1;
+                        self.leases.push(lease);
+                    }
+                    (Ok(lease), _) => lease.connect_failed(ConnectFailure::Refused, self.now),
+                    (Err(_), _) => {}
+                }
+                return Some(index);
+            }
+            _ if self.leases.is_empty() => {}
+            Event::EndsWell(which) => self.end(which).went_well(self.now),
+            Event::EndsEarly(which) => self.end(which).closed_early(self.now),
+            Event::Leaves(which) => drop(self.end(which)),
+        }
+        None
+    }
+
+    fn end(&mut self, which: prop::sample::Index) -> Lease {
+        self.leases.swap_remove(which.index(self.leases.len()))
+    }
+}

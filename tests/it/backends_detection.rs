@@ -1,0 +1,270 @@
+//! Failure detection under load: backends that die, hang, reset, flap, and come back.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Flooded, Lb, Program, Refusing, Server, free_port, get_from, greeting, refusing_at, required, reset, try_greeting,
+    wait_for_within, wait_until,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// A greeting server as a process of its own.
+const PYTHON_GREETER: &str = r#"
+import socket, sys, threading
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=512)
+def serve(client):
+    with client:
+        client.sendall(b"process")
+        client.recv(1)
+while True:
+    threading.Thread(target=serve, args=server.accept()[:1]).start()
+"#;
+
+/// One client's experience.
+#[derive(Debug)]
+struct Visit {
+    began: Instant,
+    took: Duration,
+    greeting: io::Result<String>,
+}
+
+/// Clients that come at a steady pace, whether those before them have been served or not.
+struct Load {
+    visits: Arc<Mutex<Vec<Visit>>>,
+    is_over: Arc<AtomicBool>,
+    pacer: JoinHandle<()>,
+}
+
+impl Load {
+    fn on(address: SocketAddr, a_second: u32) -> Self {
+        let (visits, is_over) = (Arc::<Mutex<Vec<Visit>>>::default(), Arc::<AtomicBool>::default());
+        let pacer = {
+            let (visits, is_over) = (visits.clone(), is_over.clone());
+            thread::spawn(move || {
+                let mut clients = Vec::new();
+                let mut next = Instant::now();
+                while !is_over.load(Ordering::Acquire) {
+                    let visits = visits.clone();
+                    clients.push(thread::spawn(move || {
+                        let began = Instant::now();
+                        let greeting = try_greeting(address);
+                        visits.lock().unwrap().push(Visit { began, took: began.elapsed(), greeting });
+                    }));
+                    // The pace is what this thread is for.
+                    next += Duration::from_secs(1) / a_second;
+                    thread::sleep(next.saturating_duration_since(Instant::now()));
+                }
+                clients.into_iter().for_each(|client| client.join().unwrap());
+            })
+        };
+        Self { visits, is_over, pacer }
+    }
+
+    /// How many visits since `start` ended with this greeting.
+    fn served_by(&self, name: &str, start: Instant) -> usize {
+        let visits = self.visits.lock().unwrap();
+        let is_it = |visit: &&Visit| visit.began >= start && visit.greeting.as_deref().is_ok_and(|by| by == name);
+        visits.iter().filter(is_it).count()
+    }
+
+    fn visits(&self) -> usize {
+        self.visits.lock().unwrap().len()
+    }
+
+    /// Stops, waits for the last client, and gives all visits.
+    fn end(self) -> Vec<Visit> {
+        self.is_over.store(true, Ordering::Release);
+        self.pacer.join().unwrap();
+        std::mem::take(&mut self.visits.lock().unwrap())
+    }
+}
+
+fn greets(address: Refusing, name: &'static str) -> Server {
+    use std::io::{Read, Write};
+    Server::on(address, move |mut stream| {
+        let _ = stream.write_all(name.as_bytes());
+        let _ = stream.read(&mut [0]);
+    })
+}
+
+#[test]
+fn clients_notice_nothing_while_three_of_four_backends_fail_and_come_back() {
+    let good = Server::greeting("good");
+    let address = free_port();
+    let mut python = Command::new(required("python3", "python3"));
+    let process = Program::serving_at(address, python.args(["-c", PYTHON_GREETER, &address.port().to_string()]));
+    let hanging = greets(Refusing::new(), "hanging");
+    let is_resetting = Arc::new(AtomicBool::new(false));
+    let resetting = {
+        let is_resetting = is_resetting.clone();
+        Server::that(move |mut stream| {
+            use std::io::{Read, Write};
+            if is_resetting.load(Ordering::Acquire) {
+                return reset(stream);
+            }
+            let _ = stream.write_all(b"resetting");
+            let _ = stream.read(&mut [0]);
+        })
+    };
+    let bad = [process.address(), hanging.address(), resetting.address()];
+    let lb = Lb::in_front_of(&[good.address(), bad[0], bad[1], bad[2]])
+        .with(&["--workers", "2", "--connect-timeout", "300ms"])
+        .set("failure_detection.ejection", "3s")
+        .start();
+    let start = Instant::now();
+    let load = Load::on(lb.address(), 200);
+    let names = ["good", "process", "hanging", "resetting"];
+    wait_until("all four are used", || names.iter().all(|name| load.served_by(name, start) > 10));
+
+    is_resetting.store(true, Ordering::Release);
+    let flooded = Flooded::at(hanging.stop());
+    let killed = process.stop();
+    wait_until("the three are ejected", || bad.iter().all(|address| lb.state_of(*address) == "ejected"));
+    let all_ejected = Instant::now();
+    wait_until("a hundred clients more", || load.served_by("good", all_ejected) >= 100);
+    let before_repair = Instant::now();
+
+    is_resetting.store(false, Ordering::Release);
+    let _hanging = greets(flooded.end(), "hanging");
+    let _process = greets(refusing_at(killed), "process");
+    let repaired = Instant::now();
+    // Each within its ejection: 3 s and a tenth of jitter, and the time of a probe on a busy machine.
+    wait_for_within(Duration::from_millis(3300) + Duration::from_secs(2), "each is in use again", || {
+        names.iter().all(|name| load.served_by(name, repaired) > 10).then_some(())
+    });
+    let visits = load.end();
+    for visit in &visits {
+        assert!(visit.greeting.is_ok(), "a client saw the failure: {visit:?}");
+        // Two attempts may have fallen on the silent one's address at most: one before its ejection, and the budget's wait.
+        assert!(visit.took < CONNECT_TIMEOUT * 3, "a client waited for too long: {visit:?}");
+    }
+    let quiet = |visit: &&Visit| visit.began > all_ejected && visit.began < before_repair;
+    for visit in visits.iter().filter(quiet) {
+        assert!(visit.took < CONNECT_TIMEOUT, "a delay after the ejection: {visit:?}");
+    }
+    let ejections = lb.log_lines_with("backend ejected");
+    assert_eq!(ejections.len(), 3, "each ejection is told once: {ejections:?}");
+    assert_eq!(lb.metrics().sum("backend_ejections_total", &[]), 3.0);
+    assert_eq!(lb.log_lines_with("backend is in use again").len(), 3);
+    lb.assert_balanced();
+}
+
+#[test]
+fn of_four_backends_the_bad_ones_cost_at_most_twelve_of_the_first_sixty_and_none_of_the_next() {
+    let good = Server::named("good");
+    let (resetting, closing) = (Server::resetting_on_accept(), Server::closing_after_first_bytes());
+    let dead = Refusing::new();
+    let addresses = [good.address(), resetting.address(), closing.address(), dead.address()];
+    let lb = Lb::in_front_of(&addresses).start();
+    let failed = || (0..60).filter(|_| !get_from(lb.address(), "/").is_ok_and(|answer| answer.status == 200)).count();
+    let first = failed();
+    assert!(first <= 12, "{first} of the first 60 failed");
+    assert_eq!(failed(), 0, "of the next 60");
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_backend_that_ends_before_any_byte_is_replaced_unseen() {
+    let good = Server::greeting("good");
+    let resetting = Server::resetting_on_accept();
+    let closing = Server::that(|stream| {
+        let _ = stream.shutdown(Shutdown::Both);
+    });
+    let lb = Lb::in_front_of(&[resetting.address(), closing.address(), good.address()]).start();
+    assert!((0..30).all(|_| greeting(lb.address()) == "good"));
+    assert_eq!([lb.state_of(resetting.address()), lb.state_of(closing.address())], ["ejected", "ejected"]);
+    assert_eq!(lb.metrics().sum("backend_connect_failures_total", &[("reason", "reset")]), 6.0);
+    let lines = lb.access_log(30);
+    assert!(lines.iter().all(|line| line["backend"] == good.address().to_string()));
+    assert_eq!(lines[0]["attempts"][0]["outcome"], "reset");
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_flapping_backend_is_no_clients_loss_and_is_probed_seldom() {
+    const FLAPPING: Duration = Duration::from_secs(5);
+    const PHASE: Duration = Duration::from_millis(100);
+    let good = Server::greeting("good");
+    let flapping = Refusing::new();
+    let address = flapping.address();
+    let lb = Lb::in_front_of(&[good.address(), address])
+        .with(&["--workers", "2"])
+        .set("failure_detection.ejection", "200ms")
+        .start();
+    let load = Load::on(lb.address(), 100);
+    let (end, mut refusing) = (Instant::now() + FLAPPING, flapping);
+    while Instant::now() < end {
+        let up = greets(refusing, "flapping");
+        // The phases are what this test is about.
+        thread::sleep(PHASE);
+        refusing = up.stop();
+        thread::sleep(PHASE);
+    }
+    let ejections = lb.log_lines_with("backend ejected").len();
+    // 0.2 + 0.4 + 0.8 + 1.6 + 3.2 s: the fifth lasts beyond the end.
+    assert!(ejections <= 6, "{ejections} ejections within {FLAPPING:?}");
+    let _up = greets(refusing, "flapping");
+    let settled = Instant::now();
+    wait_until("it is in use again", || load.served_by("flapping", settled) > 10);
+    let visits = load.end();
+    let failed: Vec<&Visit> = visits.iter().filter(|visit| visit.greeting.is_err()).collect();
+    assert!(failed.is_empty(), "{} of {} clients failed: {:?}", failed.len(), visits.len(), failed[0]);
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_slow_start_shows_in_the_counts() {
+    let good = Server::greeting("good");
+    let away = Refusing::new();
+    let address = away.address();
+    let lb = Lb::in_front_of(&[good.address(), address])
+        .set("failure_detection.failures", 1)
+        .set("failure_detection.ejection", "100ms")
+        .set("slow_start", "4s")
+        .start();
+    while lb.state_of(address) != "ejected" {
+        greeting(lb.address());
+    }
+    let back = greets(away, "back");
+    let load = Load::on(lb.address(), 200);
+    wait_until("it is in use again", || back.accepted() > 0);
+    let began = Instant::now();
+    // Its share of the clients in each second: a weight of 1/8 to 8/8 beside one of 8/8.
+    let mut shares = Vec::new();
+    for second in 1..=5 {
+        let (seen, taken) = (load.visits(), back.accepted());
+        wait_until("a second more", || began.elapsed() >= Duration::from_secs(second));
+        shares.push((back.accepted() - taken) as f64 / (load.visits() - seen) as f64);
+    }
+    assert!(shares[0] < 0.25 && shares[4] > 0.45, "{shares:?}");
+    assert!(shares.windows(2).all(|pair| pair[0] <= pair[1] + 0.03), "{shares:?}");
+    assert!(load.end().iter().all(|visit| visit.greeting.is_ok()));
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_burst_of_clients_is_served_within_the_retry_budget() {
+    const BURST: usize = 200;
+    let (dead, good) = (Refusing::new(), Server::greeting("good"));
+    for budget in ["20%", "0%"] {
+        let lb = Lb::in_front_of(&[dead.address(), good.address()])
+            .with(&["--workers", "2"])
+            .set("failure_detection", "off")
+            .set("retry_budget", budget)
+            .start();
+        let address = lb.address();
+        let clients: Vec<_> = (0..BURST).map(|_| thread::spawn(move || try_greeting(address))).collect();
+        for client in clients {
+            assert_eq!(client.join().unwrap().unwrap(), "good", "with a budget of {budget}");
+        }
+        assert!(lb.metrics().sum("retries_total", &[]) >= BURST as f64 / 4.0, "many had to be served by another");
+        lb.assert_balanced();
+    }
+}

@@ -1,0 +1,166 @@
+//! Backends by name: A, AAAA and SRV records of a real DNS server, followed as they change; DNS that fails.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{
+    Dns, Fleet, Folder, Lb, connect, exchange, free_port, greeting, short_read, wait_until, wait_until_equal,
+};
+
+/// A balancer in front of `backends`, names that `dns` knows.
+fn yaml(backends: &str, dns: std::net::SocketAddr) -> String {
+    format!(
+        "listen: 127.0.0.1:0\nbackends: [{backends}]\n\
+         resolve: {{min_ttl: 100ms, max_ttl: 1s, nameservers: ['{dns}']}}\n"
+    )
+}
+
+/// The addresses of the first pool's backends.
+fn known(lb: &Lb) -> BTreeSet<String> {
+    let report = lb.api("/api/v1/pools");
+    let backends = report["pools"][0]["backends"].as_array().unwrap();
+    backends.iter().map(|backend| backend["address"].as_str().unwrap().to_owned()).collect()
+}
+
+fn set(addresses: &[std::net::SocketAddr]) -> BTreeSet<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn every_a_and_aaaa_record_is_a_backend_and_changes_are_followed() {
+    let fleet = Fleet::start();
+    let dns = Dns::with_hosts(&[("app.test", "127.0.0.2"), ("app.test", "127.0.0.3"), ("app.test", "::1")]);
+    let lb = Lb::with_config(&yaml(&format!("app.test:{}", fleet.port()), dns.address())).start();
+    assert_eq!(known(&lb), set(&[fleet.at("127.0.0.2"), fleet.at("127.0.0.3"), fleet.at("::1")]));
+    let names: BTreeSet<String> = (0..3).map(|_| greeting(lb.address())).collect();
+    assert_eq!(names, ["127.0.0.2", "127.0.0.3", "::1"].map(str::to_owned).into());
+    let stays = || lb.backend(fleet.at("127.0.0.3"))["total"].clone();
+    assert_eq!(stays(), 1);
+    dns.change_to(&[("app.test", "127.0.0.3"), ("app.test", "127.0.0.4")]);
+    let wanted = set(&[fleet.at("127.0.0.3"), fleet.at("127.0.0.4")]);
+    wait_until_equal("backends", &wanted, || known(&lb));
+    assert_eq!(stays(), 1, "its counts live on");
+    let names: BTreeSet<String> = (0..4).map(|_| greeting(lb.address())).collect();
+    assert_eq!(names, ["127.0.0.3", "127.0.0.4"].map(str::to_owned).into());
+    lb.assert_balanced();
+}
+
+#[test]
+fn connections_to_an_address_that_vanished_live_on() {
+    let fleet = Fleet::start();
+    let dns = Dns::with_hosts(&[("app.test", "127.0.0.2")]);
+    let lb = Lb::with_config(&yaml(&format!("app.test:{}", fleet.port()), dns.address())).start();
+    let mut client = connect(lb.address());
+    assert_eq!(short_read(&mut client), "127.0.0.2");
+    dns.change_to(&[("app.test", "127.0.0.3")]);
+    wait_until_equal("backends", &set(&[fleet.at("127.0.0.3")]), || known(&lb));
+    assert_eq!(greeting(lb.address()), "127.0.0.3");
+    assert_eq!(fleet.visited("127.0.0.2").active, 1);
+    client.write_all(b"!").unwrap();
+    wait_until("the byte arrives and the backend ends", || fleet.visited("127.0.0.2").active == 0);
+    drop(client);
+    lb.assert_balanced();
+}
+
+#[test]
+fn the_last_good_set_stays_while_dns_fails() {
+    let fleet = Fleet::start();
+    let dns = Dns::with_hosts(&[("app.test", "127.0.0.2"), ("app.test", "127.0.0.3")]);
+    let lb = Lb::with_config(&yaml(&format!("app.test:{}", fleet.port()), dns.address())).start();
+    let both = set(&[fleet.at("127.0.0.2"), fleet.at("127.0.0.3")]);
+    dns.change_to(&[("other.test", "127.0.0.9")]);
+    wait_until("NXDOMAIN is noticed", || lb.log_lines_with("name can't be resolved; trying again").len() == 1);
+    assert_eq!(known(&lb), both);
+    dns.change_to(&[("app.test", "127.0.0.3")]);
+    wait_until_equal("backends", &set(&[fleet.at("127.0.0.3")]), || known(&lb));
+    let address = dns.stop();
+    wait_until("the dead server is noticed", || lb.log_lines_with("name can't be resolved; trying again").len() == 2);
+    assert_eq!(known(&lb), set(&[fleet.at("127.0.0.3")]));
+    assert_eq!(greeting(lb.address()), "127.0.0.3");
+    assert_eq!(lb.ask("/readyz").status, 200);
+    let _dns = Dns::back_at(address, &[("app.test", "127.0.0.4")]);
+    wait_until_equal("backends", &set(&[fleet.at("127.0.0.4")]), || known(&lb));
+    lb.assert_balanced();
+}
+
+fn ask_by_unix_socket(socket: &Path, path: &str) -> (u16, Value) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let answer = exchange(&mut stream, path).unwrap();
+    (answer.status, serde_json::from_str(&answer.body).unwrap_or_default())
+}
+
+#[test]
+fn a_name_that_does_not_resolve_keeps_nobody_from_starting() {
+    let fleet = Fleet::start();
+    let dns = Dns::with_hosts(&[("other.test", "127.0.0.9")]);
+    let folder = Folder::new();
+    let config = folder.write("lb.yaml", yaml(&format!("app.test:{}", fleet.port()), dns.address()));
+    // By its unix socket, since a start that waits for /readyz would wait for the name.
+    let admin = folder.path().join("admin.sock");
+    let admin_flag = format!("unix:{}", admin.display());
+    let lb = Lb::with_arguments(&["-c", &config.display().to_string(), "--admin", &admin_flag]).start();
+    let (status, report) = ask_by_unix_socket(&admin, "/readyz");
+    assert_eq!(status, 503);
+    let reason = report["error"].as_str().unwrap();
+    assert!(reason.contains("pool default") && reason.contains("resolved"), "{reason}");
+    assert_eq!(ask_by_unix_socket(&admin, "/healthz").0, 200);
+    assert!(crate::support::try_greeting(lb.address()).is_err());
+    assert_eq!(lb.only_access()["cause"], "no_backend");
+    dns.change_to(&[("app.test", "127.0.0.2")]);
+    wait_until("it is ready", || ask_by_unix_socket(&admin, "/readyz").0 == 200);
+    assert_eq!(greeting(lb.address()), "127.0.0.2");
+}
+
+#[test]
+fn a_dns_server_that_never_answers_keeps_nobody_from_starting_or_serving_others() {
+    let fleet = Fleet::start();
+    // Bound, so that nobody else answers there, and never read.
+    let silent = std::net::UdpSocket::bind(free_port()).unwrap();
+    let backends = format!("'{}', app.test:{}", fleet.at("127.0.0.2"), fleet.port());
+    let lb = Lb::with_config(&yaml(&backends, silent.local_addr().unwrap())).start();
+    assert_eq!(greeting(lb.address()), "127.0.0.2");
+    assert_eq!(lb.ask("/readyz").status, 200);
+}
+
+#[test]
+fn srv_records_give_ports_weights_and_backups() {
+    let (one, two, spare) = (Fleet::start(), Fleet::start(), Fleet::start());
+    let records = [("a.test", "127.0.0.2"), ("b.test", "127.0.0.3"), ("c.test", "127.0.0.4")];
+    let service = |target: &str, fleet: &Fleet, priority: u16, weight: u16| {
+        format!("_web._tcp.app.test,{target},{},{priority},{weight}", fleet.port())
+    };
+    let services = [service("a.test", &one, 10, 3), service("b.test", &two, 10, 1), service("c.test", &spare, 20, 1)];
+    let dns = Dns::with_services(&records, &services);
+    let config = yaml("'srv:_web._tcp.app.test'", dns.address());
+    let lb = Lb::with_config(&config).set("failure_detection.failures", 1).start();
+    let backend = |fleet: &Fleet, host: &str| lb.backend(fleet.at(host));
+    assert_eq!(backend(&one, "127.0.0.2")["weight"], 3);
+    assert_eq!(backend(&two, "127.0.0.3")["weight"], 1);
+    assert_eq!(backend(&spare, "127.0.0.4")["backup"], true);
+    let names: Vec<String> = (0..8).map(|_| greeting(lb.address())).collect();
+    let share = |host: &str| names.iter().filter(|name| *name == host).count();
+    assert_eq!([share("127.0.0.2"), share("127.0.0.3"), share("127.0.0.4")], [6, 2, 0]);
+    lb.assert_balanced();
+}
+
+#[test]
+fn metrics_of_addresses_that_vanished_vanish_too() {
+    let fleet = Fleet::start();
+    let dns = Dns::with_hosts(&[("app.test", "127.0.0.2")]);
+    let lb = Lb::with_config(&yaml(&format!("app.test:{}", fleet.port()), dns.address())).start();
+    greeting(lb.address());
+    let series = lb.metrics().samples.len();
+    for host in 3..7 {
+        let address = format!("127.0.0.{host}");
+        dns.change_to(&[("app.test", &address)]);
+        wait_until_equal("backends", &set(&[fleet.at(&address)]), || known(&lb));
+        let metrics = lb.metrics();
+        assert_eq!(metrics.label_values("backend_up", "backend"), [fleet.at(&address).to_string()]);
+        assert_eq!(metrics.samples.len(), series, "pods that come and go must not add up");
+    }
+    assert_eq!(lb.metrics().sum("connections_accepted_total", &[]), 1.0, "what is still there stays");
+}

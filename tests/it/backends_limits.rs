@@ -1,0 +1,210 @@
+//! Limits of backends: connections at once, the queue before them, source addresses, and very many backends.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::net::{IpAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{
+    Ending, Fleet, Lb, Server, allow_open_files, connect, connect_and_read, cpu_time, greeting, reset, short_read,
+    try_greeting, wait_until, wait_until_equal,
+};
+
+/// One backend with room for one, and a queue.
+fn narrow(fleet: &Fleet, queue: &str) -> Lb {
+    let backend = fleet.at("127.0.0.2");
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nworkers: 2\nbackends: [{{address: '{backend}', max_connections: 1}}]\nqueue: {queue}\n"
+    );
+    Lb::with_config(&yaml).start()
+}
+
+/// Connects, and waits until it waits as the last of `waiting`, whoever holds the place being one of them.
+#[track_caller]
+fn wait_in(lb: &Lb, waiting: usize) -> TcpStream {
+    let client = connect(lb.address());
+    wait_until_equal("connections", &(waiting as f64), || lb.metrics().sum("connections_active", &[]));
+    client
+}
+
+/// Connects and has the only place.
+#[track_caller]
+fn hold(lb: &Lb) -> TcpStream {
+    let mut client = connect(lb.address());
+    assert_eq!(short_read(&mut client), "127.0.0.2");
+    client
+}
+
+#[track_caller]
+fn assert_rejected(lb: &Lb, reason: &str, times: usize) {
+    wait_until_equal(reason, &(times as f64), || lb.metrics().sum("connections_rejected_total", &[("reason", reason)]));
+}
+
+#[test]
+fn max_connections_is_never_exceeded_and_everybody_in_the_queue_is_served() {
+    const CLIENTS: usize = 300;
+    let fleet = Fleet::start();
+    let backend = |host: &str| format!("{{address: '{}', max_connections: 3}}", fleet.at(host));
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nworkers: 2\nqueue: {{length: 1000, timeout: 20s}}\nbackends: [{}, {}]\n",
+        backend("127.0.0.2"),
+        backend("127.0.0.3"),
+    );
+    let lb = Lb::with_config(&yaml).start();
+    let address = lb.address();
+    let client = |_| {
+        thread::spawn(move || {
+            let mut stream = connect(address);
+            let name = short_read(&mut stream);
+            // The backend ends at this byte, so that the place is free only after it has ended.
+            stream.write_all(b"!").unwrap();
+            let _ = crate::support::read_to_end(&mut stream);
+            name
+        })
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+    clients.into_iter().for_each(|client| assert!(client.join().unwrap().starts_with("127.0.0.")));
+    for host in ["127.0.0.2", "127.0.0.3"] {
+        let visited = fleet.visited(host);
+        assert!(visited.peak <= 3, "{} at once on {host}", visited.peak);
+        assert!(visited.total > CLIENTS / 10, "{host} had {} of {CLIENTS}", visited.total);
+    }
+    lb.assert_balanced();
+}
+
+#[test]
+fn the_queue_is_first_come_first_served() {
+    let fleet = Fleet::start();
+    let lb = narrow(&fleet, "{length: 10, timeout: 20s}");
+    let mut holder = hold(&lb);
+    let waiting: Vec<TcpStream> = (2..=7).map(|place| wait_in(&lb, place)).collect();
+    for mut next in waiting {
+        drop(holder);
+        assert_eq!(short_read(&mut next), "127.0.0.2", "whoever came first");
+        assert_eq!(fleet.visited("127.0.0.2").peak, 1);
+        holder = next;
+    }
+    drop(holder);
+    lb.assert_balanced();
+}
+
+#[test]
+fn without_a_queue_a_full_pool_rejects() {
+    let fleet = Fleet::start();
+    let lb = narrow(&fleet, "{length: 0}");
+    let holder = hold(&lb);
+    assert_eq!(connect_and_read(lb.address()), (Vec::new(), Ending::Reset));
+    assert_rejected(&lb, "backends_full", 1);
+    drop(holder);
+    wait_until("there is room again", || try_greeting(lb.address()).is_ok());
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_full_queue_rejects() {
+    let fleet = Fleet::start();
+    let lb = narrow(&fleet, "{length: 1, timeout: 20s}");
+    let holder = hold(&lb);
+    let mut waiting = wait_in(&lb, 2);
+    assert_eq!(connect_and_read(lb.address()), (Vec::new(), Ending::Reset));
+    assert_rejected(&lb, "queue_full", 1);
+    drop(holder);
+    assert_eq!(short_read(&mut waiting), "127.0.0.2");
+    drop(waiting);
+    lb.assert_balanced();
+}
+
+#[test]
+fn waiting_in_the_queue_ends_at_its_timeout() {
+    let fleet = Fleet::start();
+    let lb = narrow(&fleet, "{length: 5, timeout: 200ms}");
+    let _holder = hold(&lb);
+    assert_eq!(connect_and_read(lb.address()), (Vec::new(), Ending::Reset));
+    assert_rejected(&lb, "queue_timeout", 1);
+    let line = lb.only_access();
+    assert_eq!([&line["cause"], &line["reason"]], ["rejected", "queue_timeout"]);
+    assert!(line["duration_ms"].as_f64().unwrap() >= 200.0, "{line}");
+}
+
+#[test]
+fn a_client_that_leaves_the_queue_gives_its_place_back() {
+    let fleet = Fleet::start();
+    let lb = narrow(&fleet, "{length: 1, timeout: 20s}");
+    let holder = hold(&lb);
+    reset(wait_in(&lb, 2));
+    assert_rejected(&lb, "left_queue", 1);
+    drop(wait_in(&lb, 2));
+    assert_rejected(&lb, "left_queue", 2);
+    let mut waiting = wait_in(&lb, 2);
+    drop(holder);
+    assert_eq!(short_read(&mut waiting), "127.0.0.2", "a call for those who left went on to the next");
+    drop(waiting);
+    lb.assert_balanced();
+}
+
+#[test]
+fn who_waits_is_served_as_soon_as_another_backend_is_there_again() {
+    let (narrow, away) = (Server::greeting("narrow"), crate::support::Refusing::new());
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nbackends: [{{address: '{}', max_connections: 1}}, {{address: '{}', max_connections: 5}}]\n\
+         queue: {{length: 5, timeout: 20s}}\nhealth_check: {{interval: 50ms, rise: 1, fall: 1}}\n",
+        narrow.address(),
+        away.address(),
+    );
+    let lb = Lb::with_config(&yaml).start();
+    wait_until("one is out", || lb.state_of(away.address()) == "down");
+    let mut holder = connect(lb.address());
+    assert_eq!(short_read(&mut holder), "narrow");
+    let mut waiting: Vec<TcpStream> = (2..=4).map(|place| wait_in(&lb, place)).collect();
+    let _back = Server::on(away, |mut stream| drop(stream.write_all(b"back")));
+    assert!(waiting.iter_mut().all(|client| short_read(client) == "back"));
+}
+
+#[test]
+fn connections_come_from_the_source_addresses_in_turn() {
+    let fleet = Fleet::start();
+    let lb = Lb::in_front_of(&[fleet.at("127.0.0.2")]).set("source", "[127.0.0.5, 127.0.0.6]").start();
+    (0..6).for_each(|_| drop(greeting(lb.address())));
+    let [five, six] = [5, 6].map(|host| IpAddr::from([127, 0, 0, host]));
+    assert_eq!(fleet.peers(), [five, six, five, six, five, six]);
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_source_address_serves_backends_of_its_own_family_only() {
+    let fleet = Fleet::start();
+    let lb = Lb::in_front_of(&[fleet.at("127.0.0.2"), fleet.at("::1")]).set("source", "[127.0.0.5]").start();
+    let names: Vec<String> = (0..4).map(|_| greeting(lb.address())).collect();
+    assert_eq!(names, ["127.0.0.2", "::1", "127.0.0.2", "::1"]);
+    let ours = fleet.peers().iter().filter(|peer| peer.is_ipv4()).all(|peer| *peer == IpAddr::from([127, 0, 0, 5]));
+    assert!(ours, "{:?}", fleet.peers());
+}
+
+#[test]
+fn a_thousand_backends_start_quickly_and_share_exactly() {
+    const BACKENDS: usize = 1000;
+    allow_open_files(4096);
+    let fleet = Fleet::start();
+    let mut yaml = "listen: 127.0.0.1:0\nworkers: 2\nbackends:\n".to_owned();
+    let host = |index: usize| format!("127.0.{}.{}", index / 250 + 1, index % 250 + 1);
+    for index in 0..BACKENDS {
+        writeln!(yaml, "  - {}", fleet.at(&host(index))).unwrap();
+    }
+    let lb = Lb::with_config(&yaml).start();
+    let used = cpu_time(lb.pid());
+    assert!(used < Duration::from_secs(1), "the start took {used:?} of CPU time");
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let address = lb.address();
+            thread::spawn(move || (0..BACKENDS / 4).for_each(|_| drop(greeting(address))))
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    assert!((0..BACKENDS).all(|index| fleet.visited(&host(index)).total == 1), "each exactly once");
+    let metrics = lb.metrics();
+    assert_eq!(metrics.label_values("backend_connections_total", "backend").len(), BACKENDS);
+    assert!(metrics.samples.len() < BACKENDS * 15, "{} series", metrics.samples.len());
+    assert_eq!(lb.metrics().samples.len(), metrics.samples.len(), "a scrape adds no series");
+    lb.assert_balanced();
+}
