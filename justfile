@@ -11,6 +11,10 @@ demo *ARGS:
 test *ARGS:
     cargo test --locked {{ ARGS }}
 
+# Churn, resets, slow readers and bulk for so long; nothing may be left of it
+soak SECONDS="600":
+    LB_SOAK_SECONDS={{ SECONDS }} cargo test --locked --test it soak::
+
 # Format and lints, as .ci/run has them
 lint:
     cargo fmt --check
@@ -23,6 +27,11 @@ deny:
 # Parts by themselves (Criterion)
 bench *ARGS:
     cargo bench --locked {{ ARGS }}
+
+# System calls of one connection's life: lb, nginx, HAProxy (docs/syscalls.md)
+syscalls:
+    cargo build --release
+    benches/syscalls.sh
 
 # Whole processes: lb beside nginx, HAProxy, Envoy and others, on this machine
 peers *ARGS:

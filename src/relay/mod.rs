@@ -267,7 +267,7 @@ struct Relay<'a> {
     limits: Limits,
     inward: Pump,
     outward: Pump,
-    /// Waits for the client's reset while nothing is received from it, for the backend takes nothing.
+    /// Waits for the client's reset while nothing is received from it: the backend takes nothing, or the client has ended.
     client_failed: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     /// It was idle once, or need not be known to be.
     is_settled: bool,
@@ -287,12 +287,12 @@ impl Relay<'_> {
         if let Some(outcome) = self.poll_outward(cx).or_else(|| self.poll_inward(cx).map(Outcome::Over)) {
             return Poll::Ready(outcome);
         }
-        if self.has_client_failed(cx) {
-            return Poll::Ready(Outcome::Over(Cause::ClientReset));
-        }
         match self.first_to_end {
             Some(cause) if self.inward.is_done() && self.outward.is_done() => return Poll::Ready(Outcome::Over(cause)),
             _ => {}
+        }
+        if self.has_client_failed(cx) {
+            return Poll::Ready(Outcome::Over(Cause::ClientReset));
         }
         if self.is_overdue(cx) {
             let half_closed = self.first_to_end.is_some();
@@ -302,9 +302,10 @@ impl Relay<'_> {
         Poll::Pending
     }
 
-    /// A receive would tell; where the backend's slowness keeps us from one, the socket's state does.
+    /// A receive would tell; where the backend's slowness keeps us from one, or the client's end has been received, the
+    /// socket's state does.
     fn has_client_failed(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.inward.is_blocked() {
+        if !self.inward.is_blocked() && !self.inward.is_done() {
             self.client_failed = None;
             return false;
         }

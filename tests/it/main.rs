@@ -12,7 +12,9 @@ mod backends_policies; // weights, hashes, loads
 mod balance; // who gets the next connection
 mod config; // broken configurations, and how they are refused
 mod demo; // what a newcomer runs first
+mod exhaustion; // pipes and local ports that run out
 mod failover; // backends that fail: retry, ejection, probe, fail open
+mod fairness; // one bulk flow beside a thousand small ones
 mod http_exchange; // http mode: bodies, limits, failures, upgrades, drain
 mod http_seed; // http mode: the headers, and how requests are shared
 mod http_vectors; // http mode: every recorded message gets its verdict
@@ -22,5 +24,7 @@ mod overrides; // file, environment, flags: who wins
 mod protocols; // redis and PostgreSQL through the balancer
 mod relay; // bytes, ends and resets from one side to the other
 mod seed; // the scenario that it all began with
+mod soak; // much of everything for a while, and nothing left of it
+mod splice; // bytes through pipes: stalls, ends, resets, changes of the method
 mod support; // builders, servers, clients, patience
 mod timeouts; // idle and half-closed connections, slow readers

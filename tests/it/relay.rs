@@ -164,6 +164,30 @@ fn a_reset_by_the_client_is_noticed_while_the_backend_does_not_read() {
 }
 
 #[test]
+fn a_reset_by_a_client_that_had_ended_is_noticed_while_the_backend_is_silent() {
+    let (asked, question) = mpsc::channel();
+    let server = Server::that(move |mut stream| {
+        let mut question = Vec::new();
+        stream.read_to_end(&mut question).unwrap();
+        asked.send(question).unwrap();
+        // It thinks, without a word, until nobody waits for the answer any more.
+        let hung_up = rustix::event::PollFlags::HUP | rustix::event::PollFlags::ERR;
+        let half_a_minute = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+        let _ = rustix::event::poll(&mut [rustix::event::PollFd::new(&stream, hung_up)], Some(&half_a_minute));
+    });
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let mut client = connect(lb.address());
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(question.recv().unwrap(), b"question");
+    reset(client);
+    let started = Instant::now();
+    assert_eq!(lb.only_access()["cause"], "client_reset");
+    assert!(started.elapsed() < Duration::from_secs(1), "noticed after {:?}", started.elapsed());
+    lb.assert_balanced();
+}
+
+#[test]
 fn what_came_before_a_reset_by_the_backend_is_delivered_to_a_slow_client() {
     let (server, sent) = server_with_result(|mut stream| {
         stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();

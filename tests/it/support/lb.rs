@@ -1,9 +1,12 @@
 //! The balancer as a process: started as a user would, seen through what it shows to users.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,10 +22,13 @@ use super::process::{self, OpenFiles};
 use super::{wait_for, wait_until, wait_until_equal};
 
 /// The relay keeps at most 64 pipes a worker for splicing, each with two ends.
-const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
+pub const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
 
 /// A command that should end by itself runs for this long at most.
 const LONGEST_RUN: Duration = Duration::from_secs(20);
+
+/// An ordinary user and its group, `nobody`: the kernel's limits of an unprivileged user's pipes count for it.
+pub const ORDINARY_USER: u32 = 65_534;
 
 /// What the tests run.
 const LB: &str = env!("CARGO_BIN_EXE_lb");
@@ -32,6 +38,7 @@ pub struct LbBuilder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     open_files: Option<u64>,
+    ordinary_user: bool,
     log_format: &'static str,
     folder: Folder,
 }
@@ -49,7 +56,11 @@ pub struct Lb {
 
 /// `lb` with nothing of this process's own LB_ variables.
 fn command(folder: &Path) -> Command {
-    let mut command = Command::new(LB);
+    command_of(LB.as_ref(), folder)
+}
+
+fn command_of(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null());
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LB_")) {
         command.env_remove(name);
@@ -72,6 +83,17 @@ pub fn run_to_end<A: AsRef<OsStr>>(folder: &Path, arguments: &[A], environment: 
         thread::sleep(Duration::from_millis(2));
     }
     child.wait_with_output().expect("it has ended")
+}
+
+/// The same as another user, from a place where that user may go: the build's folder may be closed to others.
+fn command_of_ordinary_user(folder: &Path) -> Command {
+    let program = folder.join("lb");
+    std::fs::copy(LB, &program).expect("the temporary directory is writable");
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mut command = command_of(&program, folder);
+    // As root, `uid` gives up the other groups, too; the capabilities go with the user.
+    command.uid(ORDINARY_USER).gid(ORDINARY_USER);
+    command
 }
 
 impl LbBuilder {
@@ -98,6 +120,12 @@ impl LbBuilder {
         self
     }
 
+    /// Runs it as an ordinary user, whoever runs the tests.
+    pub fn by_ordinary_user(mut self) -> Self {
+        self.ordinary_user = true;
+        self
+    }
+
     /// Logs text, as without a flag.
     pub fn in_text(mut self) -> Self {
         self.log_format = "text";
@@ -113,6 +141,9 @@ impl LbBuilder {
             command = Command::new("sh");
             command.current_dir(self.folder.path()).stdin(Stdio::null());
             command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &limit.to_string(), LB]);
+        }
+        if self.ordinary_user && rustix::process::geteuid().is_root() {
+            command = command_of_ordinary_user(self.folder.path());
         }
         // JSON: the addresses that the kernel chose are read from the log, and the access log is read as values.
         command.args(&self.arguments).args(["--log-format", self.log_format]).envs(self.environment);
@@ -158,6 +189,7 @@ impl Lb {
             arguments: Vec::new(),
             environment: Vec::new(),
             open_files: None,
+            ordinary_user: false,
             log_format: "json",
             folder: Folder::new(),
         };
@@ -189,6 +221,16 @@ impl Lb {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Descriptors of pipes that it has open and had not at its start: two for each pipe of its relay.
+    pub fn pipe_files(&self) -> usize {
+        process::open_files(self.pid()).pipes - self.files_at_start.pipes
+    }
+
+    /// The pipes that it has open, by name.
+    pub fn pipes(&self) -> BTreeSet<PathBuf> {
+        process::open_pipes(self.pid())
     }
 
     /// The address of its first listener.

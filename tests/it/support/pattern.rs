@@ -28,9 +28,15 @@ fn chunk_at(position: usize, length: usize) -> &'static [u8] {
 /// Sends the first `length` bytes of the pattern.
 #[track_caller]
 pub fn send_pattern(to: &mut impl Write, length: usize) {
+    send_pattern_from(to, 0, length);
+}
+
+/// Sends `length` bytes of the pattern from `position` on.
+#[track_caller]
+pub fn send_pattern_from(to: &mut impl Write, position: usize, length: usize) {
     let mut sent = 0;
     while sent < length {
-        let chunk = chunk_at(sent, length - sent);
+        let chunk = chunk_at(position + sent, length - sent);
         to.write_all(chunk).unwrap_or_else(|error| panic!("sending failed after {sent} of {length} bytes: {error}"));
         sent += chunk.len();
     }

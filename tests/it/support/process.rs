@@ -1,6 +1,8 @@
 //! What the kernel tells of a process (proc(5)).
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
@@ -17,11 +19,23 @@ pub struct OpenFiles {
 
 /// What a process has open.
 pub fn open_files(pid: u32) -> OpenFiles {
+    let (pipes, others): (Vec<_>, Vec<_>) = targets(pid).partition(|target| is_pipe(target));
+    OpenFiles { pipes: pipes.len(), others: others.len() }
+}
+
+/// The pipes that a process has open, by the kernel's names for them.
+pub fn open_pipes(pid: u32) -> BTreeSet<PathBuf> {
+    targets(pid).filter(|target| is_pipe(target)).collect()
+}
+
+fn targets(pid: u32) -> impl Iterator<Item = PathBuf> {
     let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
     // One that is closed meanwhile can't be read, and isn't there.
-    let targets = folder.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-    let (pipes, others): (Vec<_>, Vec<_>) = targets.partition(|target| target.to_string_lossy().starts_with("pipe:"));
-    OpenFiles { pipes: pipes.len(), others: others.len() }
+    folder.filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+}
+
+fn is_pipe(target: &Path) -> bool {
+    target.to_string_lossy().starts_with("pipe:")
 }
 
 /// CPU time used so far, user and system.

@@ -1,0 +1,177 @@
+//! What the machine runs out of: the pipes of an ordinary user, and local ports. EMFILE is among the limits (lifecycle).
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{
+    Ending, Lb, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, Pair, Pairs, Server, bound, connect, read_to_end,
+    receive_pattern, required, reset, send_pattern, shrink_receive_buffer, wait_until,
+};
+
+const MIB: usize = 1024 * 1024;
+
+/// Connections with much to send, whose readers wait; then they read.
+fn bulk_through_an_ordinary_users_pipes(method: &str, pipe_files: RangeInclusive<usize>) {
+    const CONNECTIONS: usize = 80;
+    const LENGTH: usize = 8 * MIB;
+    let server = Server::that(|mut stream| send_pattern(&mut stream, LENGTH));
+    let lb = Lb::in_front_of(&[server.address()])
+        .by_ordinary_user()
+        .with(&["--workers", "1"])
+        .set("relay.mode", method)
+        .start();
+    let mut readers: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|_| {
+            let reader = connect(lb.address());
+            shrink_receive_buffer(&reader);
+            reader
+        })
+        .collect();
+    let mut last = 0.0;
+    wait_until("nothing moves any more", || {
+        let now = lb.metrics().sum("bytes_total", &[("direction", "out")]);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::mem::replace(&mut last, now) == now && now > 0.0
+    });
+    let pipes = lb.pipe_files();
+    assert!(pipe_files.contains(&pipes), "{method}: {pipes} descriptors of pipes, not {pipe_files:?}");
+    for reader in &mut readers {
+        assert_eq!(receive_pattern(reader), LENGTH);
+    }
+    drop(readers);
+    lb.assert_balanced();
+}
+
+/// A program of the same user that has taken all pages that the user's pipes may have.
+struct Hog(Child);
+
+impl Hog {
+    fn start() -> Self {
+        // F_SETPIPE_SZ is 1031 (fcntl(2)).
+        const TAKE_ALL: &str = r#"
+            $| = 1;
+            while (@pipes < 400) {
+                pipe(my $out, my $in) or die "pipe: $!";
+                push @pipes, $out, $in;
+                fcntl($in, 1031, 1 << 20) or last;
+            }
+            print $!{EPERM} ? "taken\n" : "not taken: $!\n";
+            <STDIN>;
+        "#;
+        let mut command = Command::new(required("perl", "perl-base"));
+        command.args(["-e", TAKE_ALL]).stdin(Stdio::piped()).stdout(Stdio::piped()).current_dir("/");
+        if rustix::process::geteuid().is_root() {
+            command.uid(ORDINARY_USER).gid(ORDINARY_USER);
+        }
+        let mut child = command.spawn().expect("perl starts");
+        let mut said = String::new();
+        let output = child.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut said).expect("a line of text");
+        assert_eq!(said, "taken\n", "an ordinary user's pipes are limited (fs.pipe-user-pages-soft)");
+        Self(child)
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn more_bulk_than_an_ordinary_users_pipes_is_copied() {
+    // First with pipes, but fewer than connections; then with none, for another program has them all.
+    let within_its_share = 2..=usize::try_from(MAX_PIPE_FILES_PER_WORKER).expect("a small number");
+    for method in ["auto", "splice"] {
+        bulk_through_an_ordinary_users_pipes(method, within_its_share.clone());
+    }
+    let _hog = Hog::start();
+    for method in ["auto", "splice"] {
+        // One may be open at the moment, to find out that it can't have its size.
+        bulk_through_an_ordinary_users_pipes(method, 0..=2);
+    }
+}
+
+/// Runs the test of that name once more, in a network of its own: whether this is that run. The others wait for it.
+fn is_in_a_network_of_its_own(test: &str) -> bool {
+    const MARK: &str = "LB_TEST_IN_A_NETWORK_OF_ITS_OWN";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let mut command = Command::new(required("unshare", "util-linux"));
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    let this = std::env::current_exe().expect("the tests are a file");
+    command.arg("--net").arg(this).args(["--exact", test, "--nocapture"]).env(MARK, "1").stdin(Stdio::null());
+    let run = command.output().expect("unshare starts");
+    let said = [run.stdout, run.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(
+        run.status.success() && said[0].contains("1 passed"),
+        "{command:?}: {}\n{}{}",
+        run.status,
+        said[0],
+        said[1]
+    );
+    false
+}
+
+/// A client at a port of its own, which it doesn't take from the range.
+fn client_at(port: u16, lb: &Lb) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    socket.connect(&lb.address().into()).unwrap();
+    let stream = socket.into();
+    bound(&stream);
+    stream
+}
+
+#[test]
+fn running_out_of_local_ports_passes_and_blames_nobody() {
+    const PORTS: u16 = 64;
+    if !is_in_a_network_of_its_own("exhaustion::running_out_of_local_ports_passes_and_blames_nobody") {
+        return;
+    }
+    let up = Command::new(required("ip", "iproute2")).args(["link", "set", "lo", "up"]).status().unwrap();
+    assert!(up.success());
+    let backends = Pairs::new();
+    let server = backends.address();
+    let lb = Lb::in_front_of(&[server]).set("failure_detection.failures", 1).start();
+    // From now on: a listener's port would not be used for connecting.
+    let range = format!("10000 {}", 10_000 + PORTS - 1);
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", range).expect("root may set it in a network of its own");
+    let mut client_ports = 12_000..;
+    let mut client = || client_at(client_ports.next().unwrap(), &lb);
+    let mut pairs: Vec<Pair> = (0..PORTS).map(|_| Pair { client: client(), backend: backends.accept() }).collect();
+    for _ in 0..5 {
+        assert_eq!(read_to_end(&mut client()), (Vec::new(), Ending::Reset));
+    }
+    for line in lb.access_log(5) {
+        assert_eq!((&line["cause"], &line["attempts"][0]["outcome"]), (&"internal".into(), &"local".into()), "{line}");
+    }
+    let failures = |reason| lb.metrics().sum("backend_connect_failures_total", &[("reason", reason)]);
+    assert_eq!(failures("local"), 5.0);
+    assert_eq!(lb.metrics().sum("backend_connect_failures_total", &[]), 5.0, "of no other kind");
+    assert_eq!((lb.state_of(server).as_str(), &lb.backend(server)["failures"]), ("up", &0.into()));
+    // Those that have a port are not disturbed, and the next get the ports of those that leave.
+    for pair in &mut pairs {
+        pair.ping(b"still here");
+    }
+    for pair in pairs.drain(..usize::from(PORTS) / 2) {
+        reset(pair.client);
+    }
+    lb.access_log(5 + usize::from(PORTS) / 2);
+    for _ in 0..PORTS / 2 {
+        let mut pair = Pair { client: client(), backend: backends.accept() };
+        pair.ping(b"here now");
+        pairs.push(pair);
+    }
+    drop(pairs);
+    lb.assert_balanced();
+}

@@ -1,0 +1,284 @@
+//! Bytes through pipes, and the same without them: readers that stall, ends and resets behind them, changes of the method.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::support::{
+    Ending, Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, Pair, Pairs, Server, allow_open_files, connect, cpu_time,
+    read_to_end, receive_pattern, reset, send_pattern, send_pattern_from, send_until_stuck, wait_until,
+};
+
+const MIB: usize = 1024 * 1024;
+const METHODS: [&str; 3] = ["auto", "copy", "splice"];
+
+/// A balancer of one worker that moves bytes by this method.
+fn by(method: &str, backends: &Pairs) -> LbBuilder {
+    Lb::in_front_of(&[backends.address()]).with(&["--workers", "1"]).set("relay.mode", method)
+}
+
+/// Sends `count` bytes of the pattern from `position` on, each in a segment of its own as far as the window lets it.
+fn send_one_by_one(to: &mut TcpStream, position: usize, count: usize) {
+    for number in 0..count {
+        send_pattern_from(to, position + number, 1);
+    }
+}
+
+/// Receives and checks exactly `length` bytes of the pattern.
+#[track_caller]
+fn receive_exactly(from: &mut TcpStream, length: usize) {
+    assert_eq!(receive_pattern(&mut from.take(length as u64)), length);
+}
+
+/// The CPU time that it takes while nothing can be done.
+fn cpu_time_of_a_still_second(lb: &Lb) -> Duration {
+    let before = cpu_time(lb.pid());
+    thread::sleep(Duration::from_secs(1));
+    cpu_time(lb.pid()) - before
+}
+
+/// A slot of a pipe holds one fragment: 256 single bytes fill one of a mebibyte.
+fn single_bytes_behind_a_stalled_reader(method: &str) {
+    const SINGLE_BYTES: usize = 20_000;
+    let backends = Pairs::with_small_buffers();
+    let lb = by(method, &backends).start();
+    let Pair { mut client, mut backend } = backends.connect(&lb);
+    // While the reader reads, while it does not, and once it does again.
+    send_one_by_one(&mut client, 0, 2_000);
+    receive_exactly(&mut backend, 2_000);
+    let Pair { mut client, mut backend } = {
+        drop((client, backend));
+        backends.connect(&lb)
+    };
+    let stuck = send_until_stuck(&lb, &mut client);
+    send_one_by_one(&mut client, stuck, SINGLE_BYTES);
+    let used = cpu_time_of_a_still_second(&lb);
+    assert!(used < Duration::from_millis(300), "{method}: used {used:?} of CPU time");
+    let rest = thread::spawn(move || {
+        send_one_by_one(&mut client, stuck + SINGLE_BYTES, SINGLE_BYTES);
+        client.shutdown(Shutdown::Write).unwrap();
+        client
+    });
+    assert_eq!(receive_pattern(&mut backend), stuck + 2 * SINGLE_BYTES, "{method}");
+    drop((backend, rest.join().unwrap()));
+    lb.assert_balanced();
+}
+
+#[test]
+fn single_bytes_behind_a_stalled_reader_all_arrive() {
+    thread::scope(|scope| {
+        for method in METHODS {
+            scope.spawn(move || single_bytes_behind_a_stalled_reader(method));
+        }
+    });
+}
+
+#[test]
+fn an_end_behind_a_stalled_reader_comes_after_all_bytes() {
+    for method in METHODS {
+        let backends = Pairs::with_small_buffers();
+        let lb = by(method, &backends).start();
+        for upwards in [true, false] {
+            let Pair { client, backend } = backends.connect(&lb);
+            let (mut sender, mut reader) = if upwards { (client, backend) } else { (backend, client) };
+            let sent = send_until_stuck(&lb, &mut sender);
+            sender.shutdown(Shutdown::Write).unwrap();
+            if method == "splice" {
+                assert!(lb.pipe_files() > 0, "the bytes are in a pipe");
+            }
+            assert_eq!(receive_pattern(&mut reader), sent, "{method}");
+            // The other direction is as it was.
+            send_pattern(&mut reader, MIB / 16);
+            drop(reader);
+            assert_eq!(receive_pattern(&mut sender), MIB / 16, "{method}");
+        }
+        lb.assert_balanced();
+    }
+}
+
+#[test]
+fn a_spliced_direction_goes_on_after_the_other_has_ended() {
+    const LENGTH: usize = 16 * MIB;
+    let backends = Pairs::new();
+    let lb = by("splice", &backends).start();
+    for client_ends in [true, false] {
+        let Pair { client, backend } = backends.connect(&lb);
+        let (mut first, mut other) = if client_ends { (client, backend) } else { (backend, client) };
+        send_pattern(&mut first, 1000);
+        first.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(receive_pattern(&mut other), 1000);
+        let sending = thread::spawn(move || send_pattern(&mut other, LENGTH));
+        assert_eq!(receive_pattern(&mut first), LENGTH);
+        sending.join().unwrap();
+    }
+    let causes: Vec<_> = lb.access_log(2).iter().map(|line| line["cause"].clone()).collect();
+    assert_eq!(causes, ["client_closed", "backend_closed"]);
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_pipe_that_holds_bytes_is_never_used_again() {
+    const ROUNDS: usize = 4;
+    let backends = Pairs::with_small_buffers();
+    let lb = by("splice", &backends).start();
+    for round in 0..ROUNDS {
+        let mut stuck = backends.connect(&lb);
+        send_until_stuck(&lb, &mut stuck.client);
+        assert!(lb.pipe_files() > 0, "its bytes are in a pipe");
+        let pipes = lb.pipes();
+        if round % 2 == 0 {
+            reset(stuck.client);
+            // What the backend still gets is the beginning of what was sent, and then the reset.
+            let (received, ending) = read_to_end(&mut stuck.backend);
+            assert_eq!(ending, Ending::Reset);
+            assert_eq!(receive_pattern(&mut received.as_slice()), received.len());
+        } else {
+            reset(stuck.backend);
+            assert_eq!(read_to_end(&mut stuck.client), (Vec::new(), Ending::Reset));
+        }
+        let line = lb.access_log(round * 4 + 1).pop().unwrap();
+        assert_eq!(line["cause"], ["client_reset", "backend_reset"][round % 2]);
+        wait_until("its pipe is closed", || !pipes.is_subset(&lb.pipes()));
+        // Bytes left in a pipe would come before these.
+        for number in 0..3 {
+            let mut other = backends.connect(&lb);
+            other.ping(format!("round {round}, connection {number}").as_bytes());
+            drop(other.client);
+            assert_eq!(read_to_end(&mut other.backend), (Vec::new(), Ending::Clean));
+            drop(other.backend);
+            lb.access_log(round * 4 + 2 + number);
+        }
+    }
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_reset_behind_a_full_pipe_is_noticed_and_passed_on() {
+    let backends = Pairs::with_small_buffers();
+    let lb = by("splice", &backends).start();
+    let mut pair = backends.connect(&lb);
+    send_until_stuck(&lb, &mut pair.client);
+    let started = Instant::now();
+    reset(pair.client);
+    assert_eq!(lb.only_access()["cause"], "client_reset");
+    assert!(started.elapsed() < Duration::from_secs(1), "noticed after {:?}", started.elapsed());
+    assert_eq!(read_to_end(&mut pair.backend).1, Ending::Reset);
+    drop(pair.backend);
+    lb.assert_balanced();
+}
+
+#[test]
+fn thousands_of_quiet_connections_give_their_pipes_back() {
+    const CONNECTIONS: usize = 3_000;
+    // The bytes go one after the other: a pipe for each direction of one connection would do.
+    const FEW_PIPE_FILES: usize = 8;
+    allow_open_files(4 * CONNECTIONS as u64);
+    let backends = Pairs::new();
+    let lb = by("splice", &backends).start();
+    let mut pairs: Vec<Pair> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut pair = backends.connect(&lb);
+            pair.ping(b"1");
+            pair
+        })
+        .collect();
+    assert!((1..=FEW_PIPE_FILES).contains(&lb.pipe_files()), "{} descriptors of pipes", lb.pipe_files());
+    for pair in &mut pairs {
+        pair.ping(b"2");
+    }
+    assert!(lb.pipe_files() <= FEW_PIPE_FILES, "{} descriptors of pipes", lb.pipe_files());
+    drop(pairs);
+    lb.assert_balanced();
+}
+
+/// The head of a message, which has come before the rest is sent.
+fn in_two_segments(from: &mut TcpStream, to: &mut TcpStream, rest: &[u8]) {
+    for part in [b"head", rest] {
+        from.write_all(part).unwrap();
+        let mut received = vec![0; part.len()];
+        to.read_exact(&mut received).unwrap();
+    }
+}
+
+#[test]
+fn small_messages_never_wait_for_a_delayed_acknowledgement() {
+    const ROUNDS: usize = 1_000;
+    // A delayed acknowledgement takes 40 ms, SPLICE_F_MORE held bytes back for 200 ms: 40 s and more in all.
+    const FAR_FROM_STALLS: Duration = Duration::from_secs(10);
+    for method in ["splice", "copy"] {
+        let backends = Pairs::new();
+        let lb = by(method, &backends).start();
+        let mut pair = backends.connect(&lb);
+        let started = Instant::now();
+        for round in 0..ROUNDS {
+            let message = vec![b'm'; 1 + round * 7 % 3_000];
+            if round % 2 == 0 {
+                pair.ping(&message);
+            } else {
+                // Two segments before an answer: with Nagle's algorithm on the way the second would wait.
+                in_two_segments(&mut pair.client, &mut pair.backend, &message);
+                in_two_segments(&mut pair.backend, &mut pair.client, &message);
+            }
+        }
+        let took = started.elapsed();
+        assert!(took < FAR_FROM_STALLS, "{method}: {ROUNDS} round trips took {took:?}");
+        drop(pair);
+        lb.assert_balanced();
+    }
+}
+
+/// A piece of a conversation: so many bytes, and a pause after them.
+fn pieces() -> impl Strategy<Value = Vec<(usize, u64)>> {
+    let length = prop_oneof![4 => 1..2_000_usize, 2 => 2_000..70_000_usize, 3 => 300_000..3_000_000_usize];
+    prop::collection::vec((length, prop_oneof![2 => Just(0_u64), 1 => 1..20_u64]), 1..12)
+}
+
+#[test]
+fn the_same_bytes_arrive_however_copying_and_splicing_alternate() {
+    let server = Server::echo();
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let mut runner =
+        TestRunner::new(Config { cases: 12, failure_persistence: None, max_shrink_iters: 20, ..Config::default() });
+    let outcome = runner.run(&pieces(), |pieces| {
+        let total: usize = pieces.iter().map(|(length, _)| length).sum();
+        let mut client = connect(lb.address());
+        client.set_nodelay(true).unwrap();
+        let mut echoed = client.try_clone().unwrap();
+        let receiving = thread::spawn(move || receive_pattern(&mut echoed));
+        let mut sent = 0;
+        for (length, pause_ms) in pieces {
+            send_pattern_from(&mut client, sent, length);
+            sent += length;
+            thread::sleep(Duration::from_millis(pause_ms));
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        let received = receiving.join().map_err(|_| TestCaseError::fail("a byte differs"))?;
+        prop_assert_eq!(received, total);
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+    assert!(lb.pipe_files() > 0, "bulk was spliced");
+    lb.assert_balanced();
+}
+
+#[test]
+fn pipes_stay_within_their_number_when_more_connections_want_them() {
+    const CONNECTIONS: usize = 100;
+    const LENGTH: usize = 6 * MIB;
+    let server = Server::that(|mut stream| send_pattern(&mut stream, LENGTH));
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--workers", "1"]).set("relay.mode", "splice").start();
+    let mut clients: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(lb.address())).collect();
+    wait_until("every pipe is in use", || lb.pipe_files() as u64 >= MAX_PIPE_FILES_PER_WORKER / 2);
+    for client in &mut clients {
+        assert_eq!(receive_pattern(client), LENGTH);
+        assert!(lb.pipe_files() as u64 <= MAX_PIPE_FILES_PER_WORKER, "{} descriptors of pipes", lb.pipe_files());
+    }
+    drop(clients);
+    lb.assert_balanced();
+}
