@@ -24,7 +24,7 @@ lint:
 deny:
     cargo deny --locked check
 
-# Parts by themselves (Criterion)
+# Parts by themselves: picks, table rebuilds, access log lines, relay steps (Criterion)
 bench *ARGS:
     cargo bench --locked {{ ARGS }}
 
