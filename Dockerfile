@@ -10,7 +10,7 @@ FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 COPY . .
 # With --target, the flag holds for the program alone and not for build scripts and macros, which can't be static.
-# Static glibc is safe here: the balancer resolves no names, which is what would load shared parts of glibc.
+# Static glibc is safe here: names are resolved by a library of its own, not by the parts of glibc that are loaded shared.
 # The last command fails the build if the program needs a loader, which the final image doesn't have.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
  && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --bin lb --target "$target" \

@@ -78,8 +78,7 @@ fn collect_listener(stats: &ListenerStats) {
     let totals = ListenerTotals::of(&stats.counters);
     counter!(metric::ACCEPTED, "listener" => listener()).absolute(totals.accepted);
     gauge!(metric::ACTIVE, "listener" => listener()).set(totals.active() as f64);
-    // Rejections have a counter of their own.
-    for cause in Cause::ALL.iter().filter(|cause| **cause != Cause::Rejected) {
+    for cause in Cause::ALL {
         let closed = counter!(metric::CLOSED, "listener" => listener(), "reason" => cause.word());
         closed.absolute(totals.closed[*cause as usize]);
     }

@@ -1,4 +1,4 @@
-//! The admin server: metrics, health, the API. On a thread of its own; it reads what workers count and never makes
+//! The admin server: metrics, health, the API. On the main thread, not on a worker's; it reads what workers count and never makes
 //! them wait.
 
 mod api;

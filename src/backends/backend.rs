@@ -40,6 +40,10 @@ pub struct Backend {
     share: AtomicU32,
     status: Mutex<Status>,
     count_early_close: bool,
+    /// A failure makes retries avoid it for so long; zero where failures aren't counted.
+    suspect_for: Duration,
+    /// Milliseconds on the pool's clock until which it is suspect.
+    suspect_until: AtomicU64,
     signals: Arc<Signals>,
     active: AtomicUsize,
     counts: Counts,
@@ -102,6 +106,8 @@ impl Backend {
             share: AtomicU32::new(FULL_SHARE),
             status: Mutex::new(Status::new(pool, now)),
             count_early_close: pool.failure_detection.as_ref().is_some_and(|detection| detection.count_early_close),
+            suspect_for: pool.failure_detection.as_ref().map_or(Duration::ZERO, |detection| detection.window),
+            suspect_until: AtomicU64::new(0),
             signals,
             active: AtomicUsize::new(0),
             counts: Counts::default(),
@@ -127,6 +133,11 @@ impl Backend {
     /// Whether it gets new connections in the ordinary course, as long as it has room.
     pub fn is_up(&self) -> bool {
         self.state() == State::Up
+    }
+
+    /// Whether it failed within the detection's window: a retry has better chances elsewhere.
+    pub fn is_suspect(&self, now: Instant) -> bool {
+        self.signals.millis(now) < self.suspect_until.load(Ordering::Relaxed)
     }
 
     /// The state now.
@@ -253,6 +264,7 @@ impl Backend {
     }
 
     pub(super) fn failed(&self, now: Instant, is_probe: bool, reason: &str) {
+        self.suspect_until.store(self.signals.millis(now + self.suspect_for), Ordering::Relaxed);
         let mut status = self.status();
         let transition = status.detector.as_mut().and_then(|detector| detector.failed(now, is_probe, fastrand::f64()));
         if let Some(transition) = transition {

@@ -1,6 +1,6 @@
 //! From names to addresses, again and again: host names and SRV records, as often as their TTL says.
 //!
-//! Runs on the control thread. What a name last gave stays until it gives something new: a DNS failure takes no backend
+//! Runs on the main thread. What a name last gave stays until it gives something new: a DNS failure takes no backend
 //! away.
 
 use std::collections::HashSet;
@@ -64,9 +64,16 @@ impl Discovery {
         Ok(())
     }
 
-    /// Resolves each name again when its TTL is over, until dropped.
-    pub async fn keep_looking(mut self) -> Result<Infallible, NetError> {
-        let resolver = resolver(&self.pool.settings().resolve)?;
+    /// Resolves each name again when its TTL is over, until dropped. A resolver that can't be set up, for there is no
+    /// /etc/resolv.conf yet, is tried again like a name.
+    pub async fn keep_looking(mut self) -> Infallible {
+        let settings = self.pool.settings().resolve.clone();
+        let resolver = loop {
+            match resolver(&settings) {
+                Ok(resolver) => break resolver,
+                Err(_) => tokio::time::sleep(settings.min_ttl).await,
+            }
+        };
         loop {
             let next = self.entries.iter().filter_map(|entry| entry.next_look).min();
             tokio::time::sleep_until(next.unwrap_or_else(Instant::now).into()).await;

@@ -1,4 +1,4 @@
-//! Active health checks, the asking part: one task a backend, on the control thread.
+//! Active health checks, the asking part: one task a backend, on the main thread.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

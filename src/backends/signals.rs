@@ -72,7 +72,8 @@ impl Signals {
         &self.room
     }
 
-    fn millis(&self, at: Instant) -> u64 {
+    /// Time on the pool's clock.
+    pub(super) fn millis(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 }

@@ -93,7 +93,14 @@ impl Balancer {
     fn pick_from(&self, table: &Table, request: &Request<'_>) -> Result<Lease, NoChoice> {
         let is_untried = |backend: &Arc<Backend>| !is_tried(request, backend);
         let is_usable = |backend: &Arc<Backend>| backend.is_up() && is_untried(backend);
+        // A retry goes where nothing failed lately, if it can: it has few of them.
+        let is_promising = |backend: &Arc<Backend>| is_usable(backend) && !backend.is_suspect(request.now);
         let choose = |tier: &Tier, may| tier.choose(&self.turn, request.client, may);
+        if !request.tried.is_empty()
+            && let Some(lease) = choose(&table.primaries, &is_promising)
+        {
+            return Ok(lease);
+        }
         if let Some(lease) = choose(&table.primaries, &is_usable).or_else(|| choose(&table.backups, &is_usable)) {
             return Ok(lease);
         }

@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Overrides (each also an environment variable: LB_ and the flag's name in capitals)")]
 pub struct Overrides {
-    /// Listen here: host:port, [::]:port, *:port (both families) or unix:/path. May be repeated
+    /// Listen here: IP:port, [::]:port, *:port (both families) or unix:/path. May be repeated
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// A backend; may be repeated, and replaces the file's list

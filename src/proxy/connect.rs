@@ -1,4 +1,5 @@
-//! Finding a backend that answers: pick, dial, and on to the next one where that failed.
+//! Finding a backend that answers: pick (waiting in the queue for room), dial or take a kept connection, and on to the
+//! next one where that failed.
 
 use std::time::Instant;
 

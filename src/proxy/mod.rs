@@ -1,4 +1,4 @@
-//! From an accepted connection to its last byte: admit, connect, relay, account for it.
+//! From an accepted connection to its last byte: admit, connect, relay or serve its HTTP requests, account for it.
 //!
 //! Runs on the workers. Knows listeners and pools as built, nothing of files, signals or the admin server.
 

@@ -1,4 +1,4 @@
-//! The account of one connection: whatever becomes of it, it is counted and logged exactly once.
+//! The account of one connection: whatever becomes of it, it is counted exactly once, and logged (in http mode its requests are).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

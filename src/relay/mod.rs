@@ -1,8 +1,8 @@
 //! The relay: bytes from one socket to the other, both ways, until both have ended.
 //!
 //! One task a connection and one poll for both directions. A direction owns a buffer only while its receiver is slow;
-//! otherwise the bytes go through a scratch buffer that all connections of a worker share. Knows sockets and counters,
-//! not listeners, backends or logs.
+//! otherwise the bytes go through a scratch buffer that all connections of a worker share. Knows sockets, counters
+//! and how bodies are framed, not listeners, backends or logs.
 
 mod pipes;
 mod pump;

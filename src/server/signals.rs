@@ -1,4 +1,5 @@
-//! The signals that mean something: SIGTERM and SIGINT stop. SIGHUP is kept from killing the process.
+//! The signals that mean something: SIGTERM and SIGINT stop. SIGHUP and SIGUSR2 are kept from
+//! killing the process.
 
 use std::io;
 
@@ -9,6 +10,7 @@ pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user_2: Signal,
 }
 
 impl StopSignals {
@@ -18,6 +20,7 @@ impl StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -27,6 +30,7 @@ impl StopSignals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.user_2.recv() => tracing::warn!("SIGUSR2 does not upgrade yet: start the new program and stop this one"),
                 _ = self.hang_up.recv() => tracing::warn!("SIGHUP does not reload yet: restart to apply a new configuration"),
             }
         }

@@ -1,6 +1,6 @@
 //! What can be counted: names of metrics, the counters behind them, and the set-up of the log.
 //!
-//! Workers count into atomics of their own; the admin thread adds them up when somebody scrapes. So the hot path pays
+//! Workers count into atomics of their own; the main thread adds them up when somebody scrapes. So the hot path pays
 //! one uncontended add, and one scrape sees numbers that agree with each other.
 
 mod cause;
