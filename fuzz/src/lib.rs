@@ -1,0 +1,12 @@
+//! The pure parsers, compiled from the program's sources, and what the targets share.
+
+#[path = "../../src/protocol/http1/mod.rs"]
+pub mod http1;
+
+/// Every place to cut a short input at; of a long one, about `MOST_CUTS` over its whole length.
+pub fn cuts(length: usize) -> impl Iterator<Item = usize> {
+    (0..=length).step_by(length / MOST_CUTS + 1)
+}
+
+/// Each costs a run of a parser.
+const MOST_CUTS: usize = 128;
