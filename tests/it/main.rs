@@ -15,6 +15,7 @@ mod demo; // what a newcomer runs first
 mod exhaustion; // pipes and local ports that run out
 mod failover; // backends that fail: retry, ejection, probe, fail open
 mod fairness; // one bulk flow beside a thousand small ones
+mod http_clients; // http mode: load generators, a gigabyte up and down
 mod http_exchange; // http mode: bodies, limits, failures, upgrades, drain
 mod http_seed; // http mode: the headers, and how requests are shared
 mod http_vectors; // http mode: every recorded message gets its verdict
