@@ -19,6 +19,7 @@ mod http_clients; // http mode: load generators, a gigabyte up and down
 mod http_exchange; // http mode: bodies, limits, failures, upgrades, drain
 mod http_node; // http mode: node servers, real clients, WebSocket, events
 mod http_seed; // http mode: the headers, and how requests are shared
+mod http_smuggling; // http mode: nothing of a request is hidden in another
 mod http_vectors; // http mode: every recorded message gets its verdict
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
