@@ -17,6 +17,7 @@ mod failover; // backends that fail: retry, ejection, probe, fail open
 mod fairness; // one bulk flow beside a thousand small ones
 mod http_clients; // http mode: load generators, a gigabyte up and down
 mod http_exchange; // http mode: bodies, limits, failures, upgrades, drain
+mod http_failures; // http mode: responses that count as failures, requests under way at a stop
 mod http_node; // http mode: node servers, real clients, WebSocket, events
 mod http_seed; // http mode: the headers, and how requests are shared
 mod http_smuggling; // http mode: nothing of a request is hidden in another
