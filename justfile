@@ -41,6 +41,10 @@ peers *ARGS:
 image:
     ${ENGINE:-docker} build -t lb .
 
+# Fuzz one parser: http_head or http_chunks (needs nightly and cargo-fuzz)
+fuzz TARGET SECONDS='600':
+    cargo +nightly fuzz run --fuzz-dir fuzz {{ TARGET }} -- -max_total_time={{ SECONDS }}
+
 # Everything that must hold before a change goes in; as root it installs the packages that the tests want
 ci:
     .ci/run
