@@ -41,9 +41,10 @@ peers *ARGS:
 image:
     ${ENGINE:-docker} build -t lb .
 
-# Fuzz one parser: http_head or http_chunks (needs nightly and cargo-fuzz)
-fuzz TARGET SECONDS='600':
-    cargo +nightly fuzz run --fuzz-dir fuzz {{ TARGET }} -- -max_total_time={{ SECONDS }}
+# Fuzz a parser (http_head, http_chunks) for some seconds; what it finds new stays out of the seeds (needs cargo-fuzz, nightly)
+fuzz TARGET SECONDS="600":
+    mkdir -p fuzz/target/found/{{ TARGET }}
+    cargo +nightly fuzz run {{ TARGET }} fuzz/target/found/{{ TARGET }} fuzz/corpus/{{ TARGET }} -- -max_total_time={{ SECONDS }} -max_len=2048
 
 # Everything that must hold before a change goes in; as root it installs the packages that the tests want
 ci:

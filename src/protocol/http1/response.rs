@@ -44,7 +44,7 @@ impl ResponseHead {
     fn read(buf: &[u8], asked: Asked, limits: &HeadLimits) -> Result<Self, Stop<BadResponse>> {
         let mut cursor = Cursor::new(buf, limits.max_head_bytes, Fault::HeadTooLarge);
         cursor.skip_empty_line()?;
-        let version = cursor.version()?;
+        let version = cursor.answer_version()?;
         cursor.expect(b' ', Fault::MalformedVersion)?;
         let status_start = cursor.at();
         let status = read_status(&mut cursor, buf)?;

@@ -115,6 +115,23 @@ impl<'a> Cursor<'a> {
         Ok(if minor == b'0' { Version::Http10 } else { Version::Http11 })
     }
 
+    /// The version of a response. Some servers name a protocol of the same form (RTSP, ICE) or version 0.9: they are read
+    /// as HTTP/1.0, whose connection ends with the response.
+    pub(super) fn answer_version(&mut self) -> Result<Version, Stop<Fault>> {
+        let name: &[u8] = match self.peek()? {
+            b'R' => b"RTSP/",
+            b'I' => b"ICE/",
+            _ => b"HTTP/",
+        };
+        for &byte in name {
+            self.expect(byte, Fault::MalformedVersion)?;
+        }
+        let major = self.digit(b'0'..=b'1')?;
+        self.expect(b'.', Fault::MalformedVersion)?;
+        let minor = self.digit(if major == b'0' { b'9'..=b'9' } else { b'0'..=b'1' })?;
+        Ok(if (name, major, minor) == (b"HTTP/", b'1', b'1') { Version::Http11 } else { Version::Http10 })
+    }
+
     fn digit(&mut self, spoken: std::ops::RangeInclusive<u8>) -> Result<u8, Stop<Fault>> {
         let digit = self.peek()?;
         if !digit.is_ascii_digit() {
