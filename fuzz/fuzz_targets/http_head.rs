@@ -175,10 +175,15 @@ fn framing(lines: &[&[u8]], unstated: Framing) -> Framing {
     };
     let (lengths, codings) = (exact("content-length"), exact("transfer-encoding"));
     assert!(lengths.len() <= 1 && (lengths.is_empty() || codings.is_empty()), "one framing, stated once");
-    if codings.iter().any(|coding| coding.eq_ignore_ascii_case(b"chunked")) {
-        assert_eq!(codings.len(), 1);
+    let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if let [coding] = codings[..]
+        && is_chunked(coding)
+    {
         return Framing::Chunked;
     }
+    // Several fields are one list; where `chunked` is not its last coding, a response ends with the connection.
+    let last = codings.last().and_then(|list| list.rsplit(|byte| *byte == b',').next());
+    assert!(!last.is_some_and(is_chunked), "`chunked` after other codings");
     match lengths.first() {
         Some(digits) => {
             let text = std::str::from_utf8(digits).expect("digits");

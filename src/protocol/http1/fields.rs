@@ -226,14 +226,15 @@ impl Facts {
 }
 
 impl Coding {
+    /// Takes a further field: several are one list (RFC 9110 section 5.3). What was ambiguous once stays so.
     fn and(self, value: &[u8]) -> Self {
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
         let last = value.rsplit(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
-        if self == Self::Absent && value.eq_ignore_ascii_case(b"chunked") {
-            Self::Chunked
-        } else if last.is_empty() || last.eq_ignore_ascii_case(b"chunked") {
-            Self::Ambiguous
-        } else {
-            Self::Foreign
+        match self {
+            Self::Absent if is_chunked(value) => Self::Chunked,
+            Self::Ambiguous => Self::Ambiguous,
+            _ if last.is_empty() || is_chunked(last) => Self::Ambiguous,
+            _ => Self::Foreign,
         }
     }
 }

@@ -173,6 +173,8 @@ mod tests {
         assert_eq!(accepted(&with(200, chunked), GET).framing, Framing::Chunked);
         assert_eq!(accepted(&with(200, ""), GET).framing, Framing::UntilClose);
         assert_eq!(accepted(&with(200, "Transfer-Encoding: gzip\r\n"), GET).framing, Framing::UntilClose);
+        let not_last = "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n";
+        assert_eq!(accepted(&with(200, not_last), GET).framing, Framing::UntilClose);
         for status in [100, 103, 204, 304] {
             assert_eq!(accepted(&with(status, chunked), GET).framing, Framing::None, "{status}");
         }
@@ -189,6 +191,8 @@ mod tests {
             ("Transfer-Encoding: gzip, chunked\r\n", Fault::TransferEncoding),
             ("Transfer-Encoding:\r\n", Fault::TransferEncoding),
             ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Fault::TransferEncoding),
+            ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", Fault::TransferEncoding),
+            ("Transfer-Encoding: gzip, chunked\r\nTransfer-Encoding: gzip\r\n", Fault::TransferEncoding),
         ] {
             for status in [200, 304] {
                 assert_eq!(refusal(&with(status, lines)), fault.into(), "{lines:?}");
