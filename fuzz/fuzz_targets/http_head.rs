@@ -61,7 +61,7 @@ fn request(data: &[u8]) {
         remote_port: 4711,
         forwarded_for: &forwarded_for,
         scheme: "http",
-        request_id: head.header(data, "x-request-id").unwrap_or(b"made-up"),
+        request_id: head.header(data, "x-request-id").filter(|id| !id.is_empty()).unwrap_or(b"made-up"),
         server_port: 80,
     };
     let mut out = Vec::new();

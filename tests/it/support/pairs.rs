@@ -13,8 +13,9 @@ use super::{Lb, PATIENCE, Refusing, connect, send_pattern_from};
 const KIB: usize = 1024;
 /// What is sent between two looks at whether it was passed on: less than any receive buffer.
 const PORTION: usize = 64 * KIB;
-/// So many looks without a byte moved mean that none will be.
-const LOOKS: usize = 30;
+/// So many looks without a byte moved mean that none will be: 700 ms, longer than the first probes of a closed window (200
+/// and 400 ms), which can find room after all.
+const LOOKS: usize = 140;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 /// More than all buffers on the way hold.
