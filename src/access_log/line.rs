@@ -52,7 +52,7 @@ pub struct Entry<'a> {
     #[serde(serialize_with = "as_text")]
     pub client: &'a dyn fmt::Display,
     #[allow(missing_docs)]
-    pub pool: &'a str,
+    pub pool: Option<&'a str>,
     /// The backend that served it.
     pub backend: Option<&'a str>,
     /// Every backend tried, in order.
@@ -96,7 +96,14 @@ impl Entry<'_> {
 
     fn format_text(&self, line: &mut String) -> fmt::Result {
         let time = humantime::format_rfc3339_millis(self.time);
-        write!(line, "{time} {} {} -> {}/{}", self.listener, self.client, self.pool, self.backend.unwrap_or("-"))?;
+        write!(
+            line,
+            "{time} {} {} -> {}/{}",
+            self.listener,
+            self.client,
+            self.pool.unwrap_or("-"),
+            self.backend.unwrap_or("-")
+        )?;
         if let Some(HttpEntry { method, path, status, request_id }) = self.http {
             write!(line, " \"{method} {path}\" {status}")?;
             if let Some(request_id) = request_id {
@@ -180,7 +187,7 @@ mod tests {
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             listener: "web",
             client: &"192.0.2.1:5555",
-            pool: "app",
+            pool: Some("app"),
             backend: Some("127.0.0.1:3001"),
             attempts,
             bytes_in: 77,

@@ -51,6 +51,8 @@ struct Queue {
 struct State {
     bytes: Vec<u8>,
     closed: bool,
+    /// The file is to be opened again before the next line.
+    reopen: bool,
 }
 
 impl AccessLog {
@@ -59,11 +61,12 @@ impl AccessLog {
     /// # Errors
     /// The file can't be opened, or the thread not started.
     pub fn start(destination: &Destination, format: Format) -> io::Result<Self> {
-        let mut sink = open(destination)?;
+        let sink = open(destination)?;
         let queue = Arc::new(Queue::default());
-        let writers = queue.clone();
-        let writer =
-            thread::Builder::new().name("lb-access-log".to_owned()).spawn(move || writers.drain_into(&mut *sink))?;
+        let (writers, destination) = (queue.clone(), destination.clone());
+        let writer = thread::Builder::new()
+            .name("lb-access-log".to_owned())
+            .spawn(move || writers.drain_into(sink, &destination))?;
         Ok(Self { format, queue, writer: Some(writer) })
     }
 
@@ -83,6 +86,12 @@ impl AccessLog {
         if was_empty {
             self.queue.filled.notify_one();
         }
+    }
+
+    /// Opens the file again, which a log rotation may have renamed. Lines that wait go into the new one.
+    pub fn reopen(&self) {
+        self.queue.lock().reopen = true;
+        self.queue.filled.notify_one();
     }
 
     /// Lines lost so far.
@@ -107,15 +116,23 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drain_into(&self, sink: &mut dyn Write) {
+    fn drain_into(&self, mut sink: Box<dyn Write>, destination: &Destination) {
         let mut batch = Vec::new();
         let mut is_failing = false;
         loop {
             let waiting = self.lock();
             let mut state = self
                 .filled
-                .wait_while(waiting, |state| state.bytes.is_empty() && !state.closed)
+                .wait_while(waiting, |state| state.bytes.is_empty() && !state.closed && !state.reopen)
                 .unwrap_or_else(PoisonError::into_inner);
+            if std::mem::take(&mut state.reopen) {
+                drop(state);
+                match open(destination) {
+                    Ok(fresh) => sink = fresh,
+                    Err(error) => tracing::error!(%error, "the access log can't be opened again; the old file goes on"),
+                }
+                continue;
+            }
             if state.bytes.is_empty() {
                 return;
             }

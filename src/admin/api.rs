@@ -1,13 +1,15 @@
 //! The answers of the API: what is true now, as JSON.
 
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::backends::Backend;
-use crate::config::PolicyKind;
+use crate::config::{Mode, PolicyKind};
+use crate::telemetry::ListenerTotals;
 
-use super::server::View;
+use super::view::{LastReload, ShownListener, View};
 
 /// `GET /api/v1/status`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -22,6 +24,54 @@ pub struct StatusReport {
     pub connections: ConnectionsReport,
     /// Asked to stop.
     pub draining: bool,
+    /// Whether traffic should come here.
+    pub ready: bool,
+    /// Why it should not.
+    pub unready_reason: Option<String>,
+    /// Whether changes need no token here.
+    pub may_post: bool,
+    /// The file that the configuration comes from.
+    pub config_file: Option<String>,
+    /// Null before the first.
+    pub last_reload: Option<ReloadReport>,
+    /// In the order of their names.
+    pub listeners: Vec<ListenerReport>,
+}
+
+/// How the last reload went.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ReloadReport {
+    /// RFC 3339.
+    pub time: String,
+    /// `success` or `failure`.
+    pub result: String,
+    /// What it changed, or why it changed nothing.
+    pub message: String,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ListenerReport {
+    #[allow(missing_docs)]
+    pub name: String,
+    /// Where it listens; none: a reload has taken it away, and connections hold it still.
+    pub addresses: Vec<String>,
+    /// What is understood of the bytes.
+    pub mode: Mode,
+    /// The pool that serves it; null: only routes have one.
+    pub pool: Option<String>,
+    /// Connections that live now.
+    pub active: u64,
+    /// Connections accepted so far.
+    pub accepted: u64,
+    /// Connections ended so far.
+    pub closed: u64,
+    /// Connections refused so far.
+    pub rejected: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
 }
 
 /// Client connections of the process.
@@ -47,6 +97,10 @@ pub struct PoolReport {
     pub name: String,
     /// How the next backend is chosen.
     pub policy: PolicyKind,
+    /// Clients that wait for room.
+    pub waiting: usize,
+    /// Further backends tried so far.
+    pub retries: u64,
     /// In the order of the configuration.
     pub backends: Vec<BackendReport>,
 }
@@ -60,7 +114,9 @@ pub struct BackendReport {
     pub weight: u16,
     #[allow(missing_docs)]
     pub backup: bool,
-    /// `up`, `ejected`, `probing` or `down`.
+    /// Connections at once; null: any number.
+    pub max_connections: Option<usize>,
+    /// `up`, `ejected`, `probing`, `down`, `draining` or `disabled`.
     pub state: String,
     /// Connections that live now.
     pub active: usize,
@@ -68,10 +124,20 @@ pub struct BackendReport {
     pub total: u64,
     /// Failures so far: connects that failed by its fault, and early closes.
     pub failures: u64,
+    /// Times that failure detection set it aside.
+    pub ejections: u64,
     /// When a connection may probe it (RFC 3339); null unless ejected.
     pub ejected_until: Option<String>,
     /// Milliseconds that the last connect took; null before the first.
     pub latency: Option<f64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// When that was (RFC 3339).
+    pub last_error_at: Option<String>,
+    /// Bytes to the backend.
+    pub bytes_in: u64,
+    /// Bytes from the backend.
+    pub bytes_out: u64,
 }
 
 impl StatusReport {
@@ -82,6 +148,40 @@ impl StatusReport {
             workers: view.workers,
             connections: ConnectionsReport { active: view.connections.active(), max: view.connections.max() },
             draining: view.is_draining(),
+            ready: view.unready().is_none(),
+            unready_reason: view.unready(),
+            may_post: view.guard.is_open(),
+            config_file: view.config_file.clone(),
+            last_reload: view.reloads.last().map(|last| ReloadReport::of(&last)),
+            listeners: view.shown.load().listeners.iter().map(ListenerReport::of).collect(),
+        }
+    }
+}
+
+impl ReloadReport {
+    fn of(last: &LastReload) -> Self {
+        let (result, message) = match &last.result {
+            Ok(what) => ("success", what),
+            Err(why) => ("failure", why),
+        };
+        Self { time: rfc3339(last.at), result: result.to_owned(), message: message.clone() }
+    }
+}
+
+impl ListenerReport {
+    fn of(listener: &ShownListener) -> Self {
+        let totals = ListenerTotals::of(&listener.stats.counters);
+        Self {
+            name: listener.stats.name.clone(),
+            addresses: listener.addresses.clone(),
+            mode: listener.mode,
+            pool: listener.pool.clone(),
+            active: totals.active(),
+            accepted: totals.accepted,
+            closed: totals.closed.iter().sum(),
+            rejected: totals.rejected.iter().sum(),
+            bytes_in: totals.bytes.inward,
+            bytes_out: totals.bytes.outward,
         }
     }
 }
@@ -89,12 +189,15 @@ impl StatusReport {
 impl PoolsReport {
     pub(super) fn of(view: &View) -> Self {
         let now = Instant::now();
-        let pools = view
+        let shown = view.shown.load();
+        let pools = shown
             .pools
             .iter()
             .map(|pool| PoolReport {
                 name: pool.name().to_owned(),
                 policy: pool.settings().policy,
+                waiting: pool.waiting(),
+                retries: pool.retries(),
                 backends: pool.backends().iter().map(|backend| BackendReport::of(backend, now)).collect(),
             })
             .collect();
@@ -104,22 +207,32 @@ impl PoolsReport {
 
 impl BackendReport {
     fn of(backend: &Backend, now: Instant) -> Self {
-        let (identity, snapshot) = (backend.identity(), backend.snapshot(now));
+        let snapshot = backend.snapshot(now);
         Self {
             address: backend.label().to_owned(),
-            weight: identity.weight,
-            backup: identity.backup,
+            weight: backend.weight(),
+            backup: backend.is_backup(),
+            max_connections: backend.max_connections().map(NonZeroUsize::get),
             state: snapshot.state.word().to_owned(),
             active: snapshot.active,
             total: snapshot.total,
             failures: snapshot.failures(),
+            ejections: snapshot.ejections,
             ejected_until: snapshot.ejected_for.map(rfc3339_in),
             // Microseconds divided by a thousand: no digits that nothing measured.
             latency: snapshot.last_connect.map(|took| took.as_micros() as f64 / 1e3),
+            last_error: snapshot.last_error.as_ref().map(|(error, _)| error.clone()),
+            last_error_at: snapshot.last_error.as_ref().map(|(_, at)| rfc3339(*at)),
+            bytes_in: snapshot.bytes.inward,
+            bytes_out: snapshot.bytes.outward,
         }
     }
 }
 
 fn rfc3339_in(wait: Duration) -> String {
-    humantime::format_rfc3339_millis(SystemTime::now() + wait).to_string()
+    rfc3339(SystemTime::now() + wait)
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
 }

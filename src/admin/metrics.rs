@@ -14,7 +14,7 @@ use crate::net::ConnectFailure;
 use crate::telemetry::metric::{self, LATENCY_BUCKETS, LIFE_BUCKETS};
 use crate::telemetry::{AcceptError, Cause, ListenerStats, ListenerTotals, Rejection};
 
-use super::server::View;
+use super::view::View;
 
 /// Histograms buffer their samples until somebody sorts them into buckets: this often, scraped or not.
 pub(super) const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -25,6 +25,8 @@ pub struct Exporter {
     handle: PrometheusHandle,
     /// One scrape at a time: the next must not change a number between two lines of this one.
     scraping: Mutex<()>,
+    /// CPU, memory, threads and files of the process.
+    process: metrics_process::Collector,
 }
 
 impl Exporter {
@@ -44,7 +46,9 @@ impl Exporter {
             .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::GAUGE, Some(Duration::ZERO))
             .install_recorder()?;
         metric::describe();
-        Ok(Self { handle, scraping: Mutex::new(()) })
+        let process = metrics_process::Collector::new(metric::PREFIX);
+        process.describe();
+        Ok(Self { handle, scraping: Mutex::new(()), process })
     }
 
     /// Sorts buffered samples into buckets, which keeps memory flat when nobody scrapes.
@@ -56,8 +60,10 @@ impl Exporter {
     pub(super) fn render(&self, view: &View) -> String {
         let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         collect_process(view);
-        view.listeners.iter().for_each(|listener| collect_listener(listener));
-        view.pools.iter().for_each(|pool| collect_pool(pool));
+        let shown = view.shown.load();
+        shown.listeners.iter().for_each(|listener| collect_listener(&listener.stats));
+        shown.pools.iter().for_each(|pool| collect_pool(pool));
+        self.process.collect();
         self.handle.render()
     }
 }
@@ -67,6 +73,14 @@ fn collect_process(view: &View) {
     gauge!(metric::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(metric::DRAINING).set(f64::from(u8::from(view.is_draining())));
     gauge!(metric::MAX_CONNECTIONS).set(view.connections.max() as f64);
+    for (result, count) in view.reloads.counts() {
+        counter!(metric::RELOADS, "result" => result).absolute(count);
+    }
+    let last_went_well = view.reloads.last().is_none_or(|last| last.result.is_ok());
+    gauge!(metric::LAST_RELOAD).set(f64::from(u8::from(last_went_well)));
+    for (reason, count) in view.guard.refused() {
+        counter!(metric::ADMIN_REFUSED, "reason" => reason).absolute(count);
+    }
     if let Some(log) = &view.access_log {
         counter!(metric::LOG_DROPPED).absolute(log.dropped());
     }

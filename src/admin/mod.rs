@@ -2,9 +2,14 @@
 //! them wait.
 
 mod api;
+mod guard;
 mod metrics;
+mod route;
 mod server;
+mod view;
 
-pub use api::{BackendReport, PoolReport, PoolsReport, StatusReport};
+pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
+pub use guard::Guard;
 pub use metrics::Exporter;
-pub use server::{Listener, View, bind, serve, upkeep};
+pub use server::{Listener, serve, upkeep};
+pub use view::{Command, Reloads, Shown, ShownListener, View};

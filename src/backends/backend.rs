@@ -2,9 +2,11 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
 
 use crate::config;
 use crate::net::{ConnectFailure, Target};
@@ -13,12 +15,12 @@ use crate::telemetry::{ByteCounters, PerWorker, Traffic};
 use super::detection::{Standing, Transition};
 use super::lease::{Lease, LeaseKind};
 use super::signals::Signals;
-use super::status::{FULL_SHARE, News, State, Status};
+use super::status::{FULL_SHARE, Intent, News, State, Status};
 
-/// What tells one backend of a pool from another: the same ones live on when the set changes.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Identity {
-    /// Where it listens.
+/// A backend as the configuration or a name server wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens; this tells one backend of a pool from another.
     pub target: Target,
     /// Its share of new connections, 0 to 256.
     pub weight: u16,
@@ -31,17 +33,18 @@ pub struct Identity {
 /// One server of a pool.
 #[derive(Debug)]
 pub struct Backend {
-    identity: Identity,
+    target: Target,
     label: String,
-    pool: String,
+    settings: Arc<ArcSwap<config::Pool>>,
+    weight: AtomicU16,
+    is_backup: AtomicBool,
+    /// 0: any number.
+    max_connections: AtomicUsize,
     /// A [`State`], so that the hot path needs no lock.
     state: AtomicU8,
     /// Of [`FULL_SHARE`].
     share: AtomicU32,
     status: Mutex<Status>,
-    count_early_close: bool,
-    /// A failure makes retries avoid it for so long; zero where failures aren't counted.
-    suspect_for: Duration,
     /// Milliseconds on the pool's clock until which it is suspect.
     suspect_until: AtomicU64,
     signals: Arc<Signals>,
@@ -78,6 +81,8 @@ pub struct BackendSnapshot {
     pub ejected_for: Option<Duration>,
     /// How long the last connect took.
     pub last_connect: Option<Duration>,
+    /// What went wrong last, and when.
+    pub last_error: Option<(String, SystemTime)>,
     /// Bytes relayed.
     pub bytes: Traffic,
 }
@@ -92,32 +97,67 @@ impl BackendSnapshot {
 
 impl Backend {
     pub(super) fn new(
-        identity: Identity,
-        pool: &config::Pool,
+        endpoint: &Endpoint,
+        settings: Arc<ArcSwap<config::Pool>>,
         workers: usize,
         signals: Arc<Signals>,
         now: Instant,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            label: identity.target.to_string(),
-            identity,
-            pool: pool.name.clone(),
+        let status = Mutex::new(Status::new(&settings.load(), now));
+        let backend = Self {
+            target: endpoint.target.clone(),
+            label: endpoint.target.to_string(),
+            settings,
+            weight: AtomicU16::default(),
+            is_backup: AtomicBool::default(),
+            max_connections: AtomicUsize::default(),
             state: AtomicU8::new(State::Up as u8),
             share: AtomicU32::new(FULL_SHARE),
-            status: Mutex::new(Status::new(pool, now)),
-            count_early_close: pool.failure_detection.as_ref().is_some_and(|detection| detection.count_early_close),
-            suspect_for: pool.failure_detection.as_ref().map_or(Duration::ZERO, |detection| detection.window),
+            status,
             suspect_until: AtomicU64::new(0),
             signals,
             active: AtomicUsize::new(0),
             counts: Counts::default(),
             bytes: PerWorker::new(workers),
-        })
+        };
+        backend.become_like(endpoint);
+        Arc::new(backend)
     }
 
-    /// Its address, weight and rank.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    /// Takes on the weight, rank and limit of `endpoint`; true where something changed.
+    pub(super) fn become_like(&self, endpoint: &Endpoint) -> bool {
+        let max = endpoint.max_connections.map_or(0, NonZeroUsize::get);
+        let weight = self.weight.swap(endpoint.weight, Ordering::Relaxed);
+        let was_backup = self.is_backup.swap(endpoint.backup, Ordering::Relaxed);
+        let limit = self.max_connections.swap(max, Ordering::Relaxed);
+        (weight, was_backup, limit) != (endpoint.weight, endpoint.backup, max)
+    }
+
+    /// Goes on under the pool's new settings.
+    pub(super) fn reconfigure(&self, now: Instant) {
+        let mut status = self.status();
+        status.reconfigure(&self.settings.load(), now);
+        self.publish(&mut status, now);
+    }
+
+    /// Where it listens.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Its share of new connections, 0 to 256.
+    pub fn weight(&self) -> u16 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Used only when no primary is usable.
+    pub fn is_backup(&self) -> bool {
+        self.is_backup.load(Ordering::Relaxed)
+    }
+
+    /// Connections at once; `None`: any number.
+    pub fn max_connections(&self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(self.max_connections.load(Ordering::Relaxed))
     }
 
     /// Its address as text: its name in logs, metrics and the API.
@@ -127,7 +167,7 @@ impl Backend {
 
     /// Its weight in parts of its share: what it counts for while it starts slowly.
     pub fn effective_weight(&self) -> u32 {
-        u32::from(self.identity.weight) * self.share.load(Ordering::Relaxed)
+        u32::from(self.weight()) * self.share.load(Ordering::Relaxed)
     }
 
     /// Whether it gets new connections in the ordinary course, as long as it has room.
@@ -163,7 +203,7 @@ impl Backend {
     /// Takes the one connection that may find out whether it is well again, if that is due.
     pub(super) fn lease_probe(self: &Arc<Self>, now: Instant, settle: Duration) -> Option<Lease> {
         let mut status = self.status();
-        if status.state() == State::Down || !status.detector.as_mut()?.begin_probe(now, settle) {
+        if status.state() != State::Ejected || !status.detector.as_mut()?.begin_probe(now, settle) {
             return None;
         }
         self.publish(&mut status, now);
@@ -196,6 +236,9 @@ impl Backend {
     pub fn checked(&self, is_well: bool, reason: &str, now: Instant) {
         let mut status = self.status();
         let was_down = status.state() == State::Down;
+        if !is_well {
+            status.last_error = Some((format!("health check: {reason}"), SystemTime::now()));
+        }
         if status.checked(is_well) {
             if was_down {
                 status.came_back(now);
@@ -208,11 +251,31 @@ impl Backend {
         }
     }
 
+    /// Does what an operator wants; true where that is news.
+    pub fn intend(&self, intent: Intent, now: Instant) -> bool {
+        let mut status = self.status();
+        if status.intent == intent {
+            return false;
+        }
+        status.intent = intent;
+        if intent == Intent::Enable {
+            status.came_back(now);
+        }
+        self.publish(&mut status, now);
+        drop(status);
+        self.signals.rooms();
+        true
+    }
+
     /// What it is like now.
     pub fn snapshot(&self, now: Instant) -> BackendSnapshot {
-        let ejected_for = match self.status().standing() {
-            Standing::Ejected { until } => Some(until.saturating_duration_since(now)),
-            _ => None,
+        let (ejected_for, last_error) = {
+            let status = self.status();
+            let ejected_for = match status.standing() {
+                Standing::Ejected { until } => Some(until.saturating_duration_since(now)),
+                _ => None,
+            };
+            (ejected_for, status.last_error.clone())
         };
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let micros = load(&self.counts.last_connect_micros);
@@ -225,12 +288,13 @@ impl Backend {
             ejections: load(&self.counts.ejections),
             ejected_for,
             last_connect: (micros > 0).then(|| Duration::from_micros(micros)),
+            last_error,
             bytes: self.bytes.iter().map(ByteCounters::total).sum(),
         }
     }
 
     fn lease_as(self: &Arc<Self>, kind: LeaseKind) -> Option<Lease> {
-        match self.identity.max_connections {
+        match self.max_connections() {
             None => drop(self.active.fetch_add(1, Ordering::Relaxed)),
             // Never above the limit, not even for a moment: another worker would take the backend for full. SeqCst: the
             // other half of `Place::take`.
@@ -255,16 +319,26 @@ impl Backend {
 
     pub(super) fn count_connect_failure(&self, failure: ConnectFailure) {
         self.counts.connect_failures[failure as usize].fetch_add(1, Ordering::Relaxed);
+        self.status().last_error = Some((failure.word().to_owned(), SystemTime::now()));
     }
 
     /// Counts an early close; whether that is a failure is the configuration's to say.
     pub(super) fn count_early_close(&self) -> bool {
         self.counts.early_closes.fetch_add(1, Ordering::Relaxed);
-        self.count_early_close
+        self.status().last_error = Some(("closed early".to_owned(), SystemTime::now()));
+        self.settings.load().failure_detection.as_ref().is_some_and(|detection| detection.count_early_close)
+    }
+
+    /// Whether an answer of 502, 503 or 504 is a failure.
+    pub(super) fn counts_5xx(&self) -> bool {
+        self.settings.load().failure_detection.as_ref().is_some_and(|detection| detection.count_5xx)
     }
 
     pub(super) fn failed(&self, now: Instant, is_probe: bool, reason: &str) {
-        self.suspect_until.store(self.signals.millis(now + self.suspect_for), Ordering::Relaxed);
+        // A failure makes retries avoid it for a while, where failures are counted.
+        if let Some(detection) = &self.settings.load().failure_detection {
+            self.suspect_until.store(self.signals.millis(now + detection.window), Ordering::Relaxed);
+        }
         let mut status = self.status();
         let transition = status.detector.as_mut().and_then(|detector| detector.failed(now, is_probe, fastrand::f64()));
         if let Some(transition) = transition {
@@ -306,7 +380,8 @@ impl Backend {
 
     /// Logs a transition, once.
     fn tell(&self, news: News, reason: &str) {
-        let (pool, backend) = (&self.pool, &self.label);
+        let settings = self.settings.load();
+        let (pool, backend) = (&settings.name, &self.label);
         match news {
             News::Passive(Transition::Ejected(duration)) => {
                 let seconds = (duration.as_secs_f64() * 10.0).round() / 10.0;

@@ -29,6 +29,11 @@ impl Checker {
         Self { rise: settings.rise.get(), fall: settings.fall.get(), verdict: Verdict::Unknown, against: 0 }
     }
 
+    /// Goes on under other settings, with its verdict.
+    pub fn under(self, settings: &HealthCheck) -> Self {
+        Self { verdict: self.verdict, ..Self::new(settings) }
+    }
+
     /// What the checks say now.
     pub fn verdict(&self) -> Verdict {
         self.verdict

@@ -65,6 +65,11 @@ impl Detector {
         }
     }
 
+    /// Goes on under other settings; what was seen stays.
+    pub fn under(self, settings: FailureDetection) -> Self {
+        Self { settings, ..self }
+    }
+
     /// The standing now.
     pub fn standing(&self) -> Standing {
         self.standing

@@ -3,9 +3,11 @@
 //! Runs on the main thread. What a name last gave stays until it gives something new: a DNS failure takes no backend
 //! away.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +15,12 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfi
 use hickory_resolver::net::{NetError, runtime::TokioRuntimeProvider};
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::{Resolver, TokioResolver};
+use tokio::sync::Notify;
 
 use crate::config::{self, BackendAddress, Resolve};
 use crate::net::Target;
 
-use super::backend::Identity;
+use super::backend::Endpoint;
 use super::pool::Pool;
 
 /// Addresses taken from one name at most.
@@ -26,14 +29,15 @@ const MAX_ADDRESSES: usize = 1024;
 /// Keeps one pool's backends up to date.
 pub struct Discovery {
     pool: Arc<Pool>,
-    entries: Vec<Entry>,
+    entries: RefCell<Vec<Entry>>,
+    reconfigured: Notify,
 }
 
 /// One backend of the configuration and what it stands for now.
 struct Entry {
     settings: config::Backend,
     /// `None`: its name never resolved so far.
-    found: Option<Vec<Identity>>,
+    found: Option<Vec<Endpoint>>,
     /// `None`: an address, which needs no resolving.
     next_look: Option<Instant>,
     is_failing: bool,
@@ -42,62 +46,97 @@ struct Entry {
 impl Discovery {
     /// Gives the pool the backends that need no resolving.
     pub fn new(pool: Arc<Pool>) -> Self {
-        let now = Instant::now();
-        let entries = pool.settings().backends.iter().map(|settings| Entry::new(settings.clone(), now)).collect();
-        let discovery = Self { pool, entries };
+        let discovery = Self { pool, entries: RefCell::default(), reconfigured: Notify::new() };
+        discovery.reconfigure();
         discovery.publish();
         discovery
     }
 
-    /// Whether there is a name among the backends.
-    pub fn has_names(&self) -> bool {
-        self.entries.iter().any(|entry| entry.next_look.is_some())
+    /// Follows the pool's settings: what a name that stays gave last is kept until it gives something new. The pool gets its
+    /// backends by [`Discovery::publish`].
+    pub fn reconfigure(&self) {
+        let now = Instant::now();
+        let mut before = self.entries.take();
+        let entry = |settings: &config::Backend| {
+            let known = before.iter().position(|entry| entry.settings == *settings);
+            known.map_or_else(|| Entry::new(settings.clone(), now), |index| before.swap_remove(index))
+        };
+        let entries = self.pool.settings().backends.iter().map(entry).collect();
+        self.entries.replace(entries);
+        self.reconfigured.notify_one();
     }
 
-    /// Resolves every name once. Safe to cancel between names.
+    /// Whether there is a name among the backends that never gave an address.
+    pub fn has_unresolved(&self) -> bool {
+        self.entries.borrow().iter().any(|entry| entry.found.is_none())
+    }
+
+    /// Resolves every name that is due. Safe to cancel.
     ///
     /// # Errors
     /// The resolver could not be set up; the pool keeps the backends that it has.
-    pub async fn look_once(&mut self) -> Result<(), NetError> {
-        let resolver = resolver(&self.pool.settings().resolve)?;
-        self.look(&resolver, Instant::now()).await;
+    pub async fn look_once(&self) -> Result<(), NetError> {
+        let resolver = resolver(&self.resolve())?;
+        self.look(&resolver).await;
         Ok(())
     }
 
     /// Resolves each name again when its TTL is over, until dropped. A resolver that can't be set up, for there is no
     /// /etc/resolv.conf yet, is tried again like a name.
-    pub async fn keep_looking(mut self) -> Infallible {
-        let settings = self.pool.settings().resolve.clone();
-        let resolver = loop {
-            match resolver(&settings) {
-                Ok(resolver) => break resolver,
-                Err(_) => tokio::time::sleep(settings.min_ttl).await,
-            }
-        };
+    pub async fn keep_looking(self: Rc<Self>) -> Infallible {
         loop {
-            let next = self.entries.iter().filter_map(|entry| entry.next_look).min();
-            tokio::time::sleep_until(next.unwrap_or_else(Instant::now).into()).await;
-            self.look(&resolver, Instant::now()).await;
-        }
-    }
-
-    async fn look(&mut self, resolver: &TokioResolver, now: Instant) {
-        let limits = self.pool.settings().resolve.clone();
-        for index in 0..self.entries.len() {
-            let entry = &mut self.entries[index];
-            if entry.next_look.is_some_and(|at| at <= now) {
-                entry.look(resolver, self.pool.name(), &limits).await;
-                // At once: the next name may keep us waiting.
-                self.publish();
+            let settings = self.resolve();
+            let Ok(resolver) = resolver(&settings) else {
+                tokio::time::sleep(settings.min_ttl).await;
+                continue;
+            };
+            while self.resolve() == settings {
+                tokio::select! {
+                    () = self.next_look() => self.look(&resolver).await,
+                    () = self.reconfigured.notified() => {}
+                }
             }
         }
     }
 
-    fn publish(&self) {
+    fn resolve(&self) -> Resolve {
+        self.pool.settings().resolve.clone()
+    }
+
+    async fn next_look(&self) {
+        let next = self.entries.borrow().iter().filter_map(|entry| entry.next_look).min();
+        match next {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn look(&self, resolver: &TokioResolver) {
+        let is_due = |entry: &&Entry| entry.next_look.is_some_and(|at| at <= Instant::now());
+        let due: Vec<_> = self.entries.borrow().iter().filter(is_due).map(|entry| entry.settings.clone()).collect();
+        for settings in due {
+            let answer = match &settings.address {
+                BackendAddress::Name(host, port) => addresses(resolver, host, *port, &settings).await,
+                BackendAddress::Srv(service) => services(resolver, service, &settings).await,
+                BackendAddress::Tcp(_) | BackendAddress::Unix(_) => continue,
+            };
+            let limits = self.resolve();
+            // A reload may have taken it out meanwhile.
+            if let Some(entry) = self.entries.borrow_mut().iter_mut().find(|entry| entry.settings == settings) {
+                entry.take(answer, self.pool.name(), &limits);
+            }
+            // At once: the next name may keep us waiting.
+            self.publish();
+        }
+    }
+
+    /// Gives the pool the backends that are known.
+    pub fn publish(&self) {
         let mut known = HashSet::new();
-        let found = self.entries.iter().filter_map(|entry| entry.found.as_ref()).flatten();
+        let entries = self.entries.borrow();
+        let found = entries.iter().filter_map(|entry| entry.found.as_ref()).flatten();
         // Two names may give the same address.
-        let wanted = found.filter(|identity| known.insert(&identity.target)).cloned().collect();
+        let wanted = found.filter(|endpoint| known.insert(&endpoint.target)).cloned().collect();
         self.pool.replace(wanted, Instant::now());
     }
 }
@@ -110,16 +149,11 @@ impl Entry {
             BackendAddress::Name(..) | BackendAddress::Srv(_) => None,
         };
         let next_look = target.is_none().then_some(now);
-        let found = target.map(|target| vec![identity(target, settings.weight, &settings)]);
+        let found = target.map(|target| vec![endpoint(target, settings.weight, &settings)]);
         Self { settings, found, next_look, is_failing: false }
     }
 
-    async fn look(&mut self, resolver: &TokioResolver, pool: &str, limits: &Resolve) {
-        let answer = match &self.settings.address {
-            BackendAddress::Name(host, port) => addresses(resolver, host, *port, &self.settings).await,
-            BackendAddress::Srv(service) => services(resolver, service, &self.settings).await,
-            BackendAddress::Tcp(_) | BackendAddress::Unix(_) => return,
-        };
+    fn take(&mut self, answer: Answer, pool: &str, limits: &Resolve) {
         let name = self.settings.address.to_string();
         let wait = match answer {
             Ok((found, valid_until)) => {
@@ -143,17 +177,17 @@ impl Entry {
     }
 }
 
-type Answer = Result<(Vec<Identity>, Instant), NetError>;
+type Answer = Result<(Vec<Endpoint>, Instant), NetError>;
 
 /// All A and AAAA records of a host name, in a stable order.
 async fn addresses(resolver: &TokioResolver, host: &str, port: u16, settings: &config::Backend) -> Answer {
     let lookup = resolver.lookup_ip(host).await?;
-    let mut found: Vec<Identity> = lookup
+    let mut found: Vec<Endpoint> = lookup
         .iter()
         .take(MAX_ADDRESSES)
-        .map(|ip| identity(Target::Tcp(SocketAddr::new(ip, port)), settings.weight, settings))
+        .map(|ip| endpoint(Target::Tcp(SocketAddr::new(ip, port)), settings.weight, settings))
         .collect();
-    found.sort_by_key(|identity| identity.target.to_string());
+    found.sort_by_key(|endpoint| endpoint.target.to_string());
     Ok((found, lookup.valid_until()))
 }
 
@@ -173,18 +207,18 @@ async fn services(resolver: &TokioResolver, service: &str, settings: &config::Ba
         let weight = config::scaled_weight(srv.weight, heaviest);
         let (hosts, until) = addresses(resolver, &srv.target.to_utf8(), srv.port, settings).await?;
         valid_until = valid_until.min(until);
-        found.extend(hosts.into_iter().take(MAX_ADDRESSES - found.len()).map(|host| Identity {
+        found.extend(hosts.into_iter().take(MAX_ADDRESSES - found.len()).map(|host| Endpoint {
             weight,
             backup: settings.backup || srv.priority > best,
             ..host
         }));
     }
-    found.sort_by_key(|identity| identity.target.to_string());
+    found.sort_by_key(|endpoint| endpoint.target.to_string());
     Ok((found, valid_until))
 }
 
-fn identity(target: Target, weight: u16, settings: &config::Backend) -> Identity {
-    Identity { target, weight, backup: settings.backup, max_connections: settings.max_connections }
+fn endpoint(target: Target, weight: u16, settings: &config::Backend) -> Endpoint {
+    Endpoint { target, weight, backup: settings.backup, max_connections: settings.max_connections }
 }
 
 /// The system's resolver, or one that asks the name servers of the configuration.

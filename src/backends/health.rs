@@ -10,12 +10,13 @@ use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::{HealthCheck, HttpCheck};
 use crate::net::Target;
+use crate::protocol::proxy_header::{self, Origin};
 
 use super::backend::Backend;
 use super::pool::Pool;
@@ -40,7 +41,7 @@ pub async fn watch(pool: Arc<Pool>, settings: HealthCheck) -> Infallible {
         for backend in backends.iter() {
             watched
                 .entry(Arc::as_ptr(backend))
-                .or_insert_with(|| tasks.spawn_local(check_for_ever(backend.clone(), settings.clone())));
+                .or_insert_with(|| tasks.spawn_local(check_for_ever(pool.clone(), backend.clone(), settings.clone())));
         }
         // What was aborted is not kept.
         while tasks.try_join_next().is_some() {}
@@ -48,9 +49,14 @@ pub async fn watch(pool: Arc<Pool>, settings: HealthCheck) -> Infallible {
     }
 }
 
-async fn check_for_ever(backend: Arc<Backend>, settings: Arc<HealthCheck>) -> Infallible {
+async fn check_for_ever(pool: Arc<Pool>, backend: Arc<Backend>, settings: Arc<HealthCheck>) -> Infallible {
     loop {
-        let result = tokio::time::timeout(settings.timeout, check(&backend.identity().target, &settings))
+        let mut header = Vec::new();
+        if let Some(version) = pool.proxy_version() {
+            // The check is the balancer's own connection.
+            proxy_header::write(version, Origin::Local, &mut header);
+        }
+        let result = tokio::time::timeout(settings.timeout, check(backend.target(), &header, &settings))
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {:?}", settings.timeout)));
         let reason = result.as_ref().err().map_or("", String::as_str);
@@ -59,19 +65,22 @@ async fn check_for_ever(backend: Arc<Backend>, settings: Arc<HealthCheck>) -> In
     }
 }
 
-async fn check(target: &Target, settings: &HealthCheck) -> Result<(), String> {
+async fn check(target: &Target, header: &[u8], settings: &HealthCheck) -> Result<(), String> {
     let failed = |error: io::Error| error.to_string();
     match target {
-        Target::Tcp(address) => answers(TcpStream::connect(address).await.map_err(failed)?, target, settings).await,
-        Target::Unix(path) => answers(UnixStream::connect(path).await.map_err(failed)?, target, settings).await,
+        Target::Tcp(address) => {
+            answers(TcpStream::connect(address).await.map_err(failed)?, header, target, settings).await
+        }
+        Target::Unix(path) => answers(UnixStream::connect(path).await.map_err(failed)?, header, target, settings).await,
     }
 }
 
 /// A connection was made: that is all, or the answer to a GET decides.
-async fn answers<S>(stream: S, target: &Target, settings: &HealthCheck) -> Result<(), String>
+async fn answers<S>(mut stream: S, header: &[u8], target: &Target, settings: &HealthCheck) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    stream.write_all(header).await.map_err(|error| error.to_string())?;
     let Some(http) = &settings.http else { return Ok(()) };
     let status = status_of(stream, target, http).await.map_err(|error| error.to_string())?;
     if http.status.iter().any(|range| range.contains(&status)) { Ok(()) } else { Err(format!("answered {status}")) }

@@ -64,8 +64,8 @@ impl Lease {
     }
 
     /// The backend answered with 502, 503 or 504, which the configuration may count as a failure.
-    pub fn answered_badly(&self, counts: bool, now: Instant) {
-        if counts { self.failed(now, "status_5xx") } else { self.went_well(now) }
+    pub fn answered_badly(&self, now: Instant) {
+        if self.backend.counts_5xx() { self.failed(now, "status_5xx") } else { self.went_well(now) }
     }
 
     /// The backend answered, or took the client's bytes to their end. The first time it counts.

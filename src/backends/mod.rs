@@ -15,12 +15,12 @@ mod signals;
 mod status;
 mod waiting;
 
-pub use backend::{Backend, BackendSnapshot, Identity};
+pub use backend::{Backend, BackendSnapshot, Endpoint};
 pub use check::{Checker, Verdict};
 pub use detection::{Detector, Standing, Transition};
 pub use discovery::Discovery;
 pub use health::watch as watch_health;
 pub use lease::Lease;
 pub use pool::Pool;
-pub use status::State;
+pub use status::{Intent, State};
 pub use waiting::{Member, Place, Retry};

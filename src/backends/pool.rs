@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 
-use crate::config;
+use crate::config::{self, SendProxy};
+use crate::net::Target;
+use crate::protocol::proxy_header;
 
-use super::backend::{Backend, Identity};
+use super::backend::{Backend, Endpoint};
 use super::lease::Lease;
 use super::signals::Signals;
 use super::waiting::{Member, Place, Retry, RetryBudget};
@@ -18,10 +20,12 @@ use super::waiting::{Member, Place, Retry, RetryBudget};
 /// A probe to a backend that says nothing must hold for this long beyond the connect timeout to count as well.
 const PROBE_HOLDS: Duration = Duration::from_secs(1);
 
-/// The backends that serve one thing.
+/// The backends that serve one thing. It lives as long as the configuration has a pool of its name: a reload changes its settings
+/// and its backends, and what is known of those that stay is kept.
 #[derive(Debug)]
 pub struct Pool {
-    settings: config::Pool,
+    name: String,
+    settings: Arc<ArcSwap<config::Pool>>,
     workers: usize,
     backends: ArcSwap<Vec<Arc<Backend>>>,
     signals: Arc<Signals>,
@@ -41,18 +45,37 @@ impl Pool {
             replaced: Notify::new(),
             budget: RetryBudget::new(settings.retry_budget),
             retries: AtomicU64::new(0),
-            settings,
+            name: settings.name.clone(),
+            settings: Arc::new(ArcSwap::from_pointee(settings)),
         })
+    }
+
+    /// Goes on under other settings; its backends are [`Pool::replace`]'s to change.
+    pub fn reconfigure(&self, settings: config::Pool, now: Instant) {
+        self.budget.set_percent(settings.retry_budget);
+        self.settings.store(Arc::new(settings));
+        self.backends().iter().for_each(|backend| backend.reconfigure(now));
+        self.signals.changed(None);
+        self.signals.rooms();
     }
 
     /// Its name in logs and metrics.
     pub fn name(&self) -> &str {
-        &self.settings.name
+        &self.name
     }
 
-    /// As configured.
-    pub fn settings(&self) -> &config::Pool {
-        &self.settings
+    /// As configured now. Not to be held over an await: a reload would wait for nothing, but keep the old ones alive.
+    pub fn settings(&self) -> Guard<Arc<config::Pool>> {
+        self.settings.load()
+    }
+
+    /// The version of the PROXY header that each connection to a backend begins with; `None`: without one.
+    pub fn proxy_version(&self) -> Option<proxy_header::Version> {
+        match self.settings().send_proxy {
+            SendProxy::Off => None,
+            SendProxy::V1 => Some(proxy_header::Version::V1),
+            SendProxy::V2 => Some(proxy_header::Version::V2),
+        }
     }
 
     /// Every backend, whatever its state, in the order of the configuration.
@@ -62,19 +85,22 @@ impl Pool {
 
     /// Makes `wanted` the pool's backends. Those that were there before live on with their state and counts; the
     /// connections of those that are gone live on too.
-    pub fn replace(&self, wanted: Vec<Identity>, now: Instant) {
+    pub fn replace(&self, wanted: Vec<Endpoint>, now: Instant) {
         let before = self.backends();
-        let known: HashMap<&Identity, &Arc<Backend>> =
-            before.iter().map(|backend| (backend.identity(), backend)).collect();
-        let same_order = before.iter().map(|backend| backend.identity()).eq(wanted.iter());
-        if same_order {
+        let known: HashMap<&Target, &Arc<Backend>> = before.iter().map(|backend| (backend.target(), backend)).collect();
+        let mut is_changed = !before.iter().map(|backend| backend.target()).eq(wanted.iter().map(|one| &one.target));
+        let mut take = |endpoint: Endpoint| match known.get(&endpoint.target) {
+            Some(backend) => {
+                is_changed |= backend.become_like(&endpoint);
+                (*backend).clone()
+            }
+            None => Backend::new(&endpoint, self.settings.clone(), self.workers, self.signals.clone(), now),
+        };
+        let backends: Vec<_> = wanted.into_iter().map(&mut take).collect();
+        if !is_changed {
             return;
         }
-        let make = |identity: Identity| match known.get(&identity) {
-            Some(backend) => (*backend).clone(),
-            None => Backend::new(identity, &self.settings, self.workers, self.signals.clone(), now),
-        };
-        self.backends.store(Arc::new(wanted.into_iter().map(make).collect()));
+        self.backends.store(Arc::new(backends));
         self.signals.changed(None);
         self.signals.rooms();
         self.replaced.notify_waiters();
@@ -82,7 +108,7 @@ impl Pool {
 
     /// Whether another backend may be tried for a client for whom `tried` of them failed.
     pub fn may_retry_after(&self, tried: usize) -> bool {
-        tried < self.settings.attempts.get() && tried < self.backends.load().len()
+        tried < self.settings().attempts.get() && tried < self.backends.load().len()
     }
 
     /// Waits until the set of backends changes. Safe to cancel.
@@ -97,7 +123,8 @@ impl Pool {
 
     /// Waits for a retry within the budget, at most as long as a connect may take. Safe to cancel.
     pub async fn retry(&self) -> Option<Retry<'_>> {
-        let retry = self.budget.retry(self.settings.connect_timeout).await?;
+        let limit = self.settings().connect_timeout;
+        let retry = self.budget.retry(limit).await?;
         self.retries.fetch_add(1, Ordering::Relaxed);
         Some(retry)
     }
@@ -114,7 +141,12 @@ impl Pool {
 
     /// A place in the queue for room; `None`: it is full.
     pub fn queue(&self) -> Option<Place<'_>> {
-        Place::take(&self.signals, self.settings.queue.length)
+        Place::take(&self.signals, self.settings().queue.length)
+    }
+
+    /// Clients that wait for room now.
+    pub fn waiting(&self) -> usize {
+        self.signals.waiting().load(Ordering::Relaxed)
     }
 
     /// Changes whenever a backend's state or share does, or the set of them.
@@ -129,7 +161,7 @@ impl Pool {
             return None;
         }
         let backends = self.backends();
-        let settle = self.settings.connect_timeout.saturating_add(PROBE_HOLDS);
+        let settle = self.settings().connect_timeout.saturating_add(PROBE_HOLDS);
         backends.iter().for_each(|backend| backend.tick(now));
         let probe = backends.iter().find_map(|backend| backend.lease_probe(now, settle));
         backends.iter().for_each(|backend| self.signals.look_again_at(backend.next_event(now)));

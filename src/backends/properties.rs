@@ -78,6 +78,7 @@ fn pool(detection: Option<FailureDetection>, check: Option<HealthCheck>, slow_st
         health_check: check,
         slow_start,
         source: Vec::new(),
+        send_proxy: crate::config::SendProxy::Off,
         resolve: Resolve { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(60), nameservers: Vec::new() },
         tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
     }

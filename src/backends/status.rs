@@ -1,6 +1,6 @@
 //! One backend's status: passive detection, active checks and the slow start, put together. Pure.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config;
 
@@ -22,14 +22,35 @@ pub enum State {
     Probing,
     /// Its health checks fail.
     Down,
+    /// An operator has it take no new connections; those that live go on, and it is watched.
+    Draining,
+    /// An operator has taken it out: no new connections, whatever its checks say.
+    Disabled,
+}
+
+/// What an operator wants of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Intent {
+    /// That it serves.
+    #[default]
+    Enable,
+    /// That it takes no new connections.
+    Drain,
+    /// That it is out of service.
+    Disable,
 }
 
 impl State {
-    const ALL: [Self; 4] = [Self::Up, Self::Ejected, Self::Probing, Self::Down];
+    const ALL: [Self; 6] = [Self::Up, Self::Ejected, Self::Probing, Self::Down, Self::Draining, Self::Disabled];
 
     /// Its word in the API.
     pub fn word(self) -> &'static str {
-        ["up", "ejected", "probing", "down"][self as usize]
+        ["up", "ejected", "probing", "down", "draining", "disabled"][self as usize]
+    }
+
+    /// Whether an operator keeps new connections from it: then it gets none, not even when all others fail.
+    pub fn is_by_operator(self) -> bool {
+        matches!(self, Self::Draining | Self::Disabled)
     }
 
     pub(super) fn from_byte(byte: u8) -> Self {
@@ -38,9 +59,12 @@ impl State {
 }
 
 /// All that decides about one backend.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Status {
     pub(super) detector: Option<Detector>,
+    pub(super) intent: Intent,
+    /// What went wrong last, and when.
+    pub(super) last_error: Option<(String, SystemTime)>,
     checker: Option<Checker>,
     slow_start: Duration,
     /// When it came back; `None`: it was never away, or the slow start is over.
@@ -51,14 +75,36 @@ impl Status {
     pub(super) fn new(pool: &config::Pool, now: Instant) -> Self {
         Self {
             detector: pool.failure_detection.clone().map(|settings| Detector::new(settings, now)),
+            intent: Intent::default(),
+            last_error: None,
             checker: pool.health_check.as_ref().map(Checker::new),
             slow_start: pool.slow_start,
             back_since: None,
         }
     }
 
-    /// Passive detection and active checks must both say up.
+    /// Goes on under other settings: what was learnt stays.
+    pub(super) fn reconfigure(&mut self, pool: &config::Pool, now: Instant) {
+        self.detector = match (self.detector.take(), pool.failure_detection.clone()) {
+            (Some(detector), Some(settings)) => Some(detector.under(settings)),
+            (None, Some(settings)) => Some(Detector::new(settings, now)),
+            (_, None) => None,
+        };
+        self.checker = match (self.checker.take(), &pool.health_check) {
+            (Some(checker), Some(settings)) => Some(checker.under(settings)),
+            (None, Some(settings)) => Some(Checker::new(settings)),
+            (_, None) => None,
+        };
+        self.slow_start = pool.slow_start;
+    }
+
+    /// The operator's word comes first; then passive detection and active checks must both say up.
     pub(super) fn state(&self) -> State {
+        match self.intent {
+            Intent::Enable => {}
+            Intent::Drain => return State::Draining,
+            Intent::Disable => return State::Disabled,
+        }
         if self.checker.as_ref().is_some_and(|checker| checker.verdict() == Verdict::Down) {
             return State::Down;
         }
@@ -102,8 +148,8 @@ impl Status {
             let passed = now.saturating_duration_since(since).as_nanos() / step.as_nanos().max(1);
             since + step * (u32::try_from(passed).unwrap_or(FULL_SHARE).min(FULL_SHARE) + 1)
         });
-        // While the checks fail nobody may probe: an ejection that is over would otherwise ask to be looked at at each pick.
-        let detector = self.detector.as_ref().filter(|_| self.state() != State::Down);
+        // While it is down or kept out nobody may probe: an ejection that is over would else ask to be looked at at each pick.
+        let detector = self.detector.as_ref().filter(|_| matches!(self.state(), State::Ejected | State::Probing));
         let probe = detector.and_then(Detector::next_event);
         ramp.into_iter().chain(probe).min()
     }
@@ -124,7 +170,7 @@ mod tests {
     fn the_share_rises_in_steps_and_ends_full() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
-        let mut status = Status { detector: None, checker: None, slow_start: 8 * second, back_since: None };
+        let mut status = Status { slow_start: 8 * second, ..Status::default() };
         assert_eq!(status.share(now), FULL_SHARE, "never away");
         status.came_back(now);
         let shares: Vec<u32> = (0..10).map(|s| status.share(now + s * second)).collect();

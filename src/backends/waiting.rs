@@ -49,7 +49,7 @@ impl Drop for Place<'_> {
 /// all fall on the others in one instant (the idea of Finagle's and Envoy's retry budgets).
 #[derive(Debug)]
 pub(super) struct RetryBudget {
-    percent: usize,
+    percent: AtomicUsize,
     connections: AtomicUsize,
     retrying: AtomicUsize,
     freed: Notify,
@@ -64,7 +64,11 @@ pub struct Member<'a>(&'a RetryBudget);
 impl RetryBudget {
     pub(super) fn new(percent: u8) -> Self {
         let (connections, retrying) = Default::default();
-        Self { percent: usize::from(percent), connections, retrying, freed: Notify::new() }
+        Self { percent: AtomicUsize::new(percent.into()), connections, retrying, freed: Notify::new() }
+    }
+
+    pub(super) fn set_percent(&self, percent: u8) {
+        self.percent.store(percent.into(), Ordering::Relaxed);
     }
 
     pub(super) fn join(&self) -> Member<'_> {
@@ -87,7 +91,8 @@ impl RetryBudget {
     }
 
     fn try_retry(&self) -> Option<Retry<'_>> {
-        let allowed = (self.connections.load(Ordering::Relaxed) * self.percent / 100).max(LEAST_RETRIES);
+        let allowed =
+            (self.connections.load(Ordering::Relaxed) * self.percent.load(Ordering::Relaxed) / 100).max(LEAST_RETRIES);
         if self.retrying.fetch_add(1, Ordering::AcqRel) >= allowed {
             self.retrying.fetch_sub(1, Ordering::AcqRel);
             return None;

@@ -56,7 +56,7 @@ struct Table {
     generation: u64,
     primaries: Tier,
     backups: Tier,
-    /// When nothing is usable, everything is tried in turn (fail open).
+    /// When nothing is usable, everything is tried in turn (fail open), but for what an operator keeps out.
     all: Tier,
 }
 
@@ -122,14 +122,14 @@ impl Table {
         let generation = pool.generation();
         let backends = pool.backends();
         let tier = |belongs: &dyn Fn(&Backend) -> bool| {
-            let members = backends.iter().filter(|backend| backend.identity().weight > 0 && belongs(backend));
+            let members = backends.iter().filter(|backend| backend.weight() > 0 && belongs(backend));
             Tier::new(pool.settings().policy, members.cloned().collect())
         };
         Self {
             generation,
-            primaries: tier(&|backend| backend.is_up() && !backend.identity().backup),
-            backups: tier(&|backend| backend.is_up() && backend.identity().backup),
-            all: tier(&|_| true),
+            primaries: tier(&|backend| backend.is_up() && !backend.is_backup()),
+            backups: tier(&|backend| backend.is_up() && backend.is_backup()),
+            all: tier(&|backend| !backend.state().is_by_operator()),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::backends::{Backend, Identity, Lease, Pool, State};
+use crate::backends::{Backend, Endpoint, Lease, Pool, State};
 use crate::config::{self, FailureDetection, PolicyKind, Queue, Resolve, Tcp};
 use crate::net::{ConnectFailure, Target};
 
@@ -33,6 +33,7 @@ pub(super) fn settings(policy: PolicyKind, failure_detection: Option<FailureDete
         health_check: None,
         slow_start: Duration::ZERO,
         source: Vec::new(),
+        send_proxy: crate::config::SendProxy::Off,
         resolve: Resolve { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(60), nameservers: Vec::new() },
         tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
     }
@@ -50,9 +51,9 @@ pub(super) fn detection() -> FailureDetection {
     }
 }
 
-pub(super) fn identity(index: usize, weight: u16, is_backup: bool, max_connections: usize) -> Identity {
+pub(super) fn endpoint(index: usize, weight: u16, is_backup: bool, max_connections: usize) -> Endpoint {
     let port = u16::try_from(index + 1).expect("few backends");
-    Identity {
+    Endpoint {
         target: Target::Tcp(SocketAddr::from(([10, 0, 0, 1], port))),
         weight,
         backup: is_backup,
@@ -60,8 +61,8 @@ pub(super) fn identity(index: usize, weight: u16, is_backup: bool, max_connectio
     }
 }
 
-pub(super) fn weighted(weights: &[u16]) -> Vec<Identity> {
-    weights.iter().enumerate().map(|(index, weight)| identity(index, *weight, false, 0)).collect()
+pub(super) fn weighted(weights: &[u16]) -> Vec<Endpoint> {
+    weights.iter().enumerate().map(|(index, weight)| endpoint(index, *weight, false, 0)).collect()
 }
 
 pub(super) fn policies() -> impl Strategy<Value = PolicyKind> {
@@ -81,7 +82,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(settings: config::Pool, backends: Vec<Identity>) -> Self {
+    pub(super) fn new(settings: config::Pool, backends: Vec<Endpoint>) -> Self {
         let now = Instant::now();
         let pool = Pool::new(settings, 2, now);
         pool.replace(backends, now);

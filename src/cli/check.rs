@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::proxy::check_header;
+use crate::proxy::CHECKS;
 
 use super::{CliError, ConfigArgs};
 
@@ -16,7 +16,7 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
-    let loaded = args.config.source().load(check_header)?;
+    let loaded = args.config.source().load(&CHECKS)?;
     if args.print {
         print!("{}", loaded.printed);
         return Ok(());

@@ -5,41 +5,51 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
-use hyper::header::{CONNECTION, HOST};
-use hyper::{Request, StatusCode};
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A whole exchange must be over in this time.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// GETs `path` from `address` (host:port or unix:/path) and gives the status and the body.
+/// Asks `address` (host:port or unix:/path) for `path`, and gives the status and the body of the answer.
 ///
 /// # Errors
 /// No connection, no answer in time, or no HTTP.
-pub(super) async fn get(address: &str, path: &str) -> io::Result<(StatusCode, Bytes)> {
+pub(super) async fn ask(
+    address: &str,
+    method: Method,
+    path: &str,
+    token: Option<&str>,
+) -> io::Result<(StatusCode, Bytes)> {
+    let socket = address.strip_prefix("unix:");
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, if socket.is_some() { "localhost" } else { address })
+        .header(CONNECTION, "close");
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
     let exchange = async {
-        match address.strip_prefix("unix:") {
-            Some(socket) => get_over(UnixStream::connect(socket).await?, "localhost", path).await,
-            None => get_over(TcpStream::connect(address).await?, address, path).await,
+        match socket {
+            Some(socket) => send_over(UnixStream::connect(socket).await?, request).await,
+            None => send_over(TcpStream::connect(address).await?, request).await,
         }
     };
     tokio::time::timeout(TIMEOUT, exchange).await?
 }
 
-async fn get_over<S>(stream: S, host: &str, path: &str) -> io::Result<(StatusCode, Bytes)>
+async fn send_over<S>(stream: S, request: Request<Empty<Bytes>>) -> io::Result<(StatusCode, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(path)
-        .header(HOST, host)
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     let status = response.status();
     let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();

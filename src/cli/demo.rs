@@ -9,13 +9,13 @@ use clap::Args;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
 use crate::config::{Overrides, Source};
-use crate::proxy::check_header;
+use crate::proxy::CHECKS;
 use crate::server;
 
 use super::{CliError, client};
@@ -45,11 +45,12 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
         log_level: Some("warn".to_owned()),
         ..Overrides::default()
     };
-    let loaded = Source { flags, ..Source::default() }.load(check_header)?;
+    let source = Source { flags, ..Source::default() };
+    let loaded = source.load(&CHECKS)?;
     println!("servers:  {} and {}", servers[0], servers[1]);
     println!("balancer: {listen} (round robin, http mode: it adds the headers that are shown below)");
     println!("admin:    http://{admin}/");
-    let running = server::start(&loaded.config)?;
+    let running = server::start(source, CHECKS, &loaded)?;
     let Some(requests) = args.requests else {
         println!("\ntry:      for i in 1 2 3 4; do curl http://{listen}/; done");
         println!("          curl 'http://{listen}/[1-10]'      ten GETs over one connection, five to each server");
@@ -137,7 +138,7 @@ fn send(requests: u32, balancer: &SocketAddr, servers: &[SocketAddr]) -> io::Res
     let mut shares = [0, 0];
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         for number in 1..=requests {
-            let (_, body) = client::get(&balancer.to_string(), "/").await?;
+            let (_, body) = client::ask(&balancer.to_string(), Method::GET, "/", None).await?;
             let answer = String::from_utf8_lossy(&body);
             let by = servers.iter().position(|server| answer.trim_end() == server.to_string());
             let by = by.ok_or_else(|| io::Error::other(format!("an answer from neither server: {answer}")))?;

@@ -1,5 +1,7 @@
 //! The command line: what the user typed, and which command does it.
 
+mod admin;
+mod change;
 mod check;
 mod client;
 mod demo;
@@ -21,7 +23,8 @@ use crate::server::RunError;
 #[derive(Debug, Parser)]
 #[command(name = "lb", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 clean stop; 1 failure while running; 2 wrong usage or configuration.\n\
-                        Signals: SIGTERM and SIGINT drain and stop, a second one stops at once.")]
+                        Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reloads; SIGUSR1 \
+                        opens the access log again; SIGUSR2 hands over to a newly started program.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -39,6 +42,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show a running balancer's state; exit code 0 only if it is ready
     Status(status::StatusArgs),
+    /// Drain, disable or enable a backend of a running balancer
+    Backend(change::BackendArgs),
+    /// Have a running balancer read its configuration again
+    Reload(change::ReloadArgs),
 }
 
 /// Where the configuration comes from.
@@ -110,6 +117,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Status(args) => status::status(&args),
+        Command::Backend(args) => change::backend(&args),
+        Command::Reload(args) => change::reload(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

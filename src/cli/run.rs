@@ -1,12 +1,13 @@
 //! `lb run`: the balancer itself.
 
-use crate::proxy::check_header;
+use crate::proxy::CHECKS;
 use crate::server;
 
 use super::{CliError, ConfigArgs};
 
 pub(super) fn run(args: &ConfigArgs) -> Result<(), CliError> {
-    let loaded = args.source().load(check_header)?;
-    server::run(&loaded.config)?;
+    let source = args.source();
+    let loaded = source.load(&CHECKS)?;
+    server::run(source, CHECKS, &loaded)?;
     Ok(())
 }

@@ -1,37 +1,59 @@
-//! `lb status`: a running balancer, as a table. Its exit code makes it a health check that needs no shell.
+//! `lb status`: a running balancer, as tables. Its exit code makes it a health check that needs no shell.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use clap::Args;
-use tokio::runtime::Builder;
+use serde::Serialize;
 
-use crate::admin::{BackendReport, PoolsReport, StatusReport};
+use crate::admin::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
 
-use super::{CliError, client, variable};
+use super::CliError;
+use super::admin::{Admin, AdminArgs, runtime};
 
-const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
+/// Between two looks of `--watch`.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Moves to the top left, and clears what is below (ECMA-48: CUP, ED).
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct StatusArgs {
-    /// The balancer's admin address: host:port or unix:/path [env: LB_ADMIN] [default: 127.0.0.1:9900]
-    #[arg(long, value_name = "ADDR")]
-    admin: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
     /// Print no table: the exit code tells, and a message where it is not 0
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with_all = ["watch", "json"])]
     quiet: bool,
+    /// Show it again each second, until interrupted
+    #[arg(long, short, conflicts_with = "json")]
+    watch: bool,
+    /// Print the API's reports as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Both reports, as `--json` has them.
+#[derive(Serialize)]
+struct Reports {
+    status: StatusReport,
+    #[serde(flatten)]
+    pools: PoolsReport,
 }
 
 pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::Failed(format!("can't start the runtime: {error}")))?;
-    let admin = admin_address(args.admin.clone())?;
-    runtime.block_on(async {
-        let status: StatusReport = ask(&admin, "/api/v1/status").await?;
-        if !args.quiet {
-            let pools: PoolsReport = ask(&admin, "/api/v1/pools").await?;
-            print!("{}", table(&status, &pools));
+    let admin = args.admin.admin()?;
+    runtime()?.block_on(async {
+        if args.watch {
+            return watch(&admin).await;
         }
-        let (ready, body) = get(&admin, "/readyz").await?;
+        if !args.quiet {
+            let reports = ask(&admin).await?;
+            if args.json {
+                println!("{}", serde_json::to_string_pretty(&reports).expect("reports have text keys only"));
+            } else {
+                print!("{}", tables(&reports, None));
+            }
+        }
+        let (ready, body) = admin.get("/readyz").await?;
         if ready.is_success() {
             return Ok(());
         }
@@ -39,57 +61,98 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
     })
 }
 
-/// The address to ask: the flag's, the variable's that the balancer itself reads, or the default.
-fn admin_address(flag: Option<String>) -> Result<String, CliError> {
-    let address = flag.or_else(|| variable("LB_ADMIN")).unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
-    if address == "off" {
-        return Err(CliError::Failed(
-            "the admin server is off (LB_ADMIN or --admin says so): nothing to ask".to_owned(),
-        ));
-    }
-    Ok(address.strip_prefix("*:").map_or_else(|| address.clone(), |port| format!("127.0.0.1:{port}")))
-}
-
-async fn ask<T: serde::de::DeserializeOwned>(admin: &str, path: &str) -> Result<T, CliError> {
-    let (_, body) = get(admin, path).await?;
-    serde_json::from_slice(&body)
-        .map_err(|error| CliError::Failed(format!("{admin}{path} answered no report: {error}")))
-}
-
-async fn get(admin: &str, path: &str) -> Result<(hyper::StatusCode, hyper::body::Bytes), CliError> {
-    client::get(admin, path).await.map_err(|error| {
-        CliError::Failed(format!(
-            "no answer from the admin server at {admin}: {error} (is lb running? --admin ADDR says where)"
-        ))
-    })
-}
-
-fn table(status: &StatusReport, pools: &PoolsReport) -> String {
-    let StatusReport { version, uptime_seconds, workers, connections, draining } = status;
-    let state = if *draining { ", draining" } else { "" };
-    let mut table = format!(
-        "lb {version}: up {uptime_seconds:.0} s, {workers} workers, {} of {} connections{state}\n\n\
-         {:<12} {:<24} {:<9} {:>6} {:>7} {:>10} {:>9} {:>11}\n",
-        connections.active,
-        connections.max,
-        "POOL",
-        "BACKEND",
-        "STATE",
-        "WEIGHT",
-        "ACTIVE",
-        "TOTAL",
-        "FAILURES",
-        "CONNECT ms"
-    );
-    for pool in &pools.pools {
-        for BackendReport { address, weight, backup, state, active, total, failures, latency, .. } in &pool.backends {
-            let weight = format!("{weight}{}", if *backup { "b" } else { "" });
-            let latency = latency.map_or_else(|| "-".to_owned(), |latency| format!("{latency:.2}"));
-            table += &format!(
-                "{:<12} {address:<24} {state:<9} {weight:>6} {active:>7} {total:>10} {failures:>9} {latency:>11}\n",
-                pool.name
-            );
+async fn watch(admin: &Admin) -> Result<(), CliError> {
+    let is_terminal = io::stdout().is_terminal();
+    let mut before: Option<Reports> = None;
+    loop {
+        let shown = match ask(admin).await {
+            Ok(now) => {
+                let tables = tables(&now, before.as_ref());
+                before = Some(now);
+                tables
+            }
+            // It may come back, after a restart.
+            Err(error) => format!("{error}\n"),
+        };
+        let written = write!(io::stdout(), "{}{shown}\n", if is_terminal { CLEAR } else { "" });
+        // Nobody reads any more.
+        if written.and_then(|()| io::stdout().flush()).is_err() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
         }
     }
-    table
+}
+
+async fn ask(admin: &Admin) -> Result<Reports, CliError> {
+    Ok(Reports { status: admin.report("/api/v1/status").await?, pools: admin.report("/api/v1/pools").await? })
+}
+
+/// `before` is what it was a second ago, for rates.
+fn tables(reports: &Reports, before: Option<&Reports>) -> String {
+    let status = &reports.status;
+    let state = if status.draining { ", draining" } else { "" };
+    let mut text = format!(
+        "lb {}: up {:.0} s, {} workers, {} of {} connections{state}\n",
+        status.version, status.uptime_seconds, status.workers, status.connections.active, status.connections.max
+    );
+    if let Some(reload) = &status.last_reload {
+        text += &format!("last reload {} ({}): {}\n", reload.time, reload.result, reload.message);
+    }
+    text += &format!(
+        "\n{:<12} {:<24} {:<6} {:>8} {:>9} {:>8} {:>10} {:>10}\n",
+        "LISTENER", "ADDRESS", "POOL", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT"
+    );
+    for listener in &status.listeners {
+        text += &listener_row(listener);
+    }
+    let rate = if before.is_some() { "RATE/s" } else { "" };
+    text += &format!(
+        "\n{:<12} {:<24} {:<9} {:>6} {:>7} {:>10} {:>9} {:>11} {rate:>7}\n",
+        "POOL", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "TOTAL", "FAILURES", "CONNECT ms"
+    );
+    for pool in &reports.pools.pools {
+        for backend in &pool.backends {
+            text += &backend_row(pool, backend, before);
+        }
+    }
+    text
+}
+
+fn listener_row(listener: &ListenerReport) -> String {
+    let ListenerReport { name, addresses, pool, active, accepted, rejected, bytes_in, bytes_out, .. } = listener;
+    let (addresses, pool) = (addresses.join(","), pool.as_deref().unwrap_or("-"));
+    let (inward, outward) = (bytes(*bytes_in), bytes(*bytes_out));
+    format!("{name:<12} {addresses:<24} {pool:<6} {active:>8} {accepted:>9} {rejected:>8} {inward:>10} {outward:>10}\n")
+}
+
+fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Reports>) -> String {
+    let BackendReport { address, weight, backup, state, active, total, failures, latency, last_error, .. } = backend;
+    let weight = format!("{weight}{}", if *backup { "b" } else { "" });
+    let latency = latency.map_or_else(|| "-".to_owned(), |latency| format!("{latency:.2}"));
+    let rate = before.map(|before| {
+        let pools = before.pools.pools.iter().filter(|known| known.name == pool.name);
+        let known = pools.flat_map(|pool| &pool.backends).find(|known| known.address == *address);
+        total.saturating_sub(known.map_or(0, |known| known.total)).to_string()
+    });
+    let why = last_error.as_ref().filter(|_| state != "up").map_or(String::new(), |error| format!("  {error}"));
+    format!(
+        "{:<12} {address:<24} {state:<9} {weight:>6} {active:>7} {total:>10} {failures:>9} {latency:>11} {:>7}{why}\n",
+        pool.name,
+        rate.unwrap_or_default()
+    )
+}
+
+/// In the largest unit that leaves a whole number.
+#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut scaled, mut unit) = (count as f64, 0);
+    while scaled >= 1024.0 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{scaled:.1} {}", UNITS[unit]) }
 }

@@ -14,6 +14,10 @@ pub enum BindAddress {
     Any(u16),
     /// A unix socket.
     Unix(PathBuf),
+    /// A host name and port: every address that it resolves to at the start.
+    Name(String, u16),
+    /// A listening socket that the process was started with, by its descriptor's number.
+    Inherited(u32),
 }
 
 impl BindAddress {
@@ -21,8 +25,9 @@ impl BindAddress {
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
-            Self::Any(_) => false,
             Self::Unix(_) => true,
+            Self::Name(host, _) => host.eq_ignore_ascii_case("localhost"),
+            Self::Any(_) | Self::Inherited(_) => false,
         }
     }
 }
@@ -41,8 +46,16 @@ impl FromStr for BindAddress {
         if let Some(port) = text.strip_prefix("*:") {
             return port.parse().map(Self::Any).map_err(|_| format!("`{text}`: the port must be from 0 to 65535"));
         }
-        text.parse().map(Self::Tcp).map_err(|_| {
-            format!("`{text}` is not an address to listen on; write IP:port, [::]:port, *:port or unix:/path")
+        if let Some(number) = text.strip_prefix("fd@") {
+            let wrong = || format!("`{text}`: write fd@ and the number of a socket that lb is started with, from 3 on");
+            return number.parse().ok().filter(|number| *number >= 3).map(Self::Inherited).ok_or_else(wrong);
+        }
+        let wrong = || {
+            format!("`{text}` is not an address to listen on; write host:port, [::]:port, *:port, unix:/path or fd@3")
+        };
+        text.parse().map(Self::Tcp).or_else(|_| {
+            let (host, port) = named_port(text).ok_or_else(wrong)?;
+            Ok(Self::Name(host.to_owned(), port))
         })
     }
 }
@@ -53,6 +66,8 @@ impl fmt::Display for BindAddress {
             Self::Tcp(address) => address.fmt(f),
             Self::Any(port) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)).fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Inherited(number) => write!(f, "fd@{number}"),
         }
     }
 }
@@ -99,13 +114,18 @@ impl FromStr for BackendAddress {
         };
         match text.parse() {
             Ok(address) => Ok(Self::Tcp(address)),
-            // Digits and dots only are an address gone wrong, not a name.
-            Err(_) if is_name(host) && !host.chars().all(|c| c.is_ascii_digit() || c == '.') => {
-                Ok(Self::Name(host.to_owned(), port))
-            }
+            Err(_) if named_port(text).is_some() => Ok(Self::Name(host.to_owned(), port)),
             Err(_) => Err(wrong()),
         }
     }
+}
+
+/// A host name and a port.
+fn named_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    // Digits and dots only are an address gone wrong, not a name.
+    let is_host = is_name(host) && !host.chars().all(|c| c.is_ascii_digit() || c == '.');
+    Some((host, port.parse().ok()?)).filter(|_| is_host)
 }
 
 fn is_name(text: &str) -> bool {

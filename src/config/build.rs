@@ -5,12 +5,15 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::build_pool::build_pool;
-use super::http::{self, HeaderCheck};
-use super::listener::ListenerFile;
+use super::http;
+use super::listener::{ListenerFile, RouteFile};
 use super::mirror::File;
+use super::networks;
 use super::report::Reporter;
 use super::units::{AutoOr, DurationText};
-use super::{BindAddress, Config, Drain, Listener, Log, Pool};
+use super::{
+    Admin, BindAddress, Checks, Config, Drain, Listener, Log, Mode, NameCheck, PerClient, Pool, ProxyProtocol, Route,
+};
 
 /// More worker threads than this are a mistake.
 const MAX_WORKERS: usize = 1024;
@@ -18,18 +21,18 @@ const MAX_WORKERS: usize = 1024;
 const MAX_NAME_LENGTH: usize = 64;
 
 /// Validates `file`. `None` or problems in `report` mean that it can't run.
-pub(super) fn build(file: &File, check_header: HeaderCheck, report: &mut Reporter) -> Option<Config> {
+pub(super) fn build(file: &File, check: &Checks, report: &mut Reporter) -> Option<Config> {
     let pools: Vec<Pool> = file.pools.iter().filter_map(|(name, pool)| build_pool(name, pool, report)).collect();
     let mut bound = HashMap::new();
     let listeners: Vec<Listener> = file
         .listeners
         .iter()
-        .filter_map(|(name, listener)| build_listener(name, listener, file, check_header, &mut bound, report))
+        .filter_map(|(name, listener)| build_listener(name, listener, file, check, &mut bound, report))
         .collect();
     if file.listeners.is_empty() && report.problems.is_empty() {
         report.problem("listeners", "there is no listener; add `listen: 0.0.0.0:8080` or give --listen 0.0.0.0:8080");
     }
-    let admin = match file.admin.bind.as_str() {
+    let admin: Option<BindAddress> = match file.admin.bind.as_str() {
         "off" => None,
         text => parsed("admin.bind", text, report),
     };
@@ -43,14 +46,28 @@ pub(super) fn build(file: &File, check_header: HeaderCheck, report: &mut Reporte
     let max_connections = count("max_connections", file.max_connections, usize::MAX, report);
     let drain = Drain { grace: file.drain.grace.0, timeout: file.drain.timeout.0 };
     let log = Log { level: file.log.level, format: file.log.format, access: file.log.access.clone() };
-    Some(Config { listeners, pools, admin, workers, max_connections, drain, relay: file.relay.mode, log })
+    Some(Config {
+        listeners,
+        pools,
+        admin: Admin {
+            bind: admin,
+            token_file: file.admin.token_file.clone(),
+            allowed_hosts: file.admin.allowed_hosts.clone(),
+        },
+        workers,
+        max_connections,
+        drain,
+        relay: file.relay.mode,
+        log,
+        watch: file.watch,
+    })
 }
 
 fn build_listener(
     name: &str,
     listener: &ListenerFile,
     file: &File,
-    check_header: HeaderCheck,
+    check: &Checks,
     bound: &mut HashMap<BindAddress, String>,
     report: &mut Reporter,
 ) -> Option<Listener> {
@@ -79,19 +96,32 @@ fn build_listener(
     let idle_timeout = positive(&format!("{path}.timeouts.idle"), listener.timeouts.idle, report);
     let half_closed_timeout = positive(&format!("{path}.timeouts.half_closed"), listener.timeouts.half_closed, report);
     let client_header = positive(&format!("{path}.timeouts.client_header"), listener.timeouts.client_header, report);
-    let http = http::build(&format!("{path}.http"), &listener.http, check_header, report);
-    let trusted_proxies = http::build_networks(&format!("{path}.trusted_proxies"), &listener.trusted_proxies, report);
-    let pool = pool_of(&path, listener, file, report)?;
+    let http = http::build(&format!("{path}.http"), &listener.http, check.header, report);
+    let trusted_proxies = networks::build(&format!("{path}.trusted_proxies"), &listener.trusted_proxies, report);
+    if listener.proxy_protocol == ProxyProtocol::Required && listener.trusted_proxies.is_empty() {
+        let message = "is required, but nobody may send it: name the balancers in front in `trusted_proxies`, such as [10.0.0.0/8]";
+        report.problem(&format!("{path}.proxy_protocol"), message);
+    }
+    let routes = build_routes(&path, listener, file, check.server_name, report);
+    let pool = pool_of(&path, listener, file, report);
     Some(Listener {
         name: name.to_owned(),
         bind,
         mode: listener.mode,
         pool,
+        routes,
         max_connections: NonZeroUsize::new(listener.max_connections),
         idle_timeout,
         half_closed_timeout,
         client_header_timeout: client_header,
+        proxy_protocol: listener.proxy_protocol,
         trusted_proxies,
+        allow: networks::build(&format!("{path}.allow"), &listener.allow, report),
+        deny: networks::build(&format!("{path}.deny"), &listener.deny, report),
+        per_client: PerClient {
+            max_connections: NonZeroUsize::new(listener.per_client.max_connections),
+            connections_per_second: NonZeroUsize::new(listener.per_client.connections_per_second),
+        },
         http,
         access_log: listener.access_log,
     })
@@ -112,9 +142,39 @@ fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Report
                 "there are none; add `backends: [127.0.0.1:3001]` or give --backend 127.0.0.1:3001",
             );
         }
+        // Who has no route is refused then.
+        None if !listener.routes.is_empty() => {}
         None => report.problem(&format!("{path}.pool"), format!("is missing: choose one of the pools: {}", known())),
     }
     None
+}
+
+fn build_routes(
+    path: &str,
+    listener: &ListenerFile,
+    file: &File,
+    check: NameCheck,
+    report: &mut Reporter,
+) -> Vec<Route> {
+    if !listener.routes.is_empty() && listener.mode == Mode::Http {
+        let message = "are by the server name of TLS, which mode `http` doesn't read; use mode `tcp`";
+        report.problem(&format!("{path}.routes"), message);
+    }
+    let mut routes: Vec<Route> = Vec::new();
+    for (index, RouteFile { sni, pool }) in listener.routes.iter().enumerate() {
+        let at = |key: &str| format!("{path}.routes[{index}].{key}");
+        if let Err(wrong) = check(sni) {
+            report.problem(&at("sni"), wrong);
+        } else if routes.iter().any(|route| route.sni.eq_ignore_ascii_case(sni)) {
+            report.problem(&at("sni"), format!("`{sni}` has a route already; remove one"));
+        }
+        if !file.pools.contains_key(pool) {
+            let known = file.pools.keys().cloned().collect::<Vec<_>>().join(", ");
+            report.problem(&at("pool"), format!("there is no pool `{pool}`; the pools are: {known}"));
+        }
+        routes.push(Route { sni: sni.clone(), pool: pool.clone() });
+    }
+    routes
 }
 
 pub(super) fn check_name(path: &str, name: &str, report: &mut Reporter) {
@@ -149,7 +209,7 @@ fn count(path: &str, value: AutoOr, max: usize, report: &mut Reporter) -> Option
 fn is_chosen_by_kernel(address: &BindAddress) -> bool {
     match address {
         BindAddress::Tcp(address) => address.port() == 0,
-        BindAddress::Any(port) => *port == 0,
-        BindAddress::Unix(_) => false,
+        BindAddress::Any(port) | BindAddress::Name(_, port) => *port == 0,
+        BindAddress::Unix(_) | BindAddress::Inherited(_) => false,
     }
 }

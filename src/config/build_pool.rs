@@ -54,6 +54,7 @@ pub(super) fn build_pool(name: &str, pool: &PoolFile, report: &mut Reporter) -> 
         health_check,
         slow_start: pool.slow_start.0,
         source,
+        send_proxy: pool.send_proxy,
         resolve: build_resolve(&at("resolve"), &pool.resolve, report),
         tcp: Tcp {
             keepalive: some_unless_zero(pool.tcp.keepalive),

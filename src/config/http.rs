@@ -3,10 +3,8 @@
 //! Header names and templates are texts here: the protocol's own check is passed in, as this floor doesn't know it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 
@@ -173,19 +171,4 @@ fn build_headers(
     // Host leads, as clients send it (RFC 9110 section 7.2).
     set.sort_by_key(|(name, _)| !name.eq_ignore_ascii_case("host"));
     set
-}
-
-/// Networks as `192.0.2.0/24`, or single addresses.
-pub(super) fn build_networks(path: &str, texts: &[String], report: &mut Reporter) -> Vec<IpNet> {
-    let mut networks = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
-        match text.parse::<IpNet>().or_else(|error| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| error)) {
-            Ok(network) => networks.push(network),
-            Err(_) => {
-                let message = format!("`{text}` is not a network; write it as 10.0.0.0/8 or fd00::/8");
-                report.problem(&format!("{path}[{index}]"), message);
-            }
-        }
-    }
-    networks
 }

@@ -3,15 +3,15 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::http::{Http, HttpFile};
+use super::networks::Networks;
 use super::units::{DurationText, OneOrMany};
 use super::{BindAddress, Mode};
 
 /// A place to accept connections, and what becomes of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Its name in logs and metrics.
     pub name: String,
@@ -19,18 +19,28 @@ pub struct Listener {
     pub bind: Vec<BindAddress>,
     /// What is understood of the bytes.
     pub mode: Mode,
-    /// The name of the pool that serves it.
-    pub pool: String,
+    /// The name of the pool that serves it; `None`: a connection without a route is refused.
+    pub pool: Option<String>,
+    /// Pools by the server name of a TLS client; the first that matches best.
+    pub routes: Vec<Route>,
     /// `None`: only the global limit.
     pub max_connections: Option<NonZeroUsize>,
     /// No byte either way for this long ends a connection; default 10 minutes.
     pub idle_timeout: Duration,
     /// The same once one side has ended; default 1 minute.
     pub half_closed_timeout: Duration,
-    /// A request's head must be there in this time; default 10 seconds.
+    /// A request's head, a PROXY header, a TLS ClientHello must each be there in this time; default 10 seconds.
     pub client_header_timeout: Duration,
-    /// Peers whose X-Forwarded-For and X-Forwarded-Proto are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection must begin with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
+    /// Peers that may send a PROXY header, and whose X-Forwarded-For and X-Forwarded-Proto are believed.
+    pub trusted_proxies: Networks,
+    /// Clients that may connect; empty: all.
+    pub allow: Networks,
+    /// Clients that may not; wins over `allow`.
+    pub deny: Networks,
+    /// What one client may take.
+    pub per_client: PerClient,
     /// What `mode: http` adds.
     pub http: Http,
     /// Whether its connections are logged; default true.
@@ -42,12 +52,42 @@ impl Listener {
     pub fn shortest_limit(&self) -> Duration {
         let always = self.idle_timeout.min(self.half_closed_timeout);
         match self.mode {
-            Mode::Tcp => always,
+            Mode::Tcp if self.proxy_protocol == ProxyProtocol::Off && self.routes.is_empty() => always,
+            Mode::Tcp => always.min(self.client_header_timeout),
             Mode::Http => [self.client_header_timeout, self.http.response_header_timeout, self.http.keep_alive_timeout]
                 .into_iter()
                 .fold(always, Duration::min),
         }
     }
+}
+
+/// Whether a listener's connections begin with a PROXY header (the PROXY protocol, versions 1 and 2).
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// They don't.
+    #[default]
+    Off,
+    /// They must, and it says who the client is.
+    Required,
+}
+
+/// What one client (an IPv4 address, or an IPv6 /64) may take of a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerClient {
+    /// Connections at once; `None`: any number.
+    pub max_connections: Option<NonZeroUsize>,
+    /// New connections in a second, and as many at once; `None`: any number.
+    pub connections_per_second: Option<NonZeroUsize>,
+}
+
+/// The pool for TLS clients that ask for certain names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// A name, `*.` and a name, or `*`.
+    pub sni: String,
+    /// The pool's name.
+    pub pool: String,
 }
 
 /// One listener.
@@ -57,8 +97,13 @@ pub struct ListenerFile {
     pub bind: OneOrMany,
     pub mode: Mode,
     pub pool: Option<String>,
+    pub routes: Vec<RouteFile>,
     pub max_connections: usize,
+    pub proxy_protocol: ProxyProtocol,
     pub trusted_proxies: Vec<String>,
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
+    pub per_client: PerClientFile,
     pub timeouts: ListenerTimeoutsFile,
     pub access_log: bool,
     pub http: HttpFile,
@@ -70,13 +115,34 @@ impl Default for ListenerFile {
             bind: OneOrMany::default(),
             mode: Mode::Tcp,
             pool: None,
+            routes: Vec::new(),
             max_connections: 0,
+            proxy_protocol: ProxyProtocol::Off,
             trusted_proxies: Vec::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            per_client: PerClientFile::default(),
             timeouts: ListenerTimeoutsFile::default(),
             access_log: true,
             http: HttpFile::default(),
         }
     }
+}
+
+/// One route.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFile {
+    pub sni: String,
+    pub pool: String,
+}
+
+/// Limits of each client.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PerClientFile {
+    pub max_connections: usize,
+    pub connections_per_second: usize,
 }
 
 /// A listener's time limits.

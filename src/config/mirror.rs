@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::listener::ListenerFile;
 use super::units::{AutoOr, DurationText, OffOr, OneOrMany, Percent};
-use super::{AccessLog, LogFormat, LogLevel, PolicyKind, RelayMode};
+use super::{AccessLog, LogFormat, LogLevel, PolicyKind, RelayMode, SendProxy};
 
 /// Stands in a list for an item that was reported already; `build` passes over it.
 pub(super) const UNREADABLE: &str = "\u{0}unreadable";
@@ -27,6 +28,7 @@ pub struct File {
     pub drain: DrainFile,
     pub relay: RelayFile,
     pub log: LogFile,
+    pub watch: bool,
 }
 
 /// One pool of backends.
@@ -43,6 +45,7 @@ pub struct PoolFile {
     pub health_check: OffOr<HealthCheckFile>,
     pub slow_start: DurationText,
     pub source: OneOrMany,
+    pub send_proxy: SendProxy,
     pub resolve: ResolveFile,
     pub tcp: TcpFile,
 }
@@ -60,6 +63,7 @@ impl Default for PoolFile {
             health_check: OffOr::Off,
             slow_start: DurationText::seconds(0),
             source: OneOrMany::default(),
+            send_proxy: SendProxy::Off,
             resolve: ResolveFile::default(),
             tcp: TcpFile::default(),
         }
@@ -184,11 +188,13 @@ impl Default for TcpFile {
 #[serde(default, deny_unknown_fields)]
 pub struct AdminFile {
     pub bind: String,
+    pub token_file: Option<PathBuf>,
+    pub allowed_hosts: Vec<String>,
 }
 
 impl Default for AdminFile {
     fn default() -> Self {
-        Self { bind: "127.0.0.1:9900".to_owned() }
+        Self { bind: "127.0.0.1:9900".to_owned(), token_file: None, allowed_hosts: Vec::new() }
     }
 }
 

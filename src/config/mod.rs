@@ -11,6 +11,7 @@ mod http;
 mod listener;
 mod locate;
 mod mirror;
+mod networks;
 mod overrides;
 mod pool;
 mod report;
@@ -26,9 +27,12 @@ use serde::{Deserialize, Serialize};
 
 pub use address::{BackendAddress, BindAddress};
 pub use http::{BackendKeepAlive, HeaderCheck, Http};
-pub use listener::Listener;
+pub use listener::{Listener, PerClient, ProxyProtocol, Route};
+pub use networks::Networks;
 pub use overrides::{Overrides, flag_name, variable_name};
-pub use pool::{Backend, FailureDetection, HealthCheck, HttpCheck, Pool, Queue, Resolve, Tcp, scaled_weight};
+pub use pool::{
+    Backend, FailureDetection, HealthCheck, HttpCheck, Pool, Queue, Resolve, SendProxy, Tcp, scaled_weight,
+};
 
 /// Where the file is looked for when neither a flag nor `LB_CONFIG` names one.
 pub const DEFAULT_FILES: [&str; 2] = ["./lb.yaml", "/etc/lb/lb.yaml"];
@@ -40,8 +44,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// In the order of their names; every listener's pool is here.
     pub pools: Vec<Pool>,
-    /// Where the admin server listens; `None`: it is off.
-    pub admin: Option<BindAddress>,
+    /// The admin server.
+    pub admin: Admin,
     /// `None`: as many as the cores this process may use.
     pub workers: Option<NonZeroUsize>,
     /// `None`: from the open-file limit.
@@ -52,7 +56,33 @@ pub struct Config {
     pub relay: RelayMode,
     /// Logs.
     pub log: Log,
+    /// Whether a change of the file reloads it; default false.
+    pub watch: bool,
 }
+
+/// The admin server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens; `None`: it is off.
+    pub bind: Option<BindAddress>,
+    /// Holds the bearer token that changes need; `None`: they need none, and are taken on a loopback or unix bind only.
+    pub token_file: Option<PathBuf>,
+    /// Names under which changes are taken, beside addresses and localhost: any other may be an attacker's that was made to resolve
+    /// to this address.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Judges of what the configuration takes as text and other floors understand.
+#[derive(Clone, Copy, Debug)]
+pub struct Checks {
+    /// Of `set_headers`.
+    pub header: HeaderCheck,
+    /// Of a route's `sni`.
+    pub server_name: NameCheck,
+}
+
+/// Says what is wrong with the server name of a route.
+pub type NameCheck = fn(name: &str) -> Result<(), String>;
 
 /// How it stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,11 +274,11 @@ pub struct Loaded {
 }
 
 impl Source {
-    /// Reads the file, applies the environment and the flags, and validates; `check_header` judges the headers to set.
+    /// Reads the file, applies the environment and the flags, and validates; `check` judges what other floors understand.
     ///
     /// # Errors
     /// Every problem found, each with its place and remedy.
-    pub fn load(&self, check_header: HeaderCheck) -> Result<Loaded, Problems> {
+    pub fn load(&self, check: &Checks) -> Result<Loaded, Problems> {
         let file = self.find_file()?;
         let mut tree = match &file {
             None => file::Tree::empty(),
@@ -271,7 +301,7 @@ impl Source {
             path: String::new(),
             message: place,
         }));
-        let config = build::build(&mirror, check_header, &mut reporter);
+        let config = build::build(&mirror, check, &mut reporter);
         match config {
             Some(config) if reporter.problems.is_empty() => Ok(Loaded { config, printed: file::print(&mirror), file }),
             _ => Err(Problems(reporter.problems)),

@@ -47,6 +47,9 @@ pub struct Overrides {
     /// off, stdout, stderr or a file
     #[arg(long, value_name = "WHERE")]
     pub access_log: Option<String>,
+    /// Reload when the configuration file changes
+    #[arg(long)]
+    pub watch: bool,
     /// Any key by its path, such as pools.app.attempts=2. May be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
@@ -112,6 +115,7 @@ impl Overrides {
             log_level: one("LB_LOG_LEVEL"),
             log_format: one("LB_LOG_FORMAT"),
             access_log: one("LB_ACCESS_LOG"),
+            watch: one("LB_WATCH").is_some_and(|value| value != "false"),
             set: many("LB_SET", ';'),
         }
     }
@@ -146,6 +150,9 @@ impl Overrides {
             if let Some(value) = value {
                 add(scope, flag, path, EditValue::Text(value.clone()));
             }
+        }
+        if self.watch {
+            add(Scope::Global, "watch", "watch", EditValue::Yaml("true".to_owned()));
         }
         let mut wrong = Vec::new();
         for setting in &self.set {

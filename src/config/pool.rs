@@ -5,10 +5,12 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{BackendAddress, PolicyKind};
 
 /// Backends that serve the same thing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Its name in logs and metrics.
     pub name: String,
@@ -32,10 +34,25 @@ pub struct Pool {
     pub slow_start: Duration,
     /// Addresses that connections to backends come from, in turn; empty: the kernel chooses.
     pub source: Vec<IpAddr>,
+    /// The PROXY header that each connection to a backend begins with.
+    pub send_proxy: SendProxy,
     /// How names of backends are resolved.
     pub resolve: Resolve,
     /// Options of the sockets to backends.
     pub tcp: Tcp,
+}
+
+/// The PROXY header that a backend is sent.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendProxy {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary.
+    V2,
 }
 
 /// One server.

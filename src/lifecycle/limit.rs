@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 /// How many may live at once.
 #[derive(Debug)]
 pub struct ConnectionLimit {
-    max: usize,
+    max: AtomicUsize,
     active: AtomicUsize,
     emptied: Notify,
 }
@@ -20,12 +20,12 @@ pub struct Permit(Arc<ConnectionLimit>);
 impl ConnectionLimit {
     /// At most `max`.
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, active: AtomicUsize::new(0), emptied: Notify::new() })
+        Arc::new(Self { max: AtomicUsize::new(max), active: AtomicUsize::new(0), emptied: Notify::new() })
     }
 
     /// One more, unless that would be too many.
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
-        if self.active.fetch_add(1, Ordering::Relaxed) >= self.max {
+        if self.active.fetch_add(1, Ordering::Relaxed) >= self.max() {
             self.give_back();
             return None;
         }
@@ -34,7 +34,12 @@ impl ConnectionLimit {
 
     /// The most that may live at once.
     pub fn max(&self) -> usize {
-        self.max
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// From now on at most `max`; those that live go on.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// How many live now.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::inherited::inherited;
 use super::stream::{NoDelay, Peer, Stream, register, reset_on_close};
 
 /// Connections that the kernel holds for us; it lowers this to net.core.somaxconn by itself.
@@ -30,10 +31,12 @@ pub enum ListenAddress {
     Any(u16),
     /// A unix socket; a stale file of a dead process is replaced.
     Unix(PathBuf),
+    /// A descriptor of this number that the process was started with, such as systemd's first: 3.
+    Inherited(u32),
 }
 
 /// Options of a listening socket; accepted sockets inherit them, which saves the calls for each.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
     /// Send small writes at once.
     pub nodelay: bool,
@@ -50,15 +53,49 @@ pub struct ListenOptions {
 /// What the kernel said: the address is taken, not ours, not permitted.
 pub fn bind(address: &ListenAddress, options: &ListenOptions, sockets: usize) -> io::Result<Vec<OwnedFd>> {
     match address {
-        ListenAddress::Unix(path) => {
-            let first = bind_unix(path)?;
-            let mut all = (1..sockets).map(|_| first.try_clone()).collect::<io::Result<Vec<_>>>()?;
-            all.push(first);
-            Ok(all.into_iter().map(OwnedFd::from).collect())
+        ListenAddress::Unix(path) => share(vec![bind_unix(path)?.into()], sockets),
+        ListenAddress::Inherited(number) => share(vec![inherited(*number)?], sockets),
+        ListenAddress::Tcp(address) => bind_tcp(free(*address, false)?, false, options, sockets),
+        ListenAddress::Any(port) => {
+            bind_tcp(free((Ipv6Addr::UNSPECIFIED, *port).into(), true)?, true, options, sockets)
         }
-        ListenAddress::Tcp(address) => bind_tcp(*address, false, options, sockets),
-        ListenAddress::Any(port) => bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), true, options, sockets),
     }
+}
+
+/// Sockets that listen on one address already, for `wanted` workers: those that are missing are opened beside them. There may be
+/// more than wanted; each must be accepted from, for the kernel gives connections to all.
+///
+/// # Errors
+/// What the kernel said.
+pub fn extend(sockets: Vec<OwnedFd>, wanted: usize, options: &ListenOptions) -> io::Result<Vec<OwnedFd>> {
+    let Some(first) = sockets.first() else { return Ok(sockets) };
+    let socket = SockRef::from(first);
+    let shares_port = socket.reuse_port().unwrap_or(false);
+    match socket.local_addr()?.as_socket() {
+        Some(address) if shares_port => {
+            let both_families = address.is_ipv6() && !socket.only_v6()?;
+            let missing = wanted.saturating_sub(sockets.len());
+            let further = bind_tcp(address, both_families, options, missing)?;
+            Ok(sockets.into_iter().chain(further).collect())
+        }
+        _ => share(sockets, wanted),
+    }
+}
+
+/// Duplicates the first until there are `wanted`: all take from one queue.
+fn share(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<OwnedFd>> {
+    while sockets.len() < wanted {
+        sockets.push(sockets[0].try_clone()?);
+    }
+    Ok(sockets)
+}
+
+/// `address` with the port that it gets. SO_REUSEPORT would let a second process of the same user share the port unnoticed: this
+/// finds out, and frees it again.
+fn free(address: SocketAddr, both_families: bool) -> io::Result<SocketAddr> {
+    let probe = open_tcp(address, both_families)?;
+    probe.bind(&address.into())?;
+    Ok(probe.local_addr()?.as_socket().unwrap_or(address))
 }
 
 /// The address that a listening socket got, as text.
@@ -70,31 +107,41 @@ pub fn local_address(socket: &OwnedFd) -> String {
     }
 }
 
+/// Whether a socket is a unix one.
+pub fn is_unix(socket: &OwnedFd) -> bool {
+    SockRef::from(socket).domain().is_ok_and(|domain| domain == Domain::UNIX)
+}
+
 fn bind_tcp(
     address: SocketAddr,
     both_families: bool,
     options: &ListenOptions,
     sockets: usize,
 ) -> io::Result<Vec<OwnedFd>> {
-    // SO_REUSEPORT would let a second process of the same user share the port unnoticed: this finds out, and frees it again.
-    let probe = open_tcp(address, both_families)?;
-    probe.bind(&address.into())?;
-    let address = probe.local_addr()?.as_socket().unwrap_or(address);
-    drop(probe);
     (0..sockets)
         .map(|_| {
             let socket = open_tcp(address, both_families)?;
             socket.set_reuse_port(true)?;
-            socket.set_tcp_nodelay(options.nodelay)?;
-            if let Some(idle) = options.keepalive {
-                socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle).with_interval(idle))?;
-            }
-            socket.set_tcp_user_timeout(options.user_timeout)?;
+            set_options(&socket, options)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         })
         .collect()
+}
+
+/// Gives a listening TCP socket other options, which the connections that it accepts from now on inherit.
+///
+/// # Errors
+/// What the kernel said; for a unix socket, that it has none of them.
+pub fn set_options(socket: &impl AsFd, options: &ListenOptions) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(options.nodelay)?;
+    socket.set_keepalive(options.keepalive.is_some())?;
+    if let Some(idle) = options.keepalive {
+        socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle).with_interval(idle))?;
+    }
+    socket.set_tcp_user_timeout(options.user_timeout)
 }
 
 fn open_tcp(address: SocketAddr, both_families: bool) -> io::Result<Socket> {

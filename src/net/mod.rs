@@ -4,14 +4,18 @@
 //! `unsafe`; nearly every system call has a safe wrapper in rustix or socket2.
 
 mod dial;
+mod handover;
+mod inherited;
 mod listen;
 mod option;
 mod splice;
 mod stream;
 
 pub use dial::{ConnectFailure, DialError, DialOptions, Target, dial};
+pub use handover::{Handed, receive_sockets, send_sockets};
 pub use listen::{
-    Accepted, ListenAddress, ListenOptions, Listener, bind, is_out_of_files, is_out_of_memory, local_address,
+    Accepted, ListenAddress, ListenOptions, Listener, bind, extend, is_out_of_files, is_out_of_memory, is_unix,
+    local_address, set_options,
 };
 pub use splice::Pipe;
 pub use stream::{Hangup, Peer, Stream};

@@ -111,6 +111,55 @@ impl Stream {
         }
     }
 
+    /// Looks at what was received without taking it. Ready when that is more than `known` bytes; an error of the kind
+    /// `UnexpectedEof` says that no more will come. `buffer` must be longer than `known`.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::PEEK) {
+                Ok((_, seen)) if seen > known => return Poll::Ready(Ok(seen)),
+                Ok(_) if guard.ready().is_read_closed() => {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+                // More is a new event, and so is the end.
+                Ok(_) | Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Takes bytes that were seen by [`Stream::poll_peek`].
+    ///
+    /// # Errors
+    /// The connection failed meanwhile.
+    pub fn discard(&self, mut seen: usize) -> io::Result<()> {
+        let mut bytes = [0; 512];
+        while seen > 0 {
+            let most = seen.min(bytes.len());
+            match rustix::net::recv(&self.fd, &mut bytes[..most], RecvFlags::empty()) {
+                Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok((_, taken)) => seen -= taken,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends all of `bytes`, which must be the first of a connected socket, and few: it has room for them.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn send_first(&self, bytes: &[u8]) -> io::Result<()> {
+        self.before_send();
+        match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Whether nothing waits to be received: no byte, no end, no error. Costs a call only where epoll has told of
     /// something that may have been received since.
     pub fn is_quiet(&self) -> bool {
@@ -132,10 +181,10 @@ impl Stream {
         }
     }
 
-    /// The local port; 0 for a unix socket.
-    pub fn local_port(&self) -> u16 {
-        let address = rustix::net::getsockname(&self.fd).ok().and_then(|any| SocketAddr::try_from(any).ok());
-        address.map_or(0, |address| address.port())
+    /// The local address; `None` for a unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        let address = rustix::net::getsockname(&self.fd).ok().and_then(|any| SocketAddr::try_from(any).ok())?;
+        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
     /// Ready when the socket is connected. `false`: it failed, and [`Stream::take_error`] knows why.

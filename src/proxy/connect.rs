@@ -1,16 +1,19 @@
 //! Finding a backend that answers: pick (waiting in the queue for room), dial or take a kept connection, and on to the
 //! next one where that failed.
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::backends::Lease;
 use crate::balancer::{NoChoice, Request};
 use crate::net::{self, ConnectFailure, Peer, Stream};
+use crate::protocol::proxy_header::{self, Origin};
 use crate::telemetry::{Cause, Rejection};
 
 use super::http::Kept;
 use super::record::Attempts;
-use super::service::Service;
+use super::upstream::Upstream;
 
 /// A connection to a backend, counted on it.
 pub(super) struct Connected {
@@ -32,9 +35,11 @@ pub(super) enum Refusal {
 /// Who asks for a backend.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
-    pub(super) service: &'a Service,
+    pub(super) upstream: &'a Upstream,
     pub(super) client: &'a Stream,
     pub(super) peer: Peer,
+    /// Where the client connected to, where that is not its socket's own address.
+    pub(super) server: Option<SocketAddr>,
     /// Connections that have served a request before, where they will do.
     pub(super) kept: Option<&'a Kept>,
 }
@@ -45,7 +50,7 @@ pub(super) struct Asker<'a> {
 /// # Errors
 /// Why the client can't be served.
 pub(super) async fn to_backend(asker: Asker<'_>, attempts: &mut Attempts) -> Result<Connected, Refusal> {
-    let pool = asker.service.balancer.pool();
+    let pool = asker.upstream.pool();
     while attempts.tried().len() < pool.settings().attempts.get() {
         let lease = match pick(asker, attempts).await {
             Ok(lease) => lease,
@@ -81,24 +86,43 @@ pub(super) async fn afresh(asker: Asker<'_>, lease: Lease, attempts: &mut Attemp
 }
 
 async fn dial(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Option<Connected> {
-    let service = asker.service;
+    let upstream = asker.upstream;
     let started = Instant::now();
-    let target = &lease.backend().identity().target;
-    match net::dial(target, service.next_source(target), &service.dial).await {
+    let target = lease.backend().target();
+    match net::dial(target, upstream.next_source(target), &upstream.dial_options()).await {
+        Ok(stream) if send_proxy_header(asker, &stream).is_err() => {
+            attempts.failed(lease.backend(), ConnectFailure::Reset);
+            lease.connect_failed(ConnectFailure::Reset, Instant::now());
+            None
+        }
         Ok(stream) => {
             let took = started.elapsed();
             lease.connected(took);
-            service.pool_histograms.connect.record(took);
+            upstream.histograms.connect.record(took);
             attempts.connected(lease.backend(), Some(took));
             Some(Connected { stream, lease, is_reused: false })
         }
         Err(error) => {
-            tracing::debug!(listener = service.name(), backend = lease.backend().label(), %error);
+            tracing::debug!(pool = upstream.pool().name(), backend = lease.backend().label(), %error);
             attempts.failed(lease.backend(), error.failure);
             lease.connect_failed(error.failure, Instant::now());
             None
         }
     }
+}
+
+/// Says who the client is, in a header of the PROXY protocol, where the pool wants one.
+fn send_proxy_header(asker: Asker<'_>, backend: &Stream) -> io::Result<()> {
+    let Some(version) = asker.upstream.pool().proxy_version() else { return Ok(()) };
+    let server = asker.server.or_else(|| asker.client.local_address());
+    let origin = match (asker.peer, server) {
+        (Peer::Tcp(client), Some(server)) => Origin::Tcp { client, server },
+        // A client of a unix socket.
+        _ => Origin::Unix,
+    };
+    let mut header = Vec::new();
+    proxy_header::write(version, origin, &mut header);
+    backend.send_first(&header)
 }
 
 /// One attempt that was the backend's fault makes it more than our own trouble.
@@ -118,7 +142,7 @@ async fn pick(asker: Asker<'_>, attempts: &Attempts) -> Result<Lease, Option<Rej
         Peer::Tcp(address) => Some(address.ip()),
         Peer::Unix => None,
     };
-    let balancer = &asker.service.balancer;
+    let balancer = &asker.upstream.balancer;
     let choose = || balancer.pick(&Request { now: Instant::now(), client: address, tried: attempts.tried() });
     let pool = balancer.pool();
     if !pool.has_queue() {
@@ -130,6 +154,7 @@ async fn pick(asker: Asker<'_>, attempts: &Attempts) -> Result<Lease, Option<Rej
         }
     }
     let place = pool.queue().ok_or(Some(Rejection::QueueFull))?;
+    let timeout = pool.settings().queue.timeout;
     let turn = async {
         loop {
             place.called().await;
@@ -143,6 +168,6 @@ async fn pick(asker: Asker<'_>, attempts: &Attempts) -> Result<Lease, Option<Rej
     tokio::select! {
         chosen = turn => chosen,
         () = asker.client.left() => Err(Some(Rejection::LeftQueue)),
-        () = tokio::time::sleep(pool.settings().queue.timeout) => Err(Some(Rejection::QueueTimeout)),
+        () = tokio::time::sleep(timeout) => Err(Some(Rejection::QueueTimeout)),
     }
 }

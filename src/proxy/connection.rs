@@ -1,4 +1,4 @@
-//! The life of one connection, every branch of it: admitted -> connected to a backend -> relayed
+//! The life of one connection, every branch of it: admitted -> entered -> connected to a backend -> relayed
 //! (or, in http mode, served request by request) -> accounted for.
 
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use crate::telemetry::Cause;
 
 use super::connect::{self, Asker, Connected, Refusal};
 use super::crew::Permits;
+use super::entrance::Entered;
 use super::http;
 use super::record::Record;
 use super::service::{Service, Worker};
@@ -21,37 +22,41 @@ pub(super) async fn serve(worker: Rc<Worker>, service: Arc<Service>, client: Str
     let _load = worker.crew.count(worker.id);
     let tally = Tally::default();
     let mut record = Record::open(&worker, &service, peer, &tally);
+    let entered = match service.entrance.reads_nothing() {
+        true => Entered::at_once(&service, peer),
+        // Boxed, as all that is soon over or seldom: every connection would be as large as the largest.
+        false => Box::pin(Entered::by_reading(&worker, &service, &client, peer)).await,
+    };
+    let Entered { peer, server, upstream, permit: _permit } = match entered {
+        Ok(entered) => entered,
+        Err(refusal) => return refuse(record, &client, refusal),
+    };
+    record.peer = peer;
+    record.upstream = Some(upstream);
     if let Some(http) = &service.http {
-        // Boxed: it is larger than a relay, whose connections would all be as large with it.
-        let cause = Box::pin(http::serve(&worker, &service, http, &client, peer)).await;
+        let cause = Box::pin(http::serve(&worker, &service, upstream, http, &client, (peer, server))).await;
         return record.close(cause);
     }
-    let asker = Asker { service: &service, client: &client, peer, kept: None };
-    let _member = service.balancer.pool().join();
-    let seat = worker.roster.enter(service.limits.first());
+    let asker = Asker { upstream, client: &client, peer, server, kept: None };
+    let limits = service.limits(upstream);
+    let _member = upstream.pool().join();
+    let seat = worker.roster.enter(limits.first());
     loop {
-        // Boxed, as it is larger than a relay and soon over. In this order: the place is given back once the connection
-        // is closed.
-        let connecting = Box::pin(connect::to_backend(asker, &mut record.attempts));
-        let Connected { lease, stream: backend, .. } = match connecting.await {
-            Ok(connected) => connected,
-            Err(refusal) => {
-                client.reset_on_close();
-                return match refusal {
-                    Refusal::Closed(cause) => record.close(cause),
-                    Refusal::Rejected(reason) => record.reject(reason),
-                };
-            }
-        };
+        // In this order: the place is given back once the connection is closed.
+        let Connected { lease, stream: backend, .. } =
+            match Box::pin(connect::to_backend(asker, &mut record.attempts)).await {
+                Ok(connected) => connected,
+                Err(refusal) => return refuse(record, &client, refusal),
+            };
         let meter = Meter {
             tally: &tally,
             listener: &service.counters(worker.id).bytes,
             backend: lease.backend().bytes(worker.id),
             on_first_byte: &|now| lease.went_well(now),
         };
-        let may_retry = service.balancer.pool().may_retry_after(record.attempts.tried().len() + 1);
+        let may_retry = upstream.pool().may_retry_after(record.attempts.tried().len() + 1);
         let start = Start::Fresh { may_retry };
-        match relay::run(&client, &backend, &worker.tools, &meter, &seat, service.limits, start).await {
+        match relay::run(&client, &backend, &worker.tools, &meter, &seat, limits, start).await {
             Outcome::Over(cause) => {
                 judge(&lease, cause, &tally);
                 return record.close(cause);
@@ -62,6 +67,15 @@ pub(super) async fn serve(worker: Rc<Worker>, service: Arc<Service>, client: Str
                 record.attempts.failed(lease.backend(), ConnectFailure::Reset);
             }
         }
+    }
+}
+
+/// The client is reset: nobody can take that for an answer.
+fn refuse(record: Record<'_>, client: &Stream, refusal: Refusal) {
+    client.reset_on_close();
+    match refusal {
+        Refusal::Closed(cause) => record.close(cause),
+        Refusal::Rejected(reason) => record.reject(reason),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::lifecycle::Permit;
+use crate::lifecycle::{ClientPermit, Permit};
 use crate::net::{Accepted, Peer};
 use crate::telemetry::PerWorker;
 
@@ -26,8 +26,8 @@ pub struct Handover {
     pub(super) permits: Permits,
 }
 
-/// The right to a connection: of the process, and of the listener where it has a limit.
-pub(super) type Permits = (Permit, Option<Permit>);
+/// The right to a connection: of the process, of the listener, and of the client where it has a limit and is known.
+pub(super) type Permits = (Permit, Permit, Option<ClientPermit>);
 
 /// All workers. The inboxes have no limit of their own: what is in them holds permits, and those are limited.
 pub struct Crew {

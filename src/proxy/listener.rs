@@ -6,10 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 
-use crate::lifecycle::{Permit, Phase};
+use crate::lifecycle::Permit;
 use crate::net::{self, Accepted, Listener, Peer};
 use crate::relay::Tally;
 use crate::telemetry::{AcceptError, Cause, Rejection};
@@ -24,12 +26,36 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest: what is missing may be there again at any time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Accepts until the drain closes the listener, then empties the queue, so that nobody the kernel let in is dropped.
+/// An address that is listened on, and what serves its connections now: a reload puts another service in place, while the sockets stay
+/// open. Shared by all workers.
+pub struct Door {
+    service: ArcSwap<Service>,
+    is_closing: watch::Sender<bool>,
+}
+
+impl Door {
+    /// An open one.
+    pub fn new(service: Arc<Service>) -> Arc<Self> {
+        Arc::new(Self { service: ArcSwap::new(service), is_closing: watch::Sender::new(false) })
+    }
+
+    /// From the next connection on, `service` serves.
+    pub fn serve_by(&self, service: Arc<Service>) {
+        self.service.store(service);
+    }
+
+    /// Accepts no more once the kernel's queue is empty.
+    pub fn close(&self) {
+        self.is_closing.send_replace(true);
+    }
+}
+
+/// Accepts until the door closes, then empties the queue, so that nobody the kernel let in is dropped.
 ///
 /// `_accepting` is held until then: the drain waits for it before it counts who is left.
-pub async fn accept_loop(worker: Rc<Worker>, service: Arc<Service>, listener: Listener, _accepting: Permit) {
-    let mut drain = worker.drain.clone();
-    let mut closing = pin!(drain.reached(Phase::Closing));
+pub async fn accept_loop(worker: Rc<Worker>, door: Arc<Door>, listener: Listener, _accepting: Permit) {
+    let mut closes = door.is_closing.subscribe();
+    let mut closing = pin!(async move { drop(closes.wait_for(|is_closing| *is_closing).await) });
     let mut pause = SHORTEST_PAUSE;
     loop {
         let accepted = tokio::select! {
@@ -40,10 +66,10 @@ pub async fn accept_loop(worker: Rc<Worker>, service: Arc<Service>, listener: Li
         match accepted {
             Ok((client, peer)) => {
                 pause = SHORTEST_PAUSE;
-                admit(&worker, &service, client, peer);
+                admit(&worker, &door.service.load(), client, peer);
             }
             Err(error) => {
-                let reason = reason_of(&error);
+                let (service, reason) = (door.service.load_full(), reason_of(&error));
                 service.counters(worker.id).accept_error(reason);
                 tracing::warn!(listener = service.name(), %error, pause_ms = pause.as_millis(), "accept failed; trying again");
                 tokio::select! {
@@ -55,7 +81,7 @@ pub async fn accept_loop(worker: Rc<Worker>, service: Arc<Service>, listener: Li
         }
     }
     while let Some((client, peer)) = listener.accept_waiting() {
-        admit(&worker, &service, client, peer);
+        admit(&worker, &door.service.load(), client, peer);
     }
 }
 
@@ -69,7 +95,7 @@ pub async fn serve_inbox(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Handov
 /// Lets the connection in, here or on a less loaded worker; or refuses it.
 fn admit(worker: &Rc<Worker>, service: &Arc<Service>, accepted: Accepted, peer: Peer) {
     service.counters(worker.id).accepted();
-    match permits(service) {
+    match permits(service, peer) {
         Ok(permits) => {
             let handover = Handover { service: service.clone(), accepted, peer, permits };
             if let Some(handover) = worker.crew.hand_over(worker.id, handover) {
@@ -95,14 +121,16 @@ fn begin(worker: &Rc<Worker>, handover: Handover) {
     }
 }
 
-/// The right to one more connection, from the process and from the listener.
-fn permits(service: &Service) -> Result<Permits, Rejection> {
-    let global = service.global_limit.try_acquire().ok_or(Rejection::MaxConnections)?;
-    let own = match &service.own_limit {
-        None => None,
-        Some(limit) => Some(limit.try_acquire().ok_or(Rejection::ListenerMaxConnections)?),
+/// The right to one more connection. A client that is known by its address is judged at once: a flood of those that are denied costs
+/// no task each.
+fn permits(service: &Service, peer: Peer) -> Result<Permits, Rejection> {
+    let client = match service.entrance.knows_client() {
+        true => service.entrance.admit(peer)?,
+        false => None,
     };
-    Ok((global, own))
+    let global = service.global_limit.try_acquire().ok_or(Rejection::MaxConnections)?;
+    let own = service.own_limit.try_acquire().ok_or(Rejection::ListenerMaxConnections)?;
+    Ok((global, own, client))
 }
 
 fn reason_of(error: &io::Error) -> AcceptError {

@@ -11,6 +11,7 @@ use crate::relay::Tally;
 use crate::telemetry::{Cause, Rejection};
 
 use super::service::{Service, Worker};
+use super::upstream::Upstream;
 
 /// The backends tried for one connection, or in http mode for one request.
 #[derive(Default)]
@@ -69,8 +70,11 @@ impl Attempts {
 pub(super) struct Record<'a> {
     worker: &'a Worker,
     service: &'a Service,
-    peer: Peer,
+    /// Who the client is: the peer, or whom its PROXY header names.
+    pub(super) peer: Peer,
     accepted_at: Instant,
+    /// The pool that serves it, once that is known.
+    pub(super) upstream: Option<&'a Upstream>,
     pub(super) attempts: Attempts,
     tally: &'a Tally,
     end: Option<End>,
@@ -84,7 +88,8 @@ enum End {
 
 impl<'a> Record<'a> {
     pub(super) fn open(worker: &'a Worker, service: &'a Service, peer: Peer, tally: &'a Tally) -> Self {
-        Self { worker, service, peer, accepted_at: Instant::now(), attempts: Attempts::default(), tally, end: None }
+        let (accepted_at, attempts) = (Instant::now(), Attempts::default());
+        Self { worker, service, peer, accepted_at, upstream: None, attempts, tally, end: None }
     }
 
     /// The connection ended.
@@ -107,7 +112,7 @@ impl<'a> Record<'a> {
             time: SystemTime::now(),
             listener: self.service.name(),
             client: &self.peer,
-            pool: self.service.balancer.pool().name(),
+            pool: self.upstream.map(|upstream| upstream.pool().name()),
             backend: self.attempts.backend(),
             attempts: &self.attempts.list(),
             bytes_in: self.tally.bytes_in(),
@@ -131,8 +136,8 @@ impl Drop for Record<'_> {
             End::Closed(cause) => {
                 counters.closed(cause);
                 self.service.duration.record(duration);
-                if let Some(first_byte) = self.first_byte() {
-                    self.service.pool_histograms.first_byte.record(first_byte);
+                if let (Some(first_byte), Some(upstream)) = (self.first_byte(), self.upstream) {
+                    upstream.histograms.first_byte.record(first_byte);
                 }
                 // In http mode each request has its own line.
                 if self.service.http.is_none() {

@@ -1,73 +1,80 @@
 //! What a connection needs around it: its listener's parts, shared by the workers, and its worker's own.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::Histogram;
 
 use crate::access_log::AccessLog;
-use crate::balancer::Balancer;
 use crate::config;
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase, Roster};
-use crate::net::{DialOptions, Target};
 use crate::relay::{Limits, Tools};
-use crate::telemetry::metric::{self, PoolHistograms};
+use crate::telemetry::metric;
 use crate::telemetry::{ListenerCounters, ListenerStats, PerWorker};
 
 use super::crew::Crew;
+use super::entrance::Entrance;
 use super::http::{Http, Kept};
+use super::upstream::Upstream;
 
-/// One listener and all that serves its connections. Shared by all workers.
+/// What listeners have in common.
+#[derive(Clone)]
+pub struct Shared {
+    /// The process's limit of connections.
+    pub global_limit: Arc<ConnectionLimit>,
+    /// `None`: it is off.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// How many there are.
+    pub workers: usize,
+}
+
+/// One listener as it is configured now, and all that serves its connections. Shared by all workers; a connection keeps the one that
+/// it began with.
 pub struct Service {
     pub(super) stats: Arc<ListenerStats>,
-    /// Whose turn it is among the pool's source addresses.
-    next_source: AtomicUsize,
-    pub(super) balancer: Arc<Balancer>,
-    pub(super) limits: Limits,
+    /// Serves whoever has no route of its own; `None`: such a connection is refused.
+    pub(super) upstream: Option<Arc<Upstream>>,
+    pub(super) entrance: Entrance,
+    idle: Duration,
+    half_closed: Duration,
     /// In http mode.
     pub(super) http: Option<Http>,
-    pub(super) dial: DialOptions,
     pub(super) global_limit: Arc<ConnectionLimit>,
-    pub(super) own_limit: Option<Arc<ConnectionLimit>>,
+    pub(super) own_limit: Arc<ConnectionLimit>,
     pub(super) access_log: Option<Arc<AccessLog>>,
     pub(super) duration: Histogram,
-    pub(super) pool_histograms: PoolHistograms,
+    /// A reload has put another in its place.
+    is_retired: AtomicBool,
 }
 
 impl Service {
-    /// Puts a listener together.
+    /// Puts a listener together. `before` is what a reload replaces: counts and limits go on.
     pub fn new(
         listener: &config::Listener,
-        balancer: Arc<Balancer>,
-        global_limit: Arc<ConnectionLimit>,
-        access_log: Option<Arc<AccessLog>>,
-        workers: usize,
+        upstream_of: impl Fn(&str) -> Arc<Upstream>,
+        shared: &Shared,
+        before: Option<&Self>,
     ) -> Arc<Self> {
-        let pool = balancer.pool().settings();
+        let max = listener.max_connections.map_or(usize::MAX, NonZeroUsize::get);
+        let stats = || ListenerStats { name: listener.name.clone(), counters: PerWorker::new(shared.workers) };
+        let own_limit = before.map_or_else(|| ConnectionLimit::new(max), |before| before.own_limit.clone());
+        own_limit.set_max(max);
         Arc::new(Self {
-            stats: Arc::new(ListenerStats { name: listener.name.clone(), counters: PerWorker::new(workers) }),
-            limits: Limits {
-                idle: listener.idle_timeout,
-                half_closed: listener.half_closed_timeout,
-                keepalive: pool.tcp.keepalive,
-            },
-            http: Http::new(listener, pool),
-            dial: DialOptions {
-                timeout: pool.connect_timeout,
-                nodelay: pool.tcp.nodelay,
-                user_timeout: pool.tcp.user_timeout,
-            },
-            next_source: AtomicUsize::new(0),
-            global_limit,
-            own_limit: listener.max_connections.map(|max| ConnectionLimit::new(max.get())),
-            access_log: access_log.filter(|_| listener.access_log),
+            stats: before.map_or_else(|| Arc::new(stats()), |before| before.stats.clone()),
+            entrance: Entrance::new(listener, &upstream_of, before.map(|before| &before.entrance)),
+            upstream: listener.pool.as_deref().map(upstream_of),
+            idle: listener.idle_timeout,
+            half_closed: listener.half_closed_timeout,
+            http: Http::new(listener),
+            global_limit: shared.global_limit.clone(),
+            own_limit,
+            access_log: shared.access_log.clone().filter(|_| listener.access_log),
             duration: metric::connection_duration(&listener.name),
-            pool_histograms: PoolHistograms::new(&pool.name),
-            balancer,
+            is_retired: AtomicBool::new(false),
         })
     }
 
@@ -76,18 +83,13 @@ impl Service {
         &self.stats
     }
 
-    /// The address that the next connection to `target` comes from: the next one of its family. `None`: the kernel
-    /// chooses.
-    pub(super) fn next_source(&self, target: &Target) -> Option<IpAddr> {
-        let sources = &self.balancer.pool().settings().source;
-        let Target::Tcp(target) = target else { return None };
-        if sources.is_empty() {
-            return None;
-        }
-        let turn = self.next_source.fetch_add(1, Ordering::Relaxed);
-        let fits = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
-        let count = sources.iter().filter(fits).count().max(1);
-        sources.iter().filter(fits).nth(turn % count).copied()
+    /// A reload has put another in its place: clients that ask again are to come on another connection.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
     }
 
     /// The listener's name.
@@ -98,6 +100,12 @@ impl Service {
     /// What one worker counts of it.
     pub(super) fn counters(&self, worker: usize) -> &ListenerCounters {
         self.stats.counters.of(worker)
+    }
+
+    /// How long its connections to `upstream` may be without a byte.
+    pub(super) fn limits(&self, upstream: &Upstream) -> Limits {
+        let keepalive = upstream.pool().settings().tcp.keepalive;
+        Limits { idle: self.idle, half_closed: self.half_closed, keepalive }
     }
 }
 

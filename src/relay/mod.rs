@@ -42,6 +42,20 @@ impl Scratch {
         let received = ready!(from.poll_receive(cx, &mut bytes))?;
         Poll::Ready(Ok(look(cx, &bytes[..received])))
     }
+
+    /// Looks at up to `most` received bytes without taking them, once they are more than `known`.
+    pub fn poll_peek<T>(
+        &self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        known: usize,
+        most: usize,
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> Poll<io::Result<T>> {
+        let mut bytes = self.0.borrow_mut();
+        let seen = ready!(from.poll_peek(cx, &mut bytes[..most], known))?;
+        Poll::Ready(Ok(look(&bytes[..seen])))
+    }
 }
 
 impl Default for Scratch {

@@ -1,11 +1,15 @@
-//! What the machine allows: workers from its cores, connections from its open-file limit.
+//! What the machine allows: workers from its cores, connections from its open-file limit and its cgroup's memory.
 
+use std::fs;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::thread;
 
+use crate::net;
 use crate::relay::MAX_PIPES_PER_WORKER;
 
-/// Files that are not connections: logs, admin clients, epoll and wake-up descriptors, health checks.
+/// Files that are not connections: logs, admin clients, epoll and wake-up descriptors, health checks. At the limit of connections
+/// these go on working.
 const RESERVED_FILES: u64 = 128;
 /// Further such files of each worker: runtime, listeners, and pipes of two ends each.
 const RESERVED_FILES_PER_WORKER: u64 = 16 + 2 * MAX_PIPES_PER_WORKER as u64;
@@ -13,17 +17,71 @@ const RESERVED_FILES_PER_WORKER: u64 = 16 + 2 * MAX_PIPES_PER_WORKER as u64;
 const FILES_PER_CONNECTION: u64 = 2;
 /// Enough for any machine of today; a huge or missing file limit would else be taken at its word.
 const MOST_CONNECTIONS: u64 = 1_000_000;
+/// Of a cgroup's memory, where it is limited, connections may take half of it at so many bytes each: two sockets' state in the
+/// kernel, ours, and what little of their buffers is filled on average.
+const BYTES_PER_CONNECTION: u64 = 16 * 1024;
+const SHARE_OF_MEMORY: u64 = 2;
 
-/// As many workers as the cores that this process may use, its cgroup's quota counted.
-pub(super) fn workers(configured: Option<NonZeroUsize>) -> usize {
-    configured.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+/// What this process may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Capacity {
+    /// Worker threads.
+    pub(super) workers: usize,
+    open_files: u64,
+    /// Of the cgroup; `None`: it is not limited.
+    memory: Option<u64>,
+    /// Connections at once.
+    fitting: usize,
 }
 
-/// Connections that fit below the open-file limit.
-pub(super) fn max_connections(open_files: u64, workers: usize) -> usize {
+impl Capacity {
+    /// Raises the limit of open files as far as it may, and looks what there is.
+    pub(super) fn of_this_process(workers: Option<NonZeroUsize>) -> Self {
+        let open_files = net::raise_open_file_limit();
+        // As many as the cores that this process may use, its cgroup's quota counted.
+        let workers = workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let memory = memory_limit(Path::new("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"));
+        Self { workers, open_files, memory, fitting: fitting(open_files, memory, workers) }
+    }
+
+    /// The limit of connections: as configured, else as many as fit.
+    pub(super) fn connections(&self, configured: Option<NonZeroUsize>) -> usize {
+        let max = configured.map_or(self.fitting, NonZeroUsize::get);
+        if max > self.fitting {
+            let Self { fitting, open_files, memory, .. } = self;
+            tracing::warn!(
+                max_connections = max,
+                fitting,
+                open_files,
+                memory,
+                "more connections than open files and memory allow; raise `ulimit -n` or the cgroup's limit"
+            );
+        }
+        max
+    }
+
+    /// Logs that connections are accepted, and within which limits.
+    pub(super) fn tell(&self, max_connections: usize) {
+        let Self { workers, open_files, memory, .. } = self;
+        tracing::info!(workers, max_connections, open_files, memory, "accepting connections");
+    }
+}
+
+/// Connections that fit below the limits.
+fn fitting(open_files: u64, memory: Option<u64>, workers: usize) -> usize {
     let reserved = RESERVED_FILES + RESERVED_FILES_PER_WORKER * workers as u64;
-    let fitting = open_files.saturating_sub(reserved) / FILES_PER_CONNECTION;
-    usize::try_from(fitting.clamp(1, MOST_CONNECTIONS)).expect("a million fits")
+    let by_files = open_files.saturating_sub(reserved) / FILES_PER_CONNECTION;
+    let by_memory = memory.map_or(u64::MAX, |bytes| bytes / SHARE_OF_MEMORY / BYTES_PER_CONNECTION);
+    usize::try_from(by_files.min(by_memory).clamp(1, MOST_CONNECTIONS)).expect("a million fits")
+}
+
+/// The smallest limit of this process's cgroup and those around it (cgroups(7), version 2).
+fn memory_limit(own: &Path, root: &Path) -> Option<u64> {
+    let own = fs::read_to_string(own).ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let limit_in = |group: PathBuf| fs::read_to_string(group.join("memory.max")).ok()?.trim().parse().ok();
+    let within = Path::new(path).ancestors().map(|group| root.join(group));
+    within.filter_map(limit_in).min()
 }
 
 #[cfg(test)]
@@ -32,8 +90,24 @@ mod tests {
 
     #[test]
     fn connections_leave_files_for_the_rest() {
-        assert_eq!(max_connections(20_000, 2), 9_792);
-        assert_eq!(max_connections(64, 2), 1, "always at least one");
-        assert_eq!(max_connections(u64::MAX, 2), 1_000_000);
+        assert_eq!(fitting(20_000, None, 2), 9_792);
+        assert_eq!(fitting(64, None, 2), 1, "always at least one");
+        assert_eq!(fitting(u64::MAX, None, 2), 1_000_000);
+    }
+
+    #[test]
+    fn connections_fit_into_the_cgroup_and_those_around_it() {
+        assert_eq!(fitting(u64::MAX, Some(64 << 20), 2), 2_048);
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("it is ours");
+            fs::write(path, text).expect("it is ours");
+        };
+        write("self", "0::/pod/app\n");
+        write("root/pod/app/memory.max", "max\n");
+        write("root/pod/memory.max", "134217728\n");
+        let limit = memory_limit(&folder.path().join("self"), &folder.path().join("root"));
+        assert_eq!(limit, Some(128 << 20));
     }
 }

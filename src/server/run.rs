@@ -2,28 +2,33 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::{JoinHandle as Task, spawn_local};
 
 use crate::access_log::{AccessLog, Destination, Format};
-use crate::admin::{self, Exporter, View};
-use crate::backends::{Discovery, Pool, watch_health};
-use crate::balancer::Balancer;
-use crate::config::{self, BindAddress, Config, LogFormat, LogLevel, RelayMode};
-use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch, Phase};
-use crate::net::{self, ListenAddress, ListenOptions};
-use crate::proxy::{Crew, Service};
+use crate::admin::{self, Command, Exporter, Guard, Reloads, View};
+use crate::config::{self, BindAddress, Checks, Config, Loaded, LogFormat, LogLevel, RelayMode, Source};
+use crate::lifecycle::{ConnectionLimit, Drain, Phase};
+use crate::net::{self, ListenOptions};
+use crate::proxy::{Crew, Shared};
 use crate::relay::Method;
-use crate::telemetry::{ListenerStats, LogSettings, start_log};
+use crate::telemetry::{LogSettings, start_log};
 
-use super::signals::StopSignals;
-use super::{limits, worker};
-
-/// The start waits this long for the names of backends.
-const FIRST_RESOLVE: Duration = Duration::from_secs(1);
+use super::doors::{Doors, listen_addresses};
+use super::limits::Capacity;
+use super::notify;
+use super::parts::Parts;
+use super::signals::{Asked, Signals};
+use super::upgrade::{Predecessor, Upgrade};
+use super::watch::FileWatch;
+use super::{reload, worker};
 
 /// What kept it from running.
 #[derive(Debug)]
@@ -51,29 +56,49 @@ impl std::error::Error for RunError {
 }
 
 /// Adds what was being done to what went wrong.
-fn doing<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, RunError> {
+pub(super) fn doing<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, RunError> {
     result.map_err(|source| RunError { what: what(), source })
 }
 
 /// A balancer that accepts.
 pub struct Running {
-    /// Of the admin server, the signals and the drain.
+    /// Of the admin server, the signals, the drain, health checks and names.
     runtime: LocalRuntime,
     workers: Vec<JoinHandle<()>>,
-    drain: Drain,
-    timing: config::Drain,
-    connections: Arc<ConnectionLimit>,
-    /// One permit for each socket that is accepted from.
-    accepting: Arc<ConnectionLimit>,
-    signals: StopSignals,
+    server: Server,
 }
 
-/// Runs until a signal ends it.
+/// What the main thread looks after.
+pub(super) struct Server {
+    /// Where the configuration is read again.
+    pub(super) source: Source,
+    pub(super) checks: Checks,
+    pub(super) config: Config,
+    pub(super) capacity: Capacity,
+    pub(super) parts: Parts,
+    pub(super) view: Arc<View>,
+    /// The admin server's socket, for the next process, and its accept loop.
+    admin: Option<(String, [OwnedFd; 1], Task<std::convert::Infallible>)>,
+    drain: Drain,
+    signals: Signals,
+    commands: UnboundedReceiver<Command>,
+    upgrade: Upgrade,
+}
+
+/// How the serving ended.
+enum Ending {
+    /// Somebody asked for it.
+    Asked,
+    /// Another process accepts in our place.
+    Succeeded,
+}
+
+/// Runs until a signal ends it. `source` is what `loaded` was read from, and is read again by a reload.
 ///
 /// # Errors
 /// It could not start; nothing was served.
-pub fn run(config: &Config) -> Result<(), RunError> {
-    start(config)?.until_stopped();
+pub fn run(source: Source, checks: Checks, loaded: &Loaded) -> Result<(), RunError> {
+    start(source, checks, loaded)?.until_stopped();
     Ok(())
 }
 
@@ -81,75 +106,89 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 ///
 /// # Errors
 /// What could not be had: an address, a file, a thread.
-pub fn start(config: &Config) -> Result<Running, RunError> {
-    let started = Instant::now();
+pub fn start(source: Source, checks: Checks, loaded: &Loaded) -> Result<Running, RunError> {
+    let config = &loaded.config;
     start_log(LogSettings { level: level_of(config.log.level), json: config.log.format == LogFormat::Json });
-    let open_files = net::raise_open_file_limit();
-    let workers = limits::workers(config.workers);
-    let fitting = limits::max_connections(open_files, workers);
-    let max = config.max_connections.map_or(fitting, std::num::NonZeroUsize::get);
-    if max > fitting {
-        tracing::warn!(
-            max_connections = max,
-            fitting,
-            open_files,
-            "more connections than open files allow; raise `ulimit -n`"
-        );
-    }
-    let connections = ConnectionLimit::new(max);
     let runtime = doing(Builder::new_current_thread().enable_all().build_local(LocalOptions::default()), || {
         "can't start the runtime".to_owned()
     })?;
-    let _entered = runtime.enter();
-    let signals = doing(StopSignals::new(), || "can't handle signals".to_owned())?;
+    let (workers, server) = runtime.block_on(set_up(source, checks, loaded))?;
+    Ok(Running { runtime, workers, server })
+}
+
+async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>, Server), RunError> {
+    let (started, config) = (Instant::now(), &loaded.config);
+    let signals = doing(Signals::new(), || "can't handle signals".to_owned())?;
+    let upgrade = Upgrade::new();
+    let mut predecessor = doing(Predecessor::meet(), || "can't take over the listening sockets".to_owned())?;
+    let capacity = Capacity::of_this_process(config.workers);
+    let connections = ConnectionLimit::new(capacity.connections(config.max_connections));
     let exporter = Exporter::install()
         .map_err(|error| RunError { what: "can't start the metrics".to_owned(), source: io::Error::other(error) })?;
     let access_log = open_access_log(&config.log)?;
-    let pools: Vec<Arc<Pool>> = config.pools.iter().map(|pool| Pool::new(pool.clone(), workers, started)).collect();
-    start_watching(&runtime, &pools);
     let (drain, watch) = Drain::new();
-    let (listeners, jobs, accepting) =
-        bind_listeners(config, &pools, &connections, access_log.as_ref(), workers, &watch)?;
-    let view = View {
+    let (crew, inboxes) = Crew::new(capacity.workers);
+    let (openings, jobs): (Vec<_>, Vec<_>) = inboxes
+        .into_iter()
+        .enumerate()
+        .map(|(id, inbox)| {
+            let (sender, openings) = unbounded_channel();
+            let (drain, crew, method) = (watch.clone(), crew.clone(), method_of(config.relay));
+            (sender, worker::Job { id, openings, shortest_limit: shortest_limit(config), drain, crew, inbox, method })
+        })
+        .unzip();
+    let shared =
+        Shared { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
+    let mut parts = Parts::new(shared, Doors::new(openings, predecessor.take_sockets()));
+    parts.follow(config).await?;
+    let (sender, commands) = unbounded_channel();
+    let names = match &config.admin.bind {
+        Some(BindAddress::Name(host, _)) => Some(host.clone()),
+        _ => None,
+    };
+    let is_local = config.admin.bind.as_ref().is_some_and(BindAddress::is_local);
+    let guard = Guard::new(is_local, config.admin.allowed_hosts.iter().cloned().chain(names));
+    guard.set_token(read_token(&config.admin)?);
+    let view = Arc::new(View {
         started,
-        workers,
-        connections: connections.clone(),
+        workers: capacity.workers,
+        connections,
         drain: watch,
-        listeners,
-        pools,
+        shown: ArcSwap::from_pointee(parts.shown()),
         access_log,
         exporter,
-    };
-    start_admin(&runtime, config.admin.as_ref(), Arc::new(view))?;
+        config_file: loaded.file.as_ref().map(|file| file.display().to_string()),
+        reloads: Reloads::default(),
+        guard,
+        commands: sender,
+    });
+    let admin = start_admin(config.admin.bind.as_ref(), &mut parts, &view)?;
+    parts.doors.forget_handed();
     let workers = jobs
         .into_iter()
         .map(|job| doing(worker::start(job), || "can't start a worker".to_owned()))
         .collect::<Result<Vec<_>, _>>()?;
-    tracing::info!(workers = workers.len(), max_connections = max, open_files, "accepting connections");
-    Ok(Running { timing: config.drain, workers, drain, connections, accepting, signals, runtime })
+    capacity.tell(view.connections.max());
+    predecessor.tell_ready();
+    notify::ready();
+    let config = config.clone();
+    let server = Server { source, checks, config, capacity, parts, view, admin, drain, signals, commands, upgrade };
+    Ok((workers, server))
 }
 
 impl Running {
     /// Serves until a signal asks to stop, then drains.
     pub fn until_stopped(mut self) {
-        let Self { runtime, drain, timing, connections, accepting, signals, .. } = &mut self;
-        runtime.block_on(async {
-            let signal = signals.next().await;
-            tracing::info!(signal, active = connections.active(), "stopping; a second signal stops at once");
-            drain.advance(Phase::Leaving);
-            tokio::select! {
-                () = leave(drain, *timing, accepting, connections) => {}
-                signal = signals.next() => tracing::warn!(signal, active = connections.active(), "second signal"),
-            }
-        });
+        self.runtime.block_on(self.server.serve_and_drain());
         self.stop();
     }
 
     /// Ends now: connections that live are cut and counted.
-    pub fn stop(self) {
-        self.drain.advance(Phase::Closing);
-        let forced = self.connections.active();
-        self.drain.advance(Phase::Over);
+    pub fn stop(mut self) {
+        self.server.parts.doors.close();
+        self.server.drain.advance(Phase::Closing);
+        let forced = self.server.view.connections.active();
+        self.server.drain.advance(Phase::Over);
         for worker in self.workers {
             // A panic of the worker was reported by the panic hook.
             let _ = worker.join();
@@ -158,96 +197,130 @@ impl Running {
     }
 }
 
+impl Server {
+    async fn serve_and_drain(&mut self) {
+        let grace = match self.serve().await {
+            Ending::Asked => {
+                notify::stopping();
+                self.config.drain.grace
+            }
+            // Whoever connects meets the other process already.
+            Ending::Succeeded => Duration::ZERO,
+        };
+        self.drain.advance(Phase::Leaving);
+        let Self { drain, parts, view, signals, config, .. } = self;
+        tokio::select! {
+            () = leave(drain, &mut parts.doors, grace, config.drain.timeout, &view.connections) => {}
+            signal = signals.next_stop() => tracing::warn!(signal, active = view.connections.active(), "second signal"),
+        }
+    }
+
+    /// Serves, and does what signals, the API and a changed file ask for.
+    async fn serve(&mut self) -> Ending {
+        let mut file = FileWatch::new(self.view.config_file.as_deref());
+        let mut watchdog = notify::Watchdog::new();
+        loop {
+            let active = || self.view.connections.active();
+            tokio::select! {
+                asked = self.signals.next() => match asked {
+                    Asked::Stop(signal) => {
+                        tracing::info!(signal, active = active(), "stopping; a second signal stops at once");
+                        return Ending::Asked;
+                    }
+                    Asked::Reload => drop(reload::reload(self).await),
+                    Asked::ReopenLog => self.reopen_log(),
+                    Asked::Upgrade => {
+                        let admin = self.admin.as_ref().map(|(name, socket, _)| (name.as_str(), &socket[..]));
+                        self.upgrade.begin(&self.parts.doors, admin);
+                    }
+                },
+                command = self.commands.recv() => match command {
+                    // Whoever asked may be gone.
+                    Some(Command::Reload(answer)) => drop(answer.send(reload::reload(self).await)),
+                    Some(Command::Shutdown) | None => {
+                        tracing::info!(active = active(), "stopping; a signal stops at once");
+                        return Ending::Asked;
+                    }
+                },
+                () = file.changed(), if self.config.watch => drop(reload::reload(self).await),
+                successor = self.upgrade.ended() => {
+                    if successor.is_some() {
+                        if let Some((_, _, serving)) = self.admin.take() {
+                            serving.abort();
+                        }
+                        return Ending::Succeeded;
+                    }
+                }
+                () = watchdog.due() => notify::alive(),
+            }
+        }
+    }
+
+    fn reopen_log(&self) {
+        match &self.view.access_log {
+            Some(log) => log.reopen(),
+            None => tracing::info!("SIGUSR1 opens the access log again, but it is off"),
+        }
+    }
+}
+
 /// The drain: accept for the grace time, then let connections end until the timeout.
-async fn leave(drain: &Drain, timing: config::Drain, accepting: &ConnectionLimit, connections: &ConnectionLimit) {
-    tokio::time::sleep(timing.grace).await;
+async fn leave(drain: &Drain, doors: &mut Doors, grace: Duration, timeout: Duration, connections: &ConnectionLimit) {
+    tokio::time::sleep(grace).await;
+    doors.close();
     drain.advance(Phase::Closing);
     let ended = async {
         // Whoever waited to be accepted counts as well.
-        accepting.emptied().await;
+        doors.accepting().emptied().await;
         connections.emptied().await;
     };
-    if tokio::time::timeout(timing.timeout, ended).await.is_err() {
+    if tokio::time::timeout(timeout, ended).await.is_err() {
         tracing::warn!(active = connections.active(), "the drain time is over; closing what is left");
     }
 }
 
-type Bound = (Vec<Arc<ListenerStats>>, Vec<worker::Job>, Arc<ConnectionLimit>);
+type AdminServer = (String, [OwnedFd; 1], Task<std::convert::Infallible>);
 
-/// Binds every listener once for each worker.
-fn bind_listeners(
-    config: &Config,
-    pools: &[Arc<Pool>],
-    connections: &Arc<ConnectionLimit>,
-    access_log: Option<&Arc<AccessLog>>,
-    workers: usize,
-    drain: &DrainWatch,
-) -> Result<Bound, RunError> {
-    let balancers: Vec<Arc<Balancer>> = pools.iter().map(|pool| Balancer::new(pool.clone())).collect();
-    let limits = config.listeners.iter().map(config::Listener::shortest_limit);
-    let shortest_limit = limits.min().unwrap_or(Duration::MAX);
-    let mut listeners = Vec::new();
-    let (crew, inboxes) = Crew::new(workers);
-    let accepting = ConnectionLimit::new(usize::MAX);
-    let method = method_of(config.relay);
-    let job = |(id, inbox)| {
-        let (drain, crew) = (drain.clone(), crew.clone());
-        worker::Job { id, sockets: Vec::new(), shortest_limit, drain, crew, inbox, method }
+fn start_admin(
+    address: Option<&BindAddress>,
+    parts: &mut Parts,
+    view: &Arc<View>,
+) -> Result<Option<AdminServer>, RunError> {
+    drop(spawn_local(admin::upkeep(view.clone())));
+    let Some(address) = address else { return Ok(None) };
+    let what =
+        || format!("can't listen on {address} for the admin server (choose another with --admin, or --admin off)");
+    let name = format!("admin {address}");
+    let socket = match parts.doors.take_handed(&name) {
+        Some(socket) => socket,
+        None => doing(bind_admin(address), what)?,
     };
-    let mut jobs: Vec<worker::Job> = inboxes.into_iter().enumerate().map(job).collect();
-    for listener in &config.listeners {
-        let balancer = balancers
-            .iter()
-            .find(|balancer| balancer.pool().name() == listener.pool)
-            .expect("a valid configuration has every listener's pool")
-            .clone();
-        let tcp = &balancer.pool().settings().tcp;
-        let options = ListenOptions { nodelay: tcp.nodelay, keepalive: tcp.keepalive, user_timeout: tcp.user_timeout };
-        let service = Service::new(listener, balancer.clone(), connections.clone(), access_log.cloned(), workers);
-        for address in &listener.bind {
-            let sockets = doing(net::bind(&listen_address(address), &options, workers), || {
-                format!("can't listen on {address} (listener `{}`)", listener.name)
-            })?;
-            let local = sockets.first().map(net::local_address);
-            tracing::info!(listener = listener.name, address = local, pool = listener.pool, "listening");
-            for (job, socket) in jobs.iter_mut().zip(sockets) {
-                let accepting = accepting.try_acquire().expect("there is no limit of listening sockets");
-                job.sockets.push((service.clone(), socket, accepting));
-            }
-        }
-        listeners.push(service.stats().clone());
-    }
-    Ok((listeners, jobs, accepting))
+    let kept = doing(socket.try_clone(), what)?;
+    let listener = doing(admin::Listener::new(socket), what)?;
+    tracing::info!(address = listener.local_address(), "admin server listening");
+    let serving = spawn_local(admin::serve(listener, view.clone()));
+    Ok(Some((name, [kept], serving)))
 }
 
-fn start_admin(runtime: &LocalRuntime, address: Option<&BindAddress>, view: Arc<View>) -> Result<(), RunError> {
-    if let Some(address) = address {
-        let listener = doing(admin::bind(&listen_address(address)), || {
-            format!("can't listen on {address} for the admin server (choose another with --admin, or --admin off)")
-        })?;
-        tracing::info!(address = listener.local_address(), "admin server listening");
-        drop(runtime.spawn_local(admin::serve(listener, view.clone())));
-    }
-    drop(runtime.spawn_local(admin::upkeep(view)));
-    Ok(())
+fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
+    let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
+    let addresses = listen_addresses(address)?;
+    let address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(net::bind(address, &options, 1)?.swap_remove(0))
 }
 
-/// Finds the pools' backends, and has an eye on them.
-fn start_watching(runtime: &LocalRuntime, pools: &[Arc<Pool>]) {
-    for pool in pools {
-        let mut discovery = Discovery::new(pool.clone());
-        if discovery.has_names() {
-            // A name that doesn't resolve mustn't keep the rest from starting.
-            let first = async { tokio::time::timeout(FIRST_RESOLVE, discovery.look_once()).await };
-            if let Ok(Err(error)) = runtime.block_on(first) {
-                tracing::warn!(pool = pool.name(), %error, "names can't be resolved yet");
-            }
-            drop(runtime.spawn_local(discovery.keep_looking()));
-        }
-        if let Some(settings) = pool.settings().health_check.clone() {
-            drop(runtime.spawn_local(watch_health(pool.clone(), settings)));
-        }
-    }
+/// The token that changes by the API need.
+pub(super) fn read_token(admin: &config::Admin) -> Result<Option<String>, RunError> {
+    let Some(path) = &admin.token_file else { return Ok(None) };
+    let read = std::fs::read_to_string(path).and_then(|text| match text.trim() {
+        "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
+        token => Ok(Some(token.to_owned())),
+    });
+    doing(read, || format!("can't read the token of the admin server from {}", path.display()))
+}
+
+fn shortest_limit(config: &Config) -> Duration {
+    config.listeners.iter().map(config::Listener::shortest_limit).min().unwrap_or(Duration::MAX)
 }
 
 fn open_access_log(settings: &config::Log) -> Result<Option<Arc<AccessLog>>, RunError> {
@@ -260,14 +333,6 @@ fn open_access_log(settings: &config::Log) -> Result<Option<Arc<AccessLog>>, Run
     let format = if settings.format == LogFormat::Json { Format::Json } else { Format::Text };
     let log = doing(AccessLog::start(&destination, format), || format!("can't open the access log ({destination:?})"))?;
     Ok(Some(Arc::new(log)))
-}
-
-fn listen_address(address: &BindAddress) -> ListenAddress {
-    match address {
-        BindAddress::Tcp(address) => ListenAddress::Tcp(*address),
-        BindAddress::Any(port) => ListenAddress::Any(*port),
-        BindAddress::Unix(path) => ListenAddress::Unix(path.clone()),
-    }
 }
 
 fn method_of(mode: RelayMode) -> Method {

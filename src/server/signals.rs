@@ -1,37 +1,58 @@
-//! The signals that mean something: SIGTERM and SIGINT stop. SIGHUP and SIGUSR2 are kept from
-//! killing the process.
+//! The signals that mean something.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT: both ask to stop.
-pub(super) struct StopSignals {
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// SIGTERM or SIGINT, by name.
+    Stop(&'static str),
+    /// SIGHUP.
+    Reload,
+    /// SIGUSR1.
+    ReopenLog,
+    /// SIGUSR2.
+    Upgrade,
+}
+
+/// Those that are heeded: none of them kills the process any more.
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user_1: Signal,
     user_2: Signal,
 }
 
-impl StopSignals {
-    /// From now on they no longer kill the process.
+impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
             user_2: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// Waits for the next one, and names it. Safe to cancel.
-    pub(super) async fn next(&mut self) -> &'static str {
+    /// Waits for the next one. Safe to cancel.
+    pub(super) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.user_1.recv() => Asked::ReopenLog,
+            _ = self.user_2.recv() => Asked::Upgrade,
+        }
+    }
+
+    /// Waits for the next one that asks to stop, and names it; others have no meaning any more. Safe to cancel.
+    pub(super) async fn next_stop(&mut self) -> &'static str {
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.user_2.recv() => tracing::warn!("SIGUSR2 does not upgrade yet: start the new program and stop this one"),
-                _ = self.hang_up.recv() => tracing::warn!("SIGHUP does not reload yet: restart to apply a new configuration"),
+            if let Asked::Stop(name) = self.next().await {
+                return name;
             }
         }
     }

@@ -1,7 +1,6 @@
 //! One worker: a thread, a single-threaded runtime, and its own socket of every listener.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -12,16 +11,18 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 
-use crate::lifecycle::{DrainWatch, Permit, Phase};
+use crate::lifecycle::{DrainWatch, Phase};
 use crate::net::Listener;
-use crate::proxy::{Crew, Handover, Service, Worker, accept_loop, serve_inbox};
+use crate::proxy::{Crew, Handover, Worker, accept_loop, serve_inbox};
 use crate::relay::{Method, Pipes, Tools};
+
+use super::doors::Opening;
 
 /// What a worker is started with.
 pub(super) struct Job {
     pub(super) id: usize,
-    /// Its own socket of every listener, each with the sign that it accepts.
-    pub(super) sockets: Vec<(Arc<Service>, OwnedFd, Permit)>,
+    /// Its own sockets: those that are there already before it says that it accepts, others as they come.
+    pub(super) openings: UnboundedReceiver<Opening>,
     /// The shortest idle limit of any listener.
     pub(super) shortest_limit: Duration,
     pub(super) drain: DrainWatch,
@@ -61,13 +62,21 @@ fn run(job: Job, ready: &mpsc::Sender<io::Result<()>>) {
 }
 
 fn begin(job: Job) -> io::Result<()> {
+    let mut openings = job.openings;
     let tools = Tools { scratch: Rc::default(), pipes: Pipes::new(job.crew.len()), method: job.method };
     let worker = Worker::new(job.id, job.shortest_limit, job.drain, job.crew, tools);
     drop(spawn_local(serve_inbox(worker.clone(), job.inbox)));
-    for (service, socket, accepting) in job.sockets {
-        let listener = Listener::new(socket)?;
-        drop(spawn_local(accept_loop(worker.clone(), service, listener, accepting)));
+    while let Ok(opening) = openings.try_recv() {
+        open(&worker, opening)?;
     }
+    let opener = worker.clone();
+    drop(spawn_local(async move {
+        while let Some(opening) = openings.recv().await {
+            if let Err(error) = open(&opener, opening) {
+                tracing::error!(%error, worker = opener.id, "a listening socket could not be registered");
+            }
+        }
+    }));
     let drained = worker.clone();
     drop(spawn_local(async move { drained.follow_drain().await }));
     drop(spawn_local(async move {
@@ -78,5 +87,12 @@ fn begin(job: Job) -> io::Result<()> {
             worker.sweep(Instant::now());
         }
     }));
+    Ok(())
+}
+
+fn open(worker: &Rc<Worker>, opening: Opening) -> io::Result<()> {
+    let Opening { door, socket, accepting } = opening;
+    let listener = Listener::new(socket)?;
+    drop(spawn_local(accept_loop(worker.clone(), door, listener, accepting)));
     Ok(())
 }

@@ -52,6 +52,20 @@ labels! {
 labels! {
     /// Why an accepted connection was refused.
     Rejection {
+        /// The listener's `deny` or `allow`.
+        Denied = "denied",
+        /// The client has as many connections as one client may.
+        ClientMaxConnections = "client_max_connections",
+        /// The client makes connections faster than one client may.
+        ClientRate = "client_rate",
+        /// A peer that may not send a PROXY header connected to a listener that requires one.
+        UntrustedProxy = "untrusted_proxy",
+        /// The PROXY header is malformed, or did not come in time.
+        ProxyHeader = "proxy_header",
+        /// The TLS ClientHello is malformed, or did not come in time.
+        ClientHello = "client_hello",
+        /// No route matches the client's server name, and there is no pool for the rest.
+        NoRoute = "no_route",
         /// The global limit of connections.
         MaxConnections = "max_connections",
         /// The listener's limit of connections.

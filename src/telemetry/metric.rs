@@ -2,6 +2,9 @@
 
 use metrics::{Histogram, Unit, describe_counter, describe_gauge, describe_histogram};
 
+/// Every metric's name starts with it.
+pub const PREFIX: &str = "lb_";
+
 macro_rules! names {
     ($($kind:ident $constant:ident = $name:literal, $help:literal;)*) => {
         $(#[doc = $help] pub const $constant: &str = $name;)*
@@ -29,6 +32,9 @@ names! {
     counter ACCEPT_ERRORS = "lb_accept_errors_total", "Failed accepts, by reason.";
     counter LOG_DROPPED = "lb_access_log_dropped_total", "Access log lines lost because the log could not be written fast enough.";
     counter HTTP_REQUESTS = "lb_http_requests_total", "HTTP requests, by the status of the answer; 499: the client left before it.";
+    counter RELOADS = "lb_config_reloads_total", "Reloads of the configuration, by result.";
+    counter ADMIN_REFUSED = "lb_admin_refused_total", "Changes by the admin API that were refused, by reason.";
+    gauge LAST_RELOAD = "lb_config_last_reload_successful", "1 unless the last reload failed.";
     gauge ACTIVE = "lb_connections_active", "Client connections that live now.";
     gauge BACKEND_ACTIVE = "lb_backend_connections_active", "Connections to a backend that live now.";
     gauge BACKEND_UP = "lb_backend_up", "1 while a backend takes new connections, else 0.";

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use crate::backends::Lease;
 use crate::lifecycle::Seat;
 use crate::net::{Hangup, Stream};
-use crate::relay::{Direction, Pump, Shared, Step};
+use crate::relay::{Direction, Limits, Pump, Shared, Step};
 use crate::telemetry::Cause;
 
 use super::super::service::{Service, Worker};
@@ -22,6 +22,7 @@ use super::settings::Http;
 pub(super) struct Parties<'a> {
     pub(super) worker: &'a Worker,
     pub(super) service: &'a Service,
+    pub(super) limits: Limits,
     pub(super) http: &'a Http,
     pub(super) client: &'a Stream,
     pub(super) backend: &'a Stream,
@@ -119,7 +120,7 @@ impl<'a> Exchange<'a> {
 
     /// Sends the head and what of the body is at hand, in one call. `false`: the socket has failed.
     fn begin(&mut self, cx: &mut Context<'_>) -> bool {
-        let Parties { worker, service, http, backend, seat, shared, .. } = self.parties;
+        let Parties { worker, limits, http, backend, seat, shared, .. } = self.parties;
         let mut draft = worker.draft.borrow_mut();
         draft.clear();
         self.request.write(&mut draft);
@@ -129,7 +130,7 @@ impl<'a> Exchange<'a> {
             Poll::Ready(Ok(sent)) => sent,
         };
         let body = self.request.body.clone();
-        seat.set_limit(if body.is_done() { http.response_header } else { service.limits.idle });
+        seat.set_limit(if body.is_done() { http.response_header } else { limits.idle });
         shared.moved(Direction::Inward, sent);
         if sent == draft.len() && body.is_done() {
             self.upload = Upload::Whole;
@@ -196,14 +197,14 @@ impl<'a> Exchange<'a> {
         if self.upload != Upload::Whole || self.client_has_ended {
             return None;
         }
-        let Parties { client, service, seat, .. } = self.parties;
+        let Parties { client, limits, seat, .. } = self.parties;
         match client.poll_hangup(cx) {
             Poll::Pending => None,
             Poll::Ready(Hangup::Gone) => Some(End::Cut(Cause::ClientReset)),
             Poll::Ready(Hangup::Ended) => {
                 // It may have closed only its own side, and wait for the answer; or it is gone, and nobody will tell.
                 self.client_has_ended = true;
-                seat.lower_limit(service.limits.half_closed);
+                seat.lower_limit(limits.half_closed);
                 None
             }
         }

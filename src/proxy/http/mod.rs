@@ -15,4 +15,4 @@ mod settings;
 pub(super) use kept::Kept;
 pub(super) use session::serve;
 pub(super) use settings::Http;
-pub use settings::check_header;
+pub(super) use settings::check_header;

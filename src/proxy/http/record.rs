@@ -11,6 +11,7 @@ use crate::relay::Tally;
 
 use super::super::record::Attempts;
 use super::super::service::{Service, Worker};
+use super::super::upstream::Upstream;
 use super::settings::Http;
 
 /// The client left before the answer: nginx's code, known to every reader of logs.
@@ -24,6 +25,7 @@ const CUT: &str = "drain_forced";
 pub(super) struct RequestRecord<'a> {
     worker: &'a Worker,
     service: &'a Service,
+    upstream: &'a Upstream,
     http: &'a Http,
     peer: Peer,
     began: Instant,
@@ -47,6 +49,7 @@ impl<'a> RequestRecord<'a> {
     pub(super) fn open(
         worker: &'a Worker,
         service: &'a Service,
+        upstream: &'a Upstream,
         http: &'a Http,
         peer: Peer,
         tally: &'a Tally,
@@ -55,6 +58,7 @@ impl<'a> RequestRecord<'a> {
         Self {
             worker,
             service,
+            upstream,
             http,
             peer,
             began: Instant::now(),
@@ -107,14 +111,14 @@ impl Drop for RequestRecord<'_> {
         self.service.counters(self.worker.id).request(status);
         self.http.duration.record(duration);
         if let Some(first_byte) = first_byte {
-            self.service.pool_histograms.first_byte.record(first_byte);
+            self.upstream.histograms.first_byte.record(first_byte);
         }
         let (Some(log), Some(texts)) = (&self.service.access_log, &self.texts) else { return };
         log.log(&Entry {
             time: SystemTime::now(),
             listener: self.service.name(),
             client: &self.peer,
-            pool: self.service.balancer.pool().name(),
+            pool: Some(self.upstream.pool().name()),
             backend: self.attempts.backend(),
             attempts: &self.attempts.list(),
             bytes_in: self.tally.bytes_in(),

@@ -25,7 +25,11 @@ impl Origin {
             // nginx's word for the peer of a unix socket.
             address: ip.map_or_else(|| "unix:".to_owned(), |ip: IpAddr| ip.to_string()),
             port,
-            server_port: if http.uses_server_port { client.local_port() } else { 0 },
+            server_port: if http.uses_server_port {
+                client.local_address().map_or(0, |address| address.port())
+            } else {
+                0
+            },
             is_trusted: http.trusts(ip),
         }
     }

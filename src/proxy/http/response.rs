@@ -140,12 +140,13 @@ impl Exchange<'_> {
 
     /// Sends the head and what of the body is there, in one call.
     fn begin_body(&mut self, cx: &mut Context<'_>, head: &ResponseHead, bytes: &[u8], unsent: &[u8]) -> Option<End> {
-        let Parties { worker, service, client, record, shared, seat, .. } = self.parties;
+        let Parties { worker, service, limits, client, record, shared, seat, .. } = self.parties;
         let version = self.request.head.version;
         // Where the upload isn't through yet, it may never be: then only closing tells the client.
         let client_keeps = self.request.head.keep_alive
             && self.upload == Upload::Whole
             && !worker.is_leaving()
+            && !service.is_retired()
             && !head.ends_by_close(version);
         let mut draft = worker.draft.borrow_mut();
         draft.clear();
@@ -172,7 +173,7 @@ impl Exchange<'_> {
         if sent == draft.len() && body.is_done() && self.upload == Upload::Whole {
             return Some(End::Answered { backend_keeps, client_keeps });
         }
-        seat.set_limit(service.limits.idle);
+        seat.set_limit(limits.idle);
         let mut pump = Pump::framed(Direction::Outward, worker.tools.method, body).after(&draft[sent..]);
         if head.must_dechunk(version) {
             pump = pump.stripping_chunks();
@@ -183,9 +184,9 @@ impl Exchange<'_> {
 
     /// A backend that answers is well, unless the configuration has it otherwise.
     fn judge_backend(&self, status: u16) {
-        let Parties { lease, http, .. } = self.parties;
+        let lease = self.parties.lease;
         match status {
-            502..=504 => lease.answered_badly(http.count_5xx, Instant::now()),
+            502..=504 => lease.answered_badly(Instant::now()),
             _ => lease.went_well(Instant::now()),
         }
     }

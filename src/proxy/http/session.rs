@@ -4,6 +4,7 @@
 //! the request they belong to is under way.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -11,11 +12,12 @@ use crate::backends::Lease;
 use crate::lifecycle::Seat;
 use crate::net::{ConnectFailure, Peer, Stream};
 use crate::protocol::http1::{Framing, RequestHead, Version};
-use crate::relay::{self, Early, Meter, Outcome, Shared, Start, Tally};
+use crate::relay::{self, Early, Limits, Meter, Outcome, Shared, Start, Tally};
 use crate::telemetry::{Cause, Rejection};
 
 use super::super::connect::{self, Asker, Connected, Refusal};
 use super::super::service::{Service, Worker};
+use super::super::upstream::Upstream;
 use super::exchange::{End, Exchange, Parties};
 use super::record::RequestRecord;
 use super::reply;
@@ -30,16 +32,20 @@ const PIECES_READ_AT_ONCE: u32 = 32;
 pub(in crate::proxy) async fn serve(
     worker: &Worker,
     service: &Service,
+    upstream: &Upstream,
     http: &Http,
     client: &Stream,
-    peer: Peer,
+    (peer, server): (Peer, Option<SocketAddr>),
 ) -> Cause {
     let mut session = Session {
         worker,
         service,
+        upstream,
+        limits: service.limits(upstream),
         http,
         client,
         peer,
+        server,
         origin: Origin::new(http, client, peer),
         seat: worker.roster.enter(http.client_header),
         inbox: Vec::new(),
@@ -60,9 +66,13 @@ pub(in crate::proxy) async fn serve(
 struct Session<'a> {
     worker: &'a Worker,
     service: &'a Service,
+    upstream: &'a Upstream,
+    limits: Limits,
     http: &'a Http,
     client: &'a Stream,
     peer: Peer,
+    /// Where the client connected to, where a PROXY header says it.
+    server: Option<SocketAddr>,
     origin: Origin,
     seat: Seat,
     /// Received and not yet answered. Bounded by the head's limit and one read.
@@ -150,7 +160,7 @@ impl Session<'_> {
     /// A head that can't be read is answered, and nothing after it.
     async fn refuse(&mut self, status: u16, reason: &str) -> Next {
         let tally = Tally::default();
-        let record = RequestRecord::open(self.worker, self.service, self.http, self.peer, &tally, None);
+        let record = RequestRecord::open(self.worker, self.service, self.upstream, self.http, self.peer, &tally, None);
         let page = reply::page(status, reason, Version::Http11, false, false);
         self.reply(&record, &tally, status, &page).await;
         record.ended(Cause::Rejected.word());
@@ -178,7 +188,8 @@ impl Session<'_> {
         let mut inbox = std::mem::take(&mut self.inbox);
         self.pieces = 0;
         let about = Some((head, &inbox[..]));
-        let mut record = RequestRecord::open(self.worker, self.service, self.http, self.peer, &tally, about);
+        let mut record =
+            RequestRecord::open(self.worker, self.service, self.upstream, self.http, self.peer, &tally, about);
         let (done, end, is_whole) = match Request::new(head, &inbox, &self.origin, self.http) {
             Ok(request) => {
                 let done = self.exchange(&request, &mut record, &tally).await;
@@ -195,7 +206,7 @@ impl Session<'_> {
                 self.go_on(head, inbox, client_keeps).await
             }
             End::Failed(failure) => {
-                let keeps = head.keep_alive && is_whole && failure.status >= 500 && !self.worker.is_leaving();
+                let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.may_stay();
                 let is_head = head.asked(&inbox).head;
                 let page = reply::page(failure.status, &failure.reason, head.version, keeps, is_head);
                 let sent = self.reply(&record, &tally, failure.status, &page).await;
@@ -210,6 +221,11 @@ impl Session<'_> {
                 Next::Close(cause)
             }
         }
+    }
+
+    /// Whether the client may ask again on this connection.
+    fn may_stay(&self) -> bool {
+        !self.worker.is_leaving() && !self.service.is_retired()
     }
 
     /// Waits for the next request, or ends the connection.
@@ -233,9 +249,11 @@ impl Session<'_> {
 
     /// Tries backends until one has given the request an end that no other could better.
     async fn exchange(&self, request: &Request<'_>, record: &mut RequestRecord<'_>, tally: &Tally) -> Done {
-        let Session { worker, service, client, peer, .. } = *self;
-        let _member = service.balancer.pool().join();
-        let asker = Asker { service, client, peer, kept: Some(&worker.kept) };
+        let Session { worker, upstream, client, peer, server, .. } = *self;
+        let _member = upstream.pool().join();
+        // A PROXY header names one client: its connection is of no use for another's.
+        let kept = upstream.pool().proxy_version().is_none().then_some(&worker.kept);
+        let asker = Asker { upstream, client, peer, server, kept };
         let mut may_replay = request.is_replayable();
         let mut connected = connect::to_backend(asker, &mut record.attempts).await;
         loop {
@@ -264,7 +282,9 @@ impl Session<'_> {
                     return End::failed(502, "the backend closed without an answer", cause).into();
                 }
                 End::Answered { backend_keeps: true, .. } if !worker.is_closing() => {
-                    worker.kept.put(lease.backend(), stream, self.http.backend_keep_alive, Instant::now());
+                    if let Some(kept) = kept {
+                        kept.put(lease.backend(), stream, self.http.backend_keep_alive, Instant::now());
+                    }
                     return done;
                 }
                 _ => return done,
@@ -281,7 +301,7 @@ impl Session<'_> {
         record: &RequestRecord<'_>,
         tally: &Tally,
     ) -> Done {
-        let Session { worker, service, http, client, ref seat, .. } = *self;
+        let Session { worker, service, limits, http, client, ref seat, .. } = *self;
         let meter = Meter {
             tally,
             listener: &service.counters(worker.id).bytes,
@@ -291,7 +311,7 @@ impl Session<'_> {
         let shared = Shared::new(&worker.tools, &meter, seat);
         let mut unfinished = Unfinished { client, backend, is_cut: true };
         let shared = &shared;
-        let parties = Parties { worker, service, http, client, backend, lease, record, shared, seat };
+        let parties = Parties { worker, service, limits, http, client, backend, lease, record, shared, seat };
         let mut exchange = Exchange::new(parties, request);
         let mut end = poll_fn(|cx| exchange.poll(cx)).await;
         unfinished.is_cut = matches!(end, End::Cut(_));
@@ -300,7 +320,7 @@ impl Session<'_> {
             // What the client sent ahead was held back until now: before the 101 it was no business of the backend's.
             let early = Early { inward: [request.rest(), &overrun].concat(), outward };
             let start = Start::After(early);
-            end = match relay::run(client, backend, &worker.tools, &meter, seat, service.limits, start).await {
+            end = match relay::run(client, backend, &worker.tools, &meter, seat, limits, start).await {
                 Outcome::Over(cause) => End::Cut(cause),
                 Outcome::Untouched => End::Cut(Cause::BackendClosed),
             };

@@ -3,10 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use metrics::Histogram;
 
-use crate::config::{self, BackendKeepAlive, Mode};
+use crate::config::{self, BackendKeepAlive, Mode, Networks};
 use crate::protocol::http1::{HeadLimits, HeaderEdit};
 use crate::telemetry::metric;
 
@@ -18,16 +17,15 @@ pub(in crate::proxy) struct Http {
     pub(super) response_header: Duration,
     pub(super) keep_alive: Duration,
     pub(super) backend_keep_alive: BackendKeepAlive,
-    pub(super) count_5xx: bool,
     pub(super) duration: Histogram,
     pub(super) uses_request_id: bool,
     pub(super) uses_server_port: bool,
-    trusted: Vec<IpNet>,
+    trusted: Networks,
 }
 
 impl Http {
     /// `None` for a listener of another mode.
-    pub(in crate::proxy) fn new(listener: &config::Listener, pool: &config::Pool) -> Option<Self> {
+    pub(in crate::proxy) fn new(listener: &config::Listener) -> Option<Self> {
         if listener.mode != Mode::Http {
             return None;
         }
@@ -48,7 +46,6 @@ impl Http {
             response_header: http.response_header_timeout,
             keep_alive: http.keep_alive_timeout,
             backend_keep_alive: http.backend_keep_alive,
-            count_5xx: pool.failure_detection.as_ref().is_some_and(|detection| detection.count_5xx),
             duration: metric::http_request_duration(&listener.name),
             uses_request_id: uses("request_id"),
             uses_server_port: uses("server_port"),
@@ -58,7 +55,7 @@ impl Http {
 
     /// Whether what this peer says of earlier hops is believed.
     pub(super) fn trusts(&self, peer: Option<IpAddr>) -> bool {
-        peer.is_some_and(|peer| self.trusted.iter().any(|network| network.contains(&peer)))
+        peer.is_some_and(|peer| self.trusted.contains(peer))
     }
 }
 
@@ -66,6 +63,6 @@ impl Http {
 ///
 /// # Errors
 /// What is wrong, and the remedy.
-pub fn check_header(name: &str, template: &str) -> Result<(), String> {
+pub(in crate::proxy) fn check_header(name: &str, template: &str) -> Result<(), String> {
     HeaderEdit::parse(name, template).map(drop).map_err(|invalid| format!("can't be set to `{template}`: {invalid}"))
 }

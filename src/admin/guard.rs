@@ -1,0 +1,181 @@
+//! Who may change anything by the API: the bearer token where there is one, else only this machine; and never a page of
+//! another site that a browser was lured to (cross-site requests, DNS rebinding).
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use hyper::StatusCode;
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
+
+/// Judges requests that change something.
+#[derive(Debug)]
+pub struct Guard {
+    /// Only this machine reaches the admin server.
+    is_local: bool,
+    token: ArcSwapOption<String>,
+    /// Names by which the admin server may be asked for changes, in lower case.
+    hosts: HashSet<String>,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+/// Why a change is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// There is no token file, and others than this machine reach the admin server.
+    NoTokenFile,
+    /// The request has no token.
+    NoToken,
+    /// The request's token is another.
+    WrongToken,
+    /// The page that asks is not the admin server's own.
+    ForeignOrigin,
+    /// The request is for another host: its name was made to resolve to this address.
+    ForeignHost,
+}
+
+impl Refusal {
+    const ALL: [Self; 5] = [Self::NoTokenFile, Self::NoToken, Self::WrongToken, Self::ForeignOrigin, Self::ForeignHost];
+
+    /// Its label in metrics.
+    fn word(self) -> &'static str {
+        ["no_token_file", "no_token", "wrong_token", "foreign_origin", "foreign_host"][self as usize]
+    }
+
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
+            Self::NoTokenFile | Self::ForeignOrigin | Self::ForeignHost => StatusCode::FORBIDDEN,
+        }
+    }
+
+    pub(super) fn message(self) -> &'static str {
+        match self {
+            Self::NoTokenFile => {
+                "changes need a token where others than this machine reach the admin server: set admin.token_file, or \
+                 bind it to 127.0.0.1 or a unix socket"
+            }
+            Self::NoToken => "changes need the header `Authorization: Bearer TOKEN` with the token of admin.token_file",
+            Self::WrongToken => "the token is not the one of admin.token_file",
+            Self::ForeignOrigin => "changes are not taken from a page of another site",
+            Self::ForeignHost => {
+                "changes are taken only under an IP address, localhost, or a name of admin.allowed_hosts"
+            }
+        }
+    }
+}
+
+impl Guard {
+    /// `is_local`: only this machine reaches the admin server; `hosts`: names that it is known by.
+    pub fn new(is_local: bool, hosts: impl IntoIterator<Item = String>) -> Self {
+        let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
+        Self { is_local, token: ArcSwapOption::empty(), hosts, refused: Default::default() }
+    }
+
+    /// From now on changes need this token; `None`: none.
+    pub fn set_token(&self, token: Option<String>) {
+        self.token.store(token.map(Into::into));
+    }
+
+    /// Whether the page can offer changes: they need no token.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_local && self.token.load().is_none()
+    }
+
+    /// Judges a request by its headers, and counts a refusal.
+    pub(super) fn judge(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let verdict = self.verdict(headers);
+        if let Err(refusal) = verdict {
+            self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        verdict
+    }
+
+    /// Refusals so far, by reason.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Refusal::ALL.iter().map(|refusal| (refusal.word(), self.refused[*refusal as usize].load(Ordering::Relaxed)))
+    }
+
+    fn verdict(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+        let host = text(HOST).unwrap_or_default();
+        if !self.knows(host) {
+            return Err(Refusal::ForeignHost);
+        }
+        let is_own = |origin: &str| origin.strip_prefix("http://").is_some_and(|own| own.eq_ignore_ascii_case(host));
+        if text(ORIGIN).is_some_and(|origin| !is_own(origin)) {
+            return Err(Refusal::ForeignOrigin);
+        }
+        match (&*self.token.load(), text(AUTHORIZATION)) {
+            (None, _) if self.is_local => Ok(()),
+            (None, _) => Err(Refusal::NoTokenFile),
+            (Some(_), None) => Err(Refusal::NoToken),
+            (Some(token), Some(given)) => match given.strip_prefix("Bearer ") {
+                Some(given) if is_same(given.trim().as_bytes(), token.as_bytes()) => Ok(()),
+                _ => Err(Refusal::WrongToken),
+            },
+        }
+    }
+
+    /// A name that an attacker's name server made resolve to this address is none of ours; an address can't be.
+    fn knows(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let name = name.to_ascii_lowercase();
+        bare.parse::<IpAddr>().is_ok() || name == "localhost" || self.hosts.contains(&name)
+    }
+}
+
+/// Compares in a time that doesn't tell where they differ.
+fn is_same(given: &[u8], token: &[u8]) -> bool {
+    let differences = given.iter().zip(token).fold(0, |sum, (a, b)| sum | (a ^ b));
+    given.len() == token.len() && differences == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let parsed = |(name, value): &(&str, &str)| {
+            (name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"))
+        };
+        pairs.iter().map(parsed).collect()
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_may() {
+        let here = headers(&[("host", "127.0.0.1:9900")]);
+        assert_eq!(Guard::new(true, []).judge(&here), Ok(()));
+        assert_eq!(Guard::new(false, []).judge(&here), Err(Refusal::NoTokenFile));
+    }
+
+    #[test]
+    fn the_token_must_be_the_right_one() {
+        let guard = Guard::new(false, []);
+        guard.set_token(Some("secret".to_owned()));
+        let with = |token: &str| headers(&[("host", "[::1]:9900"), ("authorization", token)]);
+        assert_eq!(guard.judge(&with("Bearer secret")), Ok(()));
+        for wrong in ["Bearer secre", "Bearer secrets", "Bearer ", "Basic secret", "secret"] {
+            assert_eq!(guard.judge(&with(wrong)), Err(Refusal::WrongToken), "{wrong}");
+        }
+        assert_eq!(guard.judge(&headers(&[("host", "10.0.0.1")])), Err(Refusal::NoToken));
+        assert_eq!(guard.refused().map(|(_, count)| count).collect::<Vec<_>>(), [0, 1, 5, 0, 0]);
+    }
+
+    #[test]
+    fn pages_of_other_sites_and_rebound_names_are_refused() {
+        let guard = Guard::new(true, ["LB.internal".to_owned()]);
+        let judge = |host: &str, origin: &str| guard.judge(&headers(&[("host", host), ("origin", origin)]));
+        assert_eq!(judge("localhost:9900", "http://localhost:9900"), Ok(()));
+        assert_eq!(judge("lb.internal", "http://lb.internal"), Ok(()));
+        assert_eq!(judge("localhost:9900", "http://localhost:9901"), Err(Refusal::ForeignOrigin));
+        assert_eq!(judge("127.0.0.1:9900", "null"), Err(Refusal::ForeignOrigin));
+        assert_eq!(judge("evil.example:9900", "http://evil.example:9900"), Err(Refusal::ForeignHost));
+        assert_eq!(guard.judge(&headers(&[])), Err(Refusal::ForeignHost));
+    }
+}

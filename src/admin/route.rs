@@ -1,0 +1,209 @@
+//! The way from a request to its answer.
+
+use std::time::Instant;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::backends::Intent;
+
+use super::api::{PoolsReport, StatusReport};
+use super::view::{Command, View};
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+/// Prometheus's text exposition format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The page may load and ask what is its own, and nothing else; nobody may frame it.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; form-action 'none'; \
+     base-uri 'none'; frame-ancestors 'none'",
+);
+
+/// What a path is for.
+enum Place<'a> {
+    Page,
+    Style,
+    Script,
+    Health,
+    Ready,
+    Metrics,
+    Status,
+    Pools,
+    Description,
+    Change(Change<'a>),
+    Nowhere,
+}
+
+enum Change<'a> {
+    Backend { pool: &'a str, address: &'a str, intent: Intent },
+    Reload,
+    Shutdown,
+}
+
+/// Answers a request. Its body is of no interest.
+pub(super) async fn answer(request: &Request<Incoming>, view: &View) -> Answer {
+    let path = request.uri().path();
+    match (Place::of(path), request.method()) {
+        (Place::Nowhere, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
+        (Place::Change(change), &Method::POST) => match view.guard.judge(request.headers()) {
+            Ok(()) => make(change, view).await,
+            Err(refusal) => {
+                tracing::warn!(path, reason = refusal.message(), "a change was refused");
+                let mut answer = error(refusal.status(), refusal.message());
+                if refusal.status() == StatusCode::UNAUTHORIZED {
+                    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                }
+                answer
+            }
+        },
+        (Place::Change(_), _) => not_allowed("POST"),
+        (place, &Method::GET | &Method::HEAD) => show(&place, view),
+        _ => not_allowed("GET, HEAD"),
+    }
+}
+
+impl<'a> Place<'a> {
+    fn of(path: &'a str) -> Self {
+        match path {
+            "/" => Self::Page,
+            "/style.css" => Self::Style,
+            "/page.js" => Self::Script,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            "/api/v1/status" => Self::Status,
+            "/api/v1/pools" => Self::Pools,
+            "/api/v1/openapi.json" => Self::Description,
+            "/api/v1/reload" => Self::Change(Change::Reload),
+            "/api/v1/shutdown" => Self::Change(Change::Shutdown),
+            _ => Change::of_backend(path).map_or(Self::Nowhere, Self::Change),
+        }
+    }
+}
+
+impl<'a> Change<'a> {
+    /// `/api/v1/pools/{pool}/backends/{address}/{drain|disable|enable}`; the address of a unix socket may have slashes.
+    fn of_backend(path: &'a str) -> Option<Self> {
+        let (pool, rest) = path.strip_prefix("/api/v1/pools/")?.split_once("/backends/")?;
+        let (address, verb) = rest.rsplit_once('/')?;
+        let intent = match verb {
+            "drain" => Intent::Drain,
+            "disable" => Intent::Disable,
+            "enable" => Intent::Enable,
+            _ => return None,
+        };
+        Some(Self::Backend { pool, address, intent })
+    }
+}
+
+fn show(place: &Place<'_>, view: &View) -> Answer {
+    match place {
+        Place::Page => {
+            let mut page = respond(StatusCode::OK, HTML, include_str!("page/index.html"));
+            page.headers_mut().insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
+            page
+        }
+        Place::Style => respond(StatusCode::OK, CSS, include_str!("page/style.css")),
+        Place::Script => respond(StatusCode::OK, SCRIPT, include_str!("page/page.js")),
+        Place::Description => respond(StatusCode::OK, JSON, include_str!("openapi.json")),
+        Place::Health => respond(StatusCode::OK, TEXT, "ok\n"),
+        Place::Ready => match view.unready() {
+            Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
+            None => respond(StatusCode::OK, TEXT, "ready\n"),
+        },
+        Place::Metrics => respond(StatusCode::OK, METRICS, view.exporter.render(view)),
+        Place::Status => json(StatusCode::OK, &StatusReport::of(view)),
+        Place::Pools => json(StatusCode::OK, &PoolsReport::of(view)),
+        Place::Change(_) | Place::Nowhere => unreachable!("`answer` has these"),
+    }
+}
+
+async fn make(change: Change<'_>, view: &View) -> Answer {
+    match change {
+        Change::Backend { pool, address, intent } => change_backend(&decoded(pool), &decoded(address), intent, view),
+        Change::Shutdown => {
+            tracing::info!("asked to stop by the API");
+            // Whoever takes commands has ended only if the process is stopping already.
+            let _ = view.commands.send(Command::Shutdown);
+            message(StatusCode::ACCEPTED, "draining")
+        }
+        Change::Reload => {
+            let (sender, result) = oneshot::channel();
+            let _ = view.commands.send(Command::Reload(sender));
+            match result.await {
+                Ok(Ok(what)) => message(StatusCode::OK, &what),
+                Ok(Err(why)) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
+                Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "the balancer is stopping"),
+            }
+        }
+    }
+}
+
+fn change_backend(pool: &str, address: &str, intent: Intent, view: &View) -> Answer {
+    let shown = view.shown.load();
+    let Some(pool) = shown.pools.iter().find(|known| known.name() == pool) else {
+        return error(StatusCode::NOT_FOUND, &format!("there is no pool {pool}"));
+    };
+    let backends = pool.backends();
+    let Some(backend) = backends.iter().find(|known| known.label() == address) else {
+        return error(StatusCode::NOT_FOUND, &format!("pool {} has no backend {address}", pool.name()));
+    };
+    if backend.intend(intent, Instant::now()) {
+        tracing::info!(pool = pool.name(), backend = address, state = backend.state().word(), "changed by the API");
+    }
+    message(StatusCode::OK, backend.state().word())
+}
+
+fn decoded(segment: &str) -> String {
+    percent_decode_str(segment).decode_utf8_lossy().into_owned()
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    result: &'a str,
+}
+
+#[derive(Serialize)]
+struct Wrong<'a> {
+    error: &'a str,
+}
+
+fn message(status: StatusCode, result: &str) -> Answer {
+    json(status, &Said { result })
+}
+
+fn error(status: StatusCode, error: &str) -> Answer {
+    json(status, &Wrong { error })
+}
+
+fn not_allowed(methods: &'static str) -> Answer {
+    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &format!("the methods here are: {methods}"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    respond(status, JSON, serde_json::to_string(value).expect("reports have text keys only"))
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, content_type)
+        .header(CACHE_CONTROL, "no-store")
+        .header("X-Content-Type-Options", "nosniff")
+        .body(Full::new(body.into()))
+        .expect("the status and the headers are constants")
+}

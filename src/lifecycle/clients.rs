@@ -1,0 +1,199 @@
+//! What each client takes of a listener: its connections at once, and how fast it makes new ones.
+//!
+//! Pure but for a lock: the time is an argument. An IPv6 client is its /64 network, since a host has all of one (RFC 6177).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Workers meet on one lock of so many.
+const SHARDS: usize = 64;
+/// Clients that one shard remembers. A flood of addresses beyond 65,536 in all takes no more memory: who is new then is let
+/// in uncounted, since a client with one connection is not what the limits are for.
+const CLIENTS_PER_SHARD: usize = 1024;
+/// A client may make the connections of so long a time at once.
+const BURST: Duration = Duration::from_secs(1);
+
+/// What one client may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Connections at once; `None`: any number.
+    pub max_connections: Option<NonZeroUsize>,
+    /// New connections in a second; `None`: any number.
+    pub connections_per_second: Option<NonZeroUsize>,
+}
+
+/// Why a client may not have another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientRefusal {
+    /// It has as many as it may.
+    TooMany,
+    /// It makes them too fast.
+    TooFast,
+}
+
+/// The clients of one listener.
+#[derive(Debug)]
+pub struct Clients {
+    started: Instant,
+    shards: Vec<Mutex<HashMap<u128, Taken>>>,
+}
+
+/// What one client has taken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    active: usize,
+    /// When its rate is used up no more, since the start: the theoretical arrival time of the generic cell rate algorithm
+    /// (ITU-T I.371), which needs no timer.
+    spent_until: Duration,
+}
+
+/// One connection of a client; dropping it gives it back.
+#[derive(Debug)]
+pub struct ClientPermit {
+    clients: Arc<Clients>,
+    key: u128,
+}
+
+impl Clients {
+    /// Nobody yet.
+    pub fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self { started: now, shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
+    }
+
+    /// Counts a connection of `client`; `Ok(None)`: it is not counted, for there is no limit or no memory.
+    ///
+    /// # Errors
+    /// Which limit it has reached.
+    pub fn enter(
+        self: &Arc<Self>,
+        client: IpAddr,
+        limits: ClientLimits,
+        now: Instant,
+    ) -> Result<Option<ClientPermit>, ClientRefusal> {
+        if limits == ClientLimits::default() {
+            return Ok(None);
+        }
+        let key = key_of(client);
+        let now = now.saturating_duration_since(self.started);
+        let mut shard = self.shard(key);
+        if shard.len() >= CLIENTS_PER_SHARD && !shard.contains_key(&key) {
+            shard.retain(|_, taken| taken.active > 0 || taken.spent_until > now);
+            if shard.len() >= CLIENTS_PER_SHARD {
+                return Ok(None);
+            }
+        }
+        let taken = shard.entry(key).or_default();
+        if limits.max_connections.is_some_and(|max| taken.active >= max.get()) {
+            return Err(ClientRefusal::TooMany);
+        }
+        if let Some(rate) = limits.connections_per_second {
+            let interval = BURST / u32::try_from(rate.get()).unwrap_or(u32::MAX);
+            let spent_until = taken.spent_until.max(now) + interval;
+            if spent_until > now + BURST {
+                return Err(ClientRefusal::TooFast);
+            }
+            taken.spent_until = spent_until;
+        }
+        taken.active += 1;
+        Ok(Some(ClientPermit { clients: self.clone(), key }))
+    }
+
+    fn shard(&self, key: u128) -> MutexGuard<'_, HashMap<u128, Taken>> {
+        // Each value is whole at any time, so a lock that a panic left is as good as any.
+        let index = usize::try_from(spread(key) % SHARDS as u64).expect("fewer than 64");
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ClientPermit {
+    fn drop(&mut self) {
+        let mut shard = self.clients.shard(self.key);
+        if let Some(taken) = shard.get_mut(&self.key) {
+            taken.active -= 1;
+            // What it spent of its rate is remembered for at most a second.
+            if taken.active == 0 && taken.spent_until <= self.clients.started.elapsed() {
+                shard.remove(&self.key);
+            }
+        }
+    }
+}
+
+fn key_of(client: IpAddr) -> u128 {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits() >> 64 << 64,
+    }
+}
+
+/// Spreads keys over shards; within one, the map's own keyed hash resists chosen addresses.
+fn spread(key: u128) -> u64 {
+    let folded = (key >> 64) ^ (key & u128::from(u64::MAX));
+    u64::try_from(folded).expect("64 bits").wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn limits(max_connections: usize, connections_per_second: usize) -> ClientLimits {
+        ClientLimits {
+            max_connections: NonZeroUsize::new(max_connections),
+            connections_per_second: NonZeroUsize::new(connections_per_second),
+        }
+    }
+
+    #[test]
+    fn connections_given_back_can_be_taken_again() {
+        let now = Instant::now();
+        let clients = Clients::new(now);
+        let first = clients.enter(CLIENT, limits(1, 0), now);
+        assert_eq!(clients.enter(CLIENT, limits(1, 0), now).err(), Some(ClientRefusal::TooMany));
+        assert!(clients.enter("192.0.2.2".parse().expect("an address"), limits(1, 0), now).is_ok(), "another client");
+        drop(first);
+        assert!(clients.enter(CLIENT, limits(1, 0), now).is_ok());
+    }
+
+    #[test]
+    fn a_second_gives_as_many_as_the_rate_says_and_no_more() {
+        let now = Instant::now();
+        let clients = Clients::new(now);
+        let made = |at| (0..20).filter(|_| clients.enter(CLIENT, limits(0, 5), at).is_ok()).count();
+        assert_eq!(made(now), 5);
+        assert_eq!(made(now + Duration::from_millis(400)), 2);
+        assert_eq!(made(now + Duration::from_secs(10)), 5, "what was not used is not saved up");
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_network() {
+        let now = Instant::now();
+        let clients = Clients::new(now);
+        let enter = |text: &str| clients.enter(text.parse().expect("an address"), limits(1, 0), now);
+        let _first = enter("2001:db8::1");
+        assert!(enter("2001:db8::2").is_err());
+        assert!(enter("2001:db8:0:1::1").is_ok());
+        let _mapped = enter("192.0.2.1");
+        assert!(enter("::ffff:192.0.2.1").is_err(), "the same IPv4 client");
+    }
+
+    #[test]
+    fn a_flood_of_addresses_takes_no_more_memory_than_the_table() {
+        let now = Instant::now();
+        let clients = Clients::new(now);
+        let mut permits = Vec::new();
+        for number in 0..200_000u32 {
+            permits.push(clients.enter(std::net::Ipv4Addr::from_bits(number).into(), limits(1, 0), now));
+        }
+        let known = |clients: &Clients| -> usize {
+            clients.shards.iter().map(|shard| shard.lock().expect("nobody panics").len()).sum()
+        };
+        assert!(permits.iter().all(Result::is_ok));
+        assert!(known(&clients) <= SHARDS * CLIENTS_PER_SHARD);
+        drop(permits);
+        assert_eq!(known(&clients), 0);
+    }
+}

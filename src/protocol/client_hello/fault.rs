@@ -1,0 +1,52 @@
+//! Why bytes are no ClientHello: one variant a cause, with text short enough for a log line. The fault is the client's.
+
+use std::fmt;
+
+/// Why no server name can be had of these bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it, and Display says it in words")]
+pub enum NotClientHello {
+    // Of the records.
+    NotHandshake,
+    RecordVersion,
+    RecordLength,
+    OtherRecord,
+    OtherMessage,
+    BytesAfterMessage,
+    TooLong,
+    // Of the message.
+    Version,
+    CutShort,
+    SessionId,
+    CipherSuites,
+    CompressionMethods,
+    Extensions,
+    RepeatedServerName,
+    ServerNameList,
+    HostName,
+}
+
+impl fmt::Display for NotClientHello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotHandshake => "not TLS",
+            Self::RecordVersion => "TLS record of an unknown version",
+            Self::RecordLength => "empty or overlong TLS record",
+            Self::OtherRecord => "another record amid the ClientHello",
+            Self::OtherMessage => "TLS handshake message other than ClientHello",
+            Self::BytesAfterMessage => "more than the ClientHello in its record",
+            Self::TooLong => "ClientHello too long",
+            Self::Version => "ClientHello of an unknown version",
+            Self::CutShort => "ClientHello cut short",
+            Self::SessionId => "malformed session id in the ClientHello",
+            Self::CipherSuites => "malformed cipher suites in the ClientHello",
+            Self::CompressionMethods => "malformed compression methods in the ClientHello",
+            Self::Extensions => "malformed extensions in the ClientHello",
+            Self::RepeatedServerName => "more than one server name in the ClientHello",
+            Self::ServerNameList => "malformed server name list in the ClientHello",
+            Self::HostName => "malformed server name in the ClientHello",
+        })
+    }
+}
+
+impl std::error::Error for NotClientHello {}

@@ -1,0 +1,274 @@
+//! Reader and writer against recorded headers and random ones: what is accepted, that neither segmentation nor garbage
+//! changes or breaks a verdict, and that what is written is read back.
+
+use super::{MAX_HEADER_BYTES, Malformed, Origin, Version, parse, write};
+use proptest::prelude::*;
+use serde_json::Value;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+struct Vector {
+    name: String,
+    verdict: String,
+    /// Of an accepted one.
+    origin: Option<Origin>,
+    /// The header and what follows it.
+    bytes: Vec<u8>,
+    /// Of the header alone.
+    length: Option<usize>,
+}
+
+fn vectors() -> Vec<Vector> {
+    let text = include_str!("../../../tests/data/proxy-vectors.jsonl");
+    text.lines().map(|line| Vector::parse(&serde_json::from_str(line).expect("a JSON line"))).collect()
+}
+
+impl Vector {
+    fn parse(line: &Value) -> Self {
+        let text = |key: &str| line[key].as_str().expect("a string").to_owned();
+        let address = |key: &str| text(key).parse().expect("an address");
+        let mut bytes = from_hex(&text("hex"));
+        let length = line["length"].as_u64().map(|length| usize::try_from(length).expect("a length"));
+        assert!(length.is_none_or(|length| length == bytes.len()), "{line}");
+        if let Some(payload) = line["payload_after"].as_str() {
+            bytes.extend(from_hex(payload));
+        }
+        let origin = match line["origin"].as_str() {
+            Some("tcp") => Some(Origin::Tcp { client: address("client"), server: address("server") }),
+            Some("local") => Some(Origin::Local),
+            Some("unix") => Some(Origin::Unix),
+            _ => None,
+        };
+        Self { name: text("name"), verdict: text("verdict"), origin, bytes, length }
+    }
+}
+
+fn from_hex(hex: &str) -> Vec<u8> {
+    let (digits, rest) = hex.as_bytes().as_chunks::<2>();
+    assert!(rest.is_empty(), "{hex}");
+    let byte = |pair: &[u8; 2]| {
+        let text = std::str::from_utf8(pair).expect("ASCII");
+        u8::from_str_radix(text, 16).expect("hexadecimal digits")
+    };
+    digits.iter().map(byte).collect()
+}
+
+/// What holds of any bytes: each prefix is undecided or has the verdict of the whole, and once one is decided, every
+/// longer one is; a header is accepted at its last byte, neither before nor after.
+fn check_prefixes(bytes: &[u8]) -> Result<Option<(Origin, usize)>, Malformed> {
+    let whole = parse(bytes);
+    let mut decided_at = None;
+    for at in 0..=bytes.len() {
+        match parse(&bytes[..at]) {
+            Ok(None) => assert_eq!(decided_at, None, "taken back at {at}"),
+            verdict => {
+                assert_eq!(verdict, whole, "at {at}");
+                decided_at.get_or_insert(at);
+            }
+        }
+    }
+    if let Ok(Some((_, length))) = whole {
+        assert_eq!(decided_at, Some(length), "at its last byte, not before");
+        assert!(length <= MAX_HEADER_BYTES);
+    }
+    assert!(whole != Ok(None) || bytes.len() < MAX_HEADER_BYTES, "waits for more than is allowed");
+    whole
+}
+
+#[test]
+fn judges_every_vector_as_the_specification_asks() {
+    let vectors = vectors();
+    assert_eq!(vectors.len(), 144);
+    for vector in vectors {
+        let verdict = parse(&vector.bytes);
+        let said = match verdict {
+            Ok(Some(_)) => "accept",
+            Ok(None) => "incomplete",
+            Err(_) => "reject",
+        };
+        assert_eq!(said, vector.verdict, "{}: {verdict:?}", vector.name);
+        if let Ok(Some((origin, length))) = verdict {
+            assert_eq!((Some(origin), Some(length)), (vector.origin, vector.length), "{}", vector.name);
+        }
+    }
+}
+
+#[test]
+fn judges_every_vector_alike_byte_by_byte() {
+    for vector in vectors() {
+        check_prefixes(&vector.bytes).ok();
+    }
+}
+
+#[test]
+fn judges_changed_vectors_alike_byte_by_byte() {
+    for vector in vectors().iter().filter(|vector| vector.bytes.len() < 300) {
+        for at in 0..vector.bytes.len() {
+            for change in [0x01, 0x02, 0x10, 0x80, 0xff] {
+                let mut bytes = vector.bytes.clone();
+                bytes[at] ^= change;
+                check_prefixes(&bytes).ok();
+            }
+        }
+    }
+}
+
+#[test]
+fn says_why_a_header_is_refused() {
+    let cause = |name: &str| {
+        let vector = vectors().into_iter().find(|vector| vector.name == name).expect("a vector of this name");
+        parse(&vector.bytes)
+    };
+    for (name, malformed) in [
+        ("neither/HTTP", Malformed::Signature),
+        ("v1/other word", Malformed::Signature),
+        ("v1/nothing but PROXY", Malformed::Spacing),
+        ("v1/protocol UDP4", Malformed::Protocol),
+        ("v1/octet 256", Malformed::Address),
+        ("v1/leading zero in a port", Malformed::Port),
+        ("v1/LF alone", Malformed::LineEnd),
+        ("v1/no CRLF within 107 bytes", Malformed::LineTooLong),
+        ("v2/signature wrong at its NUL", Malformed::Signature),
+        ("v2/version 3", Malformed::Version),
+        ("v2/command 2", Malformed::Command),
+        ("v2/family 4", Malformed::Family),
+        ("v2/UDP over IPv4", Malformed::Datagram),
+        ("v2/LOCAL of length 65535", Malformed::TooLong),
+        ("v2/TCP over IPv6, length 12", Malformed::AddressesCutShort),
+        ("v2/TLV over the end, the payload would hold it", Malformed::TlvOverrun),
+        ("v2/checksum of 3 bytes", Malformed::ChecksumLength),
+        ("v2/two checksums", Malformed::RepeatedChecksum),
+        ("v2/wrong checksum", Malformed::WrongChecksum),
+    ] {
+        assert_eq!(cause(name), Err(malformed), "{name}");
+    }
+}
+
+#[test]
+fn refuses_as_soon_as_nothing_can_mend_it() {
+    let fixed = b"\r\n\r\n\0\r\nQUIT\n\x21\x11";
+    assert_eq!(parse(b"G"), Err(Malformed::Signature));
+    assert_eq!(parse(b"PO"), Err(Malformed::Signature));
+    assert_eq!(parse(&[&fixed[..], &[0x10]].concat()), Err(Malformed::TooLong), "by the length's first byte");
+    assert_eq!(parse(&[&fixed[..], &[0, 11]].concat()), Err(Malformed::AddressesCutShort));
+    assert_eq!(parse(&[&fixed[..], &[0, 14]].concat()), Err(Malformed::TlvOverrun), "no TLV has two bytes");
+    assert_eq!(parse(&fixed[..13]), Ok(None));
+    assert_eq!(parse(&[&fixed[..12], &[0x33]].concat()), Err(Malformed::Version));
+}
+
+#[test]
+fn writes_what_the_specification_shows() {
+    let write_all = |version, origin| {
+        let mut out = b"before".to_vec();
+        write(version, origin, &mut out);
+        out.split_off(6)
+    };
+    let address = |text: &str| text.parse().expect("an address");
+    let tcp = |client: &str, server: &str| Origin::Tcp { client: address(client), server: address(server) };
+    let line = |origin| String::from_utf8(write_all(Version::V1, origin)).expect("ASCII");
+    let example = tcp("192.168.0.1:56324", "192.168.0.11:443");
+    assert_eq!(line(example), "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n");
+    assert_eq!(line(tcp("[2001:db8::1]:1", "[::1]:2")), "PROXY TCP6 2001:db8::1 ::1 1 2\r\n");
+    assert_eq!(line(tcp("192.0.2.1:1", "[::1]:2")), "PROXY TCP6 ::ffff:c000:201 ::1 1 2\r\n");
+    assert_eq!(line(tcp("[::ffff:192.0.2.1]:1", "192.0.2.2:2")), "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
+    assert_eq!(line(Origin::Local), "PROXY UNKNOWN\r\n");
+    assert_eq!(line(Origin::Unix), "PROXY UNKNOWN\r\n");
+    for name in ["v2/TCP over IPv4", "v2/TCP over IPv6", "v2/LOCAL without a block"] {
+        let vector = vectors().into_iter().find(|vector| vector.name == name).expect("a vector of this name");
+        let header = write_all(Version::V2, vector.origin.expect("an accepted vector"));
+        assert_eq!(Some(header.len()), vector.length, "{name}");
+        assert_eq!(header, vector.bytes[..header.len()], "{name}");
+    }
+    let unix = write_all(Version::V2, Origin::Unix);
+    assert_eq!(unix[12..16], [0x21, 0x31, 0, 216]);
+    assert_eq!(unix[16..], [0; 216]);
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    let ip = prop_oneof![
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 4]>().prop_map(|octets| IpAddr::V6(std::net::Ipv4Addr::from(octets).to_ipv6_mapped())),
+        any::<[u16; 8]>().prop_map(IpAddr::from),
+        any::<[bool; 8]>().prop_map(|set| IpAddr::V6(Ipv6Addr::from(set.map(u16::from)))),
+    ];
+    (ip, any::<u16>()).prop_map(SocketAddr::from)
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    prop_oneof![
+        Just(Origin::Local),
+        Just(Origin::Unix),
+        (address(), address()).prop_map(|(client, server)| Origin::Tcp { client, server }),
+    ]
+}
+
+/// Equal but for the clothes of the addresses.
+fn canonical(origin: Origin) -> Origin {
+    let bare = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    match origin {
+        Origin::Tcp { client, server } => Origin::Tcp { client: bare(client), server: bare(server) },
+        other => other,
+    }
+}
+
+/// Bytes that get far into the readers: pieces of headers, in any order, and a fixed part with any block.
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        &b"PROXY"[..],
+        b" TCP4 ",
+        b" TCP6 ",
+        b" UNKNOWN",
+        b"1.2.3.4",
+        b"::1",
+        b" ",
+        b"80",
+        b"0",
+        b"\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n",
+        b"\x21\x11\0\x0c",
+        b"\x21\x11\0\x13",
+        b"\x20\0\0\0",
+        b"\x03\0\x04",
+        b"\x04\0\0",
+        b"abcd",
+    ]);
+    let block = (any::<u8>(), any::<u8>(), prop::collection::vec(0u8..5, 0..60)).prop_map(|(family, length, block)| {
+        [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[0x21, family & 0x33, 0, length & 0x3f], &block].concat()
+    });
+    prop_oneof![prop::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat()), block]
+}
+
+proptest! {
+    #[test]
+    fn reads_back_what_it_writes(
+        origin in origin(),
+        v2 in any::<bool>(),
+        payload in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let version = if v2 { Version::V2 } else { Version::V1 };
+        let mut bytes = Vec::new();
+        write(version, origin, &mut bytes);
+        let length = bytes.len();
+        bytes.extend(payload);
+        let (read, read_length) = check_prefixes(&bytes).expect("a sound header").expect("a whole header");
+        prop_assert_eq!(read_length, length);
+        let expected = if origin == Origin::Unix && !v2 { Origin::Local } else { origin };
+        prop_assert_eq!(canonical(read), canonical(expected));
+        let is_mixed = |origin| match origin {
+            Origin::Tcp { client, server } => client.is_ipv4() != server.is_ipv4(),
+            _ => false,
+        };
+        if !is_mixed(canonical(expected)) {
+            prop_assert_eq!(read, canonical(expected));
+        }
+    }
+
+    #[test]
+    fn judges_any_bytes_alike_byte_by_byte(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        check_prefixes(&bytes).ok();
+    }
+
+    #[test]
+    fn judges_any_pieces_alike_byte_by_byte(bytes in pieces()) {
+        check_prefixes(&bytes).ok();
+    }
+}

@@ -1,0 +1,90 @@
+//! Writes a header in either version. What can't be said in it is left out rather than made up.
+
+use super::v2::SIGNATURE;
+use super::{Origin, Version};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+const LOCAL: u8 = 0x20;
+const PROXY: u8 = 0x21;
+const UNSPEC: u8 = 0x00;
+const TCP_OVER_IPV4: u8 = 0x11;
+const TCP_OVER_IPV6: u8 = 0x21;
+const UNIX_STREAM: u8 = 0x31;
+/// Two paths of 108 bytes each.
+const UNIX_BYTES: u8 = 216;
+
+/// Addresses of one family, since a header has room for one.
+enum Pair {
+    V4([Ipv4Addr; 2]),
+    V6([Ipv6Addr; 2]),
+}
+
+/// Appends the header that says `origin`. Of addresses of two families the IPv4 one is written as an IPv4-mapped one;
+/// version 1 has no word for a unix socket and says UNKNOWN.
+pub fn write(version: Version, origin: Origin, out: &mut Vec<u8>) {
+    match version {
+        Version::V1 => write_v1(origin, out),
+        Version::V2 => write_v2(origin, out),
+    }
+}
+
+fn write_v1(origin: Origin, out: &mut Vec<u8>) {
+    let Origin::Tcp { client, server } = origin else {
+        out.extend_from_slice(b"PROXY UNKNOWN\r\n");
+        return;
+    };
+    let (family, [client_ip, server_ip]) = match Pair::of(client.ip(), server.ip()) {
+        Pair::V4(pair) => ("TCP4", pair.map(|ip| ip.to_string())),
+        Pair::V6(pair) => ("TCP6", pair.map(in_hexadecimal)),
+    };
+    let (client_port, server_port) = (client.port(), server.port());
+    write!(out, "PROXY {family} {client_ip} {server_ip} {client_port} {server_port}\r\n").expect("a Vec takes all");
+}
+
+/// The specification's grammar for IPv6 has no dots, which Display uses for mapped addresses.
+fn in_hexadecimal(ip: Ipv6Addr) -> String {
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low] => format!("::ffff:{high:x}:{low:x}"),
+        _ => ip.to_string(),
+    }
+}
+
+fn write_v2(origin: Origin, out: &mut Vec<u8>) {
+    out.extend_from_slice(&SIGNATURE);
+    match origin {
+        Origin::Local => out.extend_from_slice(&[LOCAL, UNSPEC, 0, 0]),
+        Origin::Unix => {
+            out.extend_from_slice(&[PROXY, UNIX_STREAM, 0, UNIX_BYTES]);
+            out.resize(out.len() + usize::from(UNIX_BYTES), 0);
+        }
+        Origin::Tcp { client, server } => write_v2_tcp(client, server, out),
+    }
+}
+
+fn write_v2_tcp(client: SocketAddr, server: SocketAddr, out: &mut Vec<u8>) {
+    match Pair::of(client.ip(), server.ip()) {
+        Pair::V4(pair) => {
+            out.extend_from_slice(&[PROXY, TCP_OVER_IPV4, 0, 2 * (4 + 2)]);
+            out.extend(pair.iter().flat_map(Ipv4Addr::octets));
+        }
+        Pair::V6(pair) => {
+            out.extend_from_slice(&[PROXY, TCP_OVER_IPV6, 0, 2 * (16 + 2)]);
+            out.extend(pair.iter().flat_map(Ipv6Addr::octets));
+        }
+    }
+    out.extend_from_slice(&client.port().to_be_bytes());
+    out.extend_from_slice(&server.port().to_be_bytes());
+}
+
+impl Pair {
+    fn of(client: IpAddr, server: IpAddr) -> Self {
+        match (client.to_canonical(), server.to_canonical()) {
+            (IpAddr::V4(client), IpAddr::V4(server)) => Self::V4([client, server]),
+            _ => Self::V6([client, server].map(|ip| match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            })),
+        }
+    }
+}

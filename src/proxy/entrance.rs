@@ -1,0 +1,201 @@
+//! What is asked of a connection before a backend is: who the client is, whether it may come in, which pool it is for.
+//!
+//! What is read of the client here is looked at in the socket's own buffer, and only a PROXY header is taken out of it: an idle
+//! attacker costs no memory of ours, and what follows is relayed as if nothing had been read.
+
+use std::fmt::Debug;
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant};
+
+use crate::config::{self, Networks, ProxyProtocol};
+use crate::lifecycle::{ClientLimits, ClientPermit, ClientRefusal, Clients};
+use crate::net::{Peer, Stream};
+use crate::protocol::client_hello::{self, MAX_HELLO_BYTES, ServerNamePattern};
+use crate::protocol::proxy_header::{self, MAX_HEADER_BYTES, Origin};
+use crate::telemetry::{Cause, Rejection};
+
+use super::connect::Refusal;
+use super::service::{Service, Worker};
+use super::upstream::Upstream;
+
+/// A listener's rules.
+pub(super) struct Entrance {
+    requires_header: bool,
+    trusted: Networks,
+    allow: Networks,
+    deny: Networks,
+    limits: ClientLimits,
+    clients: Arc<Clients>,
+    /// The best match first.
+    routes: Vec<(ServerNamePattern, Arc<Upstream>)>,
+    timeout: Duration,
+}
+
+/// A connection that may go on.
+pub(super) struct Entered<'a> {
+    /// Who the client is.
+    pub(super) peer: Peer,
+    /// Where the client connected to, where a PROXY header says it.
+    pub(super) server: Option<SocketAddr>,
+    /// What serves it.
+    pub(super) upstream: &'a Arc<Upstream>,
+    /// Its part of what the client may take.
+    pub(super) permit: Option<ClientPermit>,
+}
+
+impl Entrance {
+    pub(super) fn new(
+        listener: &config::Listener,
+        upstream_of: &impl Fn(&str) -> Arc<Upstream>,
+        before: Option<&Self>,
+    ) -> Self {
+        let pattern = |sni: &str| sni.parse().expect("the configuration was validated with `check_server_name`");
+        let route = |route: &config::Route| (pattern(&route.sni), upstream_of(&route.pool));
+        let mut routes: Vec<(ServerNamePattern, _)> = listener.routes.iter().map(route).collect();
+        routes.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.rank()));
+        Self {
+            requires_header: listener.proxy_protocol == ProxyProtocol::Required,
+            trusted: listener.trusted_proxies.clone(),
+            allow: listener.allow.clone(),
+            deny: listener.deny.clone(),
+            limits: ClientLimits {
+                max_connections: listener.per_client.max_connections,
+                connections_per_second: listener.per_client.connections_per_second,
+            },
+            clients: before.map_or_else(|| Clients::new(Instant::now()), |before| before.clients.clone()),
+            routes,
+            timeout: listener.client_header_timeout,
+        }
+    }
+
+    /// Whether the client is known by its address: nothing it sends is read before a backend is asked.
+    pub(super) fn knows_client(&self) -> bool {
+        !self.requires_header
+    }
+
+    /// Whether anything has to be read before a backend can be asked.
+    pub(super) fn reads_nothing(&self) -> bool {
+        !self.requires_header && self.routes.is_empty()
+    }
+
+    /// Lets a client in by its address. A unix socket's client has none: file permissions are its rules.
+    pub(super) fn admit(&self, peer: Peer) -> Result<Option<ClientPermit>, Rejection> {
+        let Some(client) = address_of(peer) else { return Ok(None) };
+        if self.deny.contains(client) || !(self.allow.is_empty() || self.allow.contains(client)) {
+            return Err(Rejection::Denied);
+        }
+        self.clients.enter(client, self.limits, Instant::now()).map_err(|refusal| match refusal {
+            ClientRefusal::TooMany => Rejection::ClientMaxConnections,
+            ClientRefusal::TooFast => Rejection::ClientRate,
+        })
+    }
+
+    fn trusts(&self, peer: Peer) -> bool {
+        address_of(peer).is_none_or(|address| self.trusted.contains(address))
+    }
+
+    fn route(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.routes.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, upstream)| upstream)
+    }
+}
+
+impl<'a> Entered<'a> {
+    /// A connection of which nothing has to be read; its client was admitted.
+    pub(super) fn at_once(service: &'a Service, peer: Peer) -> Result<Self, Refusal> {
+        let upstream = service.upstream.as_ref().ok_or(Refusal::Rejected(Rejection::NoRoute))?;
+        Ok(Self { peer, server: None, upstream, permit: None })
+    }
+
+    /// Reads what has to be read. Safe to cancel.
+    pub(super) async fn by_reading(
+        worker: &Worker,
+        service: &'a Service,
+        client: &Stream,
+        peer: Peer,
+    ) -> Result<Self, Refusal> {
+        let entrance = &service.entrance;
+        let (mut peer, mut server, mut permit) = (peer, None, None);
+        if entrance.requires_header {
+            if !entrance.trusts(peer) {
+                return Err(Refusal::Rejected(Rejection::UntrustedProxy));
+            }
+            let look = Look { worker, client, most: MAX_HEADER_BYTES, refusal: Rejection::ProxyHeader };
+            let (origin, length) = look.until(entrance.timeout, proxy_header::parse).await?;
+            client.discard(length).map_err(|_| Refusal::Closed(Cause::ClientReset))?;
+            match origin {
+                Origin::Local => {}
+                Origin::Unix => peer = Peer::Unix,
+                Origin::Tcp { client, server: address } => (peer, server) = (Peer::Tcp(client), Some(address)),
+            }
+            permit = entrance.admit(peer).map_err(Refusal::Rejected)?;
+        }
+        let upstream = match entrance.routes.is_empty() {
+            true => None,
+            false => {
+                let look = Look { worker, client, most: MAX_HELLO_BYTES, refusal: Rejection::ClientHello };
+                let hello = look.until(entrance.timeout, client_hello::parse).await?;
+                hello.server_name.and_then(|name| entrance.route(&name))
+            }
+        };
+        let upstream = upstream.or(service.upstream.as_ref()).ok_or(Refusal::Rejected(Rejection::NoRoute))?;
+        Ok(Self { peer, server, upstream, permit })
+    }
+}
+
+/// A look at what a client sends first.
+struct Look<'a> {
+    worker: &'a Worker,
+    client: &'a Stream,
+    /// More than this is not looked at.
+    most: usize,
+    /// What it is refused for.
+    refusal: Rejection,
+}
+
+impl Look<'_> {
+    /// Looks until `parse` has a verdict.
+    async fn until<T, E: Debug>(
+        &self,
+        limit: Duration,
+        parse: impl Fn(&[u8]) -> Result<Option<T>, E>,
+    ) -> Result<T, Refusal> {
+        let refused = Refusal::Rejected(self.refusal);
+        let mut known = 0;
+        let verdict = poll_fn(|cx| {
+            loop {
+                let look = |bytes: &[u8]| (bytes.len(), parse(bytes));
+                let scratch = &self.worker.tools.scratch;
+                // One byte more than may be: so there is always something new to wait for.
+                match ready!(scratch.poll_peek(cx, self.client, known, self.most + 1, look)) {
+                    Ok((_, Ok(Some(parsed)))) => return Poll::Ready(Ok(parsed)),
+                    Ok((seen, Ok(None))) if seen <= self.most => known = seen,
+                    Ok((_, parsed)) => {
+                        let error = parsed.err();
+                        tracing::debug!(reason = self.refusal.word(), ?error, "a client is refused");
+                        return Poll::Ready(Err(refused));
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                        return Poll::Ready(Err(Refusal::Closed(Cause::ClientClosed)));
+                    }
+                    Err(_) => return Poll::Ready(Err(Refusal::Closed(Cause::ClientReset))),
+                }
+            }
+        });
+        tokio::time::timeout(limit, verdict).await.unwrap_or(Err(refused))
+    }
+}
+
+fn address_of(peer: Peer) -> Option<IpAddr> {
+    match peer {
+        Peer::Tcp(address) => Some(address.ip()),
+        Peer::Unix => None,
+    }
+}
+
+/// Judges the name of a route.
+pub(super) fn check_server_name(name: &str) -> Result<(), String> {
+    name.parse::<ServerNamePattern>().map(drop)
+}

@@ -1,0 +1,234 @@
+//! The addresses that are listened on, through start, reload, upgrade and drain: opened before anything else changes, closed only when
+//! nobody waits at them any more.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::ToSocketAddrs;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::config::{self, BindAddress, Config};
+use crate::lifecycle::{ConnectionLimit, Permit};
+use crate::net::{self, Handed, ListenAddress, ListenOptions};
+use crate::proxy::{Door, Service};
+
+use super::run::{RunError, doing};
+
+/// One worker's part of a door.
+pub(super) struct Opening {
+    pub(super) door: Arc<Door>,
+    pub(super) socket: OwnedFd,
+    pub(super) accepting: Permit,
+}
+
+/// All open doors.
+pub(super) struct Doors {
+    workers: Vec<UnboundedSender<Opening>>,
+    /// One permit for each socket that is accepted from.
+    accepting: Arc<ConnectionLimit>,
+    open: HashMap<Key, OpenDoor>,
+    /// From the process before this one; what nobody asks for is closed with the start's end.
+    handed: Vec<Handed>,
+}
+
+/// Which door an address of the configuration is. One whose port the kernel chooses is its listener's own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key(BindAddress, Option<(String, usize)>);
+
+struct OpenDoor {
+    door: Arc<Door>,
+    /// Duplicates of those that the workers accept from: for new options, and for the next process.
+    sockets: Vec<OwnedFd>,
+    options: ListenOptions,
+}
+
+/// Doors that a configuration wants, with the sockets that were missing: nothing has changed yet.
+pub(super) struct Plan(Vec<Wanted>);
+
+struct Wanted {
+    key: Key,
+    listener: String,
+    options: ListenOptions,
+    /// `None`: it is open.
+    sockets: Option<Bound>,
+}
+
+/// New sockets: those for the workers, and duplicates of them.
+struct Bound {
+    accepted_from: Vec<OwnedFd>,
+    kept: Vec<OwnedFd>,
+}
+
+impl Doors {
+    /// None yet; `handed` are open sockets of the process before this one.
+    pub(super) fn new(workers: Vec<UnboundedSender<Opening>>, handed: Vec<Handed>) -> Self {
+        Self { workers, accepting: ConnectionLimit::new(usize::MAX), open: HashMap::new(), handed }
+    }
+
+    /// Binds what is not open yet.
+    ///
+    /// # Errors
+    /// An address can't be had; nothing has changed.
+    pub(super) fn plan(&mut self, config: &Config) -> Result<Plan, RunError> {
+        let mut plan = Vec::new();
+        for listener in &config.listeners {
+            for (index, address) in listener.bind.iter().enumerate() {
+                let own = is_chosen_by_kernel(address).then(|| (listener.name.clone(), index));
+                let key = Key(address.clone(), own);
+                let options = options_of(listener, config);
+                let sockets = match self.open.contains_key(&key) {
+                    true => None,
+                    false => Some(doing(self.bind(&key, &options), || {
+                        format!("can't listen on {address} (listener `{}`)", listener.name)
+                    })?),
+                };
+                plan.push(Wanted { key, listener: listener.name.clone(), options, sockets });
+            }
+        }
+        Ok(Plan(plan))
+    }
+
+    fn bind(&mut self, key: &Key, options: &ListenOptions) -> io::Result<Bound> {
+        let (name, workers) = (key.name(), self.workers.len());
+        let handed = self.handed.iter().position(|(handed, _)| *handed == name);
+        let accepted_from = match handed {
+            Some(index) => net::extend(self.handed.swap_remove(index).1, workers, options)?,
+            None => {
+                let addresses = listen_addresses(&key.0)?;
+                let bound = addresses.iter().map(|address| net::bind(address, options, workers));
+                bound.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect()
+            }
+        };
+        let kept = accepted_from.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        Ok(Bound { accepted_from, kept })
+    }
+
+    /// Opens, keeps and closes doors as planned; `service_of` gives a listener's service.
+    pub(super) fn follow(&mut self, plan: Plan, service_of: impl Fn(&str) -> Arc<Service>) {
+        let mut before = std::mem::take(&mut self.open);
+        for Wanted { key, listener, options, sockets } in plan.0 {
+            let service = service_of(&listener);
+            let open = match (before.remove(&key), sockets) {
+                (Some(mut open), _) => {
+                    open.door.serve_by(service);
+                    open.set_options(options);
+                    open
+                }
+                (None, sockets) => {
+                    let bound = sockets.expect("what was not open was bound");
+                    tracing::info!(listener, address = net::local_address(&bound.kept[0]), "listening");
+                    self.open(service, bound, options)
+                }
+            };
+            self.open.insert(key, open);
+        }
+        for (key, open) in before {
+            tracing::info!(address = %key.0, "no longer listening");
+            open.door.close();
+        }
+    }
+
+    /// Gives each worker its sockets.
+    fn open(&self, service: Arc<Service>, bound: Bound, options: ListenOptions) -> OpenDoor {
+        let door = Door::new(service);
+        for (socket, worker) in bound.accepted_from.into_iter().zip(self.workers.iter().cycle()) {
+            let accepting = self.accepting.try_acquire().expect("there is no limit of listening sockets");
+            // A worker that is gone was stopped: then nobody is to be accepted.
+            let _ = worker.send(Opening { door: door.clone(), socket, accepting });
+        }
+        OpenDoor { door, sockets: bound.kept, options }
+    }
+
+    /// A socket of the process before this one that is no door.
+    pub(super) fn take_handed(&mut self, name: &str) -> Option<OwnedFd> {
+        let index = self.handed.iter().position(|(handed, _)| handed == name)?;
+        self.handed.swap_remove(index).1.pop()
+    }
+
+    /// The process before this one serves what was not asked for to its end.
+    pub(super) fn forget_handed(&mut self) {
+        self.handed.clear();
+    }
+
+    /// Each door's sockets by the name under which the next process asks for them.
+    pub(super) fn sockets(&self) -> Vec<(String, &[OwnedFd])> {
+        self.open.iter().map(|(key, open)| (key.name(), &open.sockets[..])).collect()
+    }
+
+    /// The addresses that a listener got.
+    pub(super) fn addresses(&self, listener: &config::Listener) -> Vec<String> {
+        let addresses = listener.bind.iter().enumerate().filter_map(|(index, address)| {
+            let own = is_chosen_by_kernel(address).then(|| (listener.name.clone(), index));
+            let open = self.open.get(&Key(address.clone(), own))?;
+            match address {
+                BindAddress::Unix(_) => Some(address.to_string()),
+                _ => open.sockets.first().map(net::local_address),
+            }
+        });
+        addresses.collect()
+    }
+
+    /// Closes all doors; whoever waits at one is still let in.
+    pub(super) fn close(&mut self) {
+        self.open.drain().for_each(|(_, open)| open.door.close());
+    }
+
+    /// Accept loops that still run.
+    pub(super) fn accepting(&self) -> &Arc<ConnectionLimit> {
+        &self.accepting
+    }
+}
+
+impl Key {
+    /// The same in every process with this configuration.
+    fn name(&self) -> String {
+        match &self.1 {
+            None => self.0.to_string(),
+            Some((listener, index)) => format!("{} {listener} {index}", self.0),
+        }
+    }
+}
+
+impl OpenDoor {
+    fn set_options(&mut self, options: ListenOptions) {
+        if self.options != options {
+            // A unix socket has none of them, and a TCP socket has them all.
+            self.sockets.iter().for_each(|socket| drop(net::set_options(socket, &options)));
+            self.options = options;
+        }
+    }
+}
+
+/// Port 0 may be asked for often: each time it is another port.
+fn is_chosen_by_kernel(address: &BindAddress) -> bool {
+    match address {
+        BindAddress::Tcp(address) => address.port() == 0,
+        BindAddress::Any(port) | BindAddress::Name(_, port) => *port == 0,
+        BindAddress::Unix(_) | BindAddress::Inherited(_) => false,
+    }
+}
+
+/// Accepted sockets inherit what the listener's pool wants of its connections.
+fn options_of(listener: &config::Listener, config: &Config) -> ListenOptions {
+    let named = listener.pool.as_ref().or_else(|| listener.routes.first().map(|route| &route.pool));
+    let pool = config.pools.iter().find(|pool| Some(&pool.name) == named);
+    let tcp = &pool.expect("a valid configuration has every listener's pool").tcp;
+    ListenOptions { nodelay: tcp.nodelay, keepalive: tcp.keepalive, user_timeout: tcp.user_timeout }
+}
+
+/// Where the kernel is to listen: a name stands for all its addresses.
+pub(super) fn listen_addresses(address: &BindAddress) -> io::Result<Vec<ListenAddress>> {
+    Ok(match address {
+        BindAddress::Tcp(address) => vec![ListenAddress::Tcp(*address)],
+        BindAddress::Any(port) => vec![ListenAddress::Any(*port)],
+        BindAddress::Unix(path) => vec![ListenAddress::Unix(path.clone())],
+        BindAddress::Inherited(number) => vec![ListenAddress::Inherited(*number)],
+        BindAddress::Name(host, port) => {
+            let mut all: Vec<_> = (host.as_str(), *port).to_socket_addrs()?.collect();
+            all.dedup();
+            all.into_iter().map(ListenAddress::Tcp).collect()
+        }
+    })
+}

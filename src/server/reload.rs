@@ -1,0 +1,52 @@
+//! A reload: the configuration is read again as a whole, and only if all of it can be had does anything change.
+
+use std::time::Instant;
+
+use crate::config::{Config, Loaded};
+
+use super::notify;
+use super::run::{RunError, Server, read_token};
+
+/// Reads the configuration again and follows it. The answer is what to tell whoever asked: what changed, or why nothing did.
+pub(super) async fn reload(server: &mut Server) -> Result<String, String> {
+    let began = Instant::now();
+    notify::reloading();
+    let result = match server.source.load(&server.checks) {
+        Ok(loaded) => follow(server, loaded).await.map_err(|error| error.to_string()),
+        Err(problems) => Err(problems.to_string()),
+    };
+    notify::ready();
+    match &result {
+        Ok(what) => tracing::info!(took_ms = began.elapsed().as_millis(), "{what}"),
+        Err(error) => tracing::error!(%error, "the configuration was not reloaded; the one before goes on"),
+    }
+    server.view.reloads.ended(result.clone());
+    result
+}
+
+async fn follow(server: &mut Server, loaded: Loaded) -> Result<String, RunError> {
+    let token = read_token(&loaded.config.admin)?;
+    server.parts.follow(&loaded.config).await?;
+    server.view.guard.set_token(token);
+    server.view.connections.set_max(server.capacity.connections(loaded.config.max_connections));
+    server.view.shown.store(server.parts.shown().into());
+    let late = needs_restart(&server.config, &loaded.config);
+    server.config = loaded.config;
+    Ok(if late.is_empty() {
+        "configuration reloaded".to_owned()
+    } else {
+        format!("configuration reloaded, but changes of {} need a restart or an upgrade", late.join(", "))
+    })
+}
+
+/// What a running process can't change.
+fn needs_restart(before: &Config, now: &Config) -> Vec<&'static str> {
+    let keys = [
+        ("workers", before.workers != now.workers),
+        ("admin.bind", before.admin.bind != now.admin.bind),
+        ("admin.allowed_hosts", before.admin.allowed_hosts != now.admin.allowed_hosts),
+        ("relay", before.relay != now.relay),
+        ("log", before.log != now.log),
+    ];
+    keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
+}
