@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use lb::access_log::{Attempt, Entry};
-use lb::backends::{Identity, Pool};
+use lb::backends::{Endpoint, Pool};
 use lb::balancer::{Balancer, Request};
 use lb::config::{self, FailureDetection, PolicyKind, Queue, Resolve, Tcp};
 use lb::net::Target;
@@ -47,15 +47,16 @@ fn settings(policy: PolicyKind) -> config::Pool {
         health_check: None,
         slow_start: Duration::ZERO,
         source: Vec::new(),
+        send_proxy: config::SendProxy::Off,
         resolve: Resolve { min_ttl: SECOND, max_ttl: 60 * SECOND, nameservers: Vec::new() },
         tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
     }
 }
 
-fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Identity> {
+fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
     let identity = |index: usize| {
         let [high, low] = u16::try_from(index).expect("few backends").to_be_bytes();
-        Identity {
+        Endpoint {
             target: Target::Tcp(SocketAddr::from(([10, 0, high, low], 80))),
             weight: weight(index),
             backup: false,
@@ -65,7 +66,7 @@ fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Identity> {
     (0..count).map(identity).collect()
 }
 
-fn balancer(policy: PolicyKind, backends: Vec<Identity>) -> Arc<Balancer> {
+fn balancer(policy: PolicyKind, backends: Vec<Endpoint>) -> Arc<Balancer> {
     let now = Instant::now();
     let pool = Pool::new(settings(policy), 1, now);
     pool.replace(backends, now);
@@ -130,7 +131,7 @@ fn access_log_line(criterion: &mut Criterion) {
         time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         listener: "web",
         client: &client,
-        pool: "app",
+        pool: Some("app"),
         backend: Some("10.0.0.1:80"),
         attempts: &attempts,
         bytes_in: 77,

@@ -55,7 +55,7 @@ async fn relay(method: Method, client: Stream, backend: Stream) {
         Meter { tally: &tally, listener: &of_listener, backend: &of_backend, on_first_byte: &|at| _ = black_box(at) };
     let seat = Roster::new(NEVER, Instant::now()).enter(NEVER);
     let limits = Limits { idle: NEVER, half_closed: NEVER, keepalive: None };
-    relay::run(&client, &backend, &tools, &meter, &seat, limits, Start::Fresh { may_retry: false }).await;
+    relay::run(&client, &backend, &tools, &meter, &seat, &limits, Start::Fresh { may_retry: false }).await;
 }
 
 async fn send(to: &Stream, bytes: &[u8]) {

@@ -38,9 +38,8 @@ done
 cat >"$work/metrics.py" <<'PY'
 import json, pathlib, re, sys
 
-# Not in metric.rs: the reload's, the admin server's, and those of the process.
+# Not in metric.rs: those of the process.
 ELSEWHERE = {
-    "lb_config_reloads_total", "lb_config_last_reload_successful", "lb_admin_refused_total",
     "lb_process_cpu_seconds_total", "lb_process_resident_memory_bytes", "lb_process_open_fds", "lb_process_max_fds",
     "lb_process_start_time_seconds",
 }

@@ -13,6 +13,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Overrides, Source};
 use crate::proxy::CHECKS;
@@ -29,10 +30,16 @@ pub(super) struct DemoArgs {
     /// Send N GETs, show which server answered each, and exit: 0 only if they were shared equally
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     requests: Option<u32>,
+    /// Run only one of the demo's servers, here: it logs each request, and answers with its address
+    #[arg(long, value_name = "ADDR", conflicts_with = "requests")]
+    server: Option<SocketAddr>,
 }
 
 pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
     let failed = |error: io::Error| CliError::Failed(format!("the demo can't start: {error}"));
+    if let Some(address) = args.server {
+        return serve_alone(address).map_err(failed);
+    }
     let servers = start_servers().map_err(failed)?;
     let listen = free_address(LISTEN).map_err(failed)?;
     let admin = free_address(ADMIN).map_err(failed)?;
@@ -97,6 +104,21 @@ fn start_servers() -> io::Result<Vec<SocketAddr>> {
         });
     })?;
     Ok(addresses)
+}
+
+/// One server, until SIGTERM or SIGINT; also as a container's first process, which no signal ends that it doesn't ask for.
+fn serve_alone(address: SocketAddr) -> io::Result<()> {
+    let listener = std::net::TcpListener::bind(address)?;
+    println!("server:   {}", listener.local_addr()?);
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            served = serve(listener) => served,
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })
 }
 
 async fn serve(listener: std::net::TcpListener) -> io::Result<()> {

@@ -74,7 +74,7 @@ async fn watch(admin: &Admin) -> Result<(), CliError> {
             // It may come back, after a restart.
             Err(error) => format!("{error}\n"),
         };
-        let written = write!(io::stdout(), "{}{shown}\n", if is_terminal { CLEAR } else { "" });
+        let written = writeln!(io::stdout(), "{}{shown}", if is_terminal { CLEAR } else { "" });
         // Nobody reads any more.
         if written.and_then(|()| io::stdout().flush()).is_err() {
             return Ok(());

@@ -38,7 +38,7 @@ pub enum ClientRefusal {
 #[derive(Debug)]
 pub struct Clients {
     started: Instant,
-    shards: Vec<Mutex<HashMap<u128, Taken>>>,
+    shards: Vec<Mutex<HashMap<Key, Taken>>>,
 }
 
 /// What one client has taken.
@@ -54,8 +54,11 @@ struct Taken {
 #[derive(Debug)]
 pub struct ClientPermit {
     clients: Arc<Clients>,
-    key: u128,
+    key: Key,
 }
+
+/// An IPv6 address, or an IPv4 one as it is mapped; not a `u128`, which would double the size of what holds it.
+type Key = [u64; 2];
 
 impl Clients {
     /// Nobody yet.
@@ -101,7 +104,7 @@ impl Clients {
         Ok(Some(ClientPermit { clients: self.clone(), key }))
     }
 
-    fn shard(&self, key: u128) -> MutexGuard<'_, HashMap<u128, Taken>> {
+    fn shard(&self, key: Key) -> MutexGuard<'_, HashMap<Key, Taken>> {
         // Each value is whole at any time, so a lock that a panic left is as good as any.
         let index = usize::try_from(spread(key) % SHARDS as u64).expect("fewer than 64");
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
@@ -121,17 +124,20 @@ impl Drop for ClientPermit {
     }
 }
 
-fn key_of(client: IpAddr) -> u128 {
+fn key_of(client: IpAddr) -> Key {
     match client.to_canonical() {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits() >> 64 << 64,
+        IpAddr::V4(address) => [0, address.to_bits().into()],
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments().map(u64::from);
+            // One bit tells ::/64 from the IPv4 addresses.
+            [a << 48 | b << 32 | c << 16 | d, 1 << 32]
+        }
     }
 }
 
 /// Spreads keys over shards; within one, the map's own keyed hash resists chosen addresses.
-fn spread(key: u128) -> u64 {
-    let folded = (key >> 64) ^ (key & u128::from(u64::MAX));
-    u64::try_from(folded).expect("64 bits").wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
+fn spread([network, host]: Key) -> u64 {
+    (network ^ host).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) struct Asker<'a> {
     pub(super) client: &'a Stream,
     pub(super) peer: Peer,
     /// Where the client connected to, where that is not its socket's own address.
-    pub(super) server: Option<SocketAddr>,
+    pub(super) server: Option<&'a SocketAddr>,
     /// Connections that have served a request before, where they will do.
     pub(super) kept: Option<&'a Kept>,
 }
@@ -114,7 +114,7 @@ async fn dial(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Option
 /// Says who the client is, in a header of the PROXY protocol, where the pool wants one.
 fn send_proxy_header(asker: Asker<'_>, backend: &Stream) -> io::Result<()> {
     let Some(version) = asker.upstream.pool().proxy_version() else { return Ok(()) };
-    let server = asker.server.or_else(|| asker.client.local_address());
+    let server = asker.server.copied().or_else(|| asker.client.local_address());
     let origin = match (asker.peer, server) {
         (Peer::Tcp(client), Some(server)) => Origin::Tcp { client, server },
         // A client of a unix socket.

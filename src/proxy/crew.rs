@@ -27,7 +27,11 @@ pub struct Handover {
 }
 
 /// The right to a connection: of the process, of the listener, and of the client where it has a limit and is known.
-pub(super) type Permits = (Permit, Permit, Option<ClientPermit>);
+pub(super) struct Permits {
+    pub(super) _process: Permit,
+    pub(super) _listener: Permit,
+    pub(super) client: Option<ClientPermit>,
+}
 
 /// All workers. The inboxes have no limit of their own: what is in them holds permits, and those are limited.
 pub struct Crew {

@@ -18,6 +18,7 @@ use crate::protocol::proxy_header::{self, MAX_HEADER_BYTES, Origin};
 use crate::telemetry::{Cause, Rejection};
 
 use super::connect::Refusal;
+use super::crew::Permits;
 use super::service::{Service, Worker};
 use super::upstream::Upstream;
 
@@ -36,14 +37,10 @@ pub(super) struct Entrance {
 
 /// A connection that may go on.
 pub(super) struct Entered<'a> {
-    /// Who the client is.
-    pub(super) peer: Peer,
     /// Where the client connected to, where a PROXY header says it.
-    pub(super) server: Option<SocketAddr>,
+    pub(super) server: Option<Box<SocketAddr>>,
     /// What serves it.
     pub(super) upstream: &'a Arc<Upstream>,
-    /// Its part of what the client may take.
-    pub(super) permit: Option<ClientPermit>,
 }
 
 impl Entrance {
@@ -104,22 +101,24 @@ impl Entrance {
 
 impl<'a> Entered<'a> {
     /// A connection of which nothing has to be read; its client was admitted.
-    pub(super) fn at_once(service: &'a Service, peer: Peer) -> Result<Self, Refusal> {
+    pub(super) fn at_once(service: &'a Service) -> Result<Self, Refusal> {
         let upstream = service.upstream.as_ref().ok_or(Refusal::Rejected(Rejection::NoRoute))?;
-        Ok(Self { peer, server: None, upstream, permit: None })
+        Ok(Self { server: None, upstream })
     }
 
-    /// Reads what has to be read. Safe to cancel.
+    /// Reads what has to be read; `peer` becomes whom a PROXY header names, and `permits` has its part of what it may take. Safe to
+    /// cancel.
     pub(super) async fn by_reading(
         worker: &Worker,
         service: &'a Service,
         client: &Stream,
-        peer: Peer,
+        peer: &mut Peer,
+        permits: &mut Permits,
     ) -> Result<Self, Refusal> {
         let entrance = &service.entrance;
-        let (mut peer, mut server, mut permit) = (peer, None, None);
+        let mut server = None;
         if entrance.requires_header {
-            if !entrance.trusts(peer) {
+            if !entrance.trusts(*peer) {
                 return Err(Refusal::Rejected(Rejection::UntrustedProxy));
             }
             let look = Look { worker, client, most: MAX_HEADER_BYTES, refusal: Rejection::ProxyHeader };
@@ -127,10 +126,13 @@ impl<'a> Entered<'a> {
             client.discard(length).map_err(|_| Refusal::Closed(Cause::ClientReset))?;
             match origin {
                 Origin::Local => {}
-                Origin::Unix => peer = Peer::Unix,
-                Origin::Tcp { client, server: address } => (peer, server) = (Peer::Tcp(client), Some(address)),
+                Origin::Unix => *peer = Peer::Unix,
+                Origin::Tcp { client, server: address } => {
+                    *peer = Peer::Tcp(client);
+                    server = Some(Box::new(address));
+                }
             }
-            permit = entrance.admit(peer).map_err(Refusal::Rejected)?;
+            permits.client = entrance.admit(*peer).map_err(Refusal::Rejected)?;
         }
         let upstream = match entrance.routes.is_empty() {
             true => None,
@@ -141,7 +143,7 @@ impl<'a> Entered<'a> {
             }
         };
         let upstream = upstream.or(service.upstream.as_ref()).ok_or(Refusal::Rejected(Rejection::NoRoute))?;
-        Ok(Self { peer, server, upstream, permit })
+        Ok(Self { server, upstream })
     }
 }
 

@@ -128,9 +128,9 @@ fn permits(service: &Service, peer: Peer) -> Result<Permits, Rejection> {
         true => service.entrance.admit(peer)?,
         false => None,
     };
-    let global = service.global_limit.try_acquire().ok_or(Rejection::MaxConnections)?;
-    let own = service.own_limit.try_acquire().ok_or(Rejection::ListenerMaxConnections)?;
-    Ok((global, own, client))
+    let process = service.global_limit.try_acquire().ok_or(Rejection::MaxConnections)?;
+    let listener = service.own_limit.try_acquire().ok_or(Rejection::ListenerMaxConnections)?;
+    Ok(Permits { _process: process, _listener: listener, client })
 }
 
 fn reason_of(error: &io::Error) -> AcceptError {

@@ -4,21 +4,22 @@
 //! otherwise the bytes go through a scratch buffer that all connections of a worker share. Knows sockets, counters
 //! and how bodies are framed, not listeners, backends or logs.
 
+mod meter;
 mod pipes;
 mod pump;
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::lifecycle::Seat;
 use crate::net::Stream;
-use crate::telemetry::{ByteCounters, Cause};
+use crate::telemetry::Cause;
 
+pub use meter::{Direction, Meter, Tally};
 pub use pipes::{MAX_PIPES_PER_WORKER, Pipes};
 pub use pump::{Pump, Step};
 
@@ -62,81 +63,6 @@ impl Default for Scratch {
     fn default() -> Self {
         Self(RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()))
     }
-}
-
-/// What one connection moved, readable while it moves.
-#[derive(Debug, Default)]
-pub struct Tally {
-    inward: Cell<u64>,
-    outward: Cell<u64>,
-    first_outward: Cell<Option<Instant>>,
-}
-
-impl Tally {
-    /// Bytes that the backend took from the client.
-    pub fn bytes_in(&self) -> u64 {
-        self.inward.get()
-    }
-
-    /// Bytes that the client took from the backend.
-    pub fn bytes_out(&self) -> u64 {
-        self.outward.get()
-    }
-
-    /// Counts bytes that the client took from us, in the backend's stead.
-    pub fn answered_by_us(&self, bytes: usize) {
-        self.outward.set(self.outward.get() + bytes as u64);
-    }
-
-    /// When the backend's first byte was passed on.
-    pub fn first_byte(&self) -> Option<Instant> {
-        self.first_outward.get()
-    }
-}
-
-/// Where the bytes of one connection are counted.
-pub struct Meter<'a> {
-    /// The connection's own.
-    pub tally: &'a Tally,
-    /// Those of its listener, on this worker.
-    pub listener: &'a ByteCounters,
-    /// Those of its backend, on this worker.
-    pub backend: &'a ByteCounters,
-    /// Told once, at the backend's first byte.
-    pub on_first_byte: &'a dyn Fn(Instant),
-}
-
-impl Meter<'_> {
-    /// Counts bytes that the receiver took.
-    pub fn add(&self, direction: Direction, bytes: usize) {
-        let (tally, bytes) = (self.tally, bytes as u64);
-        match direction {
-            Direction::Inward => {
-                tally.inward.set(tally.inward.get() + bytes);
-                self.listener.add_in(bytes);
-                self.backend.add_in(bytes);
-            }
-            Direction::Outward => {
-                if tally.outward.get() == 0 {
-                    let now = Instant::now();
-                    tally.first_outward.set(Some(now));
-                    (self.on_first_byte)(now);
-                }
-                tally.outward.set(tally.outward.get() + bytes);
-                self.listener.add_out(bytes);
-                self.backend.add_out(bytes);
-            }
-        }
-    }
-}
-
-/// Which way bytes go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From the client to the backend.
-    Inward,
-    /// From the backend to the client.
-    Outward,
 }
 
 /// How bytes are moved.
@@ -239,22 +165,22 @@ pub enum Outcome {
 
 /// Relays until both sides have ended, and says why it is over. A reset is passed on as a reset; so is being cut short,
 /// by a limit or by being dropped.
-pub async fn run(
-    client: &Stream,
-    backend: &Stream,
-    tools: &Tools,
-    meter: &Meter<'_>,
-    seat: &Seat,
-    limits: Limits,
+pub fn run<'a>(
+    client: &'a Stream,
+    backend: &'a Stream,
+    tools: &'a Tools,
+    meter: &'a Meter<'a>,
+    seat: &'a Seat,
+    limits: &'a Limits,
     start: Start,
-) -> Outcome {
+) -> Relay<'a> {
     seat.touch();
     seat.set_limit(limits.first());
     let (may_retry, early) = match start {
         Start::Fresh { may_retry } => (may_retry, Early::default()),
         Start::After(early) => (false, early),
     };
-    let mut relay = Relay {
+    Relay {
         client,
         backend,
         shared: Shared::new(tools, meter, seat),
@@ -267,18 +193,16 @@ pub async fn run(
         first_to_end: None,
         backend_is_gone: false,
         cut_short: true,
-    };
-    let outcome = poll_fn(|cx| relay.poll(cx)).await;
-    relay.cut_short =
-        !matches!(outcome, Outcome::Over(Cause::ClientClosed | Cause::BackendClosed) | Outcome::Untouched);
-    outcome
+    }
 }
 
-struct Relay<'a> {
+/// A relay under way: a future by hand, since an async function would keep its arguments beside what it made of them, for each idle
+/// connection.
+pub struct Relay<'a> {
     client: &'a Stream,
     backend: &'a Stream,
     shared: Shared<'a>,
-    limits: Limits,
+    limits: &'a Limits,
     inward: Pump,
     outward: Pump,
     /// Waits for the client's reset while nothing is received from it: the backend takes nothing, or the client has ended.
@@ -295,8 +219,19 @@ struct Relay<'a> {
     cut_short: bool,
 }
 
+impl Future for Relay<'_> {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let outcome = ready!(self.step(cx));
+        self.cut_short =
+            !matches!(outcome, Outcome::Over(Cause::ClientClosed | Cause::BackendClosed) | Outcome::Untouched);
+        Poll::Ready(outcome)
+    }
+}
+
 impl Relay<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         // Outward first: a backend that has reset by now must not be given the client's bytes.
         if let Some(outcome) = self.poll_outward(cx).or_else(|| self.poll_inward(cx).map(Outcome::Over)) {
             return Poll::Ready(outcome);

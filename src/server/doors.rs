@@ -14,7 +14,7 @@ use crate::lifecycle::{ConnectionLimit, Permit};
 use crate::net::{self, Handed, ListenAddress, ListenOptions};
 use crate::proxy::{Door, Service};
 
-use super::run::{RunError, doing};
+use super::run::{RunError, listening};
 
 /// One worker's part of a door.
 pub(super) struct Opening {
@@ -80,7 +80,7 @@ impl Doors {
                 let options = options_of(listener, config);
                 let sockets = match self.open.contains_key(&key) {
                     true => None,
-                    false => Some(doing(self.bind(&key, &options), || {
+                    false => Some(listening(self.bind(&key, &options), || {
                         format!("can't listen on {address} (listener `{}`)", listener.name)
                     })?),
                 };

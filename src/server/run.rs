@@ -35,12 +35,15 @@ use super::{reload, worker};
 pub struct RunError {
     what: String,
     source: io::Error,
+    /// It was about listening: what usually helps there is said.
+    is_about_listening: bool,
 }
 
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.source)?;
         match self.source.kind() {
+            _ if !self.is_about_listening => Ok(()),
             io::ErrorKind::AddrInUse => f.write_str(" (another process has it; stop that one, or choose another port)"),
             io::ErrorKind::PermissionDenied => f.write_str(" (ports below 1024 need root or CAP_NET_BIND_SERVICE)"),
             io::ErrorKind::AddrNotAvailable => f.write_str(" (it is not an address of this machine)"),
@@ -57,7 +60,12 @@ impl std::error::Error for RunError {
 
 /// Adds what was being done to what went wrong.
 pub(super) fn doing<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, RunError> {
-    result.map_err(|source| RunError { what: what(), source })
+    result.map_err(|source| RunError { what: what(), source, is_about_listening: false })
+}
+
+/// The same for a bind.
+pub(super) fn listening<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, RunError> {
+    doing(result, what).map_err(|error| RunError { is_about_listening: true, ..error })
 }
 
 /// A balancer that accepts.
@@ -123,8 +131,8 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
     let mut predecessor = doing(Predecessor::meet(), || "can't take over the listening sockets".to_owned())?;
     let capacity = Capacity::of_this_process(config.workers);
     let connections = ConnectionLimit::new(capacity.connections(config.max_connections));
-    let exporter = Exporter::install()
-        .map_err(|error| RunError { what: "can't start the metrics".to_owned(), source: io::Error::other(error) })?;
+    let exporter = Exporter::install().map_err(io::Error::other);
+    let exporter = doing(exporter, || "can't start the metrics".to_owned())?;
     let access_log = open_access_log(&config.log)?;
     let (drain, watch) = Drain::new();
     let (crew, inboxes) = Crew::new(capacity.workers);
@@ -199,19 +207,26 @@ impl Running {
 
 impl Server {
     async fn serve_and_drain(&mut self) {
-        let grace = match self.serve().await {
-            Ending::Asked => {
-                notify::stopping();
-                self.config.drain.grace
-            }
-            // Whoever connects meets the other process already.
-            Ending::Succeeded => Duration::ZERO,
-        };
-        self.drain.advance(Phase::Leaving);
+        let ending = self.serve().await;
         let Self { drain, parts, view, signals, config, .. } = self;
+        let mut grace = config.drain.grace;
+        match ending {
+            Ending::Asked => notify::stopping(),
+            // Whoever connects meets the other process already.
+            Ending::Succeeded => grace = Duration::ZERO,
+        }
+        drain.advance(Phase::Leaving);
+        let stop_at_once = async {
+            if let Ending::Succeeded = ending {
+                // A service manager that stops the service means both processes: this one is stopping already.
+                let signal = signals.next_stop().await;
+                tracing::info!(signal, "stopping already; a second signal stops at once");
+            }
+            signals.next_stop().await
+        };
         tokio::select! {
             () = leave(drain, &mut parts.doors, grace, config.drain.timeout, &view.connections) => {}
-            signal = signals.next_stop() => tracing::warn!(signal, active = view.connections.active(), "second signal"),
+            signal = stop_at_once => tracing::warn!(signal, active = view.connections.active(), "second signal"),
         }
     }
 
@@ -293,7 +308,7 @@ fn start_admin(
     let name = format!("admin {address}");
     let socket = match parts.doors.take_handed(&name) {
         Some(socket) => socket,
-        None => doing(bind_admin(address), what)?,
+        None => listening(bind_admin(address), what)?,
     };
     let kept = doing(socket.try_clone(), what)?;
     let listener = doing(admin::Listener::new(socket), what)?;

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// What a change of a file changes.
@@ -20,14 +22,21 @@ struct Print {
 /// One file.
 pub(super) struct FileWatch {
     file: Option<PathBuf>,
+    /// As it was when it was read.
     known: Option<Print>,
+    /// As it was at the last look.
+    last: Option<Print>,
+    looks: Interval,
 }
 
 impl FileWatch {
     /// The file as it is now; `None`: there is nothing to watch.
     pub(super) fn new(file: Option<&str>) -> Self {
         let file = file.map(PathBuf::from);
-        Self { known: print_of(file.as_ref()), file }
+        let known = print_of(file.as_ref());
+        let mut looks = interval(PERIOD);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { file, known, last: known, looks }
     }
 
     /// Waits until the file has changed. One that is missing for a moment, or still being written, has not. Safe to cancel.
@@ -35,12 +44,11 @@ impl FileWatch {
         if self.file.is_none() {
             return std::future::pending().await;
         }
-        let mut before = self.known;
         loop {
-            tokio::time::sleep(PERIOD).await;
+            self.looks.tick().await;
             let now = print_of(self.file.as_ref());
-            let is_settled = now == before;
-            before = now;
+            let is_settled = now == self.last;
+            self.last = now;
             if is_settled && now.is_some() && now != self.known {
                 self.known = now;
                 return;

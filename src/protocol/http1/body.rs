@@ -7,8 +7,8 @@ use super::{ChunkError, ChunkedScanner, Framing};
 pub enum Body {
     /// Bytes still to come.
     Length(u64),
-    /// The coding is followed to its end.
-    Chunked(ChunkedScanner),
+    /// The coding is followed to its end. Boxed: it would make every relay's pumps, which have none, as large.
+    Chunked(Box<ChunkedScanner>),
     /// Whatever comes until the peer closes.
     UntilClose,
 }
@@ -28,7 +28,7 @@ impl Body {
         match framing {
             Framing::None => Self::Length(0),
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(ChunkedScanner::default()),
+            Framing::Chunked => Self::Chunked(Box::default()),
             Framing::UntilClose => Self::UntilClose,
         }
     }

@@ -35,7 +35,7 @@ pub(in crate::proxy) async fn serve(
     upstream: &Upstream,
     http: &Http,
     client: &Stream,
-    (peer, server): (Peer, Option<SocketAddr>),
+    (peer, server): (Peer, Option<&SocketAddr>),
 ) -> Cause {
     let mut session = Session {
         worker,
@@ -72,7 +72,7 @@ struct Session<'a> {
     client: &'a Stream,
     peer: Peer,
     /// Where the client connected to, where a PROXY header says it.
-    server: Option<SocketAddr>,
+    server: Option<&'a SocketAddr>,
     origin: Origin,
     seat: Seat,
     /// Received and not yet answered. Bounded by the head's limit and one read.
@@ -320,7 +320,7 @@ impl Session<'_> {
             // What the client sent ahead was held back until now: before the 101 it was no business of the backend's.
             let early = Early { inward: [request.rest(), &overrun].concat(), outward };
             let start = Start::After(early);
-            end = match relay::run(client, backend, &worker.tools, &meter, seat, limits, start).await {
+            end = match relay::run(client, backend, &worker.tools, &meter, seat, &limits, start).await {
                 Outcome::Over(cause) => End::Cut(cause),
                 Outcome::Untouched => End::Cut(Cause::BackendClosed),
             };

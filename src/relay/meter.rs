@@ -1,0 +1,81 @@
+//! Where moved bytes are counted: on the connection, on its listener, on its backend.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use crate::telemetry::ByteCounters;
+
+/// What one connection moved, readable while it moves.
+#[derive(Debug, Default)]
+pub struct Tally {
+    inward: Cell<u64>,
+    outward: Cell<u64>,
+    first_outward: Cell<Option<Instant>>,
+}
+
+impl Tally {
+    /// Bytes that the backend took from the client.
+    pub fn bytes_in(&self) -> u64 {
+        self.inward.get()
+    }
+
+    /// Bytes that the client took from the backend.
+    pub fn bytes_out(&self) -> u64 {
+        self.outward.get()
+    }
+
+    /// Counts bytes that the client took from us, in the backend's stead.
+    pub fn answered_by_us(&self, bytes: usize) {
+        self.outward.set(self.outward.get() + bytes as u64);
+    }
+
+    /// When the backend's first byte was passed on.
+    pub fn first_byte(&self) -> Option<Instant> {
+        self.first_outward.get()
+    }
+}
+
+/// Where the bytes of one connection are counted.
+pub struct Meter<'a> {
+    /// The connection's own.
+    pub tally: &'a Tally,
+    /// Those of its listener, on this worker.
+    pub listener: &'a ByteCounters,
+    /// Those of its backend, on this worker.
+    pub backend: &'a ByteCounters,
+    /// Told once, at the backend's first byte.
+    pub on_first_byte: &'a dyn Fn(Instant),
+}
+
+impl Meter<'_> {
+    /// Counts bytes that the receiver took.
+    pub fn add(&self, direction: Direction, bytes: usize) {
+        let (tally, bytes) = (self.tally, bytes as u64);
+        match direction {
+            Direction::Inward => {
+                tally.inward.set(tally.inward.get() + bytes);
+                self.listener.add_in(bytes);
+                self.backend.add_in(bytes);
+            }
+            Direction::Outward => {
+                if tally.outward.get() == 0 {
+                    let now = Instant::now();
+                    tally.first_outward.set(Some(now));
+                    (self.on_first_byte)(now);
+                }
+                tally.outward.set(tally.outward.get() + bytes);
+                self.listener.add_out(bytes);
+                self.backend.add_out(bytes);
+            }
+        }
+    }
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the backend.
+    Inward,
+    /// From the backend to the client.
+    Outward,
+}
