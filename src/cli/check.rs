@@ -1,7 +1,11 @@
 //! `lb check`: is the configuration valid, and what does it come to?
 
-use clap::Args;
+use std::process::exit;
 
+use clap::Args;
+use serde::Serialize;
+
+use crate::config::{Loaded, Problem, Problems};
 use crate::proxy::CHECKS;
 
 use super::{CliError, ConfigArgs};
@@ -13,10 +17,25 @@ pub(super) struct CheckArgs {
     /// Write the effective configuration as YAML, after the environment and flags
     #[arg(long)]
     print: bool,
+    /// Say it as JSON: {"valid": …, "problems": [{"place", "path", "message"}, …]}; the exit code is the same
+    #[arg(long, conflicts_with = "print")]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Verdict<'a> {
+    valid: bool,
+    file: Option<String>,
+    problems: &'a [Problem],
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
-    let loaded = args.config.source().load(&CHECKS)?;
+    let loaded = args.config.source().load(&CHECKS);
+    if args.json {
+        return verdict(loaded);
+    }
+    let loaded = loaded?;
     if args.print {
         print!("{}", loaded.printed);
         return Ok(());
@@ -29,4 +48,15 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
         loaded.config.pools.len()
     );
     Ok(())
+}
+
+fn verdict(loaded: Result<Loaded, Problems>) -> Result<(), CliError> {
+    let (valid, file, problems) = match loaded {
+        Ok(loaded) => (true, loaded.file.map(|file| file.display().to_string()), Vec::new()),
+        Err(Problems(problems)) => (false, None, problems),
+    };
+    let verdict = Verdict { valid, file, problems: &problems };
+    println!("{}", serde_json::to_string_pretty(&verdict).expect("a verdict has text keys only"));
+    // Nothing is left to be said to people.
+    if valid { Ok(()) } else { exit(super::WRONG_CONFIGURATION.into()) }
 }

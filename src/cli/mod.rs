@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod demo;
 mod run;
+mod schema;
 mod status;
 
 use std::fmt;
@@ -44,6 +45,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Drain, disable or enable a backend of a running balancer
     Backend(change::BackendArgs),
+    /// Print the JSON Schema of lb.yaml, for editors
+    Schema,
     /// Have a running balancer read its configuration again
     Reload(change::ReloadArgs),
 }
@@ -69,6 +72,9 @@ impl ConfigArgs {
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
+
+/// The exit code of wrong usage or configuration, as clap has it too.
+const WRONG_CONFIGURATION: u8 = 2;
 
 /// What made a command fail.
 #[derive(Debug)]
@@ -119,12 +125,19 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Backend(args) => change::backend(&args),
         Command::Reload(args) => change::reload(&args),
+        Command::Schema => {
+            schema::schema();
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(if matches!(error, CliError::Config(_)) { 2 } else { 1 })
+            match error {
+                CliError::Config(_) => ExitCode::from(WRONG_CONFIGURATION),
+                CliError::Run(_) | CliError::Failed(_) => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 
@@ -56,14 +57,19 @@ pub struct BackendKeepAlive {
 }
 
 /// The `http:` block.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpFile {
+    /// Headers set on each request; null removes a default.
     #[serde(deserialize_with = "over_defaults")]
     pub set_headers: BTreeMap<String, Option<String>>,
+    /// A request head may have this many bytes, 1KiB to 1MiB.
     pub max_header_bytes: ByteSize,
+    /// A request head may have this many lines.
     pub max_headers: usize,
+    /// Time limits of an exchange.
     pub timeouts: HttpTimeoutsFile,
+    /// Idle connections of one worker to one backend.
     pub backend_keep_alive: BackendKeepAliveFile,
 }
 
@@ -80,10 +86,12 @@ impl Default for HttpFile {
 }
 
 /// Time limits of an exchange.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpTimeoutsFile {
+    /// From the request's last byte to the end of the response's head.
     pub response_header: DurationText,
+    /// A client may be silent for this long between two requests.
     pub keep_alive: DurationText,
 }
 
@@ -94,10 +102,12 @@ impl Default for HttpTimeoutsFile {
 }
 
 /// Idle connections to backends.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackendKeepAliveFile {
+    /// As many at most; 0 keeps none.
     pub idle_connections: usize,
+    /// For this long.
     pub idle_timeout: DurationText,
 }
 

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::http::{Http, HttpFile};
@@ -62,7 +63,7 @@ impl Listener {
 }
 
 /// Whether a listener's connections begin with a PROXY header (the PROXY protocol, versions 1 and 2).
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProxyProtocol {
     /// They don't.
@@ -91,21 +92,34 @@ pub struct Route {
 }
 
 /// One listener.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerFile {
+    /// host:port, [::]:port, *:port (both families), unix:/path or fd@N; or a list.
     pub bind: OneOrMany,
+    /// tcp: raw bytes, any protocol. http: requests one by one, headers injected.
     pub mode: Mode,
+    /// Who serves it; may be left out where there is only one pool.
     pub pool: Option<String>,
+    /// Pools by the server name of TLS clients (mode tcp); who has none goes to `pool`.
     pub routes: Vec<RouteFile>,
+    /// Connections at once; 0: only the global limit.
     pub max_connections: usize,
+    /// required: PROXY v1 or v2 must come first, from a trusted proxy.
     pub proxy_protocol: ProxyProtocol,
+    /// Networks that may send a PROXY header, or X-Forwarded-* that is kept.
     pub trusted_proxies: Vec<String>,
+    /// Networks that may connect; empty: all.
     pub allow: Vec<String>,
+    /// Networks that may not; wins over allow.
     pub deny: Vec<String>,
+    /// What one client (IPv4 address or IPv6 /64) may take.
     pub per_client: PerClientFile,
+    /// Time limits.
     pub timeouts: ListenerTimeoutsFile,
+    /// Whether its connections are logged.
     pub access_log: bool,
+    /// What mode http does.
     pub http: HttpFile,
 }
 
@@ -130,27 +144,34 @@ impl Default for ListenerFile {
 }
 
 /// One route.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteFile {
+    /// A name, `*.` and a name (one or more labels), or `*`.
     pub sni: String,
+    /// The pool's name.
     pub pool: String,
 }
 
 /// Limits of each client.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PerClientFile {
+    /// Connections at once; 0: any number.
     pub max_connections: usize,
+    /// New connections in a second; 0: any number.
     pub connections_per_second: usize,
 }
 
 /// A listener's time limits.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerTimeoutsFile {
+    /// No byte either way for this long ends a connection.
     pub idle: DurationText,
+    /// The same once one side has ended.
     pub half_closed: DurationText,
+    /// A request's head, a PROXY header, a TLS ClientHello must be there in this time.
     pub client_header: DurationText,
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -17,36 +18,58 @@ use super::{AccessLog, LogFormat, LogLevel, PolicyKind, RelayMode, SendProxy};
 pub(super) const UNREADABLE: &str = "\u{0}unreadable";
 
 /// `lb.yaml`, long form, with the defaults filled in.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct File {
+    /// Places to accept connections, by name.
     pub listeners: BTreeMap<String, ListenerFile>,
+    /// Backends that serve the same thing, by name.
     pub pools: BTreeMap<String, PoolFile>,
+    /// Metrics, health, API, status page.
     pub admin: AdminFile,
+    /// Worker threads; auto: the cores this process may use.
     pub workers: AutoOr,
+    /// Client connections at once; auto: as many as open files and memory allow.
     pub max_connections: AutoOr,
+    /// How it stops.
     pub drain: DrainFile,
+    /// How bytes are moved.
     pub relay: RelayFile,
+    /// Logs.
     pub log: LogFile,
+    /// Reload when this file changes.
     pub watch: bool,
 }
 
 /// One pool of backends.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolFile {
+    /// How the next backend is chosen.
     pub policy: PolicyKind,
+    /// Addresses, or blocks with an address.
     pub backends: Vec<BackendFile>,
+    /// One attempt to connect.
     pub connect_timeout: DurationText,
+    /// Backends tried for one client connection, each at most once.
     pub attempts: usize,
+    /// Retries under way at once, of the active connections; at least 3.
     pub retry_budget: Percent,
+    /// Clients that may wait while every backend is full.
     pub queue: QueueFile,
+    /// Passive detection: failed connections set a backend aside for a while. Or off.
     pub failure_detection: OffOr<FailureDetectionFile>,
+    /// Active checks. Or off.
     pub health_check: OffOr<HealthCheckFile>,
+    /// A backend that came back gets its full share only after this long.
     pub slow_start: DurationText,
+    /// Local addresses that connections to backends come from, in turn.
     pub source: OneOrMany,
+    /// The PROXY header that each connection to a backend begins with.
     pub send_proxy: SendProxy,
+    /// How names of backends are resolved.
     pub resolve: ResolveFile,
+    /// Socket options.
     pub tcp: TcpFile,
 }
 
@@ -71,19 +94,26 @@ impl Default for PoolFile {
 }
 
 /// One backend: `host:port`, or a block with an address.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
+#[schemars(with = "BackendShape")]
 pub struct BackendFile {
+    /// Where it listens.
     pub address: String,
+    /// Share of new connections.
     pub weight: u16,
+    /// Used only when no primary is usable.
     pub backup: bool,
+    /// Connections at once; 0: any number.
     pub max_connections: usize,
 }
 
 /// Clients that may wait for room.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueFile {
+    /// How many may wait.
     pub length: usize,
+    /// How long.
     pub timeout: DurationText,
 }
 
@@ -94,13 +124,18 @@ impl Default for QueueFile {
 }
 
 /// Active health checks.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthCheckFile {
+    /// From one check to the next, 10 % more or less.
     pub interval: DurationText,
+    /// A check must be over in this time.
     pub timeout: DurationText,
+    /// Successes in a row that bring a backend back.
     pub rise: usize,
+    /// Failures in a row that take it out.
     pub fall: usize,
+    /// Ask by GET; without it, a connection that is accepted is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCheckFile>,
 }
@@ -112,12 +147,15 @@ impl Default for HealthCheckFile {
 }
 
 /// A health check by GET.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpCheckFile {
+    /// What to ask for.
     pub path: String,
+    /// The Host header; default: the backend's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// Good answers, such as 200 or 200-399.
     pub status: OneOrMany,
 }
 
@@ -128,11 +166,14 @@ impl Default for HttpCheckFile {
 }
 
 /// How names of backends are resolved.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResolveFile {
+    /// A name isn't asked for again sooner.
     pub min_ttl: DurationText,
+    /// A name is asked for again at the latest after this.
     pub max_ttl: DurationText,
+    /// Asked in place of the system's: IP or IP:port.
     pub nameservers: OneOrMany,
 }
 
@@ -144,14 +185,20 @@ impl Default for ResolveFile {
 }
 
 /// Passive failure detection.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FailureDetectionFile {
+    /// Failures within the window that eject a backend.
     pub failures: usize,
+    /// How long a failure counts.
     pub window: DurationText,
+    /// The first ejection; each repeat is twice as long.
     pub ejection: DurationText,
+    /// The longest ejection.
     pub max_ejection: DurationText,
+    /// A backend that closes after the client's first bytes and before its own has failed.
     pub count_early_close: bool,
+    /// Mode http: a response of 502, 503 or 504 is a failure.
     pub count_5xx: bool,
 }
 
@@ -169,11 +216,14 @@ impl Default for FailureDetectionFile {
 }
 
 /// Socket options towards clients and backends.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TcpFile {
+    /// Idle time before the first keep-alive probe; 0s: none.
     pub keepalive: DurationText,
+    /// Send small writes at once (TCP_NODELAY).
     pub nodelay: bool,
+    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); 0s: the kernel's default.
     pub user_timeout: DurationText,
 }
 
@@ -184,11 +234,14 @@ impl Default for TcpFile {
 }
 
 /// The admin server.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminFile {
+    /// host:port, *:port, unix:/path, or off.
     pub bind: String,
+    /// Holds the bearer token that changes need; without one they are taken on a loopback or unix bind only.
     pub token_file: Option<PathBuf>,
+    /// Names under which changes are taken, beside addresses and localhost.
     pub allowed_hosts: Vec<String>,
 }
 
@@ -199,10 +252,12 @@ impl Default for AdminFile {
 }
 
 /// How it stops.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DrainFile {
+    /// Accepting goes on for this long after the signal.
     pub grace: DurationText,
+    /// Connections may then go on for this long.
     pub timeout: DurationText,
 }
 
@@ -213,37 +268,59 @@ impl Default for DrainFile {
 }
 
 /// The relay.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RelayFile {
+    /// auto: bulk is spliced, the rest copied.
     pub mode: RelayMode,
 }
 
 /// Logs.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogFile {
+    /// The least severe level shown.
     pub level: LogLevel,
+    /// Of both the log and the access log.
     pub format: LogFormat,
+    /// off, stdout, stderr, or a file's path.
     pub access: AccessLog,
+}
+
+/// What [`BackendFile`] is read from.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "it only has a schema")]
+enum BackendShape {
+    /// `host:port`, `unix:/path` or `srv:_service._tcp.name`.
+    Address(String),
+    /// The same with more to say.
+    Block(BackendBlock),
+}
+
+/// A backend with all its keys.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct BackendBlock {
+    /// IP:port, name:port, unix:/path, or srv:_service._tcp.name.
+    address: String,
+    /// Share of new connections, 0 to 256; 0 takes none.
+    #[serde(default = "one")]
+    weight: u16,
+    /// Used only when no primary is usable.
+    #[serde(default)]
+    backup: bool,
+    /// Connections at once; 0: any number.
+    #[serde(default)]
+    max_connections: usize,
+}
+
+fn one() -> u16 {
+    1
 }
 
 impl<'de> Deserialize<'de> for BackendFile {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Block {
-            address: String,
-            #[serde(default = "one")]
-            weight: u16,
-            #[serde(default)]
-            backup: bool,
-            #[serde(default)]
-            max_connections: usize,
-        }
-        fn one() -> u16 {
-            1
-        }
         struct AddressOrBlock;
         impl<'de> Visitor<'de> for AddressOrBlock {
             type Value = BackendFile;
@@ -259,8 +336,8 @@ impl<'de> Deserialize<'de> for BackendFile {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BackendFile, A::Error> {
-                let block = Block::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let Block { address, weight, backup, max_connections } = block;
+                let block = BackendBlock::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let BackendBlock { address, weight, backup, max_connections } = block;
                 Ok(BackendFile { address, weight, backup, max_connections })
             }
         }

@@ -15,6 +15,7 @@ mod networks;
 mod overrides;
 mod pool;
 mod report;
+mod schema;
 mod short_form;
 mod units;
 
@@ -23,6 +24,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use address::{BackendAddress, BindAddress};
@@ -33,6 +35,7 @@ pub use overrides::{Overrides, flag_name, variable_name};
 pub use pool::{
     Backend, FailureDetection, HealthCheck, HttpCheck, Pool, Queue, Resolve, SendProxy, Tcp, scaled_weight,
 };
+pub use schema::schema;
 
 /// Where the file is looked for when neither a flag nor `LB_CONFIG` names one.
 pub const DEFAULT_FILES: [&str; 2] = ["./lb.yaml", "/etc/lb/lb.yaml"];
@@ -105,7 +108,7 @@ pub struct Log {
 }
 
 /// What a listener understands of the bytes it passes on.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Nothing: any protocol passes unchanged.
@@ -115,7 +118,7 @@ pub enum Mode {
 }
 
 /// How bytes are moved between sockets.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RelayMode {
     /// Bulk is spliced, the rest copied.
@@ -128,7 +131,7 @@ pub enum RelayMode {
 }
 
 /// How the next backend is chosen.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyKind {
     /// In turn, exact over all workers, weights interleaved smoothly.
@@ -142,7 +145,7 @@ pub enum PolicyKind {
 }
 
 /// Severity of log lines.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     #[allow(missing_docs)]
@@ -159,7 +162,7 @@ pub enum LogLevel {
 }
 
 /// The shape of log lines.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people.
@@ -170,7 +173,7 @@ pub enum LogFormat {
 }
 
 /// Where the access log goes: `off`, `stdout`, `stderr`, or a file's path.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(from = "String", into = "String")]
 pub enum AccessLog {
     /// Nowhere.
@@ -207,7 +210,7 @@ impl From<AccessLog> for String {
 }
 
 /// Something wrong with the configuration, and the place to mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// `lb.yaml:3:5`, `--policy`, `LB_POLICY`.
     pub place: Option<String>,

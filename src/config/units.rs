@@ -3,12 +3,16 @@
 //!
 //! Each parses from text, prints back to the same text, and says in its error what would be right.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+
+use super::schema;
 
 /// No duration in the configuration may be longer: sums with the clock can't overflow.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -105,10 +109,20 @@ fn write_in_largest_unit(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str,
 
 /// Reads and writes a type as the text of its `FromStr` and `Display`.
 macro_rules! as_text {
-    ($type:ty, $expecting:literal) => {
+    ($type:ty, $expecting:literal, $pattern:literal) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                schema::text($expecting, $pattern)
             }
         }
 
@@ -132,9 +146,9 @@ macro_rules! as_text {
     };
 }
 
-as_text!(DurationText, "a duration with a unit, such as 250ms, 2s, 1m or 1h");
-as_text!(Percent, "a percentage, such as 20%");
-as_text!(ByteSize, "a size with a unit, such as 16KiB or 1MiB");
+as_text!(DurationText, "a duration with a unit, such as 250ms, 2s, 1m or 1h", "^[0-9]+ *(ms|s|m|h|d)$");
+as_text!(Percent, "a percentage, such as 20%", "^[0-9]+ *%$");
+as_text!(ByteSize, "a size with a unit, such as 16KiB or 1MiB", "^[0-9]+ *(B|KiB|MiB|GiB)$");
 
 /// `auto`, or a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,6 +158,16 @@ pub enum AutoOr {
     Auto,
     /// Chosen by the user.
     Is(usize),
+}
+
+impl JsonSchema for AutoOr {
+    fn schema_name() -> Cow<'static, str> {
+        "AutoOrNumber".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1 }] })
+    }
 }
 
 impl Serialize for AutoOr {
@@ -189,6 +213,17 @@ pub enum OffOr<T> {
     On(T),
 }
 
+impl<T: JsonSchema> JsonSchema for OffOr<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("OffOr{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        // YAML 1.1 editors read `off` as false.
+        json_schema!({ "anyOf": [{ "enum": ["off", false] }, generator.subschema_for::<T>()] })
+    }
+}
+
 impl<T: Serialize> Serialize for OffOr<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -228,9 +263,26 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OffOr<T> {
 }
 
 /// One text or a list of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, JsonSchema, PartialEq, Eq, Serialize)]
+#[schemars(with = "OneOrManyShape")]
 #[serde(transparent)]
 pub struct OneOrMany(pub Vec<String>);
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "it only has a schema")]
+enum OneOrManyShape {
+    One(ItemShape),
+    Many(Vec<ItemShape>),
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "it only has a schema")]
+enum ItemShape {
+    Text(String),
+    Number(u64),
+}
 
 impl<'de> Deserialize<'de> for OneOrMany {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

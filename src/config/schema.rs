@@ -1,0 +1,82 @@
+//! The JSON Schema of `lb.yaml`, made from the mirror's types, so that editors complete and check it.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
+
+use super::listener::ListenerFile;
+use super::mirror::{File, PoolFile};
+use super::short_form::home_of;
+
+/// Draft 2020-12, for the short form and the long one.
+pub fn schema() -> Value {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let long = object_of::<File>(&mut generator);
+    let short = short_form(&mut generator, &long);
+    let definitions = generator.take_definitions(true);
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "lb.yaml",
+        "description": "Configuration of lb: a short form with one listener and one pool, or a long form with names for them.",
+        "anyOf": [short, long],
+        "$defs": definitions,
+    })
+}
+
+/// A type's own schema, not a reference to it.
+fn object_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Map<String, Value> {
+    match T::json_schema(generator).to_value() {
+        Value::Object(object) => object,
+        other => unreachable!("a struct is an object, not {other}"),
+    }
+}
+
+/// The long form's keys but for listeners and pools, and in their place the keys of both.
+fn short_form(generator: &mut SchemaGenerator, long: &Map<String, Value>) -> Map<String, Value> {
+    let (listener, pool) = (object_of::<ListenerFile>(generator), object_of::<PoolFile>(generator));
+    let mut properties = properties_of(long);
+    properties.retain(|key, _| !["listeners", "pools"].contains(&key.as_str()));
+    if let Some(bind) = properties_of(&listener).remove("bind") {
+        properties.insert("listen".to_owned(), bind);
+    }
+    let nested = properties_of(&listener).into_iter().chain(properties_of(&pool));
+    properties.extend(nested.filter(|(key, _)| home_of(key).is_some()));
+    let mut short = long.clone();
+    short.insert("description".to_owned(), "Short form: one listener and one pool.".into());
+    short.insert("properties".to_owned(), properties.into());
+    short
+}
+
+fn properties_of(object: &Map<String, Value>) -> Map<String, Value> {
+    object.get("properties").and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+/// A text of a certain shape, or a number where YAML reads one.
+pub(super) fn text(description: &str, pattern: &str) -> Schema {
+    json_schema!({ "type": "string", "description": description, "pattern": pattern })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_have_their_keys() {
+        let schema = schema();
+        let keys = |form: usize| schema["anyOf"][form]["properties"].as_object().expect("an object").clone();
+        for key in ["listen", "backends", "mode", "policy", "timeouts", "http", "admin", "drain", "send_proxy"] {
+            assert!(keys(0).contains_key(key), "{key}");
+        }
+        for key in ["listeners", "pools", "admin", "workers", "log"] {
+            assert!(keys(1).contains_key(key), "{key}");
+        }
+        assert!(!keys(0).contains_key("listeners") && !keys(1).contains_key("listen"));
+        assert_eq!(schema["anyOf"][0]["additionalProperties"], false, "a misspelt key is marked");
+    }
+
+    #[test]
+    fn the_file_in_docs_is_this_one() {
+        let kept: Value = serde_json::from_str(include_str!("../../docs/lb.schema.json")).expect("JSON");
+        assert!(kept == schema(), "make it anew: cargo run -- schema >docs/lb.schema.json");
+    }
+}
