@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::CliError;
 use super::admin::{AdminArgs, runtime};
+use super::{CliError, say};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct BackendArgs {
@@ -47,11 +47,11 @@ pub(super) fn backend(args: &BackendArgs) -> Result<(), CliError> {
     let segment = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let path = format!("/api/v1/pools/{}/backends/{}/{verb}", segment(pool), segment(address));
     let state = runtime()?.block_on(admin.admin()?.change(&path))?;
-    println!("{pool} {address}: {state}");
+    say(format_args!("{pool} {address}: {state}"));
     Ok(())
 }
 
 pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
-    println!("{}", runtime()?.block_on(args.admin.admin()?.change("/api/v1/reload"))?);
+    say(runtime()?.block_on(args.admin.admin()?.change("/api/v1/reload"))?);
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! `lb check`: is the configuration valid, and what does it come to?
 
-use std::process::exit;
-
 use clap::Args;
 use serde::Serialize;
 
 use crate::config::{Loaded, Problem, Problems};
 use crate::proxy::CHECKS;
 
-use super::{CliError, ConfigArgs};
+use super::{CliError, ConfigArgs, say};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct CheckArgs {
@@ -37,16 +35,16 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
     }
     let loaded = loaded?;
     if args.print {
-        print!("{}", loaded.printed);
+        say(loaded.printed.trim_end());
         return Ok(());
     }
     let name = loaded.file.map_or_else(|| "flags and environment".to_owned(), |file| file.display().to_string());
     let backends: usize = loaded.config.pools.iter().map(|pool| pool.backends.len()).sum();
-    println!(
+    say(format_args!(
         "{name}: valid; listeners: {}, pools: {}, backends: {backends}",
         loaded.config.listeners.len(),
         loaded.config.pools.len()
-    );
+    ));
     Ok(())
 }
 
@@ -56,7 +54,6 @@ fn verdict(loaded: Result<Loaded, Problems>) -> Result<(), CliError> {
         Err(Problems(problems)) => (false, None, problems),
     };
     let verdict = Verdict { valid, file, problems: &problems };
-    println!("{}", serde_json::to_string_pretty(&verdict).expect("a verdict has text keys only"));
-    // Nothing is left to be said to people.
-    if valid { Ok(()) } else { exit(super::WRONG_CONFIGURATION.into()) }
+    say(serde_json::to_string_pretty(&verdict).expect("a verdict has text keys only"));
+    if valid { Ok(()) } else { Err(CliError::Told) }
 }

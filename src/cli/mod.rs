@@ -10,6 +10,7 @@ mod schema;
 mod status;
 
 use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,8 +74,10 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The exit code of wrong usage or configuration, as clap has it too.
-const WRONG_CONFIGURATION: u8 = 2;
+/// Prints a line to standard output. Whoever reads it may have gone, as `head` does: that is no failure of ours.
+fn say(text: impl fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
 
 /// What made a command fail.
 #[derive(Debug)]
@@ -85,6 +88,8 @@ enum CliError {
     Run(RunError),
     /// Exit code 1.
     Failed(String),
+    /// The configuration's problems were told in another form. Exit code 2.
+    Told,
 }
 
 impl fmt::Display for CliError {
@@ -99,6 +104,7 @@ impl fmt::Display for CliError {
             }
             Self::Run(error) => write!(f, "error: {error}"),
             Self::Failed(message) => write!(f, "error: {message}"),
+            Self::Told => Ok(()),
         }
     }
 }
@@ -133,9 +139,12 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            if !matches!(error, CliError::Told) {
+                eprintln!("{error}");
+            }
             match error {
-                CliError::Config(_) => ExitCode::from(WRONG_CONFIGURATION),
+                // As clap has it too.
+                CliError::Config(_) | CliError::Told => ExitCode::from(2),
                 CliError::Run(_) | CliError::Failed(_) => ExitCode::FAILURE,
             }
         }

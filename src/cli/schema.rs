@@ -2,6 +2,8 @@
 
 use crate::config;
 
+use super::say;
+
 pub(super) fn schema() {
-    println!("{}", serde_json::to_string_pretty(&config::schema()).expect("a schema has text keys only"));
+    say(serde_json::to_string_pretty(&config::schema()).expect("a schema has text keys only"));
 }

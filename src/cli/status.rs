@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::admin::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
 
-use super::CliError;
 use super::admin::{Admin, AdminArgs, runtime};
+use super::{CliError, say};
 
 /// Between two looks of `--watch`.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -48,9 +48,9 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
         if !args.quiet {
             let reports = ask(&admin).await?;
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&reports).expect("reports have text keys only"));
+                say(serde_json::to_string_pretty(&reports).expect("reports have text keys only"));
             } else {
-                print!("{}", tables(&reports, None));
+                say(tables(&reports, None).trim_end());
             }
         }
         let (ready, body) = admin.get("/readyz").await?;
