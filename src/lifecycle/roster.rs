@@ -70,9 +70,9 @@ impl Roster {
         }
     }
 
-    /// Wakes every connection, for something that concerns them all.
-    pub fn wake_all(&self) {
-        self.seats.borrow().iter().filter_map(|(_, entry)| entry.waker.as_ref()).for_each(Waker::wake_by_ref);
+    /// What wakes each connection that waits now, for something that concerns them all.
+    pub fn wakers(&self) -> Vec<Waker> {
+        self.seats.borrow().iter().filter_map(|(_, entry)| entry.waker.clone()).collect()
     }
 
     /// Ticks that must pass until at least `limit` has: the one under way is not whole.

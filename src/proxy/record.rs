@@ -5,7 +5,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::access_log::{Attempt, Entry};
 use crate::backends::Backend;
-use crate::lifecycle::Phase;
 use crate::net::{ConnectFailure, Peer};
 use crate::relay::Tally;
 use crate::telemetry::{Cause, Rejection};
@@ -130,9 +129,8 @@ impl<'a> Record<'a> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         let counters = self.service.counters(self.worker.id);
-        let cut = if self.worker.drain.phase() >= Phase::Closing { Cause::DrainForced } else { Cause::Internal };
         let duration = self.accepted_at.elapsed();
-        match self.end.unwrap_or(End::Closed(cut)) {
+        match self.end.unwrap_or_else(|| End::Closed(self.worker.cause_of_a_cut())) {
             End::Closed(cause) => {
                 counters.closed(cause);
                 self.service.duration.record(duration);

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use metrics::Histogram;
@@ -14,12 +15,17 @@ use crate::config;
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase, Roster};
 use crate::relay::{Limits, Tools};
 use crate::telemetry::metric;
-use crate::telemetry::{ListenerCounters, ListenerStats, PerWorker};
+use crate::telemetry::{Cause, ListenerCounters, ListenerStats, PerWorker};
 
 use super::crew::Crew;
 use super::entrance::Entrance;
 use super::http::{Http, Kept};
 use super::upstream::Upstream;
+
+/// A worker tells its connections of the drain at this pace: 1,000 in a second, or all within 5 seconds.
+const WOKEN_AT_ONCE: usize = 10;
+const PAUSE: Duration = Duration::from_millis(10);
+const MOST_PAUSES: usize = 500;
 
 /// What listeners have in common.
 #[derive(Clone)]
@@ -142,14 +148,24 @@ impl Worker {
         self.kept.sweep(now);
     }
 
-    /// Follows the drain to its end, and tells the connections that wait for a request.
+    /// Follows the drain, and tells the connections that wait for a request.
     pub async fn follow_drain(&self) {
         let mut drain = self.drain.clone();
-        for phase in [Phase::Leaving, Phase::Closing, Phase::Over] {
-            drain.reached(phase).await;
-            self.phase.set(phase);
-            self.roster.wake_all();
+        drain.reached(Phase::Leaving).await;
+        self.phase.set(Phase::Leaving);
+        drain.reached(Phase::Closing).await;
+        self.phase.set(Phase::Closing);
+        let wakers = self.roster.wakers();
+        // Not all at once: whoever is sent away comes back elsewhere, and all of them would be a storm there.
+        for some in wakers.chunks(WOKEN_AT_ONCE.max(wakers.len() / MOST_PAUSES)) {
+            some.iter().for_each(Waker::wake_by_ref);
+            tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Why something was dropped before it had ended.
+    pub(super) fn cause_of_a_cut(&self) -> Cause {
+        if self.drain.phase() >= Phase::Closing { Cause::DrainForced } else { Cause::Internal }
     }
 
     /// Asked to stop: clients are told to come back on another connection.

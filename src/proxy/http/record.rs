@@ -18,8 +18,6 @@ use super::settings::Http;
 const CLIENT_LEFT: u16 = 499;
 /// The cause of a request that was answered to its end.
 const COMPLETED: &str = "completed";
-/// A request that was cut: by the drain, or by a bug of ours.
-const CUT: &str = "drain_forced";
 
 /// What is known of a request so far.
 pub(super) struct RequestRecord<'a> {
@@ -34,7 +32,8 @@ pub(super) struct RequestRecord<'a> {
     pub(super) attempts: Attempts,
     tally: &'a Tally,
     status: Cell<Option<u16>>,
-    cause: Cell<&'static str>,
+    /// `None`: it was cut, by the drain or by a bug of ours.
+    cause: Cell<Option<&'static str>>,
 }
 
 #[derive(Default)]
@@ -66,7 +65,7 @@ impl<'a> RequestRecord<'a> {
             attempts: Attempts::default(),
             tally,
             status: Cell::new(None),
-            cause: Cell::new(CUT),
+            cause: Cell::new(None),
         }
     }
 
@@ -77,12 +76,12 @@ impl<'a> RequestRecord<'a> {
 
     /// It was answered to its end.
     pub(super) fn completed(&self) {
-        self.cause.set(COMPLETED);
+        self.cause.set(Some(COMPLETED));
     }
 
     /// It ended before that, for this cause.
     pub(super) fn ended(&self, cause: &'static str) {
-        self.cause.set(cause);
+        self.cause.set(Some(cause));
     }
 }
 
@@ -126,7 +125,7 @@ impl Drop for RequestRecord<'_> {
             connect: self.attempts.connect_time(),
             first_byte,
             duration,
-            cause: self.cause.get(),
+            cause: self.cause.get().unwrap_or_else(|| self.worker.cause_of_a_cut().word()),
             reason: None,
             http: Some(HttpEntry {
                 method: &texts.method,

@@ -1,0 +1,99 @@
+//! How many clients change their backend when a replica of the balancer, or a backend, goes or comes: a simulation with the
+//! program's own tables, for docs/scaling.md. `cargo bench --bench replicas` prints its table.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lb::backends::{Endpoint, Pool};
+use lb::balancer::{Balancer, Request};
+use lb::config::{self, PolicyKind};
+use lb::net::Target;
+
+const CLIENTS: u32 = 20_000;
+
+fn pool(policy: PolicyKind) -> config::Pool {
+    let second = Duration::from_secs(1);
+    config::Pool {
+        name: "app".to_owned(),
+        policy,
+        backends: Vec::new(),
+        connect_timeout: second,
+        attempts: NonZeroUsize::MIN,
+        retry_budget: 20,
+        queue: config::Queue { length: 0, timeout: second },
+        failure_detection: None,
+        health_check: None,
+        slow_start: Duration::ZERO,
+        source: Vec::new(),
+        send_proxy: config::SendProxy::Off,
+        resolve: config::Resolve { min_ttl: second, max_ttl: second, nameservers: Vec::new() },
+        tcp: config::Tcp { keepalive: None, nodelay: true, user_timeout: None },
+    }
+}
+
+/// One replica in front of these backends.
+fn replica(policy: PolicyKind, backends: impl Iterator<Item = u32>) -> Arc<Balancer> {
+    let now = Instant::now();
+    let pool = Pool::new(pool(policy), 1, now);
+    let endpoint = |number| Endpoint {
+        target: Target::Tcp(SocketAddr::from((Ipv4Addr::from_bits(0x0A00_0000 + number), 80))),
+        weight: 1,
+        backup: false,
+        max_connections: None,
+    };
+    pool.replace(backends.map(endpoint).collect(), now);
+    Balancer::new(pool)
+}
+
+/// The replica that a router in front picks for a client: by a hash of its address, as ECMP does; the routers here spread again over those
+/// that are left, the worst that may happen.
+fn replica_of(client: u32, replicas: u32) -> u32 {
+    (client.wrapping_mul(0x9E37_79B9) >> 8) % replicas
+}
+
+/// The backend of each client.
+fn placed(replicas: &[Arc<Balancer>], clients: impl Iterator<Item = u32>) -> Vec<String> {
+    let now = Instant::now();
+    let count = u32::try_from(replicas.len()).expect("few replicas");
+    let place = |client| {
+        let address = IpAddr::V4(Ipv4Addr::from_bits(0xC000_0000 + client));
+        let request = Request { now, client: Some(address), tried: &[] };
+        let replica = &replicas[replica_of(client, count) as usize];
+        replica.pick(&request).expect("there are backends").backend().label().to_owned()
+    };
+    clients.map(place).collect()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a percentage")]
+fn moved(before: &[String], after: &[String]) -> f64 {
+    let changed = before.iter().zip(after).filter(|(before, after)| before != after).count();
+    100.0 * changed as f64 / before.len() as f64
+}
+
+fn replicas(count: u32, policy: PolicyKind, backends: std::ops::Range<u32>) -> Vec<Arc<Balancer>> {
+    (0..count).map(|_| replica(policy, backends.clone())).collect()
+}
+
+fn main() {
+    println!("| Backends | Replicas | Policy | a replica goes | a backend goes (its own clients) | a backend comes |");
+    println!("|---|---|---|---|---|---|");
+    for backends in [10, 100] {
+        for count in [1, 2, 4, 8, 16, 32, 64] {
+            for policy in [PolicyKind::SourceHash, PolicyKind::RoundRobin] {
+                let placed_by = |count, range| placed(&replicas(count, policy, range), 0..CLIENTS);
+                let before = placed_by(count, 0..backends);
+                let replica_goes = match count {
+                    1 => "–".to_owned(),
+                    _ => format!("{:.1} %", moved(&before, &placed_by(count - 1, 0..backends))),
+                };
+                let goes = moved(&before, &placed_by(count, 1..backends));
+                let comes = moved(&before, &placed_by(count, 0..backends + 1));
+                let own = 100.0 / f64::from(backends);
+                let word = if policy == PolicyKind::SourceHash { "source_hash" } else { "round_robin" };
+                println!("| {backends} | {count} | {word} | {replica_goes} | {goes:.1} % ({own:.1} %) | {comes:.1} % |");
+            }
+        }
+    }
+}
