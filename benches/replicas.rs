@@ -92,7 +92,9 @@ fn main() {
                 let comes = moved(&before, &placed_by(count, 0..backends + 1));
                 let own = 100.0 / f64::from(backends);
                 let word = if policy == PolicyKind::SourceHash { "source_hash" } else { "round_robin" };
-                println!("| {backends} | {count} | {word} | {replica_goes} | {goes:.1} % ({own:.1} %) | {comes:.1} % |");
+                println!(
+                    "| {backends} | {count} | {word} | {replica_goes} | {goes:.1} % ({own:.1} %) | {comes:.1} % |"
+                );
             }
         }
     }

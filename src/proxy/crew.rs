@@ -30,7 +30,8 @@ pub struct Handover {
 pub(super) struct Permits {
     pub(super) _process: Permit,
     pub(super) _listener: Permit,
-    pub(super) client: Option<ClientPermit>,
+    /// Boxed: few listeners have such a limit.
+    pub(super) client: Option<Box<ClientPermit>>,
 }
 
 /// All workers. The inboxes have no limit of their own: what is in them holds permits, and those are limited.

@@ -79,15 +79,16 @@ impl Entrance {
     }
 
     /// Lets a client in by its address. A unix socket's client has none: file permissions are its rules.
-    pub(super) fn admit(&self, peer: Peer) -> Result<Option<ClientPermit>, Rejection> {
+    pub(super) fn admit(&self, peer: Peer) -> Result<Option<Box<ClientPermit>>, Rejection> {
         let Some(client) = address_of(peer) else { return Ok(None) };
         if self.deny.contains(client) || !(self.allow.is_empty() || self.allow.contains(client)) {
             return Err(Rejection::Denied);
         }
-        self.clients.enter(client, self.limits, Instant::now()).map_err(|refusal| match refusal {
-            ClientRefusal::TooMany => Rejection::ClientMaxConnections,
-            ClientRefusal::TooFast => Rejection::ClientRate,
-        })
+        match self.clients.enter(client, self.limits, Instant::now()) {
+            Ok(permit) => Ok(permit.map(Box::new)),
+            Err(ClientRefusal::TooMany) => Err(Rejection::ClientMaxConnections),
+            Err(ClientRefusal::TooFast) => Err(Rejection::ClientRate),
+        }
     }
 
     fn trusts(&self, peer: Peer) -> bool {

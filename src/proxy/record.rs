@@ -15,26 +15,33 @@ use super::upstream::Upstream;
 /// The backends tried for one connection, or in http mode for one request.
 #[derive(Default)]
 pub(super) struct Attempts {
-    tried: Vec<Arc<Backend>>,
+    /// Boxed: most connections have none, and idle ones would all be larger by it.
+    failed: Option<Box<Failed>>,
+    connected: Option<(Arc<Backend>, Option<Duration>)>,
+}
+
+#[derive(Default)]
+struct Failed {
+    backends: Vec<Arc<Backend>>,
     /// Why each of them failed.
     failures: Vec<ConnectFailure>,
-    connected: Option<(Arc<Backend>, Option<Duration>)>,
 }
 
 impl Attempts {
     /// Those that failed; none is tried again.
     pub(super) fn tried(&self) -> &[Arc<Backend>] {
-        &self.tried
+        self.failed.as_ref().map_or(&[], |failed| &failed.backends)
     }
 
     /// Why they failed, in the same order.
     pub(super) fn failures(&self) -> &[ConnectFailure] {
-        &self.failures
+        self.failed.as_ref().map_or(&[], |failed| &failed.failures)
     }
 
     pub(super) fn failed(&mut self, backend: &Arc<Backend>, failure: ConnectFailure) {
-        self.tried.push(backend.clone());
-        self.failures.push(failure);
+        let failed = self.failed.get_or_insert_default();
+        failed.backends.push(backend.clone());
+        failed.failures.push(failure);
         self.connected = None;
     }
 
@@ -55,7 +62,7 @@ impl Attempts {
 
     /// All of them, for the access log.
     pub(super) fn list(&self) -> Vec<Attempt<'_>> {
-        let failed = self.tried.iter().zip(&self.failures);
+        let failed = self.tried().iter().zip(self.failures());
         let failed = failed.map(|(backend, failure)| Attempt { backend: backend.label(), outcome: failure.word() });
         let connected = self.connected.iter().map(|(backend, took)| Attempt {
             backend: backend.label(),

@@ -111,9 +111,7 @@ pub struct Tools {
 
 /// What both directions of a connection use.
 pub struct Shared<'a> {
-    scratch: &'a Scratch,
-    pipes: &'a Rc<Pipes>,
-    method: Method,
+    tools: &'a Tools,
     meter: &'a Meter<'a>,
     seat: &'a Seat,
 }
@@ -121,7 +119,7 @@ pub struct Shared<'a> {
 impl<'a> Shared<'a> {
     /// The worker's tools, and where this connection counts.
     pub fn new(tools: &'a Tools, meter: &'a Meter<'a>, seat: &'a Seat) -> Self {
-        Self { scratch: &tools.scratch, pipes: &tools.pipes, method: tools.method, meter, seat }
+        Self { tools, meter, seat }
     }
 
     /// Counts bytes that the receiver took.

@@ -153,7 +153,7 @@ impl Pump {
                 State::Piped(_) => self.empty_pipe(cx, to, shared),
                 State::Open if self.body.is_done() => self.end(),
                 State::Open if self.splicing && self.body.data_remaining() >= SMALL_SPLICE_BYTES => {
-                    match shared.pipes.lend() {
+                    match shared.tools.pipes.lend() {
                         Some(pipe) => self.fill_pipe(cx, from, pipe, shared),
                         None => self.copy(cx, from, to, shared),
                     }
@@ -189,7 +189,7 @@ impl Pump {
     }
 
     fn copy(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream, shared: &Shared<'_>) -> Move {
-        let mut scratch = shared.scratch.0.borrow_mut();
+        let mut scratch = shared.tools.scratch.0.borrow_mut();
         let most = self.most_to_receive(scratch.len());
         let received = match from.poll_receive(cx, &mut scratch[..most]) {
             Poll::Pending => return Move::Return(Step::Open),
@@ -197,7 +197,7 @@ impl Pump {
             Poll::Ready(Ok(0)) => return self.end(),
             Poll::Ready(Ok(received)) => received,
         };
-        self.note_read(received == scratch.len(), shared.method);
+        self.note_read(received == scratch.len(), shared.tools.method);
         let mut stripped = Vec::new();
         let Progress { consumed, .. } = match self.follow(&scratch[..received], &mut stripped) {
             Ok(progress) => progress,
@@ -258,7 +258,7 @@ impl Pump {
             Poll::Ready(Ok(0)) => self.end(),
             Poll::Ready(Ok(received)) => {
                 self.body.skip_data(received as u64);
-                self.note_splice(received, shared.method);
+                self.note_splice(received, shared.tools.method);
                 self.state = State::Piped(pipe);
                 Move::Sent(0)
             }
