@@ -37,11 +37,21 @@ syscalls:
 peers *ARGS:
     python3 benches/peers/run.py {{ ARGS }}
 
+# Files of deploy/: alerts, dashboard, compose, Kubernetes, systemd
+deploy-check:
+    cargo build
+    deploy/check.sh target/debug/lb
+
+# The admin API against its own description (schemathesis from PyPI)
+openapi:
+    cargo build
+    tests/openapi.sh target/debug/lb
+
 # The container image (needs docker, or ENGINE=podman)
 image:
     ${ENGINE:-docker} build -t lb .
 
-# Fuzz a parser (http_head, http_chunks) for some seconds; what it finds new stays out of the seeds (needs cargo-fuzz, nightly)
+# Fuzz a parser (http_head, http_chunks, proxy_header, client_hello, config) for some seconds; what it finds new stays out of the seeds (needs cargo-fuzz, nightly)
 fuzz TARGET SECONDS="600":
     mkdir -p fuzz/target/found/{{ TARGET }}
     cargo +nightly fuzz run {{ TARGET }} fuzz/target/found/{{ TARGET }} fuzz/corpus/{{ TARGET }} -- -max_total_time={{ SECONDS }} -max_len=2048

@@ -1,7 +1,11 @@
 //! The pure parsers, compiled from the program's sources, and what the targets share.
 
+#[path = "../../src/protocol/client_hello/mod.rs"]
+pub mod client_hello;
 #[path = "../../src/protocol/http1/mod.rs"]
 pub mod http1;
+#[path = "../../src/protocol/proxy_header/mod.rs"]
+pub mod proxy_header;
 
 /// Every place to cut a short input at; of a long one, about `MOST_CUTS` over its whole length.
 pub fn cuts(length: usize) -> impl Iterator<Item = usize> {
