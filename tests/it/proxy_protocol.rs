@@ -1,5 +1,6 @@
 //! The PROXY protocol: who the client is, told by whom may tell it; and told on. With nginx and HAProxy: `proxy_peers`.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -8,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Ending, Folder, Lb, Origin, Reader, Server, Vector, Verdict, connect, connect_from, proxy_headers, read_to_end,
-    run_to_end, send_and_read, short_read, try_connect_from,
+    Ending, Fleet, Folder, Lb, Origin, Reader, Server, Vector, Verdict, connect, connect_from, proxy_headers,
+    read_to_end, reset, run_to_end, send_and_read, short_read, try_connect_from, wait_until,
 };
 
 const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n";
@@ -124,7 +125,7 @@ fn a_client_that_leaves_within_its_header_is_forgotten_at_once() {
     resets.write_all(&HEADER[..20]).unwrap();
     drop(ends);
     lb.access_log(1);
-    crate::support::reset(resets);
+    reset(resets);
     let causes: Vec<_> = lb.access_log(2).into_iter().map(|line| line["cause"].as_str().unwrap().to_owned()).collect();
     assert_eq!(causes, ["client_closed", "client_reset"]);
     assert_eq!(server.accepted(), 0);
@@ -315,5 +316,53 @@ fn server_first_protocols_need_no_byte_after_the_header() {
     assert_eq!(short_read(&mut stream), "220 ready");
     drop(stream);
     assert_eq!(lb.only_access()["client"], CLIENT);
+    lb.assert_balanced();
+}
+
+#[test]
+fn the_next_backend_is_told_the_same_when_one_resets() {
+    let (resetting, good) = (Server::resetting_on_accept(), Server::mirror());
+    for version in ["v1", "v2"] {
+        let lb = Lb::with_config(&format!(
+            "listen: 127.0.0.1:0\nbackends: ['{}', '{}']\nsend_proxy: {version}\nfailure_detection: off\n{REQUIRED}",
+            resetting.address(),
+            good.address()
+        ))
+        .start();
+        let mut lengths = Vec::new();
+        let before = good.accepted();
+        for _ in 0..20 {
+            let mut stream = connect(lb.address());
+            stream.write_all(HEADER).unwrap();
+            // Nothing more until a backend stays: what it resets before a byte is retried.
+            wait_until("a backend has it", || good.accepted() - before > lengths.len());
+            let (got, ending) = send_and_read(&mut stream, [&b"hello"[..]], true);
+            assert!(got.ends_with(b"hello") && ending == Ending::Clean, "{got:?}, {ending:?}");
+            assert!(version == "v2" || got == [HEADER, b"hello"].concat(), "{got:?}");
+            lengths.push(got.len());
+        }
+        assert!(lengths.iter().all(|length| *length == lengths[0]), "one header each: {lengths:?}");
+        lb.assert_balanced();
+    }
+}
+
+#[test]
+fn a_hash_of_the_client_is_of_the_headers_client() {
+    let fleet = Fleet::start();
+    let backends = ["127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|host| format!("'{}'", fleet.at(host))).join(", ");
+    let lb = Lb::with_config(&format!("listen: 127.0.0.1:0\nbackends: [{backends}]\npolicy: source_hash\n{REQUIRED}"))
+        .start();
+    let served_by = |host: u8, port: u16| {
+        let mut stream = connect(lb.address());
+        write!(stream, "PROXY TCP4 203.0.113.{host} 192.0.2.1 {port} 443\r\n").unwrap();
+        short_read(&mut stream)
+    };
+    let mut used = BTreeSet::new();
+    for host in 1..=30 {
+        let first = served_by(host, 1);
+        assert_eq!(served_by(host, 2), first, "203.0.113.{host} stays with its backend");
+        used.insert(first);
+    }
+    assert_eq!(used.len(), 3, "clients are spread: {used:?}");
     lb.assert_balanced();
 }
