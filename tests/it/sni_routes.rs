@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Ending, Folder, Lb, Program, Server, Vector, Verdict, client_hellos, connect, free_port, output_of, read_to_end,
-    required, send_and_read,
+    required, send_and_read, wait_until,
 };
 
 /// A TLS server of many clients at once, with the files of its folder.
@@ -110,7 +110,7 @@ fn a_client_meets_the_server_that_it_asked_for() {
     let routes =
         "    routes: [{sni: '*.example.com', pool: wild}, {sni: shop.example.com, pool: exact}]\n    pool: rest\n";
     let lb = routed(routes, &[("exact", exact.address()), ("wild", wild.address()), ("rest", rest.address())]);
-    for (name, server) in [
+    let names = [
         ("shop.example.com", "exact"),
         ("SHOP.Example.com", "exact"),
         ("www.example.com", "wild"),
@@ -120,10 +120,10 @@ fn a_client_meets_the_server_that_it_asked_for() {
         ("other.test", "rest"),
         ("shop.example.com.evil.test", "rest"),
         ("myexample.com", "rest"),
-    ] {
+    ];
+    for ((name, server), number) in names.into_iter().zip(1..) {
         assert_eq!(subject_shown(&lb, Some(name)).as_deref(), Some(server), "{name}");
-        let line = lb.access_log(lb.output_lines().max(1)).pop().unwrap();
-        assert_eq!(line["pool"], server, "{name}");
+        assert_eq!(lb.access_log(number).pop().unwrap()["pool"], server, "{name}");
     }
     assert_eq!(subject_shown(&lb, None).as_deref(), Some("rest"), "without a name");
     for (name, server) in
@@ -301,5 +301,31 @@ fn a_hello_behind_a_proxy_header_is_routed_and_told_on() {
         let line = lb.access_log(2 * (number + 1)).pop().unwrap();
         assert_eq!([&line["pool"], &line["client"]], [pool_of(vector), "203.0.113.7:4711"], "{}", vector.name);
     }
+    lb.assert_balanced();
+}
+
+#[test]
+fn changed_routes_hold_for_the_next_connection() {
+    let servers = [Server::mirror(), Server::mirror()];
+    let yaml = |pool: &str| {
+        format!(
+            "listeners: {{tls: {{bind: '127.0.0.1:0', routes: [{{sni: example.com, pool: {pool}}}]}}}}\n\
+             pools: {{a: {{backends: ['{}']}}, b: {{backends: ['{}']}}}}\n",
+            servers[0].address(),
+            servers[1].address()
+        )
+    };
+    let hello = client_hellos().remove(0).bytes;
+    let lb = Lb::with_config(&yaml("a")).start();
+    let mut before = connect(lb.address());
+    before.write_all(&hello).unwrap();
+    wait_until("it is routed", || servers[0].accepted() == 1);
+    lb.reload_with(&yaml("b"));
+    let got = send_and_read(&mut connect(lb.address()), [&hello[..]], true);
+    assert_eq!(got, (hello.clone(), Ending::Clean));
+    assert_eq!([servers[0].accepted(), servers[1].accepted()], [1, 1]);
+    assert_eq!(send_and_read(&mut before, [&b" and more"[..]], true).0, [&hello[..], b" and more"].concat());
+    let pools: Vec<_> = lb.access_log(2).into_iter().map(|line| line["pool"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(pools, ["b", "a"]);
     lb.assert_balanced();
 }
