@@ -5,7 +5,7 @@
 mod access_log; // one line a connection
 mod access_rules; // who may connect, and how often
 mod admin; // health, API, metrics, `lb status`
-mod attacks; // clients that mean harm, and what broke others
+mod attacks; // clients that mean harm
 mod backends_detection; // backends that fail under load, flap, come back slowly
 mod backends_discovery; // names, their records, and DNS that fails
 mod backends_health; // active checks
@@ -26,6 +26,7 @@ mod http_smuggling; // http mode: nothing of a request is hidden in another
 mod http_vectors; // http mode: every recorded message gets its verdict
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
+mod others_bugs; // what has broken other balancers
 mod overrides; // file, environment, flags: who wins
 mod protocols; // redis and PostgreSQL through the balancer
 mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side

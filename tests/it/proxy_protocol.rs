@@ -258,7 +258,8 @@ fn unix_sockets_on_both_sides_carry_headers() {
     .start();
     let ask = |path: &Path, bytes: &[u8]| {
         let mut stream = UnixStream::connect(path).unwrap();
-        stream.write_all(bytes).unwrap();
+        // As a stream, too, a unix socket keeps each write by itself.
+        bytes.chunks(1).for_each(|byte| stream.write_all(byte).unwrap());
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut received = Vec::new();
         stream.read_to_end(&mut received).unwrap();
@@ -364,5 +365,29 @@ fn a_hash_of_the_client_is_of_the_headers_client() {
         used.insert(first);
     }
     assert_eq!(used.len(), 3, "clients are spread: {used:?}");
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_header_is_wanted_from_the_reload_on_and_no_more_after_the_next() {
+    let server = Server::echo();
+    let yaml = |more: &str| format!("listen: 127.0.0.1:0\nbackends: ['{}']\n{more}", server.address());
+    let assert_echoes = |stream: &mut TcpStream, first: &[u8]| {
+        stream.write_all(&[first, b"hello"].concat()).unwrap();
+        assert_eq!(short_read(stream), "hello");
+    };
+    let lb = Lb::with_config(&yaml("")).start();
+    let mut before = connect(lb.address());
+    assert_echoes(&mut before, b"");
+    lb.reload_with(&yaml(REQUIRED));
+    assert_eq!(send_and_read(&mut connect(lb.address()), [&b"hello"[..]], false), (Vec::new(), Ending::Reset));
+    let mut told = connect(lb.address());
+    assert_echoes(&mut told, HEADER);
+    assert_echoes(&mut before, b"");
+    lb.reload_with(&yaml(""));
+    assert_echoes(&mut connect(lb.address()), b"");
+    assert_echoes(&mut told, b"");
+    drop((before, told));
+    lb.wait_for_rejections("proxy_header", 1);
     lb.assert_balanced();
 }
