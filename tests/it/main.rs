@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a panic is how a test fails; counters are whole numbers")]
 
 mod access_log; // one line a connection
+mod access_rules; // who may connect, and how often
 mod admin; // health, API, metrics, `lb status`
+mod attacks; // clients that mean harm
 mod backends_detection; // backends that fail under load, flap, come back slowly
 mod backends_discovery; // names, their records, and DNS that fails
 mod backends_health; // active checks
@@ -24,10 +26,14 @@ mod http_smuggling; // http mode: nothing of a request is hidden in another
 mod http_vectors; // http mode: every recorded message gets its verdict
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
+mod others_bugs; // what has broken other balancers
 mod overrides; // file, environment, flags: who wins
 mod protocols; // redis and PostgreSQL through the balancer
+mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
+mod proxy_protocol; // who the client is, told by whom may tell it
 mod relay; // bytes, ends and resets from one side to the other
 mod seed; // the scenario that it all began with
+mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it
 mod splice; // bytes through pipes: stalls, ends, resets, changes of the method
 mod support; // builders, servers, clients, patience

@@ -1,7 +1,8 @@
 //! Clients, and how a connection ended for them.
 
-use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -59,6 +60,31 @@ pub fn connect_and_read(address: SocketAddr) -> (Vec<u8>, Ending) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => (Vec::new(), Ending::Reset),
         Err(error) => panic!("can't connect to {address}: {error}"),
     }
+}
+
+/// Sends the pieces, a segment each as far as the network likes, then ends where `ends`, and reads until the other side has
+/// ended too. A reset may come while it still sends.
+#[track_caller]
+pub fn send_and_read<'a>(
+    stream: &mut TcpStream,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    ends: bool,
+) -> (Vec<u8>, Ending) {
+    stream.set_nodelay(true).expect("a live socket");
+    for piece in pieces {
+        match stream.write_all(piece) {
+            Ok(()) => thread::yield_now(),
+            Err(error) if [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&error.kind()) => {
+                return (Vec::new(), Ending::Reset);
+            }
+            Err(error) => panic!("neither taken nor refused: {error}"),
+        }
+    }
+    if ends {
+        // Fails where a reset has come.
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    read_to_end(stream)
 }
 
 /// Reads some bytes, as text.

@@ -128,12 +128,17 @@ pub fn greeting_unix_socket(path: &Path, name: &str) {
 /// Connects from a source address of this machine, with a bound on every read and write.
 #[track_caller]
 pub fn connect_from(source: IpAddr, address: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::new(source, 0).into()).expect("a loopback address");
-    socket.connect_timeout(&address.into(), PATIENCE).unwrap_or_else(|error| panic!("{source} to {address}: {error}"));
+    try_connect_from(source, address).unwrap_or_else(|error| panic!("{source} to {address}: {error}"))
+}
+
+/// The same, where it may be reset before connect(2) has told that it worked.
+pub fn try_connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.connect_timeout(&address.into(), PATIENCE)?;
     let stream = TcpStream::from(socket);
     bound(&stream);
-    stream
+    Ok(stream)
 }
 
 /// The greeting that a client of `address` gets.

@@ -11,28 +11,36 @@ mod metrics;
 mod origin;
 mod pairs;
 mod pattern;
+mod peers;
 mod ports;
 mod process;
 mod programs;
 mod servers;
+mod vectors;
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-pub use clients::{Ending, bound, connect, connect_and_read, read_to_end, reset, short_read, shrink_receive_buffer};
+pub use clients::{
+    Ending, bound, connect, connect_and_read, read_to_end, reset, send_and_read, short_read, shrink_receive_buffer,
+};
 pub use dns::Dns;
 pub use files::Folder;
-pub use fleet::{Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_greeting};
+pub use fleet::{
+    Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_connect_from, try_greeting,
+};
 pub use http::{exchange, get, get_from};
 pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, run_to_end};
 pub use metrics::Metrics;
 pub use origin::{Message, Origin, Reader};
 pub use pairs::{Pair, Pairs, send_until_stuck};
 pub use pattern::{receive_pattern, send_pattern, send_pattern_from, send_pattern_until_blocked};
+pub use peers::{haproxy, nginx};
 pub use ports::{Refusing, free_port};
 pub use process::{allow_open_files, cpu_time, resident_bytes};
 pub use programs::{Program, output_of, python_http_server, python_http_server_at, required};
 pub use servers::Server;
+pub use vectors::{Vector, Verdict, client_hellos, proxy_headers};
 
 /// Nothing here takes this long unless it hangs, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);

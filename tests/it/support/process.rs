@@ -17,9 +17,11 @@ pub struct OpenFiles {
     pub others: usize,
 }
 
-/// What a process has open.
+/// What a process has open; without the system's files (/etc/hosts), which it reads for a moment at its start and whenever a name is
+/// resolved.
 pub fn open_files(pid: u32) -> OpenFiles {
-    let (pipes, others): (Vec<_>, Vec<_>) = targets(pid).partition(|target| is_pipe(target));
+    let kept = targets(pid).filter(|target| !target.starts_with("/etc"));
+    let (pipes, others): (Vec<_>, Vec<_>) = kept.partition(|target| is_pipe(target));
     OpenFiles { pipes: pipes.len(), others: others.len() }
 }
 

@@ -80,6 +80,16 @@ impl Server {
         })
     }
 
+    /// Sends back all it got, once the client has ended: what reached it is then in the client's hands.
+    pub fn mirror() -> Self {
+        Self::that(|mut stream| {
+            let mut received = Vec::new();
+            if stream.read_to_end(&mut received).is_ok() {
+                let _ = stream.write_all(&received);
+            }
+        })
+    }
+
     /// Resets every connection as soon as it is made.
     pub fn resetting_on_accept() -> Self {
         Self::that(reset)

@@ -1,0 +1,45 @@
+//! nginx and HAProxy, as peers on either side.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use super::files::Folder;
+use super::programs::{Program, required};
+
+/// Where distributions put nginx's modules.
+const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+/// nginx listening at `address`, with these blocks (`http { server { … } }` or `stream { … }`); they may use `$TEMP` for
+/// directives that an `http` block wants.
+#[track_caller]
+pub fn nginx(folder: &Folder, address: SocketAddr, blocks: &str) -> Program {
+    let at = folder.path().join(format!("nginx-{}", address.port()));
+    std::fs::create_dir_all(&at).expect("the folder is writable");
+    let at = at.display();
+    let module = match blocks.contains("stream {") {
+        true => format!("load_module {};\n", required(STREAM_MODULE, "libnginx-mod-stream").display()),
+        false => String::new(),
+    };
+    let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temp: String = kinds.map(|kind| format!("{kind}_temp_path {at}/{kind};\n")).concat();
+    let config = folder.write(
+        &format!("nginx-{}.conf", address.port()),
+        format!(
+            "{module}daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log; events {{}}\n{}\n",
+            blocks.replace("$TEMP", &format!("access_log off;\n{temp}"))
+        ),
+    );
+    let mut command = Command::new(required("nginx", "nginx-light"));
+    command.args(["-p", &at.to_string(), "-c", &config.display().to_string()]);
+    Program::serving_at(address, &mut command)
+}
+
+/// HAProxy listening at `address`, with these sections.
+#[track_caller]
+pub fn haproxy(folder: &Folder, address: SocketAddr, sections: &str) -> Program {
+    let defaults = "defaults\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n";
+    let config = folder.write(&format!("haproxy-{}.cfg", address.port()), format!("{defaults}{sections}\n"));
+    let mut command = Command::new(required("haproxy", "haproxy"));
+    command.args(["-db", "-f", &config.display().to_string()]);
+    Program::serving_at(address, &mut command)
+}
