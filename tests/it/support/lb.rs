@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ use super::lines::Lines;
 use super::metrics::Metrics;
 use super::process::{self, OpenFiles};
 use super::{wait_for, wait_until, wait_until_equal};
+
+mod changes;
 
 /// The relay keeps at most 64 pipes a worker for splicing, each with two ends.
 pub const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
@@ -39,6 +42,8 @@ pub struct LbBuilder {
     environment: Vec<(String, String)>,
     open_files: Option<u64>,
     ordinary_user: bool,
+    socket: Option<OwnedFd>,
+    from_copy: bool,
     log_format: &'static str,
     folder: Folder,
 }
@@ -51,7 +56,9 @@ pub struct Lb {
     addresses: Vec<(String, SocketAddr)>,
     admin: Option<SocketAddr>,
     files_at_start: OpenFiles,
-    _folder: Folder,
+    /// The process that an upgrade has put in place of the one before.
+    successor: Option<u32>,
+    folder: Folder,
 }
 
 /// `lb` with nothing of this process's own LB_ variables.
@@ -126,6 +133,18 @@ impl LbBuilder {
         self
     }
 
+    /// Starts it with this listening socket as its descriptor 3.
+    pub fn with_socket(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.socket = Some(socket.into());
+        self
+    }
+
+    /// Runs the file `lb` of its own folder: a test may put another program there.
+    pub fn from_a_copy(mut self) -> Self {
+        self.from_copy = true;
+        self
+    }
+
     /// Logs text, as without a flag.
     pub fn in_text(mut self) -> Self {
         self.log_format = "text";
@@ -142,6 +161,19 @@ impl LbBuilder {
             command.current_dir(self.folder.path()).stdin(Stdio::null());
             command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &limit.to_string(), LB]);
         }
+        if let Some(socket) = self.socket {
+            // A child's descriptors can be numbered by a shell alone, without unsafe code; exec keeps the process id.
+            command = Command::new("sh");
+            command.current_dir(self.folder.path()).stdin(Stdio::from(socket));
+            command.args(["-c", "exec \"$@\" 3<&0 </dev/null", "sh", LB]);
+        }
+        if self.from_copy {
+            let program = self.folder.path().join("lb");
+            std::fs::hard_link(LB, &program)
+                .or_else(|_| std::fs::copy(LB, &program).map(drop))
+                .expect("the temporary directory is writable");
+            command = command_of(&program, self.folder.path());
+        }
         if self.ordinary_user && rustix::process::geteuid().is_root() {
             command = command_of_ordinary_user(self.folder.path());
         }
@@ -157,7 +189,8 @@ impl LbBuilder {
             addresses: Vec::new(),
             admin: None,
             files_at_start: OpenFiles { pipes: 0, others: 0 },
-            _folder: self.folder,
+            successor: None,
+            folder: self.folder,
         };
         lb.become_ready();
         lb
@@ -190,6 +223,8 @@ impl Lb {
             environment: Vec::new(),
             open_files: None,
             ordinary_user: false,
+            socket: None,
+            from_copy: false,
             log_format: "json",
             folder: Folder::new(),
         };
@@ -219,8 +254,9 @@ impl Lb {
         }
     }
 
+    /// The process; after an upgrade the newest.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor.unwrap_or_else(|| self.child.id())
     }
 
     /// Descriptors of pipes that it has open and had not at its start: two for each pipe of its relay.
@@ -360,5 +396,7 @@ impl Drop for Lb {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Those that an upgrade has started are in its folder, which no other test has.
+        process::working_in(self.folder.path()).into_iter().for_each(process::kill);
     }
 }

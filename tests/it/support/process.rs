@@ -65,6 +65,27 @@ pub fn allow_open_files(files: u64) {
     }
 }
 
+/// Whether a process is over: gone, or a zombie, for which nobody has waited yet (proc_pid_stat(5)).
+pub fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// The processes whose working directory is `folder`.
+pub(super) fn working_in(folder: &Path) -> Vec<u32> {
+    let processes =
+        fs::read_dir("/proc").expect("Linux has it").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let works_there = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder);
+    processes.filter_map(|name| name.parse().ok()).filter(works_there).collect()
+}
+
+/// Kills a process that may have ended meanwhile.
+pub(super) fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
 pub(super) fn send(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(pid, signal).expect("the process lives");
