@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rustix::process::Signal;
-
 use crate::support::{
     Dns, Fleet, Lb, Pairs, Refusing, Server, connect, connect_from, greeting, short_read, wait_until, wait_until_equal,
 };
@@ -129,7 +127,8 @@ fn a_backends_limit_is_lowered_and_raised_in_place_and_calls_who_waits() {
 fn what_is_ejected_stays_ejected() {
     let (dead, well) = (Refusing::new(), Server::greeting("well"));
     let backends = format!("'{}', '{}'", dead.address(), well.address());
-    let detection = |ejection: &str| format!("failure_detection: {{failures: 1, ejection: {ejection}}}\n");
+    let detection =
+        |ejection: &str| format!("failure_detection: {{failures: 1, ejection: {ejection}, max_ejection: 2h}}\n");
     let lb = Lb::with_config(&yaml(&backends, &detection("1h"))).start();
     assert_eq!(next(&lb, 2), ["well", "well"]);
     assert_eq!(lb.state_of(dead.address()), "ejected");
@@ -155,7 +154,10 @@ fn failure_detection_counts_by_its_new_settings() {
     let (dead, well) = (Refusing::new(), Server::greeting("well"));
     let config = |failures: usize| {
         let backends = format!("'{}', '{}'", dead.address(), well.address());
-        yaml(&backends, &format!("failure_detection: {{failures: {failures}, window: 1m, ejection: 1h}}\n"))
+        yaml(
+            &backends,
+            &format!("failure_detection: {{failures: {failures}, window: 1m, ejection: 1h, max_ejection: 1h}}\n"),
+        )
     };
     let lb = Lb::with_config(&config(100)).start();
     next(&lb, 8);
@@ -299,18 +301,19 @@ fn names_that_come_and_go_leave_the_pool_served_throughout() {
 fn a_weight_of_a_name_changes_while_its_addresses_stay() {
     let fleet = Fleet::start();
     let dns = Dns::with_hosts(&[("a.test", "127.0.0.2"), ("b.test", "127.0.0.3")]);
+    let (port, nameserver) = (fleet.port(), dns.address());
     let config = |weight: u16| {
-        let (port, nameserver) = (fleet.port(), dns.address());
         let backends = format!("{{address: 'a.test:{port}', weight: {weight}}}, 'b.test:{port}'");
         yaml(&backends, &format!("resolve: {{min_ttl: 1s, max_ttl: 1m, nameservers: ['{nameserver}']}}\n"))
     };
     let lb = Lb::with_config(&config(1)).start();
     assert_eq!(share(&next(&lb, 4), "127.0.0.2"), 2);
-    // Whoever is asked for the name again has no answer: what it gave last still counts.
-    let _silent = dns.stop();
-    lb.rewrite(&config(3));
-    lb.signal(Signal::HUP);
-    wait_until("it is reloaded", || lb.reloads("success") == 1.0);
+    lb.reload_with(&config(2));
+    assert_eq!(share(&next(&lb, 6), "127.0.0.2"), 4);
+    assert_eq!(lb.backend(fleet.at("127.0.0.2"))["total"], 6);
+    // Whoever asks for the name again has no answer: what it gave last still counts.
+    dns.stop();
+    lb.reload_with(&config(3));
     assert_eq!(share(&next(&lb, 8), "127.0.0.2"), 6);
-    assert_eq!(lb.backend(fleet.at("127.0.0.2"))["total"], 8);
+    assert_eq!(lb.backend(fleet.at("127.0.0.2"))["total"], 12);
 }

@@ -371,9 +371,9 @@ impl Lb {
         status
     }
 
-    /// Waits until all connections have ended; then nothing may be left of them.
+    /// Waits until all connections have ended, and all of them are accounted for.
     #[track_caller]
-    pub fn assert_balanced(&self) {
+    pub fn assert_all_ended(&self) {
         wait_until("no connection is active", || self.metrics().sum("connections_active", &[]) == 0.0);
         let metrics = self.metrics();
         let accepted = metrics.sum("connections_accepted_total", &[]);
@@ -381,6 +381,12 @@ impl Lb {
         assert!(accepted == ended, "{accepted} connections were accepted, {ended} have ended");
         assert!(metrics.sum("backend_connections_active", &[]) == 0.0, "a backend's connection is left");
         assert_eq!(self.api("/api/v1/status")["connections"]["active"], 0);
+    }
+
+    /// The same; and no open file may be left of them.
+    #[track_caller]
+    pub fn assert_balanced(&self) {
+        self.assert_all_ended();
         let now = || process::open_files(self.pid());
         wait_until_equal("open files, as at the start", &self.files_at_start.others, || now().others);
         let workers = self.api("/api/v1/status")["workers"].as_u64().expect("a number");

@@ -22,6 +22,7 @@ pub struct Load {
     address: SocketAddr,
     state: Arc<State>,
     clients: Vec<JoinHandle<()>>,
+    sessions: usize,
 }
 
 #[derive(Default)]
@@ -48,7 +49,7 @@ impl Load {
 
     /// So many short clients at a time, and so many sessions.
     pub fn on(address: SocketAddr, short: usize, sessions: usize) -> Self {
-        let mut load = Self { address, state: Arc::default(), clients: Vec::new() };
+        let mut load = Self { address, state: Arc::default(), clients: Vec::new(), sessions: 0 };
         (0..short).for_each(|_| load.add("a short client", visit_again_and_again));
         load.add_sessions(sessions);
         load
@@ -56,6 +57,7 @@ impl Load {
 
     /// Further sessions.
     pub fn add_sessions(&mut self, sessions: usize) {
+        self.sessions += sessions;
         (0..sessions).for_each(|_| self.add("a session", stay));
     }
 
@@ -64,11 +66,11 @@ impl Load {
         self.state.visits.load(Ordering::Relaxed)
     }
 
-    /// Waits until there were so many more short connections, and a message of every session.
+    /// Waits until there were so many more short connections, and as many messages as sessions.
     #[track_caller]
     pub fn goes_on(&self, visits: usize) {
         let load = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        let (visits, messages) = (load(&self.state.visits) + visits, load(&self.state.messages) + self.clients.len());
+        let (visits, messages) = (load(&self.state.visits) + visits, load(&self.state.messages) + self.sessions);
         wait_until("the load goes on", || {
             self.assert_well();
             load(&self.state.visits) >= visits && load(&self.state.messages) >= messages

@@ -25,7 +25,7 @@ pub use clients::{Ending, bound, connect, connect_and_read, read_to_end, reset, 
 pub use dns::Dns;
 pub use files::Folder;
 pub use fleet::{Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_greeting};
-pub use http::{exchange, get, get_from, post_to};
+pub use http::{exchange, get, get_from};
 pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, run_to_end};
 pub use load::Load;
 pub use metrics::Metrics;
@@ -34,7 +34,7 @@ pub use origin::{Message, Origin, Reader};
 pub use pairs::{Pair, Pairs, send_until_stuck};
 pub use pattern::{receive_pattern, send_pattern, send_pattern_from, send_pattern_until_blocked};
 pub use ports::{Refusing, free_port};
-pub use process::{OpenFiles, allow_open_files, cpu_time, has_ended, open_files, resident_bytes};
+pub use process::{allow_open_files, cpu_time, has_ended, open_files, resident_bytes};
 pub use programs::{Program, output_of, python_http_server, python_http_server_at, required};
 pub use servers::Server;
 

@@ -87,7 +87,6 @@ impl Lb {
         assert_ne!(pid, before);
         self.successor = Some(pid);
         wait_until("it is ready", || http::get_from(self.admin(), "/readyz").is_ok_and(|answer| answer.status == 200));
-        self.files_at_start = process::open_files(pid);
         before
     }
 
