@@ -31,6 +31,7 @@ mod overrides; // file, environment, flags: who wins
 mod protocols; // redis and PostgreSQL through the balancer
 mod relay; // bytes, ends and resets from one side to the other
 mod reload; // listeners that come, change and go; a configuration that is refused
+mod reload_http; // kept connections, and requests under way
 mod reload_load; // reloads by the hundred while clients come, go and stay
 mod reload_pools; // backends that come, change and go; a pool's settings
 mod reload_watch; // a file that is followed, however it is replaced

@@ -2,12 +2,13 @@
 //! whole changes nothing.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
 use crate::support::{
-    Ending, Folder, Lb, Origin, Pairs, Reader, Server, connect, connect_and_read, free_port, get, get_from, greeting,
-    read_to_end, run_to_end, short_read, wait_until,
+    Ending, Folder, Lb, Pairs, Server, connect, connect_and_read, free_port, get, get_from, greeting, read_to_end,
+    run_to_end, short_read, wait_until,
 };
 
 /// Listeners of these names, addresses and further keys, all in front of one backend.
@@ -284,6 +285,50 @@ fn flags_still_win_after_a_reload() {
     let lb = Lb::with_config(&config(10)).with(&["--max-connections", "20"]).start();
     lb.reload_with(&config(30));
     assert_eq!(lb.metrics().sum("max_connections", &[]), 20.0);
+    let without_file = Lb::in_front_of(&[server.address()]).start();
+    assert_eq!(without_file.post("/api/v1/reload"), (200, "configuration reloaded".to_owned()));
+    assert_eq!(greeting(without_file.address()), "here");
+}
+
+#[test]
+fn listeners_come_and_go_in_quick_succession() {
+    let server = Server::greeting("here");
+    let (stays, comes) = (free_port(), free_port());
+    let folder = Folder::new();
+    let socket = folder.path().join("lb.sock");
+    let only = yaml(&[("stays", stays, "")], server.address());
+    let more = format!("  comes: {{bind: ['{comes}', 'unix:{}']}}\npools", socket.display());
+    let both = only.replace("pools", &more);
+    let lb = Lb::with_config(&only).start();
+    for _ in 0..50 {
+        lb.reload_with(&both);
+        assert_eq!(greeting(comes), "here");
+        assert!(UnixStream::connect(&socket).is_ok());
+        lb.reload_with(&only);
+    }
+    assert_refused(comes);
+    assert!(UnixStream::connect(&socket).is_err());
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_token_is_wanted_from_the_next_change_on() {
+    let server = Server::greeting("here");
+    let folder = Folder::new();
+    let token = folder.write("token", "first\n");
+    let open = format!("listen: 127.0.0.1:0\nbackends: ['{}']\n", server.address());
+    let lb = Lb::with_config(&open).start();
+    lb.reload_with(&format!("{open}admin: {{token_file: '{}'}}\n", token.display()));
+    assert_eq!(lb.post("/api/v1/reload").0, 401);
+    let reload = |token: &std::path::Path| {
+        let (admin, token) = (lb.admin().to_string(), token.display().to_string());
+        run_to_end(folder.path(), &["reload", "--admin", &admin, "--token-file", &token], &[]).status.code()
+    };
+    assert_eq!(reload(&token), Some(0));
+    let before = folder.write("before", "first\n");
+    folder.write("token", "second\n");
+    assert_eq!(reload(&before), Some(0), "the file is read at the reload");
+    assert_eq!([reload(&before), reload(&token)], [Some(1), Some(0)]);
 }
 
 #[test]
@@ -306,38 +351,6 @@ fn a_reload_without_a_change_changes_nothing() {
     drop(held);
     lb.access_log(5);
     lb.assert_balanced();
-}
-
-#[test]
-fn a_kept_http_connection_is_told_to_come_back_and_loses_nothing() {
-    let (one, two) = (Origin::new(), Origin::new());
-    let config = |backend: SocketAddr, name: &str| {
-        format!("mode: http\nlisten: 127.0.0.1:0\nbackends: ['{backend}']\nhttp: {{set_headers: {{X-Set: {name}}}}}\n")
-    };
-    let lb = Lb::with_config(&config(one.address(), "first")).start();
-    let mut client = Reader::of(connect(lb.address()));
-    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    for _ in 0..3 {
-        client.send(request);
-        assert_eq!(client.response().header("Connection"), None);
-    }
-    lb.post("/api/v1/reload");
-    client.send(request);
-    assert_eq!(client.response().header("Connection"), None, "nothing has changed");
-    lb.reload_with(&config(two.address(), "second"));
-    // Sent ahead, the second request is not answered any more; the client knows by the close, and asks again elsewhere.
-    client.send(request);
-    let last = client.response();
-    assert_eq!((last.status(), last.header("Connection")), (200, Some("close")));
-    assert!(client.is_at_end());
-    let mut client = Reader::of(connect(lb.address()));
-    client.send(request);
-    let answer = client.response();
-    assert!(answer.text().contains("X-Set: second"), "{}", answer.text());
-    assert_eq!(answer.header("Connection"), None);
-    drop(client);
-    wait_until("no connection is active", || lb.metrics().sum("connections_active", &[]) == 0.0);
-    assert_eq!(lb.metrics().sum("http_requests_total", &[("code", "200")]), 6.0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::{
     Dns, Fleet, Lb, Pairs, Refusing, Server, connect, connect_from, greeting, short_read, wait_until, wait_until_equal,
@@ -316,4 +317,26 @@ fn a_weight_of_a_name_changes_while_its_addresses_stay() {
     lb.reload_with(&config(3));
     assert_eq!(share(&next(&lb, 8), "127.0.0.2"), 6);
     assert_eq!(lb.backend(fleet.at("127.0.0.2"))["total"], 12);
+}
+
+#[test]
+fn pools_whose_names_do_not_resolve_delay_a_reload_no_longer_than_one() {
+    const POOLS: usize = 5;
+    let server = Server::greeting("here");
+    // Bound, so that nobody else answers there, and never read.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nameserver = silent.local_addr().unwrap();
+    let only = format!("  app: {{backends: ['{}']}}\n", server.address());
+    let pool = |number| {
+        format!("  p{number}: {{backends: [app.test:{number}], resolve: {{nameservers: ['{nameserver}']}}}}\n")
+    };
+    let config = |pools: &str| {
+        let listener = "listeners:\n  web: {bind: '127.0.0.1:0', pool: app}\n";
+        format!("{listener}pools:\n{only}{pools}")
+    };
+    let lb = Lb::with_config(&config("")).start();
+    let began = Instant::now();
+    lb.reload_with(&config(&(1..=POOLS).map(pool).collect::<String>()));
+    assert_eq!(greeting(lb.address()), "here");
+    assert!(began.elapsed() < Duration::from_secs(3), "{POOLS} pools took {:?}", began.elapsed());
 }

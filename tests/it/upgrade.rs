@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -87,7 +87,7 @@ fn the_new_process_reads_the_configuration_anew_and_answers_for_the_admin_addres
     held.ping(b"held");
     lb.reload_with(&config(two.address(), ""));
     assert_eq!(get(address, "/").body, "two");
-    wait_until("the removed listener refuses", || std::net::TcpStream::connect(further).is_err());
+    wait_until("the removed listener refuses", || TcpStream::connect(further).is_err());
     assert_eq!(lb.reloads("success"), 1.0);
 }
 
@@ -120,7 +120,7 @@ fn what_fails_to_start_changes_nothing_and_is_said() {
 #[test]
 fn the_file_that_lies_where_the_program_was_is_started() {
     let server = Server::greeting("here");
-    let mut lb = Lb::in_front_of(&[server.address()]).from_a_copy().start();
+    let mut lb = Lb::in_front_of(&[server.address()]).in_its_folder().start();
     let (program, copy) = (lb.folder().join("lb"), lb.folder().join("copy"));
     fs::hard_link(&program, &copy).unwrap();
     // By another process: while this one writes a file, a child that it forks elsewhere may hold it, and nobody can execute it.
@@ -141,6 +141,63 @@ fn the_file_that_lies_where_the_program_was_is_started() {
     lb.upgrade();
     assert!(lb.folder().join("new-version").exists());
     assert_eq!(greeting(lb.address()), "here");
+}
+
+#[test]
+fn while_the_new_process_takes_its_time_the_former_one_goes_on() {
+    let (one, two) = (Server::greeting("one"), Server::greeting("two"));
+    let lb = Lb::with_config(&yaml(&one)).in_its_folder().start();
+    let program = lb.folder().join("lb").display().to_string();
+    let write =
+        "printf '#!/bin/sh\\nexec sleep 60\\n' >\"$0.fresh\" && chmod 755 \"$0.fresh\" && mv \"$0.fresh\" \"$0\"";
+    output_of(Path::new("/bin/sh"), &["-c", write, &program]);
+    lb.signal(Signal::USR2);
+    let started = || lb.log_lines_with("upgrading: a new process was started");
+    wait_until("it has begun", || started().len() == 1);
+    lb.reload_with(&yaml(&two));
+    assert_eq!(greeting(lb.address()), "two");
+    lb.signal(Signal::USR2);
+    wait_until("one at a time", || !lb.log_lines_with("an upgrade is under way already").is_empty());
+    assert_eq!(started().len(), 1);
+    // Somebody loses patience with it.
+    lb.signal_to(u32::try_from(started()[0]["pid"].as_u64().unwrap()).unwrap(), Signal::KILL);
+    wait_until("the failure is said", || lb.log_lines_with(FAILED).len() == 1);
+    assert_eq!(lb.ask("/readyz").status, 200);
+    assert_eq!(greeting(lb.address()), "two");
+}
+
+/// Whether the balancer's end of a client's connection has a keep-alive timer (proc_net_tcp: timer 2).
+fn is_kept_alive(client: &TcpStream) -> bool {
+    let (lb, own) = (client.peer_addr().unwrap().port(), client.local_addr().unwrap().port());
+    let wanted = [format!(":{lb:04X}"), format!(":{own:04X}")];
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut row = rows.filter(|row| row[1].ends_with(&wanted[0]) && row[2].ends_with(&wanted[1]));
+    row.next().expect("it is connected")[5].starts_with("02:")
+}
+
+#[test]
+fn sockets_that_are_taken_over_get_the_options_of_the_new_configuration() {
+    let server = Server::greeting("here");
+    let config = |keepalive: &str| {
+        format!("listen: 127.0.0.1:0\nbackends: ['{}']\ntcp: {{keepalive: {keepalive}}}\n", server.address())
+    };
+    let mut lb = Lb::with_config(&config("1m")).start();
+    let is_kept_alive_now = || {
+        let mut client = connect(lb.address());
+        short_read(&mut client);
+        is_kept_alive(&client)
+    };
+    assert!(is_kept_alive_now());
+    lb.reload_with(&config("0s"));
+    assert!(!is_kept_alive_now(), "after a reload");
+    lb.reload_with(&config("1m"));
+    assert!(is_kept_alive_now());
+    lb.rewrite(&config("0s"));
+    lb.upgrade();
+    let mut client = connect(lb.address());
+    short_read(&mut client);
+    assert!(!is_kept_alive(&client), "after an upgrade");
 }
 
 #[test]

@@ -1,16 +1,12 @@
 //! The balancer as a process: started as a user would, seen through what it shows to users.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -23,12 +19,13 @@ use super::process::{self, OpenFiles};
 use super::{wait_for, wait_until, wait_until_equal};
 
 mod changes;
+mod commands;
+
+pub use commands::run_to_end;
+use commands::{command, command_of, command_of_ordinary_user};
 
 /// The relay keeps at most 64 pipes a worker for splicing, each with two ends.
 pub const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
-
-/// A command that should end by itself runs for this long at most.
-const LONGEST_RUN: Duration = Duration::from_secs(20);
 
 /// An ordinary user and its group, `nobody`: the kernel's limits of an unprivileged user's pipes count for it.
 pub const ORDINARY_USER: u32 = 65_534;
@@ -59,48 +56,6 @@ pub struct Lb {
     /// The process that an upgrade has put in place of the one before.
     successor: Option<u32>,
     folder: Folder,
-}
-
-/// `lb` with nothing of this process's own LB_ variables.
-fn command(folder: &Path) -> Command {
-    command_of(LB.as_ref(), folder)
-}
-
-fn command_of(program: &Path, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(folder).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LB_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// Runs `lb` to its end, in `folder`.
-pub fn run_to_end<A: AsRef<OsStr>>(folder: &Path, arguments: &[A], environment: &[(&str, &str)]) -> Output {
-    let mut command = command(folder);
-    command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the binary was built with the tests");
-    let began = Instant::now();
-    // What it prints fits into the pipes: it needn't be read meanwhile.
-    while child.try_wait().expect("it is our child").is_none() {
-        if began.elapsed() > LONGEST_RUN {
-            child.kill().expect("it is our child");
-            panic!("`lb` did not end by itself: {:?}", child.wait_with_output());
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    child.wait_with_output().expect("it has ended")
-}
-
-/// The same as another user, from a place where that user may go: the build's folder may be closed to others.
-fn command_of_ordinary_user(folder: &Path) -> Command {
-    let program = folder.join("lb");
-    std::fs::copy(LB, &program).expect("the temporary directory is writable");
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let mut command = command_of(&program, folder);
-    // As root, `uid` gives up the other groups, too; the capabilities go with the user.
-    command.uid(ORDINARY_USER).gid(ORDINARY_USER);
-    command
 }
 
 impl LbBuilder {
@@ -140,7 +95,7 @@ impl LbBuilder {
     }
 
     /// Runs the file `lb` of its own folder: a test may put another program there.
-    pub fn from_a_copy(mut self) -> Self {
+    pub fn in_its_folder(mut self) -> Self {
         self.from_copy = true;
         self
     }
