@@ -106,13 +106,10 @@ fn a_backends_limit_is_lowered_and_raised_in_place_and_calls_who_waits() {
     wait_until_equal("clients that wait", &2, waiting_now);
     lb.reload_with(&config(3));
     let mut backends = [pairs.accept(), pairs.accept()];
-    for (client, backend) in waiting.iter_mut().zip(&mut backends) {
-        client.write_all(b"at last").unwrap();
-        let mut message = [0; 7];
-        // Which backend's end is whose is not known, but both have written.
-        backend.write_all(b"welcome").unwrap();
-        client.read_exact(&mut message).unwrap();
-        assert_eq!(&message, b"welcome");
+    // Which backend's end is whose is not known.
+    backends.iter_mut().for_each(|backend| backend.write_all(b"welcome").unwrap());
+    for client in &mut waiting {
+        assert_eq!(short_read(client), "welcome");
     }
     lb.reload_with(&config(2));
     first.ping(b"those that live go on");
@@ -231,6 +228,7 @@ fn the_proxy_header_is_sent_from_the_next_connection_on() {
     let backend = format!("'{}'", pairs.address());
     let lb = Lb::with_config(&yaml(&backend, "")).start();
     let mut before = pairs.connect(&lb);
+    before.ping(b"without one");
     lb.reload_with(&yaml(&backend, "send_proxy: v1\n"));
     before.ping(b"as it began");
     let mut after = pairs.connect(&lb);
