@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use rustix::process::Signal;
 
 use crate::support::{
-    Ending, Folder, Lb, Pairs, Server, connect, connect_and_read, free_port, get, get_from, greeting, is_listened_on,
-    read_to_end, run_to_end, short_read, wait_until,
+    Ending, Folder, Lb, Pair, Pairs, Server, connect, connect_and_read, free_port, get, get_from, greeting,
+    is_listened_on, read_to_end, run_to_end, short_read, wait_for, wait_until,
 };
 
 /// Listeners of these names, addresses and further keys, all in front of one backend.
@@ -58,7 +58,10 @@ fn a_listener_that_is_removed_refuses_while_its_connections_go_on() {
     assert_eq!(lb.listener("goes")["active"], 1);
     pairs.connect_to(stays).ping(b"others");
     lb.access_log(1);
-    drop(pair);
+    let Pair { client, mut backend } = pair;
+    drop(client);
+    assert_eq!(read_to_end(&mut backend).1, Ending::Clean);
+    drop(backend);
     let lines = lb.access_log(2);
     assert_eq!((&lines[1]["listener"], &lines[1]["cause"]), (&"goes".into(), &"client_closed".into()));
     lb.reload_with(&only);
@@ -201,7 +204,10 @@ fn assert_failure_is_shown(lb: &Lb, failures: usize, part: &str) {
     let report = lb.api("/api/v1/status")["last_reload"].clone();
     assert_eq!(report["result"], "failure");
     assert!(report["message"].as_str().is_some_and(|message| message.contains(part)), "{part} in {report}");
-    let lines = lb.log_lines_with("the configuration was not reloaded; the one before goes on");
+    let lines = wait_for("a line of the log for each", || {
+        let lines = lb.log_lines_with("the configuration was not reloaded; the one before goes on");
+        Some(lines).filter(|lines| lines.len() >= failures)
+    });
     assert_eq!(lines.len(), failures);
     let line = &lines[failures - 1];
     assert_eq!(line["level"], "ERROR");

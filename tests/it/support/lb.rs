@@ -206,6 +206,12 @@ impl Lb {
         self.admin = self.log_lines_with("admin server listening").first().and_then(address_of);
         if let Some(admin) = self.admin {
             wait_until("lb is ready", || http::get_from(admin, "/readyz").is_ok_and(|answer| answer.status == 200));
+            // It may have been reading /etc/resolv.conf at the first look.
+            let before = self.files_at_start.others;
+            wait_until("the files of its start are closed", || {
+                self.files_at_start = process::open_files(self.pid());
+                self.files_at_start.others <= before
+            });
         }
     }
 

@@ -86,6 +86,8 @@ impl Lb {
         let pid = line["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("the new process's id");
         assert_ne!(pid, before);
         self.successor = Some(pid);
+        // Until its doors are closed, the one before may still let somebody in.
+        wait_until("the one before accepts no more", || process::has_ended(before) || !process::listens(before));
         wait_until("it is ready", || http::get_from(self.admin(), "/readyz").is_ok_and(|answer| answer.status == 200));
         before
     }
