@@ -1,10 +1,11 @@
 //! What systemd is told (sd_notify(3)): ready, reloading, stopping, alive, and which process counts.
 
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Lb, Notifications, Pairs, Server, wait_until};
+use crate::support::{Folder, Lb, Notifications, Pairs, Server, get, wait_until};
 
 fn yaml(server: &Server) -> String {
     format!("listen: 127.0.0.1:0\nbackends: ['{}']\n", server.address())
@@ -24,7 +25,7 @@ fn it_is_told_of_the_start_and_of_the_stop() {
     assert_eq!(lb.ask("/healthz").status, 200, "told before the drain is over");
     drop(held);
     assert_eq!(lb.wait_for_end().code(), Some(0));
-    assert_eq!(systemd.heard().len(), 2, "{:?}", systemd.heard());
+    assert_eq!(systemd.heard().len(), 2, "nothing else: {:?}", systemd.heard());
 }
 
 #[test]
@@ -78,6 +79,28 @@ fn without_a_watchdog_and_for_another_process_it_stays_silent() {
     lb.signal(Signal::HUP);
     wait_until("it is reloaded", || lb.reloads("success") == 1.0);
     assert!(systemd.heard().iter().all(|message| !message.contains_key("WATCHDOG")));
+}
+
+#[test]
+fn a_service_manager_that_does_not_listen_holds_nothing_up() {
+    let folder = Folder::new();
+    let path = folder.path().join("notify");
+    let deaf = UnixDatagram::bind(&path).unwrap();
+    let server = Server::named("here");
+    let lb = Lb::with_config(&yaml(&server))
+        .env("NOTIFY_SOCKET", &path.display().to_string())
+        .env("WATCHDOG_USEC", "20000")
+        .start();
+    // Until a further message doesn't fit in its queue.
+    let another = UnixDatagram::unbound().unwrap();
+    another.set_nonblocking(true).unwrap();
+    wait_until("its queue is full", || another.send_to(b"X=1", &path).is_err());
+    for _ in 0..5 {
+        assert_eq!(lb.ask("/readyz").status, 200);
+        lb.post("/api/v1/reload");
+    }
+    assert_eq!(get(lb.address(), "/").body, "here");
+    drop(deaf);
 }
 
 #[test]

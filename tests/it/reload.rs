@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Ending, Folder, Lb, Pair, Pairs, Server, connect, connect_and_read, free_port, get, get_from, greeting,
-    is_listened_on, read_to_end, run_to_end, short_read, wait_for, wait_until,
+    is_listened_on, read_to_end, run_to_end, short_read, wait_for, wait_until, wait_until_equal,
 };
 
 /// Listeners of these names, addresses and further keys, all in front of one backend.
@@ -139,10 +139,10 @@ fn limits_of_connections_are_lowered_and_raised_while_connections_live() {
     lb.reload_with(&config(4, 100));
     held.extend((0..2).map(|_| pairs.connect_to(address)));
     let rejected = |reason| lb.metrics().sum("connections_rejected_total", &[("reason", reason)]);
-    assert_eq!(rejected("listener_max_connections"), 2.0);
+    wait_until_equal("rejected", &2.0, || rejected("listener_max_connections"));
     lb.reload_with(&config(10, 4));
     assert_eq!(connect_and_read(address), (Vec::new(), Ending::Reset));
-    assert_eq!(rejected("max_connections"), 1.0);
+    wait_until_equal("rejected", &1.0, || rejected("max_connections"));
     assert_eq!(lb.metrics().sum("max_connections", &[]), 4.0);
     lb.reload_with(&config(10, 100));
     held.push(pairs.connect_to(address));
