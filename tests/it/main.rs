@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a panic is how a test fails; counters are whole numbers")]
 
 mod access_log; // one line a connection
+mod access_log_rotation; // SIGUSR1: another file, and no line lost
 mod access_rules; // who may connect, and how often
 mod admin; // health, API, metrics, `lb status`
 mod attacks; // clients that mean harm
@@ -14,6 +15,7 @@ mod backends_policies; // weights, hashes, loads
 mod balance; // who gets the next connection
 mod config; // broken configurations, and how they are refused
 mod demo; // what a newcomer runs first
+mod drain; // many connections, readiness and the kernel's queue at a stop
 mod exhaustion; // pipes and local ports that run out
 mod failover; // backends that fail: retry, ejection, probe, fail open
 mod fairness; // one bulk flow beside a thousand small ones
@@ -26,15 +28,22 @@ mod http_smuggling; // http mode: nothing of a request is hidden in another
 mod http_vectors; // http mode: every recorded message gets its verdict
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
+mod notify; // what systemd is told
 mod others_bugs; // what has broken other balancers
 mod overrides; // file, environment, flags: who wins
 mod protocols; // redis and PostgreSQL through the balancer
 mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
 mod proxy_protocol; // who the client is, told by whom may tell it
 mod relay; // bytes, ends and resets from one side to the other
+mod reload; // listeners that come, change and go; a configuration that is refused
+mod reload_http; // kept connections, and requests under way
+mod reload_load; // reloads by the hundred while clients come, go and stay
+mod reload_pools; // backends that come, change and go; a pool's settings
+mod reload_watch; // a file that is followed, however it is replaced
 mod seed; // the scenario that it all began with
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it
 mod splice; // bytes through pipes: stalls, ends, resets, changes of the method
 mod support; // builders, servers, clients, patience
 mod timeouts; // idle and half-closed connections, slow readers
+mod upgrade; // another process takes over

@@ -1,4 +1,4 @@
-//! The least HTTP client: one GET, one connection.
+//! The least HTTP client: one request, one connection.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -25,9 +25,20 @@ pub fn get_from(address: SocketAddr, path: &str) -> io::Result<Answer> {
     exchange(&mut stream, path)
 }
 
+/// POSTs nothing to `path`.
+pub fn post_to(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    request(&mut stream, "POST", path)
+}
+
 /// GETs `path` over a fresh connection.
 pub fn exchange(stream: &mut (impl Read + Write), path: &str) -> io::Result<Answer> {
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
+    request(stream, "GET", path)
+}
+
+fn request(stream: &mut (impl Read + Write), method: &str, path: &str) -> io::Result<Answer> {
+    stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let incomplete = || io::Error::new(io::ErrorKind::UnexpectedEof, format!("no whole answer: {answer:?}"));

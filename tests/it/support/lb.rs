@@ -1,15 +1,12 @@
 //! The balancer as a process: started as a user would, seen through what it shows to users.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -21,11 +18,14 @@ use super::metrics::Metrics;
 use super::process::{self, OpenFiles};
 use super::{wait_for, wait_until, wait_until_equal};
 
+mod changes;
+mod commands;
+
+pub use commands::run_to_end;
+use commands::{command, command_of, command_of_ordinary_user};
+
 /// The relay keeps at most 64 pipes a worker for splicing, each with two ends.
 pub const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
-
-/// A command that should end by itself runs for this long at most.
-const LONGEST_RUN: Duration = Duration::from_secs(20);
 
 /// An ordinary user and its group, `nobody`: the kernel's limits of an unprivileged user's pipes count for it.
 pub const ORDINARY_USER: u32 = 65_534;
@@ -42,6 +42,8 @@ pub struct LbBuilder {
     environment: Vec<(String, String)>,
     open_files: Option<u64>,
     ordinary_user: bool,
+    socket: Option<OwnedFd>,
+    from_copy: bool,
     log_format: &'static str,
     folder: Folder,
 }
@@ -54,49 +56,9 @@ pub struct Lb {
     addresses: Vec<(String, SocketAddr)>,
     admin: Option<SocketAddr>,
     files_at_start: OpenFiles,
+    /// The process that an upgrade has put in place of the one before.
+    successor: Option<u32>,
     folder: Folder,
-}
-
-/// `lb` with nothing of this process's own LB_ variables.
-fn command(folder: &Path) -> Command {
-    command_of(LB.as_ref(), folder)
-}
-
-fn command_of(program: &Path, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(folder).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LB_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// Runs `lb` to its end, in `folder`.
-pub fn run_to_end<A: AsRef<OsStr>>(folder: &Path, arguments: &[A], environment: &[(&str, &str)]) -> Output {
-    let mut command = command(folder);
-    command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the binary was built with the tests");
-    let began = Instant::now();
-    // What it prints fits into the pipes: it needn't be read meanwhile.
-    while child.try_wait().expect("it is our child").is_none() {
-        if began.elapsed() > LONGEST_RUN {
-            child.kill().expect("it is our child");
-            panic!("`lb` did not end by itself: {:?}", child.wait_with_output());
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    child.wait_with_output().expect("it has ended")
-}
-
-/// The same as another user, from a place where that user may go: the build's folder may be closed to others.
-fn command_of_ordinary_user(folder: &Path) -> Command {
-    let program = folder.join("lb");
-    std::fs::copy(LB, &program).expect("the temporary directory is writable");
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let mut command = command_of(&program, folder);
-    // As root, `uid` gives up the other groups, too; the capabilities go with the user.
-    command.uid(ORDINARY_USER).gid(ORDINARY_USER);
-    command
 }
 
 impl LbBuilder {
@@ -129,6 +91,18 @@ impl LbBuilder {
         self
     }
 
+    /// Starts it with this listening socket as its descriptor 3.
+    pub fn with_socket(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.socket = Some(socket.into());
+        self
+    }
+
+    /// Runs the file `lb` of its own folder: a test may put another program there.
+    pub fn in_its_folder(mut self) -> Self {
+        self.from_copy = true;
+        self
+    }
+
     /// Logs text, as without a flag.
     pub fn in_text(mut self) -> Self {
         self.log_format = "text";
@@ -145,6 +119,19 @@ impl LbBuilder {
             command.current_dir(self.folder.path()).stdin(Stdio::null());
             command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &limit.to_string(), LB]);
         }
+        if let Some(socket) = self.socket {
+            // A child's descriptors can be numbered by a shell alone, without unsafe code; exec keeps the process id.
+            command = Command::new("sh");
+            command.current_dir(self.folder.path()).stdin(Stdio::from(socket));
+            command.args(["-c", "exec \"$@\" 3<&0 </dev/null", "sh", LB]);
+        }
+        if self.from_copy {
+            let program = self.folder.path().join("lb");
+            std::fs::hard_link(LB, &program)
+                .or_else(|_| std::fs::copy(LB, &program).map(drop))
+                .expect("the temporary directory is writable");
+            command = command_of(&program, self.folder.path());
+        }
         if self.ordinary_user && rustix::process::geteuid().is_root() {
             command = command_of_ordinary_user(self.folder.path());
         }
@@ -160,6 +147,7 @@ impl LbBuilder {
             addresses: Vec::new(),
             admin: None,
             files_at_start: OpenFiles { pipes: 0, others: 0 },
+            successor: None,
             folder: self.folder,
         };
         lb.become_ready();
@@ -193,6 +181,8 @@ impl Lb {
             environment: Vec::new(),
             open_files: None,
             ordinary_user: false,
+            socket: None,
+            from_copy: false,
             log_format: "json",
             folder: Folder::new(),
         };
@@ -219,11 +209,18 @@ impl Lb {
         self.admin = self.log_lines_with("admin server listening").first().and_then(address_of);
         if let Some(admin) = self.admin {
             wait_until("lb is ready", || http::get_from(admin, "/readyz").is_ok_and(|answer| answer.status == 200));
+            // It may have been reading /etc/resolv.conf at the first look.
+            let before = self.files_at_start.others;
+            wait_until("the files of its start are closed", || {
+                self.files_at_start = process::open_files(self.pid());
+                self.files_at_start.others <= before
+            });
         }
     }
 
+    /// The process; after an upgrade the newest.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor.unwrap_or_else(|| self.child.id())
     }
 
     /// Descriptors of pipes that it has open and had not at its start: two for each pipe of its relay.
@@ -364,9 +361,9 @@ impl Lb {
         status
     }
 
-    /// Waits until all connections have ended; then nothing may be left of them.
+    /// Waits until all connections have ended, and all of them are accounted for.
     #[track_caller]
-    pub fn assert_balanced(&self) {
+    pub fn assert_all_ended(&self) {
         wait_until("no connection is active", || self.metrics().sum("connections_active", &[]) == 0.0);
         let metrics = self.metrics();
         let accepted = metrics.sum("connections_accepted_total", &[]);
@@ -375,6 +372,12 @@ impl Lb {
         // A backend's place is given back just after its connection is counted as closed.
         wait_until_equal("connections of backends", &0.0, || self.metrics().sum("backend_connections_active", &[]));
         assert_eq!(self.api("/api/v1/status")["connections"]["active"], 0);
+    }
+
+    /// The same; and no open file may be left of them.
+    #[track_caller]
+    pub fn assert_balanced(&self) {
+        self.assert_all_ended();
         let now = || process::open_files(self.pid());
         wait_until_equal("open files, as at the start", &self.files_at_start.others, || now().others);
         let workers = self.api("/api/v1/status")["workers"].as_u64().expect("a number");
@@ -390,5 +393,7 @@ impl Drop for Lb {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Those that an upgrade has started are in its folder, which no other test has.
+        process::working_in(self.folder.path()).into_iter().for_each(process::kill);
     }
 }

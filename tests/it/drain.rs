@@ -1,0 +1,158 @@
+//! A stop with many connections, in the order of Kubernetes, by the API, and with clients in the kernel's queue.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    Ending, Lb, Load, Pairs, Server, allow_open_files, connect, get, is_listened_on, read_to_end, short_read,
+    wait_until, wait_until_equal,
+};
+
+#[track_caller]
+fn assert_works(client: &mut TcpStream) {
+    client.write_all(b"are you there").unwrap();
+    assert_eq!(short_read(client), "are you there");
+}
+
+#[test]
+fn connections_that_end_in_time_see_no_error_and_the_rest_is_reset_and_counted() {
+    const CONNECTIONS: usize = 500;
+    const DRAIN: Duration = Duration::from_secs(3);
+    allow_open_files(3 * CONNECTIONS as u64);
+    let server = Server::echo();
+    let mut lb = Lb::in_front_of(&[server.address()]).with(&["--drain-timeout", "3s"]).start();
+    let mut leaving: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(lb.address())).collect();
+    leaving.iter_mut().for_each(assert_works);
+    let mut staying = leaving.split_off(CONNECTIONS / 2);
+    let began = Instant::now();
+    lb.signal(Signal::TERM);
+    wait_until("it drains", || lb.ask("/readyz").status == 503);
+    for client in &mut leaving {
+        assert_works(client);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(read_to_end(client), (Vec::new(), Ending::Clean));
+    }
+    let active = || lb.api("/api/v1/status")["connections"]["active"].clone();
+    wait_until_equal("connections that stay", &staying.len().into(), active);
+    staying.iter_mut().for_each(assert_works);
+    for client in &mut staying {
+        assert_eq!(read_to_end(client), (Vec::new(), Ending::Reset));
+    }
+    assert!(began.elapsed() >= DRAIN, "they had only {:?}", began.elapsed());
+    assert_eq!(lb.wait_for_end().code(), Some(0));
+    assert!(began.elapsed() < DRAIN + Duration::from_secs(3), "it took {:?}", began.elapsed());
+    let lines = lb.access_log(CONNECTIONS);
+    let forced = lines.iter().filter(|line| line["cause"] == "drain_forced").count();
+    assert_eq!(forced, staying.len());
+    assert_eq!(lb.log_lines_with("stopped")[0]["forced"], staying.len());
+}
+
+#[test]
+fn who_stops_coming_when_readiness_turns_sees_no_error_at_all() {
+    let server = Load::server();
+    let mut lb = Lb::in_front_of(&[server.address()]).set("drain.grace", "2s").with(&["--access-log", "off"]).start();
+    let load = Load::on(lb.address(), 4, 20);
+    load.goes_on(50);
+    lb.signal(Signal::TERM);
+    wait_until("it is not ready any more", || lb.ask("/readyz").status == 503);
+    // The endpoint is taken out of the service only after a while: who doesn't know yet is served.
+    load.goes_on(50);
+    assert_eq!(lb.ask("/healthz").status, 200, "else it would be killed");
+    load.end();
+    wait_until("nobody listens", || !is_listened_on(lb.address()));
+    assert_eq!(lb.wait_for_end().code(), Some(0));
+    assert_eq!(lb.log_lines_with("stopped")[0]["forced"], 0);
+}
+
+#[test]
+fn the_api_asks_for_a_drain_and_one_signal_then_cuts_it_short() {
+    for is_cut in [false, true] {
+        let server = Server::echo();
+        let mut lb = Lb::in_front_of(&[server.address()]).with(&["--drain-timeout", "1h"]).start();
+        let mut held = connect(lb.address());
+        assert_works(&mut held);
+        assert_eq!(lb.post("/api/v1/shutdown").0, 202);
+        wait_until("nobody listens", || !is_listened_on(lb.address()));
+        assert_eq!(lb.ask("/readyz").status, 503);
+        assert_eq!(lb.post("/api/v1/shutdown").0, 202, "asking again changes nothing");
+        assert_works(&mut held);
+        if is_cut {
+            lb.signal(Signal::INT);
+            assert_eq!(read_to_end(&mut held), (Vec::new(), Ending::Reset));
+        } else {
+            drop(held);
+        }
+        assert_eq!(lb.wait_for_end().code(), Some(0));
+        let cause = if is_cut { "drain_forced" } else { "client_closed" };
+        assert_eq!(lb.only_access()["cause"], cause);
+    }
+}
+
+#[test]
+fn a_second_signal_cuts_the_grace_time_short() {
+    let server = Server::named("here");
+    let mut lb = Lb::in_front_of(&[server.address()]).set("drain.grace", "1h").start();
+    lb.signal(Signal::TERM);
+    wait_until("it is not ready any more", || lb.ask("/readyz").status == 503);
+    assert_eq!(get(lb.address(), "/").body, "here");
+    // A reload or an upgrade has no meaning any more.
+    lb.signal(Signal::HUP);
+    lb.signal(Signal::USR2);
+    assert_eq!(get(lb.address(), "/").body, "here");
+    lb.signal(Signal::TERM);
+    assert_eq!(lb.wait_for_end().code(), Some(0));
+    assert!(lb.log_lines_with("upgrading: a new process was started").is_empty());
+}
+
+#[test]
+fn a_reload_that_is_asked_for_during_the_drain_is_answered() {
+    let pairs = Pairs::new();
+    let config = format!("listen: 127.0.0.1:0\nbackends: ['{}']\n", pairs.address());
+    let mut lb = Lb::with_config(&config).with(&["--drain-timeout", "5s"]).start();
+    let held = pairs.connect(&lb);
+    lb.signal(Signal::TERM);
+    wait_until("it is not ready any more", || lb.ask("/readyz").status == 503);
+    let (status, said) = lb.post("/api/v1/reload");
+    assert!(status == 503 && said.contains("stopping"), "{status} {said}");
+    drop(held);
+    assert_eq!(lb.wait_for_end().code(), Some(0));
+}
+
+#[test]
+fn clients_in_the_kernels_queue_at_the_signal_are_served() {
+    const CLIENTS: usize = 40;
+    let server = Server::echo();
+    let mut lb = Lb::in_front_of(&[server.address()]).start();
+    // Stopped, it accepts nobody; the kernel does, and keeps them for it, and the signal too.
+    lb.signal(Signal::STOP);
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(lb.address())).collect();
+    clients.iter_mut().for_each(|client| client.write_all(b"let me in").unwrap());
+    lb.signal(Signal::TERM);
+    lb.signal(Signal::CONT);
+    for client in &mut clients {
+        assert_eq!(short_read(client), "let me in");
+    }
+    drop(clients);
+    assert_eq!(lb.wait_for_end().code(), Some(0));
+    assert!(lb.access_log(CLIENTS).iter().all(|line| line["cause"] == "client_closed"));
+}
+
+#[test]
+fn clients_in_the_kernels_queue_at_an_upgrade_are_served() {
+    let server = Server::echo();
+    let mut lb = Lb::in_front_of(&[server.address()]).start();
+    lb.signal(Signal::STOP);
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| connect(lb.address())).collect();
+    clients.iter_mut().for_each(|client| client.write_all(b"let me in").unwrap());
+    lb.signal(Signal::USR2);
+    lb.signal(Signal::CONT);
+    for client in &mut clients {
+        assert_eq!(short_read(client), "let me in");
+    }
+    drop(clients);
+    assert_eq!(lb.first_process_ended(), Some(0));
+    lb.access_log(40);
+}
