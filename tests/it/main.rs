@@ -4,6 +4,7 @@
 
 mod access_log; // one line a connection
 mod admin; // health, API, metrics, `lb status`
+mod admin_changes; // drain, disable, enable, reload, shutdown; who may ask for it
 mod backends_detection; // backends that fail under load, flap, come back slowly
 mod backends_discovery; // names, their records, and DNS that fails
 mod backends_health; // active checks

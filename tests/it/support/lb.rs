@@ -55,7 +55,7 @@ pub struct Lb {
 }
 
 /// `lb` with nothing of this process's own LB_ variables.
-fn command(folder: &Path) -> Command {
+pub fn command(folder: &Path) -> Command {
     command_of(LB.as_ref(), folder)
 }
 

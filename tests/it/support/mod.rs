@@ -23,8 +23,8 @@ pub use clients::{Ending, bound, connect, connect_and_read, read_to_end, reset, 
 pub use dns::Dns;
 pub use files::Folder;
 pub use fleet::{Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_greeting};
-pub use http::{exchange, get, get_from};
-pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, run_to_end};
+pub use http::{Answer, ask_from, exchange, get, get_from, post, request};
+pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, command as lb_command, run_to_end};
 pub use metrics::Metrics;
 pub use origin::{Message, Origin, Reader};
 pub use pairs::{Pair, Pairs, send_until_stuck};
