@@ -11,6 +11,7 @@ mod backends_health; // active checks
 mod backends_limits; // connections at once, the queue, source addresses, many backends
 mod backends_policies; // weights, hashes, loads
 mod balance; // who gets the next connection
+mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
 mod config; // broken configurations, and how they are refused
 mod demo; // what a newcomer runs first
 mod exhaustion; // pipes and local ports that run out
@@ -25,7 +26,9 @@ mod http_smuggling; // http mode: nothing of a request is hidden in another
 mod http_vectors; // http mode: every recorded message gets its verdict
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
+mod observe; // numbers under load, against the log, through Prometheus, of a thousand backends
 mod overrides; // file, environment, flags: who wins
+mod page; // the status page in a real browser
 mod protocols; // redis and PostgreSQL through the balancer
 mod relay; // bytes, ends and resets from one side to the other
 mod seed; // the scenario that it all began with

@@ -68,7 +68,25 @@ pub fn request(
     let incomplete = || io::Error::new(io::ErrorKind::UnexpectedEof, format!("no whole answer: {answer:?}"));
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(incomplete)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(incomplete)?;
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+    let mut answer = Answer { status, head: head.to_owned(), body: body.to_owned() };
+    if answer.header("transfer-encoding").is_some() {
+        answer.body = unchunked(body).ok_or_else(incomplete)?;
+    }
+    Ok(answer)
+}
+
+/// A chunked body, without the coding; trailers are left out.
+fn unchunked(mut rest: &str) -> Option<String> {
+    let mut body = String::new();
+    loop {
+        let (size, after) = rest.split_once("\r\n")?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body += after.get(..size)?;
+        rest = after.get(size..)?.strip_prefix("\r\n")?;
+    }
 }
 
 impl Answer {

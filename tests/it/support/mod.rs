@@ -1,5 +1,6 @@
 //! What the tests are written with: the balancer as a process, servers and clients of every temper, and patience.
 
+mod browser;
 mod clients;
 mod dns;
 mod files;
@@ -19,6 +20,7 @@ mod servers;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+pub use browser::Browser;
 pub use clients::{Ending, bound, connect, connect_and_read, read_to_end, reset, short_read, shrink_receive_buffer};
 pub use dns::Dns;
 pub use files::Folder;
