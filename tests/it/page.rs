@@ -1,6 +1,6 @@
 //! The status page, in a real browser: what it shows, what its buttons do, and what it can't be made to do.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -279,8 +279,13 @@ impl Traffic {
             let stopped = stop.clone();
             thread::spawn(move || {
                 let mut stream = connect(bulk);
-                while !stopped.load(Ordering::Relaxed) && stream.write_all(&[b'x'; 16 * 1024]).is_ok() {
-                    short_read(&mut stream);
+                let mut answer = [0; 16 * 1024];
+                while !stopped.load(Ordering::Relaxed) {
+                    let exchanged = stream.write_all(&answer).and_then(|()| stream.read_exact(&mut answer));
+                    // Its backend is gone, or the balancer.
+                    if exchanged.is_err() {
+                        return;
+                    }
                     thread::sleep(Duration::from_millis(20 + client));
                 }
             });
@@ -299,28 +304,28 @@ impl Drop for Traffic {
 #[test]
 fn a_screenshot_is_made_with_traffic_behind_it() {
     let folder = Folder::new();
-    let path = std::env::var_os("LB_SCREENSHOT").map_or_else(|| folder.path().join("page.png"), PathBuf::from);
+    let asked = std::env::var_os("LB_SCREENSHOT").map(PathBuf::from);
+    let (path, seconds) = asked.map_or_else(|| (folder.path().join("page.png"), 5), |path| (path, 50));
     let web: Vec<Server> = ["a", "b", "c"].map(Server::named).into();
     let database: Vec<Server> = (0..3).map(|_| Server::echo()).collect();
     let backends = |servers: &[Server]| {
         servers.iter().map(|server| format!("'{}'", server.address())).collect::<Vec<_>>().join(", ")
     };
-    let file = folder.write(
-        "lb.yaml",
-        format!(
-            "listeners:\n  web: {{bind: 127.0.0.1:0, mode: http, pool: app}}\n  \
-             database: {{bind: 127.0.0.1:0, pool: replicas}}\npools:\n  app:\n    backends: [{}]\n    \
-             failure_detection: {{failures: 3, ejection: 1m, max_ejection: 1m}}\n  replicas:\n    \
-             policy: least_connections\n    backends: [{}]\nadmin: {{bind: 127.0.0.1:0}}\n",
-            backends(&web),
-            backends(&database)
-        ),
+    let yaml = format!(
+        "listeners:\n  web: {{bind: 127.0.0.1:0, mode: http, pool: app}}\n  \
+         database: {{bind: 127.0.0.1:0, pool: replicas}}\npools:\n  app:\n    backends: [{}]\n    \
+         failure_detection: {{failures: 3, ejection: 1m, max_ejection: 1m}}\n  replicas:\n    \
+         policy: least_connections\n    backends: [{}]\nadmin: {{bind: 127.0.0.1:0}}\n",
+        backends(&web),
+        backends(&database)
     );
-    let lb = Lb::with_arguments(&["-c", &file.display().to_string()]).start();
+    let lb = Lb::with_arguments(&["-c", "lb.yaml"]).with_file("lb.yaml", &yaml).start();
     let traffic = Traffic::on(lb.address_of("web"), lb.address_of("database"));
     let browser = Browser::open(&format!("http://{}/", lb.admin()), 1280, 800);
     let samples = || browser.value("document.querySelector('#sparkline polyline')?.points.length ?? 0").as_u64();
-    wait_until("the line has some seconds", || samples() >= Some(12));
+    wait_for_within(Duration::from_secs(90), "the line has some seconds", || {
+        (samples() >= Some(seconds)).then_some(())
+    });
     // One has died, and one is drained.
     let [_a, b, _c]: [Server; 3] = web.try_into().unwrap_or_else(|_| unreachable!("there are three"));
     let dead = b.address();

@@ -1,6 +1,7 @@
 //! A real browser, headless: Chromium through chromedriver, by the few commands of WebDriver that the tests need.
 
 use std::fs;
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::files::Folder;
-use super::origin::Reader;
+use super::origin::{Message, Reader};
 use super::ports::free_port;
 use super::programs::{Program, required};
 
@@ -19,7 +20,7 @@ const LONGEST_COMMAND: Duration = Duration::from_secs(60);
 
 /// A browser with one tab. Dropping it ends it.
 pub struct Browser {
-    /// chromedriver, which takes the browser along when it ends.
+    /// chromedriver.
     driver: Program,
     session: String,
     _profile: Folder,
@@ -124,19 +125,29 @@ impl Browser {
     }
 }
 
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Only so does chromedriver take the browser along. The test may be panicking already.
+        let _ = exchange(self.driver.address(), "DELETE", &format!("/session/{}", self.session), "");
+    }
+}
+
 /// One command; fails unless it works.
 #[track_caller]
 fn send(driver: SocketAddr, method: &str, path: &str, body: &Value) -> Value {
-    let stream = TcpStream::connect(driver).expect("chromedriver lives");
-    stream.set_read_timeout(Some(LONGEST_COMMAND)).expect("not zero");
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: {driver}\r\nContent-Length: {}\r\n\r\n", body.len());
-    let mut reader = Reader::of(stream);
-    reader.send(head + &body);
-    let answer = reader.response();
+    let answer = exchange(driver, method, path, &body).unwrap_or_else(|| panic!("{method} {path}: no answer"));
     let value = serde_json::from_str::<Value>(&answer.text()).expect("WebDriver speaks JSON")["value"].take();
     assert_eq!(answer.status(), 200, "{method} {path} {body}: {value}");
     value
+}
+
+fn exchange(driver: SocketAddr, method: &str, path: &str, body: &str) -> Option<Message> {
+    let mut stream = TcpStream::connect(driver).ok()?;
+    stream.set_read_timeout(Some(LONGEST_COMMAND)).ok()?;
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {driver}\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all((head + body).as_bytes()).ok()?;
+    Reader::of(stream).message(true)
 }
 
 /// RFC 4648, 4; what is no digit is skipped.

@@ -114,6 +114,12 @@ impl LbBuilder {
         self
     }
 
+    /// Puts a file into the folder that it runs in.
+    pub fn with_file(self, name: &str, content: &str) -> Self {
+        self.folder.write(name, content);
+        self
+    }
+
     /// Gives the process this many open files at most.
     pub fn open_files_at_most(mut self, limit: u64) -> Self {
         self.open_files = Some(limit);
