@@ -133,6 +133,56 @@ fn failing_open_leaves_the_drained_backend_out() {
 }
 
 #[test]
+fn no_policy_chooses_a_drained_backend() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    for policy in ["round_robin", "least_connections", "random_two", "source_hash"] {
+        let lb = Lb::in_front_of(&[a.address(), b.address()]).with(&["--policy", policy]).start();
+        let before = a.accepted();
+        change(&lb, a.address(), "drain");
+        // They stay, so that the drained one has the fewest.
+        let clients: Vec<TcpStream> = (0..20).map(|_| connect(lb.address())).collect();
+        for mut client in clients {
+            assert_eq!(short_read(&mut client), "b", "{policy}");
+        }
+        assert_eq!(a.accepted(), before, "{policy}");
+        change(&lb, a.address(), "enable");
+        change(&lb, b.address(), "disable");
+        assert_eq!(greeting(lb.address()), "a", "{policy}");
+    }
+}
+
+#[test]
+fn a_backup_serves_while_all_others_are_drained() {
+    let (primary, backup) = (greeter("primary"), greeter("backup"));
+    let backends = [primary.address().to_string(), format!("{},backup", backup.address())];
+    let lb = Lb::with_backends(&backends.each_ref().map(String::as_str)).start();
+    assert_eq!(greeting(lb.address()), "primary");
+    change(&lb, primary.address(), "drain");
+    assert_eq!(greeting(lb.address()), "backup");
+    change(&lb, primary.address(), "enable");
+    assert_eq!(greeting(lb.address()), "primary");
+}
+
+#[test]
+fn who_waits_for_room_does_not_get_it_on_a_drained_backend() {
+    let server = greeter("here");
+    let lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: [{{address: '{}', max_connections: 1}}]\nqueue: {{length: 5, timeout: 1s}}\n",
+        server.address()
+    ))
+    .start();
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "here");
+    let mut waiting = connect(lb.address());
+    wait_until("the second client waits", || lb.api("/api/v1/pools")["pools"][0]["waiting"] == 1);
+    change(&lb, server.address(), "drain");
+    drop(live);
+    assert_eq!(read_to_end(&mut waiting).0, b"");
+    assert_eq!(server.accepted(), 1);
+    lb.assert_balanced();
+}
+
+#[test]
 fn requests_of_a_kept_connection_leave_a_drained_backend() {
     let (a, b) = (Origin::new(), Origin::new());
     let lb = Lb::in_front_of(&[a.address(), b.address()]).with(&["--mode", "http"]).start();
@@ -250,6 +300,26 @@ fn a_reload_says_what_came_of_it() {
     assert_eq!(greeting(lb.address()), "b", "the configuration before goes on");
     assert_eq!((reloads(&lb, "success"), reloads(&lb, "failure")), (1.0, 1.0));
     assert_eq!(lb.metrics().sum("config_last_reload_successful", &[]), 0.0);
+}
+
+#[test]
+fn changes_at_once_are_all_answered() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let folder = Folder::new();
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nbackends: ['{}', '{}']\nadmin: {{bind: 127.0.0.1:0}}\n",
+        a.address(),
+        b.address()
+    );
+    let lb = start_with_file(&folder, &yaml);
+    let drain = path_of(a.address(), "drain");
+    std::thread::scope(|scope| {
+        for path in [RELOAD, RELOAD, &drain, RELOAD, &drain, RELOAD] {
+            let admin = lb.admin();
+            scope.spawn(move || assert_eq!(post(admin, path, &[]).status, 200, "{path}"));
+        }
+    });
+    assert_eq!((reloads(&lb, "success"), lb.state_of(a.address())), (4.0, "draining".to_owned()));
 }
 
 #[test]
@@ -377,6 +447,16 @@ fn the_scheme_of_the_token_may_have_any_case() {
     let lb = Lb::in_front_of(&[server.address()]).set("admin.token_file", token.display()).start();
     let answer = post(lb.admin(), &path_of(server.address(), "drain"), &[("Authorization", "bearer secret")]);
     assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn the_token_may_have_letters_beyond_ascii() {
+    let server = greeter("here");
+    let folder = Folder::new();
+    let token = folder.write("token", "pässwörd\n");
+    let lb = Lb::in_front_of(&[server.address()]).set("admin.token_file", token.display()).start();
+    let path = path_of(server.address(), "drain");
+    assert_eq!(post(lb.admin(), &path, &[("Authorization", "Bearer pässwörd")]).status, 200);
 }
 
 #[test]

@@ -318,6 +318,17 @@ fn the_token_comes_from_its_file() {
 }
 
 #[test]
+fn a_token_of_two_lines_is_named_as_what_is_wrong() {
+    let server = Server::named("here");
+    let folder = Folder::new();
+    let token = folder.write("token", "the secret\n# of the balancer\n").display().to_string();
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let ended = ask(&lb, &["reload", "--token-file", &token]);
+    assert_fails_with(&ended, &[&token]);
+    assert!(!ended.stderr.contains("is lb running?"), "it runs: {}", ended.stderr);
+}
+
+#[test]
 fn where_nobody_answers_it_says_what_helps() {
     let nobody = free_port().to_string();
     let remedies = [nobody.as_str(), "is lb running?", "--admin ADDR"];

@@ -8,14 +8,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::support::{
-    Folder, Lb, Metrics, Program, Server, connect, free_port, get, post, read_to_end, required, wait_for_within,
-    wait_until, wait_until_equal,
+    Folder, Lb, Metrics, Program, Server, connect, cpu_time, free_port, get, post, read_to_end, required,
+    resident_bytes, wait_for_within, wait_until, wait_until_equal,
 };
 
 /// The build of the program is that of the tests; in a debug build everything takes many times longer.
@@ -255,6 +255,30 @@ fn the_shipped_alert_fires_when_a_backend_dies() {
         }
     }
     drop(gone);
+}
+
+#[test]
+#[allow(clippy::cast_precision_loss, reason = "a float holds such numbers exactly")]
+fn the_process_shows_what_it_uses() {
+    let server = doubling();
+    let lb = Lb::in_front_of(&[server.address()]).open_files_at_most(5000).start();
+    for _ in 0..200 {
+        ask_for_double(lb.address(), 1000);
+    }
+    let metrics = lb.metrics();
+    let value = |name: &str| metrics.sum(&format!("process_{name}"), &[]);
+    let near = |name: &str, seen: f64, share: f64| {
+        let shown = value(name);
+        assert!((shown / seen - 1.0).abs() < share, "lb_process_{name} is {shown}, proc(5) says {seen}");
+    };
+    assert_eq!(value("max_fds"), 5000.0);
+    near("resident_memory_bytes", resident_bytes(lb.pid()) as f64, 0.2);
+    near("open_fds", fs::read_dir(format!("/proc/{}/fd", lb.pid())).unwrap().count() as f64, 0.2);
+    let used = cpu_time(lb.pid()).as_secs_f64();
+    // It counts whole seconds.
+    assert!((used - 1.0..=used).contains(&value("cpu_seconds_total")), "{used} s were used");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - value("start_time_seconds")).abs() < 60.0, "{}", value("start_time_seconds"));
 }
 
 /// The short form, with this many backends that nobody asks.
