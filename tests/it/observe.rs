@@ -5,9 +5,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -160,32 +160,32 @@ impl Prometheus {
 /// A client that connects at a steady pace until it is dropped.
 struct SteadyLoad {
     stop: Arc<AtomicBool>,
-    client: Option<JoinHandle<(u64, Duration)>>,
+    /// When it connected.
+    times: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl SteadyLoad {
     fn on(address: SocketAddr, pause: Duration) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let client = thread::spawn(move || {
+        let load = Self { stop: Arc::default(), times: Arc::default() };
+        let (stop, times) = (load.stop.clone(), load.times.clone());
+        thread::spawn(move || {
             let (began, mut made) = (Instant::now(), 0);
-            while !stopped.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 drop(connect(address).write_all(b"hello"));
+                times.lock().unwrap().push(Instant::now());
                 made += 1;
                 // By the clock, so that a slow connect doesn't slow the pace.
                 thread::sleep((pause * made).saturating_sub(began.elapsed()));
             }
-            (u64::from(made), began.elapsed())
         });
-        Self { stop, client: Some(client) }
+        load
     }
 
-    /// Ends it: how many connections it made in a second.
+    /// Connections a second, over the time until now.
     #[allow(clippy::cast_precision_loss, reason = "it is a few thousand")]
-    fn rate(mut self) -> f64 {
-        self.stop.store(true, Ordering::Relaxed);
-        let (made, time) = self.client.take().unwrap().join().unwrap();
-        made as f64 / time.as_secs_f64()
+    fn rate(&self, time: Duration) -> f64 {
+        let recent = self.times.lock().unwrap().iter().filter(|at| at.elapsed() < time).count();
+        recent as f64 / time.as_secs_f64()
     }
 }
 
@@ -201,14 +201,13 @@ fn a_real_prometheus_sees_the_right_rate() {
     let lb = Lb::in_front_of(&[server.address()]).start();
     let prometheus = Prometheus::that_scrapes(&lb, None);
     let load = SteadyLoad::on(lb.address(), Duration::from_millis(25));
-    // The window is full of samples, all of them with load.
-    let samples =
-        "count_over_time(lb_connections_accepted_total[30s]) > 29 and lb_connections_accepted_total offset 30s > 0";
-    wait_for_within(Duration::from_secs(50), "half a minute of samples", || prometheus.value(samples));
+    // There was load during the whole window.
+    let early = "lb_connections_accepted_total offset 31s > 0";
+    wait_for_within(Duration::from_secs(50), "half a minute of samples", || prometheus.value(early));
     assert_eq!(prometheus.value("up{job=\"lb\"}"), Some(1.0));
     let seen = prometheus.value("rate(lb_connections_accepted_total[30s])").unwrap();
     let closed = prometheus.value("sum(rate(lb_connections_closed_total[30s]))").unwrap();
-    let made = load.rate();
+    let made = load.rate(Duration::from_secs(30));
     for rate in [seen, closed] {
         assert!((rate / made - 1.0).abs() < 0.05, "Prometheus sees {rate} a second, {made} were made");
     }
