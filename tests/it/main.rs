@@ -6,6 +6,7 @@ mod access_log; // one line a connection
 mod access_log_rotation; // SIGUSR1: another file, and no line lost
 mod access_rules; // who may connect, and how often
 mod admin; // health, API, metrics, `lb status`
+mod admin_changes; // drain, disable, enable, reload, shutdown; who may ask for it
 mod attacks; // clients that mean harm
 mod backends_detection; // backends that fail under load, flap, come back slowly
 mod backends_discovery; // names, their records, and DNS that fails
@@ -13,6 +14,7 @@ mod backends_health; // active checks
 mod backends_limits; // connections at once, the queue, source addresses, many backends
 mod backends_policies; // weights, hashes, loads
 mod balance; // who gets the next connection
+mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
 mod config; // broken configurations, and how they are refused
 mod demo; // what a newcomer runs first
 mod drain; // many connections, readiness and the kernel's queue at a stop
@@ -29,8 +31,10 @@ mod http_vectors; // http mode: every recorded message gets its verdict
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
 mod notify; // what systemd is told
+mod observe; // numbers under load, against the log, through Prometheus, of a thousand backends
 mod others_bugs; // what has broken other balancers
 mod overrides; // file, environment, flags: who wins
+mod page; // the status page in a real browser
 mod protocols; // redis and PostgreSQL through the balancer
 mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
 mod proxy_protocol; // who the client is, told by whom may tell it

@@ -1,5 +1,6 @@
 //! What the tests are written with: the balancer as a process, servers and clients of every temper, and patience.
 
+mod browser;
 mod clients;
 mod dns;
 mod files;
@@ -23,6 +24,7 @@ mod vectors;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+pub use browser::Browser;
 pub use clients::{
     Ending, bound, connect, connect_and_read, read_to_end, reset, send_and_read, short_read, shrink_receive_buffer,
 };
@@ -31,8 +33,8 @@ pub use files::Folder;
 pub use fleet::{
     Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_connect_from, try_greeting,
 };
-pub use http::{exchange, get, get_from};
-pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, run_to_end};
+pub use http::{Answer, ask_from, exchange, get, get_from, post, request};
+pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, lb_command, run_to_end};
 pub use load::Load;
 pub use metrics::Metrics;
 pub use notify::Notifications;

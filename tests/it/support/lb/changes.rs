@@ -31,7 +31,7 @@ impl Lb {
     /// POSTs to the API: the status, and the result or the error.
     #[track_caller]
     pub fn post(&self, path: &str) -> (u16, String) {
-        let answer = http::post_to(self.admin(), path).unwrap_or_else(|error| panic!("POST {path} failed: {error}"));
+        let answer = http::post(self.admin(), path, &[]);
         let body: Value = serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error} in {answer:?}"));
         let said = body["result"].as_str().or(body["error"].as_str());
         (answer.status, said.expect("a result or an error").to_owned())

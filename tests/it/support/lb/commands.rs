@@ -14,7 +14,7 @@ use super::{LB, ORDINARY_USER};
 const LONGEST_RUN: Duration = Duration::from_secs(20);
 
 /// `lb` with nothing of this process's own LB_ variables.
-pub(super) fn command(folder: &Path) -> Command {
+pub fn command(folder: &Path) -> Command {
     command_of(LB.as_ref(), folder)
 }
 

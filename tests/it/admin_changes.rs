@@ -1,0 +1,652 @@
+//! Changes by the admin API: drain, disable, enable, reload, shutdown; who may ask for them, and what can't hurt it.
+
+use std::fmt::Display;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Answer, Folder, Lb, Origin, Reader, Refusing, Server, ask_from, connect, connect_and_read, get, greeting,
+    greeting_unix_socket, post, read_to_end, request, short_read, wait_until,
+};
+
+const RELOAD: &str = "/api/v1/reload";
+
+/// Says its name to whoever comes, then echoes.
+fn greeter(name: &'static str) -> Server {
+    Server::that(move |mut stream| {
+        let _ = stream.write_all(name.as_bytes());
+        let mut reader = stream.try_clone().unwrap();
+        let _ = std::io::copy(&mut reader, &mut stream);
+    })
+}
+
+/// Changes a backend of the pool `default`.
+fn change(lb: &Lb, address: impl Display, verb: &str) -> Answer {
+    post(lb.admin(), &path_of(address, verb), &[])
+}
+
+fn path_of(address: impl Display, verb: &str) -> String {
+    format!("/api/v1/pools/default/backends/{address}/{verb}")
+}
+
+/// With a file that the test may write anew.
+fn start_with_file(folder: &Folder, yaml: &str) -> Lb {
+    let file = folder.write("lb.yaml", yaml);
+    Lb::with_arguments(&["-c", &file.display().to_string()]).start()
+}
+
+fn refusals(lb: &Lb, reason: &str) -> f64 {
+    lb.metrics().sum("admin_refused_total", &[("reason", reason)])
+}
+
+fn reloads(lb: &Lb, result: &str) -> f64 {
+    lb.metrics().sum("config_reloads_total", &[("result", result)])
+}
+
+#[track_caller]
+fn assert_error(answer: &Answer, status: u16, part: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
+    let error = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+    assert!(error.contains(part), "{part:?} in {error:?}");
+}
+
+#[test]
+fn a_drained_backend_gets_no_new_connection_and_keeps_those_it_has() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let lb = Lb::in_front_of(&[a.address(), b.address()]).start();
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "a", "round robin begins with the first");
+
+    let answer = change(&lb, a.address(), "drain");
+    assert_eq!((answer.status, answer.json()), (200, json!({"result": "draining"})));
+    assert_eq!(lb.state_of(a.address()), "draining");
+    assert_eq!(lb.metrics().sum("backend_up", &[("backend", &a.address().to_string())]), 0.0);
+    for _ in 0..10 {
+        assert_eq!(greeting(lb.address()), "b");
+    }
+    assert_eq!(a.accepted(), 1);
+    live.write_all(b"still there").unwrap();
+    assert_eq!(short_read(&mut live), "still there");
+    assert_eq!(lb.backend(a.address())["active"], 1);
+    drop(live);
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_disabled_backend_serves_again_when_it_is_enabled() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let lb = Lb::in_front_of(&[a.address(), b.address()]).start();
+    assert_eq!(change(&lb, a.address(), "disable").json(), json!({"result": "disabled"}));
+    assert_eq!(lb.state_of(a.address()), "disabled");
+    for _ in 0..4 {
+        assert_eq!(greeting(lb.address()), "b");
+    }
+    assert_eq!(change(&lb, a.address(), "enable").json(), json!({"result": "up"}));
+    let mut next: Vec<String> = (0..4).map(|_| greeting(lb.address())).collect();
+    next.sort();
+    assert_eq!(next, ["a", "a", "b", "b"]);
+    // Asked twice it is the same once more.
+    assert_eq!(change(&lb, a.address(), "enable").json(), json!({"result": "up"}));
+}
+
+#[test]
+fn no_client_goes_to_a_drained_backend_even_if_there_is_no_other() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let lb = Lb::in_front_of(&[a.address(), b.address()]).start();
+    change(&lb, a.address(), "drain");
+    change(&lb, b.address(), "disable");
+    for _ in 0..5 {
+        assert_eq!(connect_and_read(lb.address()).0, b"");
+    }
+    for line in lb.access_log(5) {
+        assert_eq!((&line["cause"], &line["backend"]), (&"no_backend".into(), &Value::Null), "{line}");
+        assert_eq!(line["attempts"], json!([]), "{line}");
+    }
+    assert_eq!((a.accepted(), b.accepted()), (0, 0));
+    assert_eq!(lb.ask("/readyz").status, 200, "an operator's choice is not a failure of the balancer");
+    change(&lb, b.address(), "enable");
+    assert_eq!(greeting(lb.address()), "b");
+    lb.assert_balanced();
+}
+
+#[test]
+fn failing_open_leaves_the_drained_backend_out() {
+    let (dead, drained) = (Refusing::new(), greeter("drained"));
+    let lb = Lb::in_front_of(&[dead.address(), drained.address()])
+        .set("pools.default.failure_detection", "{failures: 1, ejection: 1m, max_ejection: 1m}")
+        .start();
+    change(&lb, drained.address(), "drain");
+    for _ in 0..5 {
+        assert_eq!(connect_and_read(lb.address()).0, b"");
+    }
+    assert_eq!(lb.state_of(dead.address()), "ejected");
+    assert_eq!(drained.accepted(), 0);
+    for line in lb.access_log(5) {
+        assert_eq!(line["cause"], "connect_failed", "the ejected one was tried: {line}");
+    }
+}
+
+#[test]
+fn no_policy_chooses_a_drained_backend() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    for policy in ["round_robin", "least_connections", "random_two", "source_hash"] {
+        let lb = Lb::in_front_of(&[a.address(), b.address()]).with(&["--policy", policy]).start();
+        let before = a.accepted();
+        change(&lb, a.address(), "drain");
+        // They stay, so that the drained one has the fewest.
+        let clients: Vec<TcpStream> = (0..20).map(|_| connect(lb.address())).collect();
+        for mut client in clients {
+            assert_eq!(short_read(&mut client), "b", "{policy}");
+        }
+        assert_eq!(a.accepted(), before, "{policy}");
+        change(&lb, a.address(), "enable");
+        change(&lb, b.address(), "disable");
+        assert_eq!(greeting(lb.address()), "a", "{policy}");
+    }
+}
+
+#[test]
+fn a_backup_serves_while_all_others_are_drained() {
+    let (primary, backup) = (greeter("primary"), greeter("backup"));
+    let backends = [primary.address().to_string(), format!("{},backup", backup.address())];
+    let lb = Lb::with_backends(&backends.each_ref().map(String::as_str)).start();
+    assert_eq!(greeting(lb.address()), "primary");
+    change(&lb, primary.address(), "drain");
+    assert_eq!(greeting(lb.address()), "backup");
+    change(&lb, primary.address(), "enable");
+    assert_eq!(greeting(lb.address()), "primary");
+}
+
+#[test]
+fn who_waits_for_room_does_not_get_it_on_a_drained_backend() {
+    let server = greeter("here");
+    let lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: [{{address: '{}', max_connections: 1}}]\nqueue: {{length: 5, timeout: 1s}}\n",
+        server.address()
+    ))
+    .start();
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "here");
+    let mut waiting = connect(lb.address());
+    wait_until("the second client waits", || lb.api("/api/v1/pools")["pools"][0]["waiting"] == 1);
+    change(&lb, server.address(), "drain");
+    drop(live);
+    assert_eq!(read_to_end(&mut waiting).0, b"");
+    assert_eq!(server.accepted(), 1);
+    lb.assert_balanced();
+}
+
+#[test]
+fn requests_of_a_kept_connection_leave_a_drained_backend() {
+    let (a, b) = (Origin::new(), Origin::new());
+    let lb = Lb::in_front_of(&[a.address(), b.address()]).with(&["--mode", "http"]).start();
+    let mut client = Reader::of(connect(lb.address()));
+    let mut ask = || {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response().status(), 200);
+    };
+    (0..4).for_each(|_| ask());
+    assert_eq!((a.requests().len(), b.requests().len()), (2, 2));
+    change(&lb, a.address(), "drain");
+    (0..4).for_each(|_| ask());
+    assert_eq!((a.requests().len(), b.requests().len()), (2, 6));
+    change(&lb, b.address(), "drain");
+    let none = get(lb.address(), "/");
+    assert_eq!(none.status, 503, "{none:?}");
+    assert_eq!((a.requests().len(), b.requests().len()), (2, 6));
+}
+
+#[test]
+fn what_is_not_there_is_not_found() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let address = server.address();
+    for (path, part) in [
+        (format!("/api/v1/pools/other/backends/{address}/drain"), "there is no pool other"),
+        (path_of("127.0.0.1:1", "drain"), "has no backend 127.0.0.1:1"),
+        (path_of(address, "delete"), "there is no /api"),
+        (path_of("", "drain"), "has no backend"),
+        ("/api/v1/pools/default/backends/drain".to_owned(), "there is no /api"),
+        ("/api/v1/pools//backends//drain".to_owned(), "there is no pool"),
+        ("/api/v1/pools/%FF%00/backends/%0D%0A/drain".to_owned(), "there is no pool"),
+        ("/api/v1/reload/".to_owned(), "there is no /api"),
+        ("/api/v2/reload".to_owned(), "openapi.json"),
+    ] {
+        assert_error(&post(lb.admin(), &path, &[]), 404, part);
+    }
+    assert_eq!(lb.state_of(address), "up");
+}
+
+#[test]
+fn addresses_may_be_percent_encoded_and_unix_sockets() {
+    let folder = Folder::new();
+    let path = folder.path().join("an app.sock");
+    greeting_unix_socket(&path, "unix");
+    let server = greeter("tcp");
+    let unix = format!("unix:{}", path.display());
+    let lb = Lb::with_backends(&[&server.address().to_string(), &unix]).start();
+
+    let encoded: String = server.address().to_string().bytes().map(|byte| format!("%{byte:02x}")).collect();
+    assert_eq!(change(&lb, encoded, "drain").json(), json!({"result": "draining"}));
+    assert_eq!(greeting(lb.address()), "unix");
+    let slashes = unix.replace('/', "%2F").replace(' ', "%20");
+    assert_eq!(change(&lb, slashes, "disable").json(), json!({"result": "disabled"}));
+    assert_eq!(change(&lb, server.address(), "enable").json(), json!({"result": "up"}));
+    assert_eq!(greeting(lb.address()), "tcp");
+    assert_eq!(greeting(lb.address()), "tcp");
+    // Slashes as they are work as well.
+    assert_eq!(change(&lb, unix.replace(' ', "%20"), "enable").json(), json!({"result": "up"}));
+}
+
+#[test]
+fn a_drain_survives_reloads_and_health_checks() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let folder = Folder::new();
+    let yaml = |more: &str| {
+        format!(
+            "listen: 127.0.0.1:0\nbackends: ['{}', '{}'{more}]\nadmin: {{bind: 127.0.0.1:0}}\n\
+             health_check: {{interval: 50ms, timeout: 1s, rise: 1, fall: 1}}\n",
+            a.address(),
+            b.address()
+        )
+    };
+    let lb = start_with_file(&folder, &yaml(""));
+    change(&lb, a.address(), "drain");
+    let checks = |count: usize| wait_until("health checks go on", || a.accepted() > count);
+    checks(a.accepted() + 2);
+    assert_eq!(lb.state_of(a.address()), "draining");
+
+    let third = greeter("c");
+    folder.write("lb.yaml", yaml(&format!(", '{}'", third.address())));
+    lb.signal(Signal::HUP);
+    wait_until("the reload is over", || reloads(&lb, "success") == 1.0);
+    assert_eq!(lb.state_of(a.address()), "draining");
+    assert_eq!(post(lb.admin(), RELOAD, &[]).status, 200);
+    checks(a.accepted() + 2);
+    assert_eq!(lb.state_of(a.address()), "draining");
+    let seen: Vec<String> = (0..6).map(|_| greeting(lb.address())).collect();
+    assert!(!seen.contains(&"a".to_owned()) && seen.contains(&"c".to_owned()), "{seen:?}");
+    assert_eq!(change(&lb, a.address(), "enable").json(), json!({"result": "up"}));
+}
+
+#[test]
+fn a_reload_says_what_came_of_it() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let folder = Folder::new();
+    let yaml =
+        |backend: SocketAddr| format!("listen: 127.0.0.1:0\nbackends: ['{backend}']\nadmin: {{bind: 127.0.0.1:0}}\n");
+    let lb = start_with_file(&folder, &yaml(a.address()));
+    assert_eq!(lb.api("/api/v1/status")["last_reload"], Value::Null);
+    assert_eq!(greeting(lb.address()), "a");
+
+    folder.write("lb.yaml", yaml(b.address()));
+    let answer = post(lb.admin(), RELOAD, &[]);
+    assert_eq!((answer.status, answer.json()), (200, json!({"result": "configuration reloaded"})));
+    assert_eq!(greeting(lb.address()), "b");
+    assert_eq!(lb.api("/api/v1/status")["last_reload"]["result"], "success");
+
+    folder.write("lb.yaml", "listen: 127.0.0.1:0\nbackends: [nonsense]\nbogus: 1\n");
+    let answer = post(lb.admin(), RELOAD, &[]);
+    assert_error(&answer, 422, "nonsense");
+    assert_error(&answer, 422, "bogus");
+    let last = lb.api("/api/v1/status")["last_reload"].clone();
+    assert_eq!((&last["result"], &last["message"]), (&"failure".into(), &answer.json()["error"]));
+    assert_eq!(greeting(lb.address()), "b", "the configuration before goes on");
+    assert_eq!((reloads(&lb, "success"), reloads(&lb, "failure")), (1.0, 1.0));
+    assert_eq!(lb.metrics().sum("config_last_reload_successful", &[]), 0.0);
+}
+
+#[test]
+fn changes_at_once_are_all_answered() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let folder = Folder::new();
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nbackends: ['{}', '{}']\nadmin: {{bind: 127.0.0.1:0}}\n",
+        a.address(),
+        b.address()
+    );
+    let lb = start_with_file(&folder, &yaml);
+    let drain = path_of(a.address(), "drain");
+    std::thread::scope(|scope| {
+        for path in [RELOAD, RELOAD, &drain, RELOAD, &drain, RELOAD] {
+            let admin = lb.admin();
+            scope.spawn(move || assert_eq!(post(admin, path, &[]).status, 200, "{path}"));
+        }
+    });
+    assert_eq!((reloads(&lb, "success"), lb.state_of(a.address())), (4.0, "draining".to_owned()));
+}
+
+#[test]
+fn shutdown_drains_and_ends_well() {
+    let server = greeter("here");
+    let mut lb = Lb::in_front_of(&[server.address()]).start();
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "here");
+    let answer = post(lb.admin(), "/api/v1/shutdown", &[]);
+    assert_eq!((answer.status, answer.json()), (202, json!({"result": "draining"})));
+    wait_until("it drains", || lb.ask("/readyz").status == 503);
+    live.write_all(b"a last word").unwrap();
+    assert_eq!(short_read(&mut live), "a last word");
+    drop(live);
+    assert_eq!(lb.wait_for_end().code(), Some(0));
+}
+
+#[test]
+fn a_reload_while_it_stops_is_answered() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "here");
+    lb.signal(Signal::TERM);
+    wait_until("it drains", || lb.ask("/readyz").status == 503);
+    assert_error(&post(lb.admin(), RELOAD, &[]), 503, "stopping");
+}
+
+#[test]
+fn pages_of_other_sites_and_foreign_names_are_refused_and_counted() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let port = lb.admin().port();
+    let path = path_of(server.address(), "drain");
+    let host = format!("127.0.0.1:{port}");
+    let own = format!("http://{host}");
+    for origin in
+        ["http://evil.example", "null", "", "http://127.0.0.1:1", &format!("https://{host}"), &format!("{own}.evil")]
+    {
+        assert_error(&post(lb.admin(), &path, &[("Origin", origin)]), 403, "another site");
+    }
+    assert_eq!(refusals(&lb, "foreign_origin"), 6.0);
+    let foreign =
+        ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9900", "", "127.0.0.1@evil.example"];
+    for name in foreign {
+        let origin = format!("http://{name}");
+        assert_error(&post(lb.admin(), &path, &[("Host", name), ("Origin", &origin)]), 403, "allowed_hosts");
+    }
+    assert_eq!(refusals(&lb, "foreign_host"), 5.0);
+    assert_eq!(lb.state_of(server.address()), "up", "nothing was changed");
+
+    for name in [host.as_str(), &format!("localhost:{port}"), &format!("[::1]:{port}"), "LOCALHOST", "10.1.2.3"] {
+        let origin = format!("http://{name}");
+        let answer = post(lb.admin(), &path, &[("Host", name), ("Origin", &origin)]);
+        assert_eq!(answer.status, 200, "{name}: {answer:?}");
+    }
+    assert_eq!(lb.metrics().sum("admin_refused_total", &[]), 11.0);
+}
+
+#[test]
+fn names_of_allowed_hosts_are_its_own() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).set("admin.allowed_hosts", "[lb.internal]").start();
+    let path = path_of(server.address(), "drain");
+    let from = |host: &str| post(lb.admin(), &path, &[("Host", host), ("Origin", &format!("http://{host}"))]).status;
+    assert_eq!((from("lb.internal"), from("LB.Internal:80"), from("other.internal")), (200, 200, 403));
+}
+
+#[test]
+fn others_than_this_machine_need_a_token() {
+    let server = greeter("here");
+    let backend = server.address().to_string();
+    let arguments = ["--listen", "127.0.0.1:0", "--backend", &backend, "--admin", "0.0.0.0:0"];
+    let lb = Lb::with_arguments(&arguments).start();
+    assert_eq!(lb.api("/api/v1/status")["may_post"], false);
+    let path = path_of(&backend, "drain");
+    assert_error(&post(lb.admin(), &path, &[("Host", "127.0.0.1")]), 403, "set admin.token_file");
+    // A token that nobody asked for opens nothing.
+    let headers = [("Host", "127.0.0.1"), ("Authorization", "Bearer x")];
+    assert_error(&post(lb.admin(), &path, &headers), 403, "set admin.token_file");
+    assert_error(&post(lb.admin(), "/api/v1/shutdown", &[("Host", "127.0.0.1")]), 403, "set admin.token_file");
+    assert_error(&post(lb.admin(), RELOAD, &[("Host", "127.0.0.1")]), 403, "set admin.token_file");
+    assert_eq!(refusals(&lb, "no_token_file"), 4.0);
+    assert_eq!((lb.state_of(server.address()), lb.ask("/readyz").status), ("up".to_owned(), 200));
+}
+
+#[test]
+fn the_token_opens_and_nothing_else_does() {
+    let server = greeter("here");
+    let folder = Folder::new();
+    let token = folder.write("token", "first secret\n");
+    let lb = Lb::in_front_of(&[server.address()]).set("admin.token_file", token.display()).start();
+    assert_eq!(lb.api("/api/v1/status")["may_post"], false);
+    let path = path_of(server.address(), "drain");
+    let with = |token: &str| post(lb.admin(), &path, &[("Authorization", token)]);
+
+    let without = post(lb.admin(), &path, &[]);
+    assert_error(&without, 401, "Authorization: Bearer");
+    assert_eq!(without.header("www-authenticate"), Some("Bearer"));
+    for wrong in
+        ["Bearer first secre", "Bearer first secret!", "Bearer ", "Bearer", "Basic first secret", "first secret"]
+    {
+        let answer = with(wrong);
+        assert_error(&answer, 401, "not the one");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+    }
+    assert_eq!((refusals(&lb, "no_token"), refusals(&lb, "wrong_token")), (1.0, 6.0));
+    assert_eq!(lb.state_of(server.address()), "up");
+    let foreign = [("Authorization", "Bearer first secret"), ("Origin", "http://evil.example")];
+    assert_eq!(post(lb.admin(), &path, &foreign).status, 403, "a token doesn't make a foreign page ours");
+
+    assert_eq!(with("Bearer first secret").json(), json!({"result": "draining"}));
+    for open in ["/", "/healthz", "/readyz", "/metrics", "/api/v1/status", "/api/v1/pools", "/api/v1/openapi.json"] {
+        assert_eq!(lb.ask(open).status, 200, "{open} needs no token");
+    }
+    assert!(!lb.log_text().contains("secret"), "the token stays out of the log");
+}
+
+#[test]
+fn the_scheme_of_the_token_may_have_any_case() {
+    // RFC 9110, 11.1.
+    let server = greeter("here");
+    let folder = Folder::new();
+    let token = folder.write("token", "secret");
+    let lb = Lb::in_front_of(&[server.address()]).set("admin.token_file", token.display()).start();
+    let answer = post(lb.admin(), &path_of(server.address(), "drain"), &[("Authorization", "bearer secret")]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn the_token_may_have_letters_beyond_ascii() {
+    let server = greeter("here");
+    let folder = Folder::new();
+    let token = folder.write("token", "pässwörd\n");
+    let lb = Lb::in_front_of(&[server.address()]).set("admin.token_file", token.display()).start();
+    let path = path_of(server.address(), "drain");
+    assert_eq!(post(lb.admin(), &path, &[("Authorization", "Bearer pässwörd")]).status, 200);
+}
+
+#[test]
+fn a_reload_takes_the_tokens_file_anew() {
+    let server = greeter("here");
+    let folder = Folder::new();
+    let token = folder.write("token", "first");
+    let lb = Lb::in_front_of(&[server.address()]).set("admin.token_file", token.display()).start();
+    let reload = |token: &str| post(lb.admin(), RELOAD, &[("Authorization", &format!("Bearer {token}"))]);
+
+    folder.write("token", "second\n");
+    assert_eq!(reload("second").status, 401, "not before the reload");
+    assert_eq!(reload("first").status, 200);
+    assert_eq!((reload("first").status, reload("second").status), (401, 200));
+
+    // A file without a token, or none: the reload fails, and the token of before stays.
+    folder.write("token", " \n");
+    assert_error(&reload("second"), 422, "it is empty");
+    std::fs::remove_file(&token).unwrap();
+    assert_error(&reload("second"), 422, "token");
+    folder.write("token", "third");
+    assert_eq!((reload("second").status, reload("third").status), (200, 200));
+}
+
+#[test]
+fn wrong_methods_are_answered_with_the_right_ones() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let drain = path_of(server.address(), "drain");
+    for path in [drain.as_str(), RELOAD, "/api/v1/shutdown"] {
+        for method in ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {
+            let answer = ask_from(lb.admin(), method, path, &[("Origin", "http://evil.example")]).unwrap();
+            assert_error(&answer, 405, "POST");
+            assert_eq!(answer.header("allow"), Some("POST"), "{method} {path}");
+            assert!(
+                !answer.head.to_ascii_lowercase().contains("access-control"),
+                "no other site is let in: {answer:?}"
+            );
+        }
+        let head = ask_from(lb.admin(), "HEAD", path, &[]).unwrap();
+        assert_eq!((head.status, head.header("allow"), head.body.as_str()), (405, Some("POST"), ""));
+    }
+    for path in ["/", "/healthz", "/readyz", "/metrics", "/api/v1/status", "/api/v1/pools", "/api/v1/openapi.json"] {
+        let answer = post(lb.admin(), path, &[]);
+        assert_error(&answer, 405, "GET, HEAD");
+        assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{path}");
+        let head = ask_from(lb.admin(), "HEAD", path, &[]).unwrap();
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "HEAD {path}");
+        assert!(head.header("content-length").is_some_and(|length| length != "0"), "{head:?}");
+    }
+    assert_eq!(lb.state_of(server.address()), "up");
+    assert_eq!(lb.metrics().sum("admin_refused_total", &[]), 0.0);
+}
+
+#[test]
+fn a_body_is_of_no_interest() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let host = lb.admin().to_string();
+    let headers = [("Host", host.as_str()), ("Content-Type", "application/json")];
+    for length in [2, 4 * 1024, 64 * 1024] {
+        let body = "x".repeat(length);
+        let path = path_of(server.address(), "drain");
+        let answer = request(&mut connect(lb.admin()), "POST", &path, &headers, &body).unwrap();
+        assert_eq!(answer.json(), json!({"result": "draining"}), "{length} bytes");
+    }
+    // What looks like a request in it is none.
+    let mut client = Reader::of(connect(lb.admin()));
+    let inner = format!("POST {} HTTP/1.1\r\nHost: {host}\r\n\r\n", path_of(server.address(), "disable"));
+    let length = inner.len();
+    let path = path_of(server.address(), "enable");
+    client.send(format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n{inner}"));
+    assert_eq!(client.response().text(), r#"{"result":"up"}"#);
+    client.send(format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+    assert_eq!(client.response().text(), "ok\n");
+    assert!(client.is_at_end());
+    assert_eq!(lb.state_of(server.address()), "up");
+}
+
+#[test]
+fn changes_work_over_a_unix_socket() {
+    let server = greeter("here");
+    let folder = Folder::new();
+    let socket = folder.path().join("admin.sock");
+    let (backend, admin) = (server.address().to_string(), format!("unix:{}", socket.display()));
+    let _lb = Lb::with_arguments(&["--listen", "127.0.0.1:0", "--backend", &backend, "--admin", &admin]).start();
+    let ask = |host| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        request(&mut stream, "POST", &path_of(&backend, "drain"), &[("Host", host)], "").unwrap()
+    };
+    assert_eq!(ask("localhost").json(), json!({"result": "draining"}));
+    assert_eq!(ask("evil.example").status, 403);
+}
+
+#[test]
+fn a_huge_head_is_refused_and_hurts_nobody() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let huge = format!("X-Huge: {}\r\n", "x".repeat(100_000));
+    let many = "X: y\r\n".repeat(20_000);
+    for headers in [huge, many] {
+        let mut client = connect(lb.admin());
+        let head = format!("POST {RELOAD} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", lb.admin());
+        // It may close before all is sent, and what it said may be lost with that.
+        let _ = client.write_all(head.as_bytes());
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        assert_eq!(greeting(lb.address()), "here");
+        assert_eq!(lb.ask("/healthz").status, 200);
+    }
+    assert_eq!(lb.metrics().sum("config_reloads_total", &[]), 0.0);
+    lb.assert_balanced();
+}
+
+#[test]
+fn a_head_that_comes_slowly_is_cut_off() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let mut client = connect(lb.admin());
+    let began = Instant::now();
+    client.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").unwrap();
+    // A byte now and then is no head.
+    client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    wait_until("it closes", || {
+        let sent = client.write_all(b"x");
+        match client.read(&mut [0; 1024]) {
+            Ok(length) => length == 0,
+            Err(error) => sent.is_err() || error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    });
+    assert!(began.elapsed() > Duration::from_secs(4), "a slow network is given some time");
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    assert_eq!(lb.ask("/healthz").status, 200);
+}
+
+#[test]
+fn a_hundred_idle_clients_of_the_admin_server_hurt_nobody() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let idle: Vec<TcpStream> = (0..100).map(|_| connect(lb.admin())).collect();
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "here");
+    for _ in 0..50 {
+        assert_eq!(greeting(lb.address()), "here");
+    }
+    // The places of the idle are free again before a scraper gives up (10 s is its usual limit).
+    let began = Instant::now();
+    assert_eq!(lb.ask("/healthz").status, 200);
+    assert!(began.elapsed() < Duration::from_secs(10), "the answer took {:?}", began.elapsed());
+    live.write_all(b"unharmed").unwrap();
+    assert_eq!(short_read(&mut live), "unharmed");
+    drop(live);
+    for mut client in idle {
+        assert_eq!(read_to_end(&mut client).0, b"", "it is closed without a word");
+    }
+    lb.assert_balanced();
+}
+
+#[test]
+fn the_description_names_what_the_reports_have() {
+    let (server, dead) = (greeter("here"), Refusing::new());
+    let folder = Folder::new();
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nbackends: ['{}', '{}']\nadmin: {{bind: 127.0.0.1:0}}\n",
+        server.address(),
+        dead.address()
+    );
+    let lb = start_with_file(&folder, &yaml);
+    (0..3).for_each(|_| drop(greeting(lb.address())));
+    assert_eq!(post(lb.admin(), RELOAD, &[]).status, 200);
+    let description = lb.api("/api/v1/openapi.json");
+    let (status, pools) = (lb.api("/api/v1/status"), lb.api("/api/v1/pools"));
+    for (schema, report) in [
+        ("StatusReport", &status),
+        ("ConnectionsReport", &status["connections"]),
+        ("ReloadReport", &status["last_reload"]),
+        ("ListenerReport", &status["listeners"][0]),
+        ("PoolsReport", &pools),
+        ("PoolReport", &pools["pools"][0]),
+        ("BackendReport", &pools["pools"][0]["backends"][0]),
+    ] {
+        let keys = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let mut described = keys(&description["components"]["schemas"][schema]["properties"]);
+        let mut reported = keys(report);
+        let required = description["components"]["schemas"][schema]["required"].as_array().unwrap().len();
+        described.sort();
+        reported.sort();
+        assert_eq!(described, reported, "{schema}");
+        assert_eq!(required, described.len(), "{schema}: every key is always there");
+    }
+}
