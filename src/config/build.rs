@@ -135,6 +135,8 @@ fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Report
         Some(pool) => {
             report.problem(&format!("{path}.pool"), format!("there is no pool `{pool}`; the pools are: {}", known()));
         }
+        // Who has no route is refused where the long form names no pool.
+        None if !listener.routes.is_empty() && !report.short_form => return None,
         None if file.pools.len() == 1 => return file.pools.keys().next().cloned(),
         None if file.pools.is_empty() => {
             report.problem(
@@ -142,8 +144,6 @@ fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Report
                 "there are none; add `backends: [127.0.0.1:3001]` or give --backend 127.0.0.1:3001",
             );
         }
-        // Who has no route is refused then.
-        None if !listener.routes.is_empty() => {}
         None => report.problem(&format!("{path}.pool"), format!("is missing: choose one of the pools: {}", known())),
     }
     None

@@ -44,11 +44,20 @@ impl FromIterator<IpNet> for Networks {
         for network in networks {
             match network {
                 IpNet::V4(network) => v4.push(network),
-                IpNet::V6(network) => v6.push(network),
+                IpNet::V6(network) => match unmapped(network) {
+                    Some(network) => v4.push(network),
+                    None => v6.push(network),
+                },
             }
         }
         Self { v4: Ipv4Net::aggregate(&v4), v6: Ipv6Net::aggregate(&v6) }
     }
+}
+
+/// A network within ::ffff:0:0/96 stands for IPv4 clients (RFC 4291, 2.5.5.2), who are asked for as such.
+fn unmapped(network: Ipv6Net) -> Option<Ipv4Net> {
+    let prefix = network.prefix_len().checked_sub(96)?;
+    Ipv4Net::new(network.network().to_ipv4_mapped()?, prefix).ok()
 }
 
 /// Reads the list at `path`.
@@ -75,6 +84,8 @@ mod tests {
         let networks: Networks = ["10.0.0.0/8".parse().expect("a network")].into_iter().collect();
         assert!(networks.contains("::ffff:10.1.2.3".parse().expect("an address")));
         assert!(!networks.contains("::a01:203".parse().expect("an address")));
+        let mapped: Networks = ["::ffff:10.0.0.0/104".parse().expect("a network")].into_iter().collect();
+        assert_eq!(mapped, networks);
     }
 
     proptest! {

@@ -118,8 +118,9 @@ impl Stream {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::PEEK) {
                 Ok((_, seen)) if seen > known => return Poll::Ready(Ok(seen)),
+                // After a reset, too, a peek gives what is known already.
                 Ok(_) if guard.ready().is_read_closed() => {
-                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    return Poll::Ready(Err(self.pending_error().unwrap_or(io::ErrorKind::UnexpectedEof.into())));
                 }
                 // More is a new event, and so is the end.
                 Ok(_) | Err(Errno::AGAIN) => guard.clear_ready(),
@@ -173,9 +174,10 @@ impl Stream {
     /// Waits for a sign that the peer ended or vanished; bytes that wait to be received hide it.
     pub fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
         match ready!(self.fd.poll_read_ready(cx)) {
-            // EPOLLHUP or EPOLLERR: a reset (epoll_ctl(2)).
-            Ok(guard) if guard.ready().is_write_closed() => Poll::Ready(Hangup::Gone),
-            Ok(guard) if guard.ready().is_read_closed() => Poll::Ready(Hangup::Ended),
+            // A reset closes the reading side as an end does; only the socket's error tells them apart.
+            Ok(guard) if guard.ready().is_read_closed() => {
+                Poll::Ready(if self.pending_error().is_some() { Hangup::Gone } else { Hangup::Ended })
+            }
             Ok(_) => Poll::Pending,
             Err(_) => Poll::Ready(Hangup::Gone),
         }
@@ -194,11 +196,15 @@ impl Stream {
         Poll::Ready(Ok(!guard.ready().is_write_closed()))
     }
 
-    /// The socket's pending error, which is taken by this.
+    /// The socket's pending error, which is taken by this; a connection that failed without one was reset.
     pub(super) fn take_error(&self) -> io::Error {
+        self.pending_error().unwrap_or(io::ErrorKind::ConnectionReset.into())
+    }
+
+    fn pending_error(&self) -> Option<io::Error> {
         match sockopt::socket_error(&self.fd) {
-            Ok(Err(errno)) | Err(errno) => errno.into(),
-            Ok(Ok(())) => io::ErrorKind::ConnectionReset.into(),
+            Ok(Err(errno)) | Err(errno) => Some(errno.into()),
+            Ok(Ok(())) => None,
         }
     }
 

@@ -67,8 +67,10 @@ pub(super) async fn to_backend(asker: Asker<'_>, attempts: &mut Attempts) -> Res
             attempts.connected(lease.backend(), None);
             return Ok(Connected { stream, lease, is_reused: true });
         }
-        if let Some(connected) = dial(asker, lease, attempts).await {
-            return Ok(connected);
+        match dial(asker, lease, attempts).await {
+            Ok(connected) => return Ok(connected),
+            Err(Failed::Backend) => {}
+            Err(Failed::Client) => return Err(Refusal::Closed(Cause::ClientReset)),
         }
     }
     Err(Refusal::Closed(cause_of(attempts.failures())))
@@ -80,33 +82,49 @@ pub(super) async fn to_backend(asker: Asker<'_>, attempts: &mut Attempts) -> Res
 /// Why the client can't be served.
 pub(super) async fn afresh(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, Refusal> {
     match dial(asker, lease, attempts).await {
-        Some(connected) => Ok(connected),
-        None => to_backend(Asker { kept: None, ..asker }, attempts).await,
+        Ok(connected) => Ok(connected),
+        Err(Failed::Backend) => to_backend(Asker { kept: None, ..asker }, attempts).await,
+        Err(Failed::Client) => Err(Refusal::Closed(Cause::ClientReset)),
     }
 }
 
-async fn dial(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Option<Connected> {
+/// Why a dial gave no connection.
+enum Failed {
+    /// Another backend may do better.
+    Backend,
+    /// The client has reset meanwhile: nobody waits for the connection. That says nothing of the backend.
+    Client,
+}
+
+async fn dial(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, Failed> {
     let upstream = asker.upstream;
     let started = Instant::now();
     let target = lease.backend().target();
-    match net::dial(target, upstream.next_source(target), &upstream.dial_options()).await {
+    let options = upstream.dial_options();
+    let dialled = tokio::select! {
+        biased;
+        dialled = net::dial(target, upstream.next_source(target), &options) => dialled,
+        // One that has only ended its side may wait for an answer still.
+        () = asker.client.failed() => return Err(Failed::Client),
+    };
+    match dialled {
         Ok(stream) if send_proxy_header(asker, &stream).is_err() => {
             attempts.failed(lease.backend(), ConnectFailure::Reset);
             lease.connect_failed(ConnectFailure::Reset, Instant::now());
-            None
+            Err(Failed::Backend)
         }
         Ok(stream) => {
             let took = started.elapsed();
             lease.connected(took);
             upstream.histograms.connect.record(took);
             attempts.connected(lease.backend(), Some(took));
-            Some(Connected { stream, lease, is_reused: false })
+            Ok(Connected { stream, lease, is_reused: false })
         }
         Err(error) => {
             tracing::debug!(pool = upstream.pool().name(), backend = lease.backend().label(), %error);
             attempts.failed(lease.backend(), error.failure);
             lease.connect_failed(error.failure, Instant::now());
-            None
+            Err(Failed::Backend)
         }
     }
 }

@@ -125,15 +125,15 @@ impl<'a> Entered<'a> {
             let look = Look { worker, client, most: MAX_HEADER_BYTES, refusal: Rejection::ProxyHeader };
             let (origin, length) = look.until(entrance.timeout, proxy_header::parse).await?;
             client.discard(length).map_err(|_| Refusal::Closed(Cause::ClientReset))?;
-            match origin {
-                Origin::Local => {}
-                Origin::Unix => *peer = Peer::Unix,
-                Origin::Tcp { client, server: address } => {
-                    *peer = Peer::Tcp(client);
-                    server = Some(Box::new(address));
-                }
+            if let Origin::Tcp { client, server: address } = origin {
+                *peer = Peer::Tcp(client);
+                server = Some(Box::new(address));
             }
+            // A client without an address, by the header's word, is judged by the only one there is: the proxy's.
             permits.client = entrance.admit(*peer).map_err(Refusal::Rejected)?;
+            if origin == Origin::Unix {
+                *peer = Peer::Unix;
+            }
         }
         let upstream = match entrance.routes.is_empty() {
             true => None,

@@ -1,10 +1,12 @@
 //! Http mode: responses that count as failures, and requests under way while the balancer stops.
 
+use std::io::Write;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Lb, LbBuilder, Origin, Reader, Server, connect, wait_until};
+use crate::support::{Lb, LbBuilder, Origin, Reader, Server, connect, reset, wait_until};
 
 fn http(backends: &[std::net::SocketAddr]) -> LbBuilder {
     Lb::in_front_of(backends).with(&["--mode", "http"])
@@ -151,4 +153,19 @@ fn a_stop_under_load_cuts_no_answer() {
     assert!(lb.wait_for_end().success());
     let answers: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
     assert_eq!(answers, one.requests().len() + two.requests().len(), "none was asked twice, none got lost");
+}
+
+#[test]
+fn a_client_that_resets_while_the_backend_is_silent_is_not_waited_for() {
+    let silent = Server::ignoring();
+    let lb = http(&[silent.address()]).start();
+    let mut client = connect(lb.address());
+    client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    wait_until("the request is under way", || lb.metrics().sum("backend_connections_active", &[]) == 1.0);
+    let began = Instant::now();
+    reset(client);
+    let line = lb.only_access();
+    assert!(began.elapsed() < Duration::from_secs(1), "noticed after {:?}", began.elapsed());
+    assert_eq!((&line["cause"], &line["status"]), (&"client_reset".into(), &499.into()));
+    lb.assert_balanced();
 }
