@@ -14,7 +14,7 @@ const FIRST: u32 = 3;
 /// # Errors
 /// There is no such descriptor, or it is no listening socket.
 #[allow(unsafe_code, reason = "a number from the configuration is not known to be open")]
-pub(super) fn inherited(number: u32) -> io::Result<OwnedFd> {
+pub fn inherited(number: u32) -> io::Result<OwnedFd> {
     let raw = RawFd::try_from(number).ok().filter(|_| number >= FIRST).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: the borrowed descriptor is used by the three calls below alone, of which each fails with EBADF if it is not open, and
     // none closes it. Should another part of the process have opened it meanwhile, these calls read its type, and duplicate a

@@ -16,7 +16,6 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::inherited::inherited;
 use super::stream::{NoDelay, Peer, Stream, register, reset_on_close};
 
 /// Connections that the kernel holds for us; it lowers this to net.core.somaxconn by itself.
@@ -31,8 +30,6 @@ pub enum ListenAddress {
     Any(u16),
     /// A unix socket; a stale file of a dead process is replaced.
     Unix(PathBuf),
-    /// A descriptor of this number that the process was started with, such as systemd's first: 3.
-    Inherited(u32),
 }
 
 /// Options of a listening socket; accepted sockets inherit them, which saves the calls for each.
@@ -47,19 +44,23 @@ pub struct ListenOptions {
 }
 
 /// Opens `sockets` listening sockets on one address, one a worker: TCP shares the port by SO_REUSEPORT (socket(7)), a
-/// unix socket is duplicated.
+/// unix socket is duplicated. `is_ours`: this process has the port already, on another address.
 ///
 /// # Errors
 /// What the kernel said: the address is taken, not ours, not permitted.
-pub fn bind(address: &ListenAddress, options: &ListenOptions, sockets: usize) -> io::Result<Vec<OwnedFd>> {
-    match address {
-        ListenAddress::Unix(path) => share(vec![bind_unix(path)?.into()], sockets),
-        ListenAddress::Inherited(number) => share(vec![inherited(*number)?], sockets),
-        ListenAddress::Tcp(address) => bind_tcp(free(*address, false)?, false, options, sockets),
-        ListenAddress::Any(port) => {
-            bind_tcp(free((Ipv6Addr::UNSPECIFIED, *port).into(), true)?, true, options, sockets)
-        }
-    }
+pub fn bind(
+    address: &ListenAddress,
+    options: &ListenOptions,
+    sockets: usize,
+    is_ours: bool,
+) -> io::Result<Vec<OwnedFd>> {
+    let (address, both_families) = match address {
+        ListenAddress::Unix(path) => return share(vec![bind_unix(path)?.into()], sockets),
+        ListenAddress::Tcp(address) => (*address, false),
+        ListenAddress::Any(port) => ((Ipv6Addr::UNSPECIFIED, *port).into(), true),
+    };
+    let address = if is_ours { address } else { free(address, both_families)? };
+    bind_tcp(address, both_families, options, sockets)
 }
 
 /// Sockets that listen on one address already, for `wanted` workers: those that are missing are opened beside them. There may be
@@ -71,7 +72,11 @@ pub fn extend(sockets: Vec<OwnedFd>, wanted: usize, options: &ListenOptions) -> 
     let Some(first) = sockets.first() else { return Ok(sockets) };
     let socket = SockRef::from(first);
     let shares_port = socket.reuse_port().unwrap_or(false);
-    match socket.local_addr()?.as_socket() {
+    let address = socket.local_addr()?.as_socket();
+    if address.is_some() {
+        sockets.iter().try_for_each(|socket| set_options(socket, options))?;
+    }
+    match address {
         Some(address) if shares_port => {
             let both_families = address.is_ipv6() && !socket.only_v6()?;
             let missing = wanted.saturating_sub(sockets.len());
@@ -82,8 +87,16 @@ pub fn extend(sockets: Vec<OwnedFd>, wanted: usize, options: &ListenOptions) -> 
     }
 }
 
+/// The port that a socket listens on; `None`: it is no TCP socket.
+pub fn local_port(socket: &OwnedFd) -> Option<u16> {
+    Some(SockRef::from(socket).local_addr().ok()?.as_socket()?.port())
+}
+
 /// Duplicates the first until there are `wanted`: all take from one queue.
-fn share(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<OwnedFd>> {
+///
+/// # Errors
+/// There is no file descriptor left.
+pub fn share(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<OwnedFd>> {
     while sockets.len() < wanted {
         sockets.push(sockets[0].try_clone()?);
     }

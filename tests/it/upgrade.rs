@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Ending, Folder, Lb, Load, Pairs, Server, allow_open_files, connect, exchange, free_port, get, greeting, has_ended,
-    is_listened_on, output_of, read_to_end, short_read, wait_until,
+    has_keepalive_at_peer, is_listened_on, output_of, read_to_end, short_read, wait_until,
 };
 
 const FAILED: &str = "the upgrade failed; this process goes on";
@@ -25,7 +25,9 @@ fn yaml(server: &Server) -> String {
 fn five_upgrades_under_load_are_noticed_by_nobody() {
     allow_open_files(2_000);
     let (one, two) = (Load::server(), Load::server());
-    let mut lb = Lb::in_front_of(&[one.address(), two.address()]).with(&["--access-log", "off"]).start();
+    let mut lb = Lb::in_front_of(&[one.address(), two.address()])
+        .with(&["--access-log", "off", "--drain-timeout", "5m"])
+        .start();
     let mut load = Load::on(lb.address(), 4, 50);
     let mut former = Vec::new();
     for _ in 0..5 {
@@ -166,16 +168,6 @@ fn while_the_new_process_takes_its_time_the_former_one_goes_on() {
     assert_eq!(greeting(lb.address()), "two");
 }
 
-/// Whether the balancer's end of a client's connection has a keep-alive timer (proc_net_tcp: timer 2).
-fn is_kept_alive(client: &TcpStream) -> bool {
-    let (lb, own) = (client.peer_addr().unwrap().port(), client.local_addr().unwrap().port());
-    let wanted = [format!(":{lb:04X}"), format!(":{own:04X}")];
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let mut row = rows.filter(|row| row[1].ends_with(&wanted[0]) && row[2].ends_with(&wanted[1]));
-    row.next().expect("it is connected")[5].starts_with("02:")
-}
-
 #[test]
 fn sockets_that_are_taken_over_get_the_options_of_the_new_configuration() {
     let server = Server::greeting("here");
@@ -186,7 +178,7 @@ fn sockets_that_are_taken_over_get_the_options_of_the_new_configuration() {
     let is_kept_alive_now = || {
         let mut client = connect(lb.address());
         short_read(&mut client);
-        is_kept_alive(&client)
+        has_keepalive_at_peer(&client)
     };
     assert!(is_kept_alive_now());
     lb.reload_with(&config("0s"));
@@ -197,7 +189,7 @@ fn sockets_that_are_taken_over_get_the_options_of_the_new_configuration() {
     lb.upgrade();
     let mut client = connect(lb.address());
     short_read(&mut client);
-    assert!(!is_kept_alive(&client), "after an upgrade");
+    assert!(!has_keepalive_at_peer(&client), "after an upgrade");
 }
 
 #[test]

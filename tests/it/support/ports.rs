@@ -18,14 +18,6 @@ pub fn free_port() -> SocketAddr {
     address
 }
 
-/// Whether a socket listens at an IPv4 address (proc_net_tcp: state 0A).
-pub fn is_listened_on(address: SocketAddr) -> bool {
-    let SocketAddr::V4(address) = address else { panic!("{address} is not an IPv4 address") };
-    let wanted = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
-    table.lines().any(|line| line.split_whitespace().skip(1).step_by(2).take(2).eq([wanted.as_str(), "0A"]))
-}
-
 /// A bound socket that does not listen. SO_REUSEADDR lets it have the port of a server that has just stopped.
 fn bind(address: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;

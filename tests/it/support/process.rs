@@ -73,22 +73,6 @@ pub fn has_ended(pid: u32) -> bool {
     stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with(['Z', 'X']))
 }
 
-/// Whether a process holds a listening socket of its own making: 3 is the number of one that it was started with, which it keeps.
-pub(super) fn listens(pid: u32) -> bool {
-    let Ok(folder) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let open: BTreeSet<String> = folder
-        .filter_map(|file| file.ok().filter(|file| file.file_name() != "3"))
-        .filter_map(|file| Some(fs::read_link(file.path()).ok()?.to_string_lossy().into_owned()))
-        .collect();
-    // State 0A of proc_net_tcp(5); a unix socket's flag __SO_ACCEPTCON (proc_net_unix(5)).
-    let tables = [("tcp", 3, "0A", 9), ("tcp6", 3, "0A", 9), ("unix", 3, "00010000", 6)];
-    tables.iter().any(|(table, column, listening, inode)| {
-        let table = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
-        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        rows.any(|row| row.get(*column) == Some(listening) && open.contains(&format!("socket:[{}]", row[*inode])))
-    })
-}
-
 /// The processes whose working directory is `folder`.
 pub(super) fn working_in(folder: &Path) -> Vec<u32> {
     let processes =

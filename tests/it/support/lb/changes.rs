@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use super::super::sockets;
 use super::{Lb, http, process, wait_for, wait_until};
 
 /// What a process says that has started its successor, and that it has taken over.
@@ -87,7 +88,7 @@ impl Lb {
         assert_ne!(pid, before);
         self.successor = Some(pid);
         // Until its doors are closed, the one before may still let somebody in.
-        wait_until("the one before accepts no more", || process::has_ended(before) || !process::listens(before));
+        wait_until("the one before accepts no more", || process::has_ended(before) || !sockets::listens(before));
         wait_until("it is ready", || http::get_from(self.admin(), "/readyz").is_ok_and(|answer| answer.status == 200));
         before
     }
