@@ -28,7 +28,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// Two sockets of one connection: who connected, who accepted.
 async fn connection() -> (Stream, Stream) {
     let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
-    let sockets = bind(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1);
+    let sockets = bind(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1, false);
     let socket = sockets.expect("a free port").remove(0);
     let address: SocketAddr = local_address(&socket).parse().expect("a TCP address");
     let listener = Listener::new(socket).expect("within the runtime");

@@ -142,6 +142,8 @@ pub struct BackendReport {
 
 impl StatusReport {
     pub(super) fn of(view: &View) -> Self {
+        let shown = view.shown.load();
+        let listeners = shown.listeners.iter();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: view.started.elapsed().as_secs_f64(),
@@ -153,7 +155,7 @@ impl StatusReport {
             may_post: view.guard.is_open(),
             config_file: view.config_file.clone(),
             last_reload: view.reloads.last().map(|last| ReloadReport::of(&last)),
-            listeners: view.shown.load().listeners.iter().map(ListenerReport::of).collect(),
+            listeners: listeners.filter(|listener| !listener.is_gone()).map(ListenerReport::of).collect(),
         }
     }
 }

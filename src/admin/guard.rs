@@ -107,14 +107,12 @@ impl Guard {
         if text(ORIGIN).is_some_and(|origin| !is_own(origin)) {
             return Err(Refusal::ForeignOrigin);
         }
-        match (&*self.token.load(), text(AUTHORIZATION)) {
+        match (&*self.token.load(), headers.get(AUTHORIZATION)) {
             (None, _) if self.is_local => Ok(()),
             (None, _) => Err(Refusal::NoTokenFile),
             (Some(_), None) => Err(Refusal::NoToken),
-            (Some(token), Some(given)) => match given.strip_prefix("Bearer ") {
-                Some(given) if is_same(given.trim().as_bytes(), token.as_bytes()) => Ok(()),
-                _ => Err(Refusal::WrongToken),
-            },
+            (Some(token), Some(given)) if is_bearer_of(given.as_bytes(), token.as_bytes()) => Ok(()),
+            (Some(_), Some(_)) => Err(Refusal::WrongToken),
         }
     }
 
@@ -127,6 +125,17 @@ impl Guard {
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         let name = name.to_ascii_lowercase();
         bare.parse::<IpAddr>().is_ok() || name == "localhost" || self.hosts.contains(&name)
+    }
+}
+
+/// `Bearer` in any case (RFC 9110, 11.1), spaces, and the token.
+fn is_bearer_of(given: &[u8], token: &[u8]) -> bool {
+    const SCHEME: usize = "Bearer".len();
+    match given.split_at_checked(SCHEME) {
+        Some((scheme, rest)) if rest.starts_with(b" ") => {
+            scheme.eq_ignore_ascii_case(b"Bearer") && is_same(rest.trim_ascii(), token)
+        }
+        _ => false,
     }
 }
 

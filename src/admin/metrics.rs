@@ -61,7 +61,8 @@ impl Exporter {
         let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         collect_process(view);
         let shown = view.shown.load();
-        shown.listeners.iter().for_each(|listener| collect_listener(&listener.stats));
+        let present = shown.listeners.iter().filter(|listener| !listener.is_gone());
+        present.for_each(|listener| collect_listener(&listener.stats));
         shown.pools.iter().for_each(|pool| collect_pool(pool));
         self.process.collect();
         self.handle.render()

@@ -11,7 +11,7 @@ use crate::access_log::AccessLog;
 use crate::backends::Pool;
 use crate::config::Mode;
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
-use crate::telemetry::ListenerStats;
+use crate::telemetry::{ListenerStats, ListenerTotals};
 
 use super::guard::Guard;
 use super::metrics::Exporter;
@@ -106,6 +106,13 @@ impl Reloads {
 
     fn lock(&self) -> MutexGuard<'_, Option<LastReload>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ShownListener {
+    /// A reload has taken it away, and its last connection has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.addresses.is_empty() && ListenerTotals::of(&self.stats.counters).active() == 0
     }
 }
 

@@ -58,8 +58,11 @@ impl Discovery {
         let now = Instant::now();
         let mut before = self.entries.take();
         let entry = |settings: &config::Backend| {
-            let known = before.iter().position(|entry| entry.settings == *settings);
-            known.map_or_else(|| Entry::new(settings.clone(), now), |index| before.swap_remove(index))
+            let known = before.iter().position(|entry| entry.settings.address == settings.address);
+            match known.map(|index| before.swap_remove(index)) {
+                Some(known) => known.under(settings, now),
+                None => Entry::new(settings.clone(), now),
+            }
         };
         let entries = self.pool.settings().backends.iter().map(entry).collect();
         self.entries.replace(entries);
@@ -151,6 +154,25 @@ impl Entry {
         let next_look = target.is_none().then_some(now);
         let found = target.map(|target| vec![endpoint(target, settings.weight, &settings)]);
         Self { settings, found, next_look, is_failing: false }
+    }
+
+    /// The same name with other settings keeps what it found, until it is looked up again.
+    fn under(mut self, settings: &config::Backend, now: Instant) -> Self {
+        if self.settings == *settings {
+            return self;
+        }
+        let fresh = Self::new(settings.clone(), now);
+        if fresh.found.is_none() {
+            let by_records = matches!(settings.address, BackendAddress::Srv(_));
+            for endpoint in self.found.iter_mut().flatten() {
+                endpoint.max_connections = settings.max_connections;
+                if !by_records {
+                    (endpoint.weight, endpoint.backup) = (settings.weight, settings.backup);
+                }
+            }
+            return Self { found: self.found, ..fresh };
+        }
+        fresh
     }
 
     fn take(&mut self, answer: Answer, pool: &str, limits: &Resolve) {

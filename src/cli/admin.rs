@@ -1,6 +1,6 @@
 //! Talking to a running balancer: where it is asked, and what makes an answer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hyper::body::Bytes;
@@ -54,12 +54,18 @@ impl AdminArgs {
         }
         let address = address.strip_prefix("*:").map_or_else(|| address.clone(), |port| format!("127.0.0.1:{port}"));
         let file = self.token_file.clone().or_else(|| variable("LB_TOKEN_FILE").map(PathBuf::from));
-        let token = file.map(|file| {
-            std::fs::read_to_string(&file)
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| CliError::Failed(format!("can't read the token from {}: {error}", file.display())))
-        });
-        Ok(Admin { address, token: token.transpose()? })
+        Ok(Admin { address, token: file.as_deref().map(read_token).transpose()? })
+    }
+}
+
+fn read_token(file: &Path) -> Result<String, CliError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| CliError::Failed(format!("can't read the token from {}: {error}", file.display())))?;
+    match text.trim() {
+        token if token.is_empty() || token.chars().any(char::is_control) => {
+            Err(CliError::Failed(format!("{} must hold the token as its only line", file.display())))
+        }
+        token => Ok(token.to_owned()),
     }
 }
 

@@ -32,6 +32,17 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
+impl ListenAddress {
+    /// Its port; `None`: it is a unix socket, or the kernel chooses.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
+            Self::Any(port) => Some(*port).filter(|port| *port != 0),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 /// Options of a listening socket; accepted sockets inherit them, which saves the calls for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOptions {

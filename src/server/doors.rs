@@ -1,11 +1,12 @@
 //! The addresses that are listened on, through start, reload, upgrade and drain: opened before anything else changes, closed only when
 //! nobody waits at them any more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::ToSocketAddrs;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -15,6 +16,9 @@ use crate::net::{self, Handed, ListenAddress, ListenOptions};
 use crate::proxy::{Door, Service};
 
 use super::run::{RunError, listening};
+
+/// A reload waits this long for the doors that it closes.
+const LONGEST_CLOSE: Duration = Duration::from_millis(500);
 
 /// One worker's part of a door.
 pub(super) struct Opening {
@@ -26,11 +30,16 @@ pub(super) struct Opening {
 /// All open doors.
 pub(super) struct Doors {
     workers: Vec<UnboundedSender<Opening>>,
-    /// One permit for each socket that is accepted from.
-    accepting: Arc<ConnectionLimit>,
     open: HashMap<Key, OpenDoor>,
+    /// The accept loops of doors that were closed: one permit for each that runs still.
+    closing: Vec<Arc<ConnectionLimit>>,
     /// From the process before this one; what nobody asks for is closed with the start's end.
     handed: Vec<Handed>,
+    /// Sockets by the number that the first process was started with: kept whether a door uses them or not, for their numbers mean
+    /// nothing in another process, and are used once only.
+    inherited: BTreeMap<u32, [OwnedFd; 1]>,
+    /// This process took over from another: it was started with no socket but those.
+    is_successor: bool,
 }
 
 /// Which door an address of the configuration is. One whose port the kernel chooses is its listener's own.
@@ -42,6 +51,7 @@ struct OpenDoor {
     /// Duplicates of those that the workers accept from: for new options, and for the next process.
     sockets: Vec<OwnedFd>,
     options: ListenOptions,
+    accepting: Arc<ConnectionLimit>,
 }
 
 /// Doors that a configuration wants, with the sockets that were missing: nothing has changed yet.
@@ -63,8 +73,21 @@ struct Bound {
 
 impl Doors {
     /// None yet; `handed` are open sockets of the process before this one.
-    pub(super) fn new(workers: Vec<UnboundedSender<Opening>>, handed: Vec<Handed>) -> Self {
-        Self { workers, accepting: ConnectionLimit::new(usize::MAX), open: HashMap::new(), handed }
+    pub(super) fn new(workers: Vec<UnboundedSender<Opening>>, handed: Option<Vec<Handed>>) -> Self {
+        let is_successor = handed.is_some();
+        let (mut inherited, mut doors) = (BTreeMap::new(), Vec::new());
+        for (name, mut sockets) in handed.unwrap_or_default() {
+            match (name.parse(), sockets.pop()) {
+                (Ok(BindAddress::Inherited(number)), Some(socket)) => drop(inherited.insert(number, [socket])),
+                (_, Some(socket)) => {
+                    sockets.push(socket);
+                    doors.push((name, sockets));
+                }
+                (_, None) => {}
+            }
+        }
+        let (open, closing) = Default::default();
+        Self { workers, open, closing, handed: doors, inherited, is_successor }
     }
 
     /// Binds what is not open yet.
@@ -93,11 +116,13 @@ impl Doors {
     fn bind(&mut self, key: &Key, options: &ListenOptions) -> io::Result<Bound> {
         let (name, workers) = (key.name(), self.workers.len());
         let handed = self.handed.iter().position(|(handed, _)| *handed == name);
-        let accepted_from = match handed {
-            Some(index) => net::extend(self.handed.swap_remove(index).1, workers, options)?,
-            None => {
-                let addresses = listen_addresses(&key.0)?;
-                let bound = addresses.iter().map(|address| net::bind(address, options, workers));
+        let accepted_from = match (handed, &key.0) {
+            (Some(index), _) => net::extend(self.handed.swap_remove(index).1, workers, options)?,
+            (None, BindAddress::Inherited(number)) => net::share(vec![self.inherited(*number)?], workers)?,
+            (None, address) => {
+                let addresses = listen_addresses(address)?;
+                let is_ours = |address: &ListenAddress| address.port().is_some_and(|port| self.has_port(port));
+                let bound = addresses.iter().map(|address| net::bind(address, options, workers, is_ours(address)));
                 bound.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect()
             }
         };
@@ -105,8 +130,29 @@ impl Doors {
         Ok(Bound { accepted_from, kept })
     }
 
-    /// Opens, keeps and closes doors as planned; `service_of` gives a listener's service.
-    pub(super) fn follow(&mut self, plan: Plan, service_of: impl Fn(&str) -> Arc<Service>) {
+    fn inherited(&mut self, number: u32) -> io::Result<OwnedFd> {
+        if let Some([socket]) = self.inherited.get(&number) {
+            return socket.try_clone();
+        }
+        if self.is_successor {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the process before this one had no such socket"));
+        }
+        let socket = net::inherited(number)?;
+        let kept = socket.try_clone()?;
+        self.inherited.insert(number, [kept]);
+        Ok(socket)
+    }
+
+    /// Whether this process, or the one before, listens on the port already.
+    fn has_port(&self, port: u16) -> bool {
+        let open = self.open.values().map(|open| &open.sockets);
+        let mut all = open.chain(self.handed.iter().map(|(_, sockets)| sockets)).flatten();
+        all.any(|socket| net::local_port(socket) == Some(port))
+    }
+
+    /// Opens, keeps and closes doors as planned; `service_of` gives a listener's service. Waits, but not for long, until the closed ones
+    /// have let in whoever waited: then their addresses are free.
+    pub(super) async fn follow(&mut self, plan: Plan, service_of: impl Fn(&str) -> Arc<Service>) {
         let mut before = std::mem::take(&mut self.open);
         for Wanted { key, listener, options, sockets } in plan.0 {
             let service = service_of(&listener);
@@ -126,19 +172,26 @@ impl Doors {
         }
         for (key, open) in before {
             tracing::info!(address = %key.0, "no longer listening");
-            open.door.close();
+            self.close_one(open);
         }
+        // It takes the workers a moment; one that takes longer closes them later.
+        let _ = tokio::time::timeout(LONGEST_CLOSE, self.closed()).await;
     }
 
     /// Gives each worker its sockets.
     fn open(&self, service: Arc<Service>, bound: Bound, options: ListenOptions) -> OpenDoor {
-        let door = Door::new(service);
+        let (door, accepting) = (Door::new(service), ConnectionLimit::new(usize::MAX));
         for (socket, worker) in bound.accepted_from.into_iter().zip(self.workers.iter().cycle()) {
-            let accepting = self.accepting.try_acquire().expect("there is no limit of listening sockets");
+            let accepting = accepting.try_acquire().expect("there is no limit of listening sockets");
             // A worker that is gone was stopped: then nobody is to be accepted.
             let _ = worker.send(Opening { door: door.clone(), socket, accepting });
         }
-        OpenDoor { door, sockets: bound.kept, options }
+        OpenDoor { door, sockets: bound.kept, options, accepting }
+    }
+
+    fn close_one(&mut self, open: OpenDoor) {
+        open.door.close();
+        self.closing.push(open.accepting);
     }
 
     /// A socket of the process before this one that is no door.
@@ -152,9 +205,13 @@ impl Doors {
         self.handed.clear();
     }
 
-    /// Each door's sockets by the name under which the next process asks for them.
+    /// All sockets by the name under which the next process asks for them.
     pub(super) fn sockets(&self) -> Vec<(String, &[OwnedFd])> {
-        self.open.iter().map(|(key, open)| (key.name(), &open.sockets[..])).collect()
+        let doors = self.open.iter().filter(|(key, _)| !matches!(key.0, BindAddress::Inherited(_)));
+        let doors = doors.map(|(key, open)| (key.name(), &open.sockets[..]));
+        let inherited =
+            self.inherited.iter().map(|(number, socket)| (BindAddress::Inherited(*number).to_string(), &socket[..]));
+        doors.chain(inherited).collect()
     }
 
     /// The addresses that a listener got.
@@ -172,12 +229,17 @@ impl Doors {
 
     /// Closes all doors; whoever waits at one is still let in.
     pub(super) fn close(&mut self) {
-        self.open.drain().for_each(|(_, open)| open.door.close());
+        for (_, open) in std::mem::take(&mut self.open) {
+            self.close_one(open);
+        }
     }
 
-    /// Accept loops that still run.
-    pub(super) fn accepting(&self) -> &Arc<ConnectionLimit> {
-        &self.accepting
+    /// Waits until whoever waited at a closed door was let in. Safe to cancel.
+    pub(super) async fn closed(&mut self) {
+        while let Some(accepting) = self.closing.last() {
+            accepting.emptied().await;
+            self.closing.pop();
+        }
     }
 }
 
@@ -224,7 +286,9 @@ pub(super) fn listen_addresses(address: &BindAddress) -> io::Result<Vec<ListenAd
         BindAddress::Tcp(address) => vec![ListenAddress::Tcp(*address)],
         BindAddress::Any(port) => vec![ListenAddress::Any(*port)],
         BindAddress::Unix(path) => vec![ListenAddress::Unix(path.clone())],
-        BindAddress::Inherited(number) => vec![ListenAddress::Inherited(*number)],
+        BindAddress::Inherited(_) => {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "only a listener can be inherited"));
+        }
         BindAddress::Name(host, port) => {
             let mut all: Vec<_> = (host.as_str(), *port).to_socket_addrs()?.collect();
             all.dedup();

@@ -1,36 +1,55 @@
 //! What systemd is told of the process's life (sd_notify(3)); nothing where it runs without it.
+//!
+//! Never waits: a service manager that doesn't listen must not keep the main thread from its work.
 
+use std::env;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-use sd_notify::NotifyState;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// It accepts, and this is the process that counts: it may have taken over from another.
 pub(super) fn ready() {
-    tell(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+    tell(&format!("MAINPID={}\nREADY=1", std::process::id()));
 }
 
-/// It reads its configuration again.
+/// It reads its configuration again. The time tells systemd which of its reloads that is.
 pub(super) fn reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
-    }
+    let now = clock_gettime(ClockId::Monotonic);
+    let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+    tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
 /// It was asked to stop.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell("STOPPING=1");
 }
 
 /// It is not stuck.
 pub(super) fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    tell("WATCHDOG=1");
 }
 
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd could not be told");
+fn tell(state: &str) {
+    let Some(name) = env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = address_of(name.as_encoded_bytes()).and_then(|address| {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.send_to_addr(state.as_bytes(), &address)
+    });
+    if let Err(error) = sent {
+        tracing::debug!(%error, state, "systemd could not be told");
+    }
+}
+
+/// A path, or `@` and a name in the abstract namespace (unix(7)).
+fn address_of(name: &[u8]) -> io::Result<SocketAddr> {
+    match name {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        path => SocketAddr::from_pathname(String::from_utf8_lossy(path).as_ref()),
     }
 }
 
@@ -39,7 +58,7 @@ pub(super) struct Watchdog(Option<Interval>);
 
 impl Watchdog {
     pub(super) fn new() -> Self {
-        Self(sd_notify::watchdog_enabled().map(|limit| {
+        Self(watchdog_limit().map(|limit| {
             let mut ticks = interval((limit / 2).max(Duration::from_millis(1)));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
@@ -53,4 +72,10 @@ impl Watchdog {
             None => std::future::pending().await,
         }
     }
+}
+
+fn watchdog_limit() -> Option<Duration> {
+    let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
+    let is_for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    number("WATCHDOG_USEC").filter(|micros| is_for_us && *micros > 0).map(Duration::from_micros)
 }

@@ -43,7 +43,7 @@ impl Parts {
         self.pools.follow(&config.pools).await;
         let listeners: BTreeMap<String, Listening> =
             config.listeners.iter().map(|listener| (listener.name.clone(), self.listening(listener))).collect();
-        self.doors.follow(plan, |name| listeners[name].service.clone());
+        self.doors.follow(plan, |name| listeners[name].service.clone()).await;
         for (name, before) in std::mem::replace(&mut self.listeners, listeners) {
             match self.listeners.get(&name) {
                 Some(now) if Arc::ptr_eq(&now.service, &before.service) => {}

@@ -40,13 +40,22 @@ impl Pools {
     pub(super) async fn follow(&mut self, wanted: &[config::Pool]) {
         for settings in wanted {
             match self.running.get_mut(&settings.name) {
-                Some(pool) => pool.follow(settings).await,
+                Some(pool) => pool.reconfigure(settings),
                 None => {
-                    let pool = RunningPool::start(settings, self.workers).await;
+                    let pool = RunningPool::start(settings, self.workers);
                     self.running.insert(settings.name.clone(), pool);
                 }
             }
         }
+        // All at once: pools without a name server don't add up.
+        let mut looks = JoinSet::new();
+        for pool in self.running.values().filter(|pool| pool.discovery.has_unresolved()) {
+            looks.spawn_local(look(pool.discovery.clone(), pool.settings.name.clone()));
+        }
+        let all = async { while looks.join_next().await.is_some() {} };
+        // A name that doesn't resolve mustn't keep the rest from working.
+        let _ = tokio::time::timeout(FIRST_RESOLVE, all).await;
+        self.running.values().for_each(|pool| pool.discovery.publish());
     }
 
     /// The pools that are not wanted any more end; connections to them go on.
@@ -66,25 +75,23 @@ impl Pools {
 }
 
 impl RunningPool {
-    async fn start(settings: &config::Pool, workers: usize) -> Self {
+    fn start(settings: &config::Pool, workers: usize) -> Self {
         let pool = Pool::new(settings.clone(), workers, Instant::now());
         let discovery = Rc::new(Discovery::new(pool.clone()));
-        look_first(&discovery, pool.name()).await;
         let mut looking = JoinSet::new();
         looking.spawn_local(discovery.clone().keep_looking());
         let checking = check(&pool, settings);
         Self { upstream: Upstream::new(pool), settings: settings.clone(), discovery, _looking: looking, checking }
     }
 
-    async fn follow(&mut self, settings: &config::Pool) {
+    /// Its backends are the discovery's to publish.
+    fn reconfigure(&mut self, settings: &config::Pool) {
         if self.settings == *settings {
             return;
         }
         let pool = self.upstream.pool();
         pool.reconfigure(settings.clone(), Instant::now());
         self.discovery.reconfigure();
-        look_first(&self.discovery, pool.name()).await;
-        self.discovery.publish();
         if self.settings.health_check != settings.health_check {
             self.checking = check(pool, settings);
         }
@@ -92,12 +99,9 @@ impl RunningPool {
     }
 }
 
-async fn look_first(discovery: &Discovery, pool: &str) {
-    if discovery.has_unresolved() {
-        let first = tokio::time::timeout(FIRST_RESOLVE, discovery.look_once());
-        if let Ok(Err(error)) = first.await {
-            tracing::warn!(pool, %error, "names can't be resolved yet");
-        }
+async fn look(discovery: Rc<Discovery>, pool: String) {
+    if let Err(error) = discovery.look_once().await {
+        tracing::warn!(pool, %error, "names can't be resolved yet");
     }
 }
 

@@ -208,13 +208,19 @@ impl Running {
 impl Server {
     async fn serve_and_drain(&mut self) {
         let ending = self.serve().await;
-        let Self { drain, parts, view, signals, config, .. } = self;
-        let mut grace = config.drain.grace;
+        // Whoever asks for something from now on, or has asked and not been heard, is told that it stops.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+        let mut grace = self.config.drain.grace;
         match ending {
-            Ending::Asked => notify::stopping(),
+            Ending::Asked => {
+                self.upgrade.cancel();
+                notify::stopping();
+            }
             // Whoever connects meets the other process already.
             Ending::Succeeded => grace = Duration::ZERO,
         }
+        let Self { drain, parts, view, signals, config, .. } = self;
         drain.advance(Phase::Leaving);
         let stop_at_once = async {
             if let Ending::Succeeded = ending {
@@ -286,7 +292,7 @@ async fn leave(drain: &Drain, doors: &mut Doors, grace: Duration, timeout: Durat
     drain.advance(Phase::Closing);
     let ended = async {
         // Whoever waited to be accepted counts as well.
-        doors.accepting().emptied().await;
+        doors.closed().await;
         connections.emptied().await;
     };
     if tokio::time::timeout(timeout, ended).await.is_err() {
@@ -321,7 +327,7 @@ fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
     let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
     let addresses = listen_addresses(address)?;
     let address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    Ok(net::bind(address, &options, 1)?.swap_remove(0))
+    Ok(net::bind(address, &options, 1, false)?.swap_remove(0))
 }
 
 /// The token that changes by the API need.
@@ -329,6 +335,10 @@ pub(super) fn read_token(admin: &config::Admin) -> Result<Option<String>, RunErr
     let Some(path) = &admin.token_file else { return Ok(None) };
     let read = std::fs::read_to_string(path).and_then(|text| match text.trim() {
         "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
+        // No request could carry it.
+        token if token.chars().any(char::is_control) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "it has more than one line, or a control character"))
+        }
         token => Ok(Some(token.to_owned())),
     });
     doing(read, || format!("can't read the token of the admin server from {}", path.display()))

@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
 use crate::net::{Handed, receive_sockets, send_sockets};
@@ -45,8 +47,9 @@ impl Predecessor {
         Ok(Self { socket: Some(socket), handed })
     }
 
-    pub(super) fn take_sockets(&mut self) -> Vec<Handed> {
-        std::mem::take(&mut self.handed)
+    /// `None`: there was no process before.
+    pub(super) fn take_sockets(&mut self) -> Option<Vec<Handed>> {
+        self.socket.as_ref().map(|_| std::mem::take(&mut self.handed))
     }
 
     /// From now on it may stop accepting.
@@ -63,7 +66,12 @@ impl Predecessor {
 pub(super) struct Upgrade {
     /// The program as it was called: a new version may lie in its place later.
     program: Option<PathBuf>,
-    under_way: Option<oneshot::Receiver<Result<u32, String>>>,
+    under_way: Option<UnderWay>,
+}
+
+struct UnderWay {
+    pid: u32,
+    result: oneshot::Receiver<Result<u32, String>>,
 }
 
 impl Upgrade {
@@ -86,12 +94,21 @@ impl Upgrade {
         match self.start(doors, admin) {
             Ok((child, socket)) => {
                 tracing::info!(pid = child.id(), "upgrading: a new process was started");
-                let (sender, result) = oneshot::channel();
+                let (pid, (sender, result)) = (child.id(), oneshot::channel());
                 // A thread of its own: it waits for the new process.
                 std::thread::spawn(move || sender.send(accompany(child, &socket)));
-                self.under_way = Some(result);
+                self.under_way = Some(UnderWay { pid, result });
             }
             Err(error) => tracing::error!(%error, "the upgrade failed; this process goes on"),
+        }
+    }
+
+    /// This process is to stop: so is the one that it has just started.
+    pub(super) fn cancel(&mut self) {
+        let pid = self.under_way.take().and_then(|under_way| i32::try_from(under_way.pid).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It is a child that nobody has waited for yet, or has ended.
+            let _ = kill_process(pid, Signal::TERM);
         }
     }
 
@@ -122,7 +139,7 @@ impl Upgrade {
     /// where none is. Safe to cancel.
     pub(super) async fn ended(&mut self) -> Option<u32> {
         let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
-        let result = under_way.await.unwrap_or_else(|_| Err("nobody waited for it".to_owned()));
+        let result = (&mut under_way.result).await.unwrap_or_else(|_| Err("nobody waited for it".to_owned()));
         self.under_way = None;
         match result {
             Ok(pid) => {
@@ -143,7 +160,8 @@ fn accompany(mut child: Child, socket: &OwnedFd) -> Result<u32, String> {
     let why = match recv(socket, &mut answer[..], RecvFlags::empty()) {
         Ok((_, length)) if answer[..length] == *READY => return Ok(child.id()),
         Ok(_) => "the new process ended before it accepted",
-        Err(_) => "the new process did not accept in time",
+        Err(Errno::AGAIN) => "the new process did not accept in time",
+        Err(_) => "the new process ended before it took the sockets",
     };
     // It may have ended by itself.
     let _ = child.kill();

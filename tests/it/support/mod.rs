@@ -42,16 +42,16 @@ pub use notify::Notifications;
 pub use origin::{Message, Origin, Reader};
 pub use pairs::{Pair, Pairs, send_until_stuck};
 pub use pattern::{receive_pattern, send_pattern, send_pattern_from, send_pattern_until_blocked};
-pub use ports::{Refusing, free_port};
-pub use process::{allow_open_files, cpu_time, has_ended, open_files, resident_bytes};
-pub use programs::{Program, output_of, python_http_server, python_http_server_at, required};
-pub use servers::Server;
-pub use sockets::{has_keepalive_at_peer, is_listened_on};
 pub use peers::{haproxy, nginx};
+pub use ports::{Refusing, free_port};
 pub use ports::{Refusing, free_port, is_listened_on};
 pub use process::{allow_open_files, cpu_time, has_ended, open_files, resident_bytes};
+pub use process::{allow_open_files, cpu_time, has_ended, open_files, resident_bytes};
+pub use programs::{Program, output_of, python_http_server, python_http_server_at, required};
 pub use programs::{Program, output_of, python_http_server, python_http_server_at, required};
 pub use servers::Server;
+pub use servers::Server;
+pub use sockets::{has_keepalive_at_peer, is_listened_on};
 pub use vectors::{Vector, Verdict, client_hellos, proxy_headers};
 
 /// Nothing here takes this long unless it hangs, even on a busy machine.
