@@ -159,9 +159,9 @@ fn accompany(mut child: Child, socket: &OwnedFd) -> Result<u32, String> {
     let mut answer = [0; READY.len()];
     let why = match recv(socket, &mut answer[..], RecvFlags::empty()) {
         Ok((_, length)) if answer[..length] == *READY => return Ok(child.id()),
-        Ok(_) => "the new process ended before it accepted",
         Err(Errno::AGAIN) => "the new process did not accept in time",
-        Err(_) => "the new process ended before it took the sockets",
+        // Its end of the socket was closed, with or without what it was sent in it.
+        Ok(_) | Err(_) => "the new process ended before it accepted",
     };
     // It may have ended by itself.
     let _ = child.kill();
