@@ -11,9 +11,9 @@ demo *ARGS:
 test *ARGS:
     cargo test --locked {{ ARGS }}
 
-# Churn, resets, slow readers and bulk for so long; nothing may be left of it
-soak SECONDS="600":
-    LB_SOAK_SECONDS={{ SECONDS }} cargo test --locked --test it soak::
+# Churn, resets, slow readers, bulk, reloads and outages for so long; nothing may be lost, or left of it (docs/soak.md)
+soak SECONDS="1800":
+    LB_SOAK_SECONDS={{ SECONDS }} cargo test --locked --test it a_soak -- --nocapture
 
 # Format and lints, as .ci/run has them
 lint:

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Lb, PATIENCE, Server, allow_open_files, connect, receive_pattern, reset, resident_bytes, send_pattern,
+    Lb, PATIENCE, Refusing, Server, allow_open_files, connect, receive_pattern, reset, resident_bytes, send_pattern,
     shrink_receive_buffer, wait_until,
 };
 
@@ -21,6 +21,11 @@ const DEFAULT_SECONDS: u64 = 10;
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Malloc's own ups and downs between two looks; a leak of a connection's state (2 KiB) would pass it many times over.
 const MOST_GROWTH: u64 = 4096 * KIB;
+
+/// Between two rounds, each with a scrape and a reload.
+const PAUSE: Duration = Duration::from_millis(200);
+/// A backend goes, or comes back, after so many rounds.
+const ROUNDS_OF_AN_OUTAGE: usize = 10;
 
 /// What a client of the soak does, again and again.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +45,13 @@ enum Habit {
 const HABITS: [Habit; 7] =
     [Habit::Short, Habit::Short, Habit::Reset, Habit::Slow, Habit::Slow, Habit::Bulk, Habit::Silent];
 
-/// Answers each first byte in its own way.
 fn server() -> Server {
-    Server::that(|mut stream| {
+    server_on(Refusing::new())
+}
+
+/// Answers each first byte in its own way.
+fn server_on(address: Refusing) -> Server {
+    Server::on(address, |mut stream| {
         let mut first = [0];
         if !stream.read(&mut first).is_ok_and(|length| length == 1) {
             return;
@@ -139,23 +148,48 @@ impl Load {
     }
 }
 
+/// Two backends that live, and one that comes and goes; each round changes weights and time limits.
+fn config(round: usize, backends: [SocketAddr; 3]) -> String {
+    let [one, two, sometimes] = backends;
+    let (weight, idle) = (1 + round % 3, 60 + round % 7);
+    format!(
+        "listen: 127.0.0.1:0\nlog: {{access: 'off'}}\ntimeouts: {{idle: {idle}s}}\n\
+         backends: ['{one}', {{address: '{two}', weight: {weight}}}, '{sometimes}']\n\
+         failure_detection: {{ejection: 1s, max_ejection: 2s}}\n"
+    )
+}
+
 #[test]
 fn a_soak_leaves_nothing_behind() {
     let seconds = std::env::var("LB_SOAK_SECONDS").map_or(DEFAULT_SECONDS, |text| text.parse().expect("whole seconds"));
     allow_open_files(2_000);
-    let (one, two) = (server(), server());
-    let lb = Lb::in_front_of(&[one.address(), two.address()]).with(&["--access-log", "off"]).start();
+    let (one, two, mut sometimes) = (server(), server(), Some(server()));
+    let mut refusing = None;
+    let backends = [one.address(), two.address(), sometimes.as_ref().unwrap().address()];
+    let lb = Lb::with_config(&config(0, backends)).start();
     let warm_up = Load::on(lb.address());
     thread::sleep(WARM_UP);
     let mut connections = warm_up.end();
     lb.assert_balanced();
     let before = resident_bytes(lb.pid());
+    let (mut peak, mut reloads, mut outages) = (before, 0, 0);
     let load = Load::on(lb.address());
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {
         // Asserts each time that accepted = closed + rejected + active.
         lb.metrics();
-        thread::sleep(Duration::from_millis(200));
+        peak = peak.max(resident_bytes(lb.pid()));
+        reloads += 1;
+        lb.reload_with(&config(reloads, backends));
+        if reloads % ROUNDS_OF_AN_OUTAGE == 0 {
+            // It stops listening, or is there again. What it has accepted it serves to the end.
+            match sometimes.take() {
+                Some(server) => refusing = Some(server.stop()),
+                None => sometimes = refusing.take().map(server_on),
+            }
+            outages += usize::from(sometimes.is_none());
+        }
+        thread::sleep(PAUSE);
     }
     connections += load.end();
     // Files, active connections of listener and backends, accepted against ended.
@@ -169,7 +203,19 @@ fn a_soak_leaves_nothing_behind() {
         assert_eq!(metrics.sum("connections_closed_total", &[("reason", reason)]), 0.0, "{reason}");
     }
     assert_eq!([lb.state_of(one.address()), lb.state_of(two.address())], ["up", "up"]);
-    let grown = resident_bytes(lb.pid()).saturating_sub(before);
+    let after = resident_bytes(lb.pid());
+    // Every client has checked every byte that it got; one that missed any would have failed the test.
+    println!(
+        "soak of {seconds} s: {connections} connections, {reloads} reloads, {outages} outages of a backend, {} retries; \
+         bytes in {}, out {}; lost: 0; resident KiB at its start {}, at most {}, at its end {}; open files as at the start",
+        metrics.sum("retries_total", &[]),
+        metrics.sum("bytes_total", &[("direction", "in")]),
+        metrics.sum("bytes_total", &[("direction", "out")]),
+        before / KIB,
+        peak / KIB,
+        after / KIB,
+    );
+    let grown = after.saturating_sub(before);
     assert!(grown < MOST_GROWTH, "{connections} connections left {grown} bytes of memory");
 }
 
