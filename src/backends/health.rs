@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::{HealthCheck, HttpCheck};
-use crate::net::Target;
+use crate::net::{DialError, Target};
 use crate::protocol::proxy_header::{self, Origin};
 
 use super::backend::Backend;
@@ -23,6 +23,9 @@ use super::pool::Pool;
 
 /// Intervals vary by this share either way, so that a pool's checks don't fall on one instant.
 const JITTER: f64 = 0.1;
+
+/// A pool's first checks fall into so long a time for each backend.
+const FIRST_CHECKS: Duration = Duration::from_millis(1);
 
 /// Checks every backend of `pool`, also those that come later, until dropped.
 pub async fn watch(pool: Arc<Pool>, settings: HealthCheck) -> Infallible {
@@ -50,6 +53,9 @@ pub async fn watch(pool: Arc<Pool>, settings: HealthCheck) -> Infallible {
 }
 
 async fn check_for_ever(pool: Arc<Pool>, backend: Arc<Backend>, settings: Arc<HealthCheck>) -> Infallible {
+    // A pool of many is not to be asked all at once; one of a few is, for it is to be known at once.
+    let backends = u32::try_from(pool.backends().len()).unwrap_or(u32::MAX);
+    tokio::time::sleep((FIRST_CHECKS * backends).min(settings.interval).mul_f64(fastrand::f64())).await;
     loop {
         let mut header = Vec::new();
         if let Some(version) = pool.proxy_version() {
@@ -58,32 +64,60 @@ async fn check_for_ever(pool: Arc<Pool>, backend: Arc<Backend>, settings: Arc<He
         }
         let result = tokio::time::timeout(settings.timeout, check(backend.target(), &header, &settings))
             .await
-            .unwrap_or_else(|_| Err(format!("no answer within {:?}", settings.timeout)));
-        let reason = result.as_ref().err().map_or("", String::as_str);
-        backend.checked(result.is_ok(), reason, Instant::now());
+            .unwrap_or_else(|_| Err(Fault::Backends(format!("no answer within {:?}", settings.timeout))));
+        match result {
+            Ok(()) => backend.checked(true, "", Instant::now()),
+            Err(Fault::Backends(reason)) => backend.checked(false, &reason, Instant::now()),
+            Err(Fault::Ours(reason)) => tracing::debug!(backend = backend.label(), reason, "no health check"),
+        }
         tokio::time::sleep(jittered(settings.interval)).await;
     }
 }
 
-async fn check(target: &Target, header: &[u8], settings: &HealthCheck) -> Result<(), String> {
-    let failed = |error: io::Error| error.to_string();
+/// Why a check found no answer.
+enum Fault {
+    /// That speaks against the backend.
+    Backends(String),
+    /// We had no file or no port for it: it says nothing.
+    Ours(String),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        let error = DialError::from(error);
+        let reason = error.to_string();
+        if error.failure.is_backends_fault() { Self::Backends(reason) } else { Self::Ours(reason) }
+    }
+}
+
+async fn check(target: &Target, header: &[u8], settings: &HealthCheck) -> Result<(), Fault> {
     match target {
-        Target::Tcp(address) => {
-            answers(TcpStream::connect(address).await.map_err(failed)?, header, target, settings).await
+        Target::Tcp(address) => answers(TcpStream::connect(address).await?, header, target, settings).await,
+        Target::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+                // No socket there, or its queue is full.
+                io::ErrorKind::NotFound | io::ErrorKind::WouldBlock => Fault::Backends(error.to_string()),
+                _ => Fault::from(error),
+            })?;
+            answers(stream, header, target, settings).await
         }
-        Target::Unix(path) => answers(UnixStream::connect(path).await.map_err(failed)?, header, target, settings).await,
     }
 }
 
 /// A connection was made: that is all, or the answer to a GET decides.
-async fn answers<S>(mut stream: S, header: &[u8], target: &Target, settings: &HealthCheck) -> Result<(), String>
+async fn answers<S>(mut stream: S, header: &[u8], target: &Target, settings: &HealthCheck) -> Result<(), Fault>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    stream.write_all(header).await.map_err(|error| error.to_string())?;
+    let failed = |error: &dyn std::fmt::Display| Fault::Backends(error.to_string());
+    stream.write_all(header).await.map_err(|error| failed(&error))?;
     let Some(http) = &settings.http else { return Ok(()) };
-    let status = status_of(stream, target, http).await.map_err(|error| error.to_string())?;
-    if http.status.iter().any(|range| range.contains(&status)) { Ok(()) } else { Err(format!("answered {status}")) }
+    let status = status_of(stream, target, http).await.map_err(|error| failed(&error))?;
+    if http.status.iter().any(|range| range.contains(&status)) {
+        Ok(())
+    } else {
+        Err(failed(&format_args!("answered {status}")))
+    }
 }
 
 async fn status_of<S>(stream: S, target: &Target, http: &HttpCheck) -> Result<u16, hyper::Error>

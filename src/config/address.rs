@@ -1,7 +1,7 @@
 //! Addresses as the user writes them: where to listen, where a backend is.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -21,6 +21,15 @@ pub enum BindAddress {
 }
 
 impl BindAddress {
+    /// Port 0 may be asked for often: each time the kernel chooses another one.
+    pub fn is_chosen_by_kernel(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.port() == 0,
+            Self::Any(port) | Self::Name(_, port) => *port == 0,
+            Self::Unix(_) | Self::Inherited(_) => false,
+        }
+    }
+
     /// Whether only this machine can reach it.
     pub fn is_local(&self) -> bool {
         match self {
@@ -64,7 +73,7 @@ impl fmt::Display for BindAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Any(port) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)).fmt(f),
+            Self::Any(port) => write!(f, "*:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Name(host, port) => write!(f, "{host}:{port}"),
             Self::Inherited(number) => write!(f, "fd@{number}"),

@@ -37,7 +37,7 @@ pub(super) fn build(file: &File, check: &Checks, report: &mut Reporter) -> Optio
         text => parsed("admin.bind", text, report),
     };
     if let Some(owner) =
-        admin.as_ref().filter(|address| !is_chosen_by_kernel(address)).and_then(|address| bound.get(address))
+        admin.as_ref().filter(|address| !address.is_chosen_by_kernel()).and_then(|address| bound.get(address))
     {
         let message = format!("is bound by `{}` too; choose another port, or off", report.shown(owner));
         report.problem("admin.bind", message);
@@ -84,7 +84,7 @@ fn build_listener(
         .filter_map(|(index, text)| {
             let at = if listener.bind.0.len() == 1 { format!("{path}.bind") } else { format!("{path}.bind[{index}]") };
             let address: BindAddress = parsed(&at, text, report)?;
-            if !is_chosen_by_kernel(&address)
+            if !address.is_chosen_by_kernel()
                 && let Some(other) = bound.insert(address.clone(), at.clone())
             {
                 let message = format!("`{text}` is bound twice (also by `{}`); remove one", report.shown(&other));
@@ -203,13 +203,4 @@ fn count(path: &str, value: AutoOr, max: usize, report: &mut Reporter) -> Option
         report.problem(path, format!("must be {bound}, or auto"));
     }
     NonZeroUsize::new(number)
-}
-
-/// Port 0 may be asked for often: each time it is another port.
-fn is_chosen_by_kernel(address: &BindAddress) -> bool {
-    match address {
-        BindAddress::Tcp(address) => address.port() == 0,
-        BindAddress::Any(port) | BindAddress::Name(_, port) => *port == 0,
-        BindAddress::Unix(_) | BindAddress::Inherited(_) => false,
-    }
 }

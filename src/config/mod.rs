@@ -312,7 +312,10 @@ impl Source {
     }
 
     /// The named file, or the first default file there is; none is needed where flags give a listener and a backend.
-    fn find_file(&self) -> Result<Option<PathBuf>, Problems> {
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find_file(&self) -> Result<Option<PathBuf>, Problems> {
         if self.file.is_some() {
             return Ok(self.file.clone());
         }

@@ -38,7 +38,14 @@ pub enum ClientRefusal {
 #[derive(Debug)]
 pub struct Clients {
     started: Instant,
-    shards: Vec<Mutex<HashMap<Key, Taken>>>,
+    shards: Vec<Mutex<Shard>>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    clients: HashMap<Key, Taken>,
+    /// When it was last looked through for clients that can be forgotten, since the start.
+    swept_at: Duration,
 }
 
 /// What one client has taken.
@@ -82,13 +89,10 @@ impl Clients {
         let key = key_of(client);
         let now = now.saturating_duration_since(self.started);
         let mut shard = self.shard(key);
-        if shard.len() >= CLIENTS_PER_SHARD && !shard.contains_key(&key) {
-            shard.retain(|_, taken| taken.active > 0 || taken.spent_until > now);
-            if shard.len() >= CLIENTS_PER_SHARD {
-                return Ok(None);
-            }
+        if !shard.clients.contains_key(&key) && !shard.has_room(now) {
+            return Ok(None);
         }
-        let taken = shard.entry(key).or_default();
+        let taken = shard.clients.entry(key).or_default();
         if limits.max_connections.is_some_and(|max| taken.active >= max.get()) {
             return Err(ClientRefusal::TooMany);
         }
@@ -104,21 +108,33 @@ impl Clients {
         Ok(Some(ClientPermit { clients: self.clone(), key }))
     }
 
-    fn shard(&self, key: Key) -> MutexGuard<'_, HashMap<Key, Taken>> {
+    fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
         // Each value is whole at any time, so a lock that a panic left is as good as any.
         let index = usize::try_from(spread(key) % SHARDS as u64).expect("fewer than 64");
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Shard {
+    /// Room for one more client. Looking for clients that can be forgotten takes a while, and a flood would have it done for each
+    /// connection: so at most once in the time in which there may be new ones.
+    fn has_room(&mut self, now: Duration) -> bool {
+        if self.clients.len() >= CLIENTS_PER_SHARD && now.saturating_sub(self.swept_at) >= BURST {
+            self.clients.retain(|_, taken| taken.active > 0 || taken.spent_until > now);
+            self.swept_at = now;
+        }
+        self.clients.len() < CLIENTS_PER_SHARD
+    }
+}
+
 impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut shard = self.clients.shard(self.key);
-        if let Some(taken) = shard.get_mut(&self.key) {
+        if let Some(taken) = shard.clients.get_mut(&self.key) {
             taken.active -= 1;
             // What it spent of its rate is remembered for at most a second.
             if taken.active == 0 && taken.spent_until <= self.clients.started.elapsed() {
-                shard.remove(&self.key);
+                shard.clients.remove(&self.key);
             }
         }
     }
@@ -195,7 +211,7 @@ mod tests {
             permits.push(clients.enter(std::net::Ipv4Addr::from_bits(number).into(), limits(1, 0), now));
         }
         let known = |clients: &Clients| -> usize {
-            clients.shards.iter().map(|shard| shard.lock().expect("nobody panics").len()).sum()
+            clients.shards.iter().map(|shard| shard.lock().expect("nobody panics").clients.len()).sum()
         };
         assert!(permits.iter().all(Result::is_ok));
         assert!(known(&clients) <= SHARDS * CLIENTS_PER_SHARD);

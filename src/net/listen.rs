@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 use super::stream::{NoDelay, Peer, Stream, register, reset_on_close};
 
 /// Connections that the kernel holds for us; it lowers this to net.core.somaxconn by itself.
-const BACKLOG: i32 = 65_535;
+pub const BACKLOG: i32 = 65_535;
 
 /// Where to listen.
 #[derive(Clone, Debug)]

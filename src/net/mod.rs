@@ -15,8 +15,8 @@ pub use dial::{ConnectFailure, DialError, DialOptions, Target, dial};
 pub use handover::{Handed, receive_sockets, send_sockets};
 pub use inherited::inherited;
 pub use listen::{
-    Accepted, ListenAddress, ListenOptions, Listener, bind, extend, is_out_of_files, is_out_of_memory, is_unix,
-    local_address, local_port, set_options, share,
+    Accepted, BACKLOG, ListenAddress, ListenOptions, Listener, bind, extend, is_out_of_files, is_out_of_memory,
+    is_unix, local_address, local_port, set_options, share,
 };
 pub use splice::Pipe;
 pub use stream::{Hangup, Peer, Stream};

@@ -26,9 +26,9 @@ pub(super) struct Connected {
 /// Why a client can't be served.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refusal {
-    /// There was no backend that could be connected to.
+    /// The connection ends for this cause.
     Closed(Cause),
-    /// The backends have no room.
+    /// It is refused, and counted as that.
     Rejected(Rejection),
 }
 

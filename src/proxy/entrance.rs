@@ -78,12 +78,15 @@ impl Entrance {
         !self.requires_header && self.routes.is_empty()
     }
 
-    /// Lets a client in by its address. A unix socket's client has none: file permissions are its rules.
-    pub(super) fn admit(&self, peer: Peer) -> Result<Option<Box<ClientPermit>>, Rejection> {
+    /// Judges a client by its address. A unix socket's client has none: file permissions are its rules.
+    pub(super) fn allows(&self, peer: Peer) -> Result<(), Rejection> {
+        let is_allowed = |client| !self.deny.contains(client) && (self.allow.is_empty() || self.allow.contains(client));
+        if address_of(peer).is_none_or(is_allowed) { Ok(()) } else { Err(Rejection::Denied) }
+    }
+
+    /// Counts the connection towards what its client may take.
+    pub(super) fn count(&self, peer: Peer) -> Result<Option<Box<ClientPermit>>, Rejection> {
         let Some(client) = address_of(peer) else { return Ok(None) };
-        if self.deny.contains(client) || !(self.allow.is_empty() || self.allow.contains(client)) {
-            return Err(Rejection::Denied);
-        }
         match self.clients.enter(client, self.limits, Instant::now()) {
             Ok(permit) => Ok(permit.map(Box::new)),
             Err(ClientRefusal::TooMany) => Err(Rejection::ClientMaxConnections),
@@ -130,7 +133,8 @@ impl<'a> Entered<'a> {
                 server = Some(Box::new(address));
             }
             // A client without an address, by the header's word, is judged by the only one there is: the proxy's.
-            permits.client = entrance.admit(*peer).map_err(Refusal::Rejected)?;
+            entrance.allows(*peer).map_err(Refusal::Rejected)?;
+            permits.client = entrance.count(*peer).map_err(Refusal::Rejected)?;
             if origin == Origin::Unix {
                 *peer = Peer::Unix;
             }

@@ -26,6 +26,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest: what is missing may be there again at any time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// While a door closes, those who live have a turn after so many who waited at it.
+const ADMITTED_AT_ONCE: i32 = 128;
+
 /// An address that is listened on, and what serves its connections now: a reload puts another service in place, while the sockets stay
 /// open. Shared by all workers.
 pub struct Door {
@@ -67,6 +70,10 @@ pub async fn accept_loop(worker: Rc<Worker>, door: Arc<Door>, listener: Listener
             Ok((client, peer)) => {
                 pause = SHORTEST_PAUSE;
                 admit(&worker, &door.service.load(), client, peer);
+                // In a flood there is always another one, and the select would never come to this.
+                if *door.is_closing.borrow() {
+                    break;
+                }
             }
             Err(error) => {
                 let (service, reason) = (door.service.load_full(), reason_of(&error));
@@ -80,8 +87,13 @@ pub async fn accept_loop(worker: Rc<Worker>, door: Arc<Door>, listener: Listener
             }
         }
     }
-    while let Some((client, peer)) = listener.accept_waiting() {
+    // Another process may hold the same queue, and clients keep it full: so many waited at the most.
+    for number in 1..=net::BACKLOG {
+        let Some((client, peer)) = listener.accept_waiting() else { return };
         admit(&worker, &door.service.load(), client, peer);
+        if number % ADMITTED_AT_ONCE == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -124,12 +136,16 @@ fn begin(worker: &Rc<Worker>, handover: Handover) {
 /// The right to one more connection. A client that is known by its address is judged at once: a flood of those that are denied costs
 /// no task each.
 fn permits(service: &Service, peer: Peer) -> Result<Permits, Rejection> {
-    let client = match service.entrance.knows_client() {
-        true => service.entrance.admit(peer)?,
-        false => None,
-    };
+    if service.entrance.knows_client() {
+        service.entrance.allows(peer)?;
+    }
     let process = service.global_limit.try_acquire().ok_or(Rejection::MaxConnections)?;
     let listener = service.own_limit.try_acquire().ok_or(Rejection::ListenerMaxConnections)?;
+    // Last: who is refused for want of room pays nothing of what it may take.
+    let client = match service.entrance.knows_client() {
+        true => service.entrance.count(peer)?,
+        false => None,
+    };
     Ok(Permits { _process: process, _listener: listener, client })
 }
 

@@ -98,7 +98,7 @@ impl Doors {
         let mut plan = Vec::new();
         for listener in &config.listeners {
             for (index, address) in listener.bind.iter().enumerate() {
-                let own = is_chosen_by_kernel(address).then(|| (listener.name.clone(), index));
+                let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
                 let key = Key(address.clone(), own);
                 let options = options_of(listener, config);
                 let sockets = match self.open.contains_key(&key) {
@@ -118,7 +118,7 @@ impl Doors {
         let handed = self.handed.iter().position(|(handed, _)| *handed == name);
         let accepted_from = match (handed, &key.0) {
             (Some(index), _) => net::extend(self.handed.swap_remove(index).1, workers, options)?,
-            (None, BindAddress::Inherited(number)) => net::share(vec![self.inherited(*number)?], workers)?,
+            (None, BindAddress::Inherited(number)) => net::extend(vec![self.inherited(*number)?], workers, options)?,
             (None, address) => {
                 let addresses = listen_addresses(address)?;
                 let is_ours = |address: &ListenAddress| address.port().is_some_and(|port| self.has_port(port));
@@ -217,7 +217,7 @@ impl Doors {
     /// The addresses that a listener got.
     pub(super) fn addresses(&self, listener: &config::Listener) -> Vec<String> {
         let addresses = listener.bind.iter().enumerate().filter_map(|(index, address)| {
-            let own = is_chosen_by_kernel(address).then(|| (listener.name.clone(), index));
+            let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
             let open = self.open.get(&Key(address.clone(), own))?;
             match address {
                 BindAddress::Unix(_) => Some(address.to_string()),
@@ -260,15 +260,6 @@ impl OpenDoor {
             self.sockets.iter().for_each(|socket| drop(net::set_options(socket, &options)));
             self.options = options;
         }
-    }
-}
-
-/// Port 0 may be asked for often: each time it is another port.
-fn is_chosen_by_kernel(address: &BindAddress) -> bool {
-    match address {
-        BindAddress::Tcp(address) => address.port() == 0,
-        BindAddress::Any(port) | BindAddress::Name(_, port) => *port == 0,
-        BindAddress::Unix(_) | BindAddress::Inherited(_) => false,
     }
 }
 

@@ -5,12 +5,13 @@ use std::time::Instant;
 use crate::config::{Config, Loaded};
 
 use super::notify;
-use super::run::{RunError, Server, read_token};
+use super::run::{RunError, Server, read_token, shortest_limit};
 
 /// Reads the configuration again and follows it. The answer is what to tell whoever asked: what changed, or why nothing did.
 pub(super) async fn reload(server: &mut Server) -> Result<String, String> {
     let began = Instant::now();
     notify::reloading();
+    server.file.is_read();
     let result = match server.source.load(&server.checks) {
         Ok(loaded) => follow(server, loaded).await.map_err(|error| error.to_string()),
         Err(problems) => Err(problems.to_string()),
@@ -30,7 +31,10 @@ async fn follow(server: &mut Server, loaded: Loaded) -> Result<String, RunError>
     server.view.guard.set_token(token);
     server.view.connections.set_max(server.capacity.connections(loaded.config.max_connections));
     server.view.shown.store(server.parts.shown().into());
-    let late = needs_restart(&server.config, &loaded.config);
+    let mut late = needs_restart(&server.config, &loaded.config);
+    if shortest_limit(&loaded.config) < server.shortest_limit {
+        late.push("shorter timeouts (they are kept to within 2 s until then)");
+    }
     server.config = loaded.config;
     Ok(if late.is_empty() {
         "configuration reloaded".to_owned()

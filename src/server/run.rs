@@ -91,6 +91,9 @@ pub(super) struct Server {
     signals: Signals,
     commands: UnboundedReceiver<Command>,
     upgrade: Upgrade,
+    pub(super) file: FileWatch,
+    /// The workers' clocks are as precise as this time limit needs, the shortest when they started.
+    pub(super) shortest_limit: Duration,
 }
 
 /// How the serving ended.
@@ -126,6 +129,8 @@ pub fn start(source: Source, checks: Checks, loaded: &Loaded) -> Result<Running,
 
 async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>, Server), RunError> {
     let (started, config) = (Instant::now(), &loaded.config);
+    // Early: looking up names takes a while, and a change in that time is one.
+    let file = FileWatch::new(loaded.file.clone());
     let signals = doing(Signals::new(), || "can't handle signals".to_owned())?;
     let upgrade = Upgrade::new();
     let mut predecessor = doing(Predecessor::meet(), || "can't take over the listening sockets".to_owned())?;
@@ -135,6 +140,7 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
     let exporter = doing(exporter, || "can't start the metrics".to_owned())?;
     let access_log = open_access_log(&config.log)?;
     let (drain, watch) = Drain::new();
+    let shortest_limit = shortest_limit(config);
     let (crew, inboxes) = Crew::new(capacity.workers);
     let (openings, jobs): (Vec<_>, Vec<_>) = inboxes
         .into_iter()
@@ -142,7 +148,7 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
         .map(|(id, inbox)| {
             let (sender, openings) = unbounded_channel();
             let (drain, crew, method) = (watch.clone(), crew.clone(), method_of(config.relay));
-            (sender, worker::Job { id, openings, shortest_limit: shortest_limit(config), drain, crew, inbox, method })
+            (sender, worker::Job { id, openings, shortest_limit, drain, crew, inbox, method })
         })
         .unzip();
     let shared =
@@ -180,7 +186,21 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
     predecessor.tell_ready();
     notify::ready();
     let config = config.clone();
-    let server = Server { source, checks, config, capacity, parts, view, admin, drain, signals, commands, upgrade };
+    let server = Server {
+        source,
+        checks,
+        config,
+        capacity,
+        parts,
+        view,
+        admin,
+        drain,
+        signals,
+        commands,
+        upgrade,
+        file,
+        shortest_limit,
+    };
     Ok((workers, server))
 }
 
@@ -238,7 +258,6 @@ impl Server {
 
     /// Serves, and does what signals, the API and a changed file ask for.
     async fn serve(&mut self) -> Ending {
-        let mut file = FileWatch::new(self.view.config_file.as_deref());
         let mut watchdog = notify::Watchdog::new();
         loop {
             let active = || self.view.connections.active();
@@ -263,7 +282,7 @@ impl Server {
                         return Ending::Asked;
                     }
                 },
-                () = file.changed(), if self.config.watch => drop(reload::reload(self).await),
+                () = self.file.changed(), if self.config.watch => drop(reload::reload(self).await),
                 successor = self.upgrade.ended() => {
                     if successor.is_some() {
                         if let Some((_, _, serving)) = self.admin.take() {
@@ -344,7 +363,8 @@ pub(super) fn read_token(admin: &config::Admin) -> Result<Option<String>, RunErr
     doing(read, || format!("can't read the token of the admin server from {}", path.display()))
 }
 
-fn shortest_limit(config: &Config) -> Duration {
+/// Of all listeners.
+pub(super) fn shortest_limit(config: &Config) -> Duration {
     config.listeners.iter().map(config::Listener::shortest_limit).min().unwrap_or(Duration::MAX)
 }
 

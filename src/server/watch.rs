@@ -30,13 +30,17 @@ pub(super) struct FileWatch {
 }
 
 impl FileWatch {
-    /// The file as it is now; `None`: there is nothing to watch.
-    pub(super) fn new(file: Option<&str>) -> Self {
-        let file = file.map(PathBuf::from);
+    /// The file as it is before it is read; `None`: there is nothing to watch.
+    pub(super) fn new(file: Option<PathBuf>) -> Self {
         let known = print_of(file.as_ref());
         let mut looks = interval(PERIOD);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { file, known, last: known, looks }
+    }
+
+    /// It is about to be read: only what changes from now on is a change.
+    pub(super) fn is_read(&mut self) {
+        self.known = print_of(self.file.as_ref());
     }
 
     /// Waits until the file has changed. One that is missing for a moment, or still being written, has not. Safe to cancel.
