@@ -17,7 +17,7 @@ if (($# != 1)) || [[ ! -x $1 ]]; then
   exit 2
 fi
 lb=$(realpath "$1")
-tools=${CARGO_TARGET_DIR:-$(dirname "$0")/../target}/schemathesis-$version
+tools=$(realpath -m "${CARGO_TARGET_DIR:-$(dirname "$0")/../target}/schemathesis-$version")
 work=$(mktemp -d)
 started=()
 cleanup() {
