@@ -22,6 +22,8 @@ use super::entrance::Entrance;
 use super::http::{Http, Kept};
 use super::upstream::Upstream;
 
+/// A client that asks for nothing in this time, at a stop, is closed.
+const QUIET: Duration = Duration::from_secs(1);
 /// A worker tells its connections of the drain at this pace: 1,000 in a second, or all within 5 seconds.
 const WOKEN_AT_ONCE: usize = 10;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -154,6 +156,8 @@ impl Worker {
         drain.reached(Phase::Leaving).await;
         self.phase.set(Phase::Leaving);
         drain.reached(Phase::Closing).await;
+        // Clients that ask again and again hear of it with an answer; closed now, they would lose the request that is on its way.
+        tokio::time::sleep(QUIET).await;
         self.phase.set(Phase::Closing);
         let wakers = self.roster.wakers();
         // Not all at once: whoever is sent away comes back elsewhere, and all of them would be a storm there.
