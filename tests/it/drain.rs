@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Ending, Lb, Load, Pairs, Server, allow_open_files, connect, get, is_listened_on, read_to_end, short_read,
-    wait_until, wait_until_equal,
+    Ending, Lb, Load, Origin, Pairs, Reader, Server, allow_open_files, connect, get, is_listened_on, read_to_end,
+    short_read, wait_until, wait_until_equal,
 };
 
 #[track_caller]
@@ -63,6 +63,24 @@ fn who_stops_coming_when_readiness_turns_sees_no_error_at_all() {
     assert_eq!(lb.ask("/healthz").status, 200, "else it would be killed");
     load.end();
     wait_until("nobody listens", || !is_listened_on(lb.address()));
+    assert_eq!(lb.wait_for_end().code(), Some(0));
+    assert_eq!(lb.log_lines_with("stopped")[0]["forced"], 0);
+}
+
+#[test]
+fn a_kept_http_client_that_asks_just_after_the_doors_closed_is_answered() {
+    let origin = Origin::new();
+    let mut lb = Lb::in_front_of(&[origin.address()]).with(&["--mode", "http"]).start();
+    let mut client = Reader::of(connect(lb.address()));
+    let mut ask = || {
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        let answer = client.response();
+        (answer.status(), answer.header("connection").map(str::to_owned))
+    };
+    assert_eq!(ask(), (200, None));
+    lb.signal(Signal::TERM);
+    wait_until("nobody listens", || !is_listened_on(lb.address()));
+    assert_eq!(ask(), (200, Some("close".to_owned())), "it hears of the stop with an answer, and loses nothing");
     assert_eq!(lb.wait_for_end().code(), Some(0));
     assert_eq!(lb.log_lines_with("stopped")[0]["forced"], 0);
 }
