@@ -135,6 +135,7 @@ fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Report
         Some(pool) => {
             report.problem(&format!("{path}.pool"), format!("there is no pool `{pool}`; the pools are: {}", known()));
         }
+        None if report.knows_problem_in(&format!("{path}.routes")) => {}
         // Who has no route is refused where the long form names no pool.
         None if !listener.routes.is_empty() && !report.short_form => return None,
         None if file.pools.len() == 1 => return file.pools.keys().next().cloned(),

@@ -243,8 +243,9 @@ fn take_out(root: &mut Mapping, path: &str) -> bool {
                 block.get_mut(*step).is_some_and(|inner| within(inner, rest)) || block.remove(*step).is_some()
             }
             Value::Sequence(items) => match step.parse::<usize>() {
-                // An item that can't be read stays out by itself; the numbers of the others must not change.
-                Ok(index) if index < items.len() => {
+                // An item that can't be read stays out by itself; the numbers of the others must not change. Where what
+                // stands for it can't be read either, the whole list goes: each step leaves less.
+                Ok(index) if index < items.len() && items[index] != UNREADABLE => {
                     within(&mut items[index], rest) || {
                         items[index] = Value::String(UNREADABLE.to_owned());
                         true
@@ -275,6 +276,17 @@ mod tests {
         assert_eq!(file.listeners["default"].bind.0, ["127.0.0.1:1"]);
         assert_eq!(file.pools["default"].attempts, 2);
         assert_eq!(file.pools["default"].backends[0].address, "127.0.0.1:2");
+    }
+
+    #[test]
+    fn an_item_that_no_text_can_stand_for_is_reported_once() {
+        for routes in ["[5]", "[{sni: a.example}]", "[{sni: a.example, pool: p}, [x]]"] {
+            let text = format!("listen: 127.0.0.1:1\nbackends: [127.0.0.1:2]\nroutes: {routes}\nworkers: many\n");
+            let (_, reporter) = Tree::read("lb.yaml", &text).expect("reads").into_file();
+            let places: Vec<&str> = reporter.problems.iter().map(|problem| problem.path.as_str()).collect();
+            let is_known = |start| places.iter().any(|place| place.starts_with(start));
+            assert!(places.len() == 2 && is_known("routes[") && is_known("workers"), "{routes}: {places:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,12 @@ impl Reporter {
         self.problems.push(Problem { place, path: shown, message: message.into() });
     }
 
+    /// Whether there is a problem with the list or block at `path`, or with something in it.
+    pub fn knows_problem_in(&self, path: &str) -> bool {
+        let shown = self.shown(path);
+        self.problems.iter().any(|problem| problem.path.starts_with(&shown))
+    }
+
     /// `path` as the user writes it.
     pub fn shown(&self, path: &str) -> String {
         if self.short_form { shortened(path) } else { path.to_owned() }
