@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
+use tokio::runtime::RuntimeMetrics;
 
 use crate::backends::{Backend, Pool};
 use crate::net::ConnectFailure;
@@ -73,6 +74,8 @@ impl Exporter {
 fn collect_process(view: &View) {
     gauge!(metric::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(metric::DRAINING).set(f64::from(u8::from(view.is_draining())));
+    let tasks: usize = view.runtimes.get().into_iter().flatten().map(RuntimeMetrics::num_alive_tasks).sum();
+    gauge!(metric::TASKS).set(tasks as f64);
     gauge!(metric::MAX_CONNECTIONS).set(view.connections.max() as f64);
     for (result, count) in view.reloads.counts() {
         counter!(metric::RELOADS, "result" => result).absolute(count);
@@ -125,6 +128,7 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
     counter!(metric::BACKEND_CONNECTIONS, &labels()).absolute(now.total);
     counter!(metric::EJECTIONS, &labels()).absolute(now.ejections);
     gauge!(metric::BACKEND_ACTIVE, &labels()).set(now.active as f64);
+    gauge!(metric::BACKEND_KEPT, &labels()).set(now.kept as f64);
     gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_up())));
     let [pool, backend] = labels();
     for failure in ConnectFailure::ALL {

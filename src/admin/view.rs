@@ -1,10 +1,11 @@
 //! What the admin server sees of the running parts, and what it may ask of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::AccessLog;
@@ -22,6 +23,8 @@ pub struct View {
     pub started: Instant,
     /// Worker threads.
     pub workers: usize,
+    /// Of each worker's runtime, once all of them run.
+    pub runtimes: OnceLock<Vec<RuntimeMetrics>>,
     /// Client connections of the process.
     pub connections: Arc<ConnectionLimit>,
     /// How far the stop has come.

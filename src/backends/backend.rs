@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::config;
 use crate::net::{ConnectFailure, Target};
-use crate::telemetry::{ByteCounters, PerWorker, Traffic};
+use crate::telemetry::{BackendCounters, PerWorker, Traffic};
 
 use super::detection::{Standing, Transition};
 use super::lease::{Lease, LeaseKind};
@@ -50,7 +50,7 @@ pub struct Backend {
     signals: Arc<Signals>,
     active: AtomicUsize,
     counts: Counts,
-    bytes: PerWorker<ByteCounters>,
+    counters: PerWorker<BackendCounters>,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +69,8 @@ pub struct BackendSnapshot {
     pub state: State,
     /// Connections that live now.
     pub active: usize,
+    /// Connections that are kept for the next request (http mode).
+    pub kept: usize,
     /// Connections made so far.
     pub total: u64,
     /// Failed connects so far, by [`ConnectFailure`].
@@ -118,7 +120,7 @@ impl Backend {
             signals,
             active: AtomicUsize::new(0),
             counts: Counts::default(),
-            bytes: PerWorker::new(workers),
+            counters: PerWorker::new(workers),
         };
         backend.become_like(endpoint);
         Arc::new(backend)
@@ -190,9 +192,9 @@ impl Backend {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Bytes relayed by one worker.
-    pub fn bytes(&self, worker: usize) -> &ByteCounters {
-        self.bytes.of(worker)
+    /// What one worker counts of it.
+    pub fn counters(&self, worker: usize) -> &BackendCounters {
+        self.counters.of(worker)
     }
 
     /// Takes a connection to it, whatever its state; `None`: it has as many as it may.
@@ -282,6 +284,7 @@ impl Backend {
         BackendSnapshot {
             state: self.state(),
             active: self.active(),
+            kept: self.counters.iter().map(|worker| worker.kept.load(Ordering::Relaxed)).sum(),
             total: load(&self.counts.total),
             connect_failures: std::array::from_fn(|reason| load(&self.counts.connect_failures[reason])),
             early_closes: load(&self.counts.early_closes),
@@ -289,7 +292,7 @@ impl Backend {
             ejected_for,
             last_connect: (micros > 0).then(|| Duration::from_micros(micros)),
             last_error,
-            bytes: self.bytes.iter().map(ByteCounters::total).sum(),
+            bytes: self.counters.iter().map(|worker| worker.bytes.total()).sum(),
         }
     }
 

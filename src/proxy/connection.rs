@@ -60,7 +60,7 @@ pub(super) fn serve(
             let meter = Meter {
                 tally: &tally,
                 listener: &service.counters(worker.id).bytes,
-                backend: lease.backend().bytes(worker.id),
+                backend: &lease.backend().counters(worker.id).bytes,
                 on_first_byte: &|now| lease.went_well(now),
             };
             let may_retry = upstream.pool().may_retry_after(record.attempts.tried().len() + 1);

@@ -140,8 +140,8 @@ impl Worker {
     /// A worker without connections; its listeners' limits are `shortest_limit` or longer.
     pub fn new(id: usize, shortest_limit: Duration, drain: DrainWatch, crew: Arc<Crew>, tools: Tools) -> Rc<Self> {
         let roster = Roster::new(shortest_limit, Instant::now());
-        let (kept, draft) = Default::default();
-        Rc::new(Self { id, roster, drain, crew, tools, kept, draft, phase: Cell::new(Phase::Running) })
+        let (kept, draft, phase) = (Kept::of(id), RefCell::default(), Cell::new(Phase::Running));
+        Rc::new(Self { id, roster, drain, crew, tools, kept, draft, phase })
     }
 
     /// Has the connections that were idle for too long end.

@@ -3,6 +3,7 @@
 //! Binds everything before anything is served; then the workers accept, and this thread serves the admin address and
 //! waits for signals.
 
+mod admin_server;
 mod doors;
 mod limits;
 mod notify;

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use crate::config::{Config, Loaded};
 
+use super::admin_server::read_token;
 use super::notify;
-use super::run::{RunError, Server, read_token, shortest_limit};
+use super::run::{RunError, Server, shortest_limit};
 
 /// Reads the configuration again and follows it. The answer is what to tell whoever asked: what changed, or why nothing did.
 pub(super) async fn reload(server: &mut Server) -> Result<String, String> {

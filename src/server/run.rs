@@ -2,26 +2,24 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::{JoinHandle as Task, spawn_local};
 
 use crate::access_log::{AccessLog, Destination, Format};
-use crate::admin::{self, Command, Exporter, Guard, Reloads, View};
+use crate::admin::{Command, Exporter, Guard, Reloads, View};
 use crate::config::{self, BindAddress, Checks, Config, Loaded, LogFormat, LogLevel, RelayMode, Source};
 use crate::lifecycle::{ConnectionLimit, Drain, Phase};
-use crate::net::{self, ListenOptions};
 use crate::proxy::{Crew, Shared};
 use crate::relay::Method;
 use crate::telemetry::{LogSettings, start_log};
 
-use super::doors::{Doors, listen_addresses};
+use super::admin_server::{AdminServer, read_token, start_admin};
+use super::doors::Doors;
 use super::limits::Capacity;
 use super::notify;
 use super::parts::Parts;
@@ -86,7 +84,7 @@ pub(super) struct Server {
     pub(super) parts: Parts,
     pub(super) view: Arc<View>,
     /// The admin server's socket, for the next process, and its accept loop.
-    admin: Option<(String, [OwnedFd; 1], Task<std::convert::Infallible>)>,
+    admin: Option<AdminServer>,
     drain: Drain,
     signals: Signals,
     commands: UnboundedReceiver<Command>,
@@ -166,6 +164,7 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
     let view = Arc::new(View {
         started,
         workers: capacity.workers,
+        runtimes: OnceLock::new(),
         connections,
         drain: watch,
         shown: ArcSwap::from_pointee(parts.shown()),
@@ -178,10 +177,11 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
     });
     let admin = start_admin(config.admin.bind.as_ref(), &mut parts, &view)?;
     parts.doors.forget_handed();
-    let workers = jobs
+    let (workers, runtimes) = jobs
         .into_iter()
         .map(|job| doing(worker::start(job), || "can't start a worker".to_owned()))
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<(Vec<_>, Vec<_>), _>>()?;
+    view.runtimes.get_or_init(|| runtimes);
     capacity.tell(view.connections.max());
     predecessor.tell_ready();
     notify::ready();
@@ -317,50 +317,6 @@ async fn leave(drain: &Drain, doors: &mut Doors, grace: Duration, timeout: Durat
     if tokio::time::timeout(timeout, ended).await.is_err() {
         tracing::warn!(active = connections.active(), "the drain time is over; closing what is left");
     }
-}
-
-type AdminServer = (String, [OwnedFd; 1], Task<std::convert::Infallible>);
-
-fn start_admin(
-    address: Option<&BindAddress>,
-    parts: &mut Parts,
-    view: &Arc<View>,
-) -> Result<Option<AdminServer>, RunError> {
-    drop(spawn_local(admin::upkeep(view.clone())));
-    let Some(address) = address else { return Ok(None) };
-    let what =
-        || format!("can't listen on {address} for the admin server (choose another with --admin, or --admin off)");
-    let name = format!("admin {address}");
-    let socket = match parts.doors.take_handed(&name) {
-        Some(socket) => socket,
-        None => listening(bind_admin(address), what)?,
-    };
-    let kept = doing(socket.try_clone(), what)?;
-    let listener = doing(admin::Listener::new(socket), what)?;
-    tracing::info!(address = listener.local_address(), "admin server listening");
-    let serving = spawn_local(admin::serve(listener, view.clone()));
-    Ok(Some((name, [kept], serving)))
-}
-
-fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
-    let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
-    let addresses = listen_addresses(address)?;
-    let address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    Ok(net::bind(address, &options, 1, false)?.swap_remove(0))
-}
-
-/// The token that changes by the API need.
-pub(super) fn read_token(admin: &config::Admin) -> Result<Option<String>, RunError> {
-    let Some(path) = &admin.token_file else { return Ok(None) };
-    let read = std::fs::read_to_string(path).and_then(|text| match text.trim() {
-        "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
-        // No request could carry it.
-        token if token.chars().any(char::is_control) => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "it has more than one line, or a control character"))
-        }
-        token => Ok(Some(token.to_owned())),
-    });
-    doing(read, || format!("can't read the token of the admin server from {}", path.display()))
 }
 
 /// Of all listeners.

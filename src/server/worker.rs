@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, Handle, LocalOptions, RuntimeMetrics};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 
@@ -34,17 +34,17 @@ pub(super) struct Job {
 }
 
 /// Starts a worker, and waits until it accepts.
-pub(super) fn start(job: Job) -> io::Result<JoinHandle<()>> {
+pub(super) fn start(job: Job) -> io::Result<(JoinHandle<()>, RuntimeMetrics)> {
     let (ready, accepting) = mpsc::channel();
     let name = format!("lb-worker-{}", job.id);
     let thread = thread::Builder::new().name(name).spawn(move || run(job, &ready))?;
-    accepting.recv().unwrap_or_else(|_| Err(io::Error::other("the worker ended before it accepted")))?;
-    Ok(thread)
+    let ended = |_| Err(io::Error::other("the worker ended before it accepted"));
+    Ok((thread, accepting.recv().unwrap_or_else(ended)?))
 }
 
 /// Runs until the drain is over. Connections that live then are dropped with the runtime: their guards reset the peers
 /// and count them.
-fn run(job: Job, ready: &mpsc::Sender<io::Result<()>>) {
+fn run(job: Job, ready: &mpsc::Sender<io::Result<RuntimeMetrics>>) {
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(error))),
@@ -54,7 +54,7 @@ fn run(job: Job, ready: &mpsc::Sender<io::Result<()>>) {
         let started = begin(job);
         let is_up = started.is_ok();
         // Nobody hears it when the process gave up meanwhile.
-        let _ = ready.send(started);
+        let _ = ready.send(started.map(|()| Handle::current().metrics()));
         if is_up {
             drain.reached(Phase::Over).await;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::cause::{AcceptError, Cause, Rejection};
 
@@ -72,6 +72,15 @@ impl std::iter::Sum for Traffic {
             outward: sum.outward + one.outward,
         })
     }
+}
+
+/// What one worker counts of one backend.
+#[derive(Debug, Default)]
+pub struct BackendCounters {
+    /// Relayed bytes.
+    pub bytes: ByteCounters,
+    /// Connections to it that are kept for the next request: as many as there are now.
+    pub kept: AtomicUsize,
 }
 
 /// What one worker counts of one listener.

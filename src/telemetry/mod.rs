@@ -9,5 +9,7 @@ mod log;
 pub mod metric;
 
 pub use cause::{AcceptError, Cause, Rejection};
-pub use counters::{ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker, Traffic};
+pub use counters::{
+    BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker, Traffic,
+};
 pub use log::{LogSettings, start as start_log};

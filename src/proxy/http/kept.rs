@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::backends::Backend;
@@ -10,29 +11,37 @@ use crate::config::BackendKeepAlive;
 use crate::net::Stream;
 
 /// By the backend's place in memory, which its `Arc` in the shelf keeps from being used again.
-#[derive(Default)]
 pub(in crate::proxy) struct Kept {
+    worker: usize,
     shelves: RefCell<HashMap<*const Backend, Shelf>>,
 }
 
 /// Those of one backend, the oldest first.
 struct Shelf {
-    _backend: Arc<Backend>,
+    backend: Arc<Backend>,
     idle_timeout: Duration,
     streams: VecDeque<(Stream, Instant)>,
 }
 
+impl Shelf {
+    fn tell(&self, worker: usize) {
+        self.backend.counters(worker).kept.store(self.streams.len(), Ordering::Relaxed);
+    }
+}
+
 impl Kept {
+    pub(in crate::proxy) fn of(worker: usize) -> Self {
+        Self { worker, shelves: RefCell::default() }
+    }
+
     /// Takes the connection that was used last; one that the backend has ended, or sent something on, is never given.
     pub(in crate::proxy) fn take(&self, backend: &Arc<Backend>) -> Option<Stream> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.get_mut(&Arc::as_ptr(backend))?;
-        while let Some((stream, _)) = shelf.streams.pop_back() {
-            if stream.is_quiet() {
-                return Some(stream);
-            }
-        }
-        None
+        let mut youngest = std::iter::from_fn(|| shelf.streams.pop_back());
+        let quiet = youngest.find(|(stream, _)| stream.is_quiet());
+        shelf.tell(self.worker);
+        quiet.map(|(stream, _)| stream)
     }
 
     /// Keeps a connection, unless there are enough.
@@ -42,7 +51,7 @@ impl Kept {
         }
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.entry(Arc::as_ptr(backend)).or_insert_with(|| Shelf {
-            _backend: backend.clone(),
+            backend: backend.clone(),
             idle_timeout: settings.idle_timeout,
             streams: VecDeque::new(),
         });
@@ -51,6 +60,7 @@ impl Kept {
         }
         shelf.idle_timeout = settings.idle_timeout;
         shelf.streams.push_back((stream, now));
+        shelf.tell(self.worker);
     }
 
     /// Closes those that were idle for too long or that the backend has ended.
@@ -58,6 +68,7 @@ impl Kept {
         self.shelves.borrow_mut().retain(|_, shelf| {
             let limit = shelf.idle_timeout;
             shelf.streams.retain(|(stream, since)| now.saturating_duration_since(*since) < limit && stream.is_quiet());
+            shelf.tell(self.worker);
             !shelf.streams.is_empty()
         });
     }

@@ -305,7 +305,7 @@ impl Session<'_> {
         let meter = Meter {
             tally,
             listener: &service.counters(worker.id).bytes,
-            backend: lease.backend().bytes(worker.id),
+            backend: &lease.backend().counters(worker.id).bytes,
             on_first_byte: &|_| {},
         };
         let shared = Shared::new(&worker.tools, &meter, seat);

@@ -1,0 +1,62 @@
+//! The admin server's part of the start: its socket and its token.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::task::{JoinHandle, spawn_local};
+
+use crate::admin::{self, View};
+use crate::config::{self, BindAddress};
+use crate::net::{self, ListenOptions};
+
+use super::doors::listen_addresses;
+use super::parts::Parts;
+use super::run::{RunError, doing, listening};
+
+/// Its name among the handed-over sockets, its socket for the next process, and its accept loop.
+pub(super) type AdminServer = (String, [OwnedFd; 1], JoinHandle<Infallible>);
+
+/// Starts it, unless it is off; that its metrics are kept up doesn't depend on it.
+pub(super) fn start_admin(
+    address: Option<&BindAddress>,
+    parts: &mut Parts,
+    view: &Arc<View>,
+) -> Result<Option<AdminServer>, RunError> {
+    drop(spawn_local(admin::upkeep(view.clone())));
+    let Some(address) = address else { return Ok(None) };
+    let what =
+        || format!("can't listen on {address} for the admin server (choose another with --admin, or --admin off)");
+    let name = format!("admin {address}");
+    let socket = match parts.doors.take_handed(&name) {
+        Some(socket) => socket,
+        None => listening(bind_admin(address), what)?,
+    };
+    let kept = doing(socket.try_clone(), what)?;
+    let listener = doing(admin::Listener::new(socket), what)?;
+    tracing::info!(address = listener.local_address(), "admin server listening");
+    let serving = spawn_local(admin::serve(listener, view.clone()));
+    Ok(Some((name, [kept], serving)))
+}
+
+fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
+    let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
+    let addresses = listen_addresses(address)?;
+    let address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(net::bind(address, &options, 1, false)?.swap_remove(0))
+}
+
+/// The token that changes by the API need.
+pub(super) fn read_token(admin: &config::Admin) -> Result<Option<String>, RunError> {
+    let Some(path) = &admin.token_file else { return Ok(None) };
+    let read = std::fs::read_to_string(path).and_then(|text| match text.trim() {
+        "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
+        // No request could carry it.
+        token if token.chars().any(char::is_control) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "it has more than one line, or a control character"))
+        }
+        token => Ok(Some(token.to_owned())),
+    });
+    doing(read, || format!("can't read the token of the admin server from {}", path.display()))
+}
