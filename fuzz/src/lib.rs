@@ -1,5 +1,7 @@
 //! The pure parsers, compiled from the program's sources, and what the targets share.
 
+#[path = "../../src/config/address.rs"]
+pub mod address;
 #[path = "../../src/protocol/client_hello/mod.rs"]
 pub mod client_hello;
 #[path = "../../src/protocol/http1/mod.rs"]

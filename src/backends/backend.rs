@@ -10,11 +10,12 @@ use arc_swap::ArcSwap;
 
 use crate::config;
 use crate::net::{ConnectFailure, Target};
-use crate::telemetry::{BackendCounters, PerWorker, Traffic};
+use crate::telemetry::{BackendCounters, PerWorker};
 
 use super::detection::{Standing, Transition};
 use super::lease::{Lease, LeaseKind};
 use super::signals::Signals;
+use super::snapshot::BackendSnapshot;
 use super::status::{FULL_SHARE, Intent, News, State, Status};
 
 /// A backend as the configuration or a name server wants it.
@@ -44,6 +45,7 @@ pub struct Backend {
     state: AtomicU8,
     /// Of [`FULL_SHARE`].
     share: AtomicU32,
+    is_gone: AtomicBool,
     status: Mutex<Status>,
     /// Milliseconds on the pool's clock until which it is suspect.
     suspect_until: AtomicU64,
@@ -60,41 +62,6 @@ struct Counts {
     connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
     early_closes: AtomicU64,
     last_connect_micros: AtomicU64,
-}
-
-/// A backend at one instant, for the admin API and metrics.
-#[derive(Clone, Debug)]
-pub struct BackendSnapshot {
-    /// Whether it gets new connections.
-    pub state: State,
-    /// Connections that live now.
-    pub active: usize,
-    /// Connections that are kept for the next request (http mode).
-    pub kept: usize,
-    /// Connections made so far.
-    pub total: u64,
-    /// Failed connects so far, by [`ConnectFailure`].
-    pub connect_failures: [u64; ConnectFailure::ALL.len()],
-    /// Connections that it closed after the client's first bytes and before its own.
-    pub early_closes: u64,
-    /// Times that it was set aside.
-    pub ejections: u64,
-    /// Time until a probe is allowed, where it is ejected.
-    pub ejected_for: Option<Duration>,
-    /// How long the last connect took.
-    pub last_connect: Option<Duration>,
-    /// What went wrong last, and when.
-    pub last_error: Option<(String, SystemTime)>,
-    /// Bytes relayed.
-    pub bytes: Traffic,
-}
-
-impl BackendSnapshot {
-    /// Failures that were its fault so far: failed connects and early closes.
-    pub fn failures(&self) -> u64 {
-        let blamed = ConnectFailure::ALL.iter().filter(|failure| failure.is_backends_fault());
-        blamed.map(|failure| self.connect_failures[*failure as usize]).sum::<u64>() + self.early_closes
-    }
 }
 
 impl Backend {
@@ -115,6 +82,7 @@ impl Backend {
             max_connections: AtomicUsize::default(),
             state: AtomicU8::new(State::Up as u8),
             share: AtomicU32::new(FULL_SHARE),
+            is_gone: AtomicBool::new(false),
             status,
             suspect_until: AtomicU64::new(0),
             signals,
@@ -185,6 +153,16 @@ impl Backend {
     /// The state now.
     pub fn state(&self) -> State {
         State::from_byte(self.state.load(Ordering::Acquire))
+    }
+
+    /// It is in no pool any more.
+    pub(super) fn leave(&self) {
+        self.is_gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a connection is worth keeping for later: the pool still has it, and nobody is emptying it.
+    pub fn is_staying(&self) -> bool {
+        !self.is_gone.load(Ordering::Relaxed) && !matches!(self.state(), State::Draining | State::Disabled)
     }
 
     /// Connections that live now.

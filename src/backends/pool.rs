@@ -1,6 +1,6 @@
 //! A pool: its backends as they are known now, and what all of them share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -100,10 +100,17 @@ impl Pool {
         if !is_changed {
             return;
         }
+        let staying: HashSet<_> = backends.iter().map(Arc::as_ptr).collect();
+        before.iter().filter(|backend| !staying.contains(&Arc::as_ptr(backend))).for_each(|backend| backend.leave());
         self.backends.store(Arc::new(backends));
         self.signals.changed(None);
         self.signals.rooms();
         self.replaced.notify_waiters();
+    }
+
+    /// The configuration has it no more: connections of its clients go on, and nothing is kept for later ones.
+    pub fn leave(&self) {
+        self.backends().iter().for_each(|backend| backend.leave());
     }
 
     /// Whether another backend may be tried for a client for whom `tried` of them failed.

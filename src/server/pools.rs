@@ -60,7 +60,13 @@ impl Pools {
 
     /// The pools that are not wanted any more end; connections to them go on.
     pub(super) fn keep_only(&mut self, wanted: &[config::Pool]) {
-        self.running.retain(|name, _| wanted.iter().any(|pool| pool.name == *name));
+        self.running.retain(|name, running| {
+            let is_wanted = wanted.iter().any(|pool| pool.name == *name);
+            if !is_wanted {
+                running.upstream.pool().leave();
+            }
+            is_wanted
+        });
     }
 
     /// What serves connections to the pool of this name.

@@ -128,5 +128,4 @@ fn traffic_goes_on_when_the_log_cannot_be_written() {
     }
     wait_until("lost lines are counted", || lb.metrics().sum("access_log_dropped_total", &[]) == 20.0);
     assert!(lb.log_text().contains("the access log can't be written"));
-    lb.assert_balanced();
 }

@@ -68,7 +68,6 @@ fn only_those_who_are_allowed_are_served() {
     let lines = lb.access_log(7);
     let denied: Vec<_> = lines.iter().filter(|line| line["reason"] == "denied").collect();
     assert!(denied.len() == 4 && denied.iter().all(|line| line["cause"] == "rejected"), "{denied:?}");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -81,7 +80,6 @@ fn who_is_denied_is_not_served_even_where_allowed() {
         assert!(enter(3, lb.address()).is_err(), "{rules}");
         assert_eq!(enter(4, lb.address()).is_ok(), !rules.contains("allow: [127.0.0.3]"), "{rules}");
         lb.wait_for_rejections("denied", 1 + usize::from(rules.contains("allow: [127.0.0.3]")));
-        lb.assert_balanced();
     }
     let lb = with_rules(&server, "deny: [0.0.0.0/0, '::/0']");
     assert!(enter(1, lb.address()).is_err(), "everybody");
@@ -99,7 +97,6 @@ fn rules_hold_in_http_mode_and_before_any_byte() {
     assert_eq!(ask(3), (Vec::new(), Ending::Reset));
     assert!(ask(2).0.ends_with(b"served"));
     assert_eq!(lb.access_log(2)[0]["reason"], "denied");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -121,7 +118,6 @@ fn ipv6_clients_and_mapped_ones_are_judged_by_what_they_are() {
         let by_v6 = verdict(try_connect_from(Ipv6Addr::LOCALHOST.into(), (Ipv6Addr::LOCALHOST, port).into())).is_ok();
         let by_v4 = [2, 3].map(|host| enter(host, ([127, 0, 0, 1], port).into()).is_ok());
         assert_eq!([by_v6, by_v4[0], by_v4[1]], [v6, two, three], "::1, 127.0.0.2, 127.0.0.3 with {rules}");
-        lb.assert_balanced();
     }
 }
 
@@ -156,7 +152,6 @@ fn ten_thousand_networks_start_quickly_and_each_of_them_counts() {
     let used = cpu_time(lb.pid()) - before;
     assert!(used < Duration::from_millis(500), "{} connections took {used:?} of CPU time", 2 * refused);
     lb.wait_for_rejections("denied", refused);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -175,7 +170,6 @@ fn changed_rules_hold_for_the_next_connection_and_spare_those_that_live() {
     assert_eq!(still.kind(), io::ErrorKind::WouldBlock, "it lives");
     drop(live);
     lb.wait_for_rejections("denied", 2);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -196,7 +190,6 @@ fn each_client_has_its_connections_and_gets_them_back() {
         assert!(enter(2, address).is_err(), "and no more, in round {round}");
     }
     drop((of_two, of_three));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -225,7 +218,6 @@ fn a_clients_share_is_given_back_however_its_connection_ended() {
         end(stream);
     }
     drop(wait_for("the share is free", || open().ok()));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -241,7 +233,6 @@ fn a_clients_rate_is_kept_and_refills() {
     lb.wait_for_rejections("client_rate", 40 - served);
     wait_until("the rate refills", || enter(2, lb.address()).is_ok());
     assert!(started.elapsed() < Duration::from_secs(10), "after {:?}", started.elapsed());
-    lb.assert_balanced();
 }
 
 #[test]
@@ -265,7 +256,6 @@ fn a_client_behind_a_proxy_is_judged_by_its_own_address() {
     lb.wait_for_rejections("denied", 6);
     assert_eq!(server.accepted(), 2);
     assert_eq!(lb.access_of("203.0.113.9:1")["reason"], "denied");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -278,7 +268,6 @@ fn clients_of_one_ipv6_network_share_and_those_behind_one_proxy_do_not() {
     assert!(enter_as("203.0.113.7", &lb).is_err());
     lb.wait_for_rejections("client_max_connections", 2);
     drop((first, others));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -296,7 +285,6 @@ fn a_reload_forgets_nothing_that_clients_have_taken() {
     let fourth = enter(2, lb.address()).unwrap();
     assert!(enter(2, lb.address()).is_err());
     drop((second, third, fourth));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -313,5 +301,4 @@ fn a_limit_that_comes_by_reload_counts_from_then_on() {
     drop(before);
     lb.reload_with(&yaml(&server, ""));
     drop(one);
-    lb.assert_balanced();
 }

@@ -149,7 +149,6 @@ fn every_scrape_under_load_adds_up() {
     clients.into_iter().for_each(|client| client.join().unwrap());
     assert!(last > 50.0, "there was load: {last} connections");
     assert!(lb.metrics().sum("connections_rejected_total", &[]) > 0.0, "some over the limit");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -195,7 +194,6 @@ fn a_nonsense_request_does_not_disturb_it() {
     }
     reset(connect(lb.admin()));
     assert_eq!(lb.ask("/healthz").status, 200);
-    lb.assert_balanced();
 }
 
 #[test]

@@ -41,7 +41,6 @@ fn a_client_that_resets_during_the_connect_is_not_waited_for() {
         let held = started.elapsed();
         assert!(held < Duration::from_secs(1), "in mode {mode} they held their places for {held:?}");
         assert_eq!(lb.backend(hole.address())["failures"], 0, "nobody knows whether the backend would have answered");
-        lb.assert_balanced();
     }
 }
 
@@ -66,7 +65,6 @@ fn half_a_header_that_waits_costs_no_time() {
     let used = cpu_time(lb.pid()) - before;
     assert!(used < Duration::from_millis(100), "{used:?} of CPU time in a second of waiting");
     drop(attackers);
-    lb.assert_balanced();
 }
 
 /// Listeners of each kind: `plain`, `proxied`, `routed`; and `bulk`, whose backend sends without end.
@@ -185,5 +183,4 @@ fn a_flood_over_the_limit_harms_no_live_session() {
     let grown = resident_bytes(lb.pid()).saturating_sub(before);
     assert!(grown < 16 * (KIB * KIB) as u64, "the flood left {grown} bytes");
     drop(sessions);
-    lb.assert_balanced();
 }

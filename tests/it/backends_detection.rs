@@ -153,7 +153,6 @@ fn clients_notice_nothing_while_three_of_four_backends_fail_and_come_back() {
     assert_eq!(ejections.len(), 3, "each ejection is told once: {ejections:?}");
     assert_eq!(lb.metrics().sum("backend_ejections_total", &[]), 3.0);
     assert_eq!(lb.log_lines_with("backend is in use again").len(), 3);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -167,7 +166,6 @@ fn of_four_backends_the_bad_ones_cost_at_most_twelve_of_the_first_sixty_and_none
     let first = failed();
     assert!(first <= 12, "{first} of the first 60 failed");
     assert_eq!(failed(), 0, "of the next 60");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -184,7 +182,6 @@ fn a_backend_that_ends_before_any_byte_is_replaced_unseen() {
     let lines = lb.access_log(30);
     assert!(lines.iter().all(|line| line["backend"] == good.address().to_string()));
     assert_eq!(lines[0]["attempts"][0]["outcome"], "reset");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -216,7 +213,6 @@ fn a_flapping_backend_is_no_clients_loss_and_is_probed_seldom() {
     let visits = load.end();
     let failed: Vec<&Visit> = visits.iter().filter(|visit| visit.greeting.is_err()).collect();
     assert!(failed.is_empty(), "{} of {} clients failed: {:?}", failed.len(), visits.len(), failed[0]);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -246,7 +242,6 @@ fn a_slow_start_shows_in_the_counts() {
     assert!(shares[0] < 0.25 && shares[4] > 0.45, "{shares:?}");
     assert!(shares.windows(2).all(|pair| pair[0] <= pair[1] + 0.03), "{shares:?}");
     assert!(load.end().iter().all(|visit| visit.greeting.is_ok()));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -265,6 +260,5 @@ fn a_burst_of_clients_is_served_within_the_retry_budget() {
             assert_eq!(client.join().unwrap().unwrap(), "good", "with a budget of {budget}");
         }
         assert!(lb.metrics().sum("retries_total", &[]) >= BURST as f64 / 4.0, "many had to be served by another");
-        lb.assert_balanced();
     }
 }

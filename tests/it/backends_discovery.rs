@@ -46,7 +46,6 @@ fn every_a_and_aaaa_record_is_a_backend_and_changes_are_followed() {
     assert_eq!(stays(), 1, "its counts live on");
     let names: BTreeSet<String> = (0..4).map(|_| greeting(lb.address())).collect();
     assert_eq!(names, ["127.0.0.3", "127.0.0.4"].map(str::to_owned).into());
-    lb.assert_balanced();
 }
 
 #[test]
@@ -63,7 +62,6 @@ fn connections_to_an_address_that_vanished_live_on() {
     client.write_all(b"!").unwrap();
     wait_until("the byte arrives and the backend ends", || fleet.visited("127.0.0.2").active == 0);
     drop(client);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -84,7 +82,6 @@ fn the_last_good_set_stays_while_dns_fails() {
     assert_eq!(lb.ask("/readyz").status, 200);
     let _dns = Dns::back_at(address, &[("app.test", "127.0.0.4")]);
     wait_until_equal("backends", &set(&[fleet.at("127.0.0.4")]), || known(&lb));
-    lb.assert_balanced();
 }
 
 fn ask_by_unix_socket(socket: &Path, path: &str) -> (u16, Value) {
@@ -144,7 +141,6 @@ fn srv_records_give_ports_weights_and_backups() {
     let names: Vec<String> = (0..8).map(|_| greeting(lb.address())).collect();
     let share = |host: &str| names.iter().filter(|name| *name == host).count();
     assert_eq!([share("127.0.0.2"), share("127.0.0.3"), share("127.0.0.4")], [6, 2, 0]);
-    lb.assert_balanced();
 }
 
 #[test]

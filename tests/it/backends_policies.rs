@@ -37,7 +37,6 @@ fn weights_are_exact_over_two_workers_and_fifty_clients() {
     let shares = counted(clients.into_iter().flat_map(|client| client.join().unwrap()));
     let expected = [("127.0.0.2", 5000), ("127.0.0.3", 1000), ("127.0.0.4", 1000)];
     assert_eq!(shares, HashMap::from(expected.map(|(host, share)| (host.to_owned(), share))));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -132,7 +131,6 @@ fn source_hash_moves_the_clients_of_a_dead_backend_and_hardly_any_other() {
     assert!(moved <= 4, "{moved} of {} clients moved needlessly", others.len());
     assert!(after.iter().all(|(_, home)| home != "a"));
     assert_eq!(homes(lb.address(), 100), after, "and stay there");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -155,7 +153,6 @@ fn a_unix_socket_is_a_backend_like_any_other() {
     drop(client);
     let served = lb.metrics().sum("backend_connections_total", &[("backend", &backends[0])]);
     assert_eq!(served, 3.0);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -169,5 +166,4 @@ fn a_unix_socket_that_is_not_there_is_a_failed_backend() {
     assert_eq!(report["pools"][0]["backends"][0]["state"], "ejected");
     let refused = lb.metrics().sum("backend_connect_failures_total", &[("reason", "refused")]);
     assert_eq!(refused, 3.0);
-    lb.assert_balanced();
 }

@@ -16,7 +16,6 @@ fn alternates_between_two_backends() {
     let (one, two) = (Server::named("one"), Server::named("two"));
     let lb = Lb::in_front_of(&[one.address(), two.address()]).start();
     assert_eq!(answers(lb.address(), 6), ["one", "two", "one", "two", "one", "two"]);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -39,7 +38,6 @@ fn shares_exactly_over_workers_and_concurrent_clients() {
     }
     let half = CLIENTS * CONNECTIONS_EACH / 2;
     assert_eq!(shares, HashMap::from([("one".to_owned(), half), ("two".to_owned(), half)]));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -48,7 +46,6 @@ fn interleaves_weights_smoothly() {
     let backends = [format!("{},weight=5", a.address()), b.address().to_string(), c.address().to_string()];
     let lb = Lb::with_backends(&backends.each_ref().map(String::as_str)).start();
     assert_eq!(answers(lb.address(), 14).concat(), "aabacaaaabacaa");
-    lb.assert_balanced();
 }
 
 #[test]

@@ -48,7 +48,6 @@ fn one_flow_beside_a_thousand_ping_pongs(method: &str) {
     stop.store(true, Ordering::Relaxed);
     reading.join().unwrap();
     drop(pairs);
-    lb.assert_balanced();
 }
 
 /// A message there and back on every connection, all at once.

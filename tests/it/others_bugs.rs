@@ -38,7 +38,6 @@ fn ended_under_back_pressure(method: &str, end: impl Fn(TcpStream, TcpStream)) {
     }
     assert!(lb.access_log(ROUNDS).iter().all(|line| line["cause"] != "internal"));
     assert_eq!(lb.ask("/healthz").status, 200);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -100,7 +99,6 @@ fn bytes_that_come_before_the_connect_has_ended_are_not_kept() {
     (0..ROUNDS).for_each(|_| round());
     let grown = resident_bytes(lb.pid()).saturating_sub(before);
     assert!(grown < 2 * (KIB * KIB) as u64, "{} connections left {grown} bytes", ROUNDS * CLIENTS);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -133,7 +131,6 @@ fn a_local_header_without_addresses_is_told_on_as_a_sound_one() {
             };
             assert_eq!((got, ending), ([&told[..], b"payload"].concat(), Ending::Clean), "{}", vector.name);
         }
-        lb.assert_balanced();
     }
 }
 
@@ -153,7 +150,6 @@ fn an_ipv6_header_is_told_on_where_all_else_is_ipv4() {
             let got = send_and_read(&mut connect(lb.address()), [bytes.as_bytes()], true);
             assert_eq!(got, (bytes.into_bytes(), Ending::Clean));
         }
-        lb.assert_balanced();
     }
 }
 
@@ -184,7 +180,6 @@ fn no_tlv_takes_a_byte_of_what_follows_the_header() {
     assert!(sound >= 5 && refused >= 5, "{sound} and {refused}");
     lb.wait_for_rejections("proxy_header", refused);
     assert_eq!(server.accepted(), sound);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -215,7 +210,6 @@ fn a_hash_policy_whose_backends_are_all_down_costs_little() {
     thread::sleep(Duration::from_secs(1));
     let idle = cpu_time(lb.pid()) - before;
     assert!(idle < Duration::from_millis(100), "{idle:?} of CPU time in a second of nothing");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -233,5 +227,4 @@ fn half_closed_connections_are_not_kept() {
     let started = Instant::now();
     lb.access_log(PAIRS).iter().for_each(|line| assert_eq!(line["cause"], "half_closed_timeout"));
     assert!(started.elapsed() < Duration::from_secs(5), "after {:?}", started.elapsed());
-    lb.assert_balanced();
 }

@@ -29,7 +29,6 @@ fn redis_works_through_it() {
     assert_eq!(ask(&["SET", "key", &large]), "OK\n");
     assert_eq!(ask(&["GET", "key"]).trim_end(), large);
     lb.access_log(3);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -117,5 +116,4 @@ fn postgresql_works_through_it() {
     let long = query("select string_agg(i::text, ',') from generate_series(1, 100000) i");
     assert_eq!(long.trim_end().rsplit(',').next(), Some("100000"));
     lb.access_log(2);
-    lb.assert_balanced();
 }

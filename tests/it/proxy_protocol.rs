@@ -63,7 +63,6 @@ fn every_sound_header_names_the_client_and_what_follows_it_arrives() {
         }
     }
     assert_eq!(server.accepted(), connections);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -86,7 +85,6 @@ fn every_unsound_header_is_refused_and_reaches_nobody() {
         assert_eq!(line["bytes_in"], 0, "{line}");
     }
     assert_eq!(server.accepted(), 0);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -113,7 +111,6 @@ fn a_header_that_does_not_come_to_its_end_is_refused_when_its_time_is_over() {
     assert!(dribbled.count() < 80, "a byte now and then keeps it waiting");
     lb.wait_for_rejections("proxy_header", of_verdict(Verdict::Incomplete).len() + 1);
     assert_eq!(server.accepted(), 0);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -129,7 +126,6 @@ fn a_client_that_leaves_within_its_header_is_forgotten_at_once() {
     let causes: Vec<_> = lb.access_log(2).into_iter().map(|line| line["cause"].as_str().unwrap().to_owned()).collect();
     assert_eq!(causes, ["client_closed", "client_reset"]);
     assert_eq!(server.accepted(), 0);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -146,7 +142,6 @@ fn a_header_may_be_cut_anywhere_with_what_follows_in_the_same_segment() {
             assert_eq!(got, (payload.to_vec(), Ending::Clean), "cut at {at}");
         }
     }
-    lb.assert_balanced();
 }
 
 #[test]
@@ -169,7 +164,6 @@ fn who_is_not_trusted_is_refused_whatever_it_sends() {
         let mut stream = connect_from(IpAddr::from(source), lb.address());
         assert_eq!(send_and_read(&mut stream, [HEADER, b"hello"], true), (b"hello".to_vec(), Ending::Clean));
     }
-    lb.assert_balanced();
 }
 
 #[test]
@@ -227,7 +221,6 @@ fn the_server_that_the_client_came_to_is_told_on() {
     let port = lb.address().port();
     let (line, own) = told(&lb, b"hello");
     assert_eq!(line, format!("PROXY TCP4 127.0.0.1 127.0.0.1 {own} {port}\r\nhello"));
-    lb.assert_balanced();
 }
 
 /// A unix socket that sends back what it got, once the client has ended.
@@ -274,7 +267,6 @@ fn unix_sockets_on_both_sides_carry_headers() {
     let (received, _) = send_and_read(&mut connect(lb.address_of("tcp")), [&b"hello"[..]], true);
     assert!(received.starts_with(&[signature, &b"\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01"[..]].concat()));
     assert!(received.ends_with(b"hello") && received.len() == 28 + 5, "{received:?}");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -305,7 +297,6 @@ fn a_request_comes_from_the_client_of_the_header() {
     let first = "10.1.1.1, 203.0.113.7";
     assert_eq!(addresses("x-forwarded-for"), [first, first, "2001:db8::1", "2001:db8::1"]);
     assert_eq!(lb.access_of(CLIENT)["status"], 200);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -317,7 +308,6 @@ fn server_first_protocols_need_no_byte_after_the_header() {
     assert_eq!(short_read(&mut stream), "220 ready");
     drop(stream);
     assert_eq!(lb.only_access()["client"], CLIENT);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -343,7 +333,6 @@ fn the_next_backend_is_told_the_same_when_one_resets() {
             lengths.push(got.len());
         }
         assert!(lengths.iter().all(|length| *length == lengths[0]), "one header each: {lengths:?}");
-        lb.assert_balanced();
     }
 }
 
@@ -365,7 +354,6 @@ fn a_hash_of_the_client_is_of_the_headers_client() {
         used.insert(first);
     }
     assert_eq!(used.len(), 3, "clients are spread: {used:?}");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -389,5 +377,4 @@ fn a_header_is_wanted_from_the_reload_on_and_no_more_after_the_next() {
     assert_echoes(&mut told, b"");
     drop((before, told));
     lb.wait_for_rejections("proxy_header", 1);
-    lb.assert_balanced();
 }

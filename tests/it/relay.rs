@@ -44,7 +44,6 @@ fn carries_200_megabytes_each_way_at_once() {
     assert_eq!(served.recv().unwrap(), LENGTH, "to the backend");
     let line = lb.only_access();
     assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&LENGTH.into(), &LENGTH.into()));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -63,7 +62,6 @@ fn a_client_that_ended_still_gets_everything() {
     assert_eq!(receive_pattern(&mut client), LENGTH);
     assert_eq!(asked.recv().unwrap(), "all of it, please");
     assert_eq!(lb.only_access()["cause"], "client_closed");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -81,7 +79,6 @@ fn a_backend_that_ended_still_gets_everything() {
     drop(client);
     assert_eq!(received.recv().unwrap(), LENGTH);
     assert_eq!(lb.only_access()["cause"], "backend_closed");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -98,7 +95,6 @@ fn the_end_comes_after_all_bytes_however_late_they_are_read() {
     assert_eq!(receive_pattern(&mut client), LENGTH);
     drop(client);
     assert_eq!(sent.recv().unwrap(), 0, "the client's end");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -115,7 +111,6 @@ fn a_reset_by_the_backend_reaches_the_client_as_a_reset() {
     client.write_all(b"got it").unwrap();
     assert_eq!(read_to_end(&mut client), (Vec::new(), Ending::Reset));
     assert_eq!(lb.only_access()["cause"], "backend_reset");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -130,7 +125,6 @@ fn a_reset_by_the_client_reaches_the_backend_as_a_reset() {
     reset(client);
     assert_eq!(ended.recv().unwrap(), (Vec::new(), Ending::Reset));
     assert_eq!(lb.only_access()["cause"], "client_reset");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -146,7 +140,6 @@ fn an_answer_sent_before_a_reset_is_delivered() {
     let upload = thread::spawn(move || while uploading.write_all(&[b'x'; 64 * 1024]).is_ok() {});
     assert_eq!(short_read(&mut client), "413 too large");
     upload.join().unwrap();
-    lb.assert_balanced();
 }
 
 #[test]
@@ -160,7 +153,6 @@ fn a_reset_by_the_client_is_noticed_while_the_backend_does_not_read() {
     let started = Instant::now();
     assert_eq!(lb.only_access()["cause"], "client_reset");
     assert!(started.elapsed() < Duration::from_secs(1), "noticed after {:?}", started.elapsed());
-    lb.assert_balanced();
 }
 
 #[test]
@@ -184,7 +176,6 @@ fn a_reset_by_a_client_that_had_ended_is_noticed_while_the_backend_is_silent() {
     let started = Instant::now();
     assert_eq!(lb.only_access()["cause"], "client_reset");
     assert!(started.elapsed() < Duration::from_secs(1), "noticed after {:?}", started.elapsed());
-    lb.assert_balanced();
 }
 
 #[test]
@@ -202,7 +193,6 @@ fn what_came_before_a_reset_by_the_backend_is_delivered_to_a_slow_client() {
     assert!(received.len() > MIB, "only {} bytes", received.len());
     assert_eq!(receive_pattern(&mut received.as_slice()), received.len());
     assert_eq!(lb.only_access()["cause"], "backend_reset");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -220,7 +210,6 @@ fn bytes_sent_one_by_one_arrive_in_order() {
     }
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(receiving.join().unwrap(), (sent, Ending::Clean));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -235,7 +224,6 @@ fn bytes_sent_while_backends_are_tried_reach_one_of_them_once() {
     assert_eq!(received.recv().unwrap(), (b"early words".to_vec(), Ending::Clean));
     assert_eq!(read_to_end(&mut client), (Vec::new(), Ending::Clean));
     assert_eq!(lb.only_access()["attempts"].as_array().map(Vec::len), Some(3));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -248,5 +236,4 @@ fn a_client_that_leaves_during_the_connect_leaves_nothing_behind() {
     lb.only_access();
     assert_eq!(get(lb.address(), "/").body, "good");
     assert_eq!(lb.state_of(good.address()), "up");
-    lb.assert_balanced();
 }

@@ -117,7 +117,6 @@ fn a_listener_follows_its_new_settings_and_its_connections_their_old_ones() {
     assert_eq!(lb.access_log(3)[2]["cause"], "idle_timeout");
     drop(first);
     assert_eq!(lb.access_log(4)[3]["cause"], "client_closed", "it was idle for longer, under its old settings");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -180,7 +179,6 @@ fn two_listeners_exchange_their_ports_without_a_moment_closed() {
     assert_eq!([greeting(first), greeting(second)], ["two", "one"]);
     assert!(lb.log_lines_with("no longer listening").is_empty());
     lb.access_log(4);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -316,7 +314,6 @@ fn listeners_come_and_go_in_quick_succession() {
     }
     assert_refused(comes);
     assert!(UnixStream::connect(&socket).is_err());
-    lb.assert_balanced();
 }
 
 #[test]
@@ -358,7 +355,6 @@ fn a_reload_without_a_change_changes_nothing() {
     lb.access_log(4);
     drop(held);
     lb.access_log(5);
-    lb.assert_balanced();
 }
 
 #[test]

@@ -33,5 +33,4 @@ fn ten_gets_alternate_and_a_dead_server_is_missed_by_nobody() {
     let again = curl_ten_times(lb.address());
     assert_eq!(again.iter().filter(|answer| *answer == "two").count(), 5, "shared equally again: {again:?}");
     drop((one, two));
-    lb.assert_balanced();
 }

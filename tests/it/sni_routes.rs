@@ -137,7 +137,6 @@ fn a_client_meets_the_server_that_it_asked_for() {
         let other = if server.address() == rest.address() { &exact } else { &rest };
         assert!(!curl(&lb, name, "name", &other.certificate()).status.success());
     }
-    lb.assert_balanced();
 }
 
 #[test]
@@ -155,7 +154,6 @@ fn two_megabytes_through_tls_are_whole() {
         // As openssl's server answers, the headers say nothing of the length: the bytes themselves must be all.
         assert!(output.stdout == content, "{name}: {} bytes", output.stdout.len());
     }
-    lb.assert_balanced();
 }
 
 #[test]
@@ -174,7 +172,6 @@ fn without_a_route_and_a_pool_a_client_is_refused() {
     let line = &lb.access_log(refused.len() + 1)[0];
     assert_eq!([&line["cause"], &line["reason"]], ["rejected", "no_route"]);
     assert!(line["pool"].is_null(), "{line}");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -193,7 +190,6 @@ fn what_is_no_client_hello_is_refused() {
     lb.wait_for_rejections("client_hello", refused);
     assert_eq!(server.accepted(), 0);
     assert!(lb.access_log(refused).iter().all(|line| line["reason"] == "client_hello"));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -217,7 +213,6 @@ fn half_a_hello_is_refused_when_its_time_is_over() {
     }
     lb.wait_for_rejections("client_hello", waiting.len());
     assert_eq!(server.accepted(), 0);
-    lb.assert_balanced();
 }
 
 /// The pool that a hello is for, in [`bench`].
@@ -283,7 +278,6 @@ fn every_hello_reaches_its_pool_untouched_however_it_is_cut() {
     let small = vectors.iter().find(|vector| vector.name == "small/name").unwrap();
     assert_reaches(small, &in_records(&small.bytes, 1), 1, "in records of 1, byte by byte");
     assert_eq!(servers.iter().map(Server::accepted).sum::<usize>(), connections);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -301,7 +295,6 @@ fn a_hello_behind_a_proxy_header_is_routed_and_told_on() {
         let line = lb.access_log(2 * (number + 1)).pop().unwrap();
         assert_eq!([&line["pool"], &line["client"]], [pool_of(vector), "203.0.113.7:4711"], "{}", vector.name);
     }
-    lb.assert_balanced();
 }
 
 #[test]
@@ -327,5 +320,4 @@ fn changed_routes_hold_for_the_next_connection() {
     assert_eq!(send_and_read(&mut before, [&b" and more"[..]], true).0, [&hello[..], b" and more"].concat());
     let pools: Vec<_> = lb.access_log(2).into_iter().map(|line| line["pool"].as_str().unwrap().to_owned()).collect();
     assert_eq!(pools, ["b", "a"]);
-    lb.assert_balanced();
 }

@@ -65,7 +65,6 @@ fn single_bytes_behind_a_stalled_reader(method: &str) {
     });
     assert_eq!(receive_pattern(&mut backend), stuck + 2 * SINGLE_BYTES, "{method}");
     drop((backend, rest.join().unwrap()));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -96,7 +95,6 @@ fn an_end_behind_a_stalled_reader_comes_after_all_bytes() {
             drop(reader);
             assert_eq!(receive_pattern(&mut sender), MIB / 16, "{method}");
         }
-        lb.assert_balanced();
     }
 }
 
@@ -117,7 +115,6 @@ fn a_spliced_direction_goes_on_after_the_other_has_ended() {
     }
     let causes: Vec<_> = lb.access_log(2).iter().map(|line| line["cause"].clone()).collect();
     assert_eq!(causes, ["client_closed", "backend_closed"]);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -158,7 +155,6 @@ fn a_pipe_that_holds_bytes_is_never_used_again() {
             lb.access_log(round * 4 + 2 + number);
         }
     }
-    lb.assert_balanced();
 }
 
 #[test]
@@ -173,7 +169,6 @@ fn a_reset_behind_a_full_pipe_is_noticed_and_passed_on() {
     assert!(started.elapsed() < Duration::from_secs(1), "noticed after {:?}", started.elapsed());
     assert_eq!(read_to_end(&mut pair.backend).1, Ending::Reset);
     drop(pair.backend);
-    lb.assert_balanced();
 }
 
 #[test]
@@ -197,7 +192,6 @@ fn thousands_of_quiet_connections_give_their_pipes_back() {
     }
     assert!(lb.pipe_files() <= FEW_PIPE_FILES, "{} descriptors of pipes", lb.pipe_files());
     drop(pairs);
-    lb.assert_balanced();
 }
 
 /// The head of a message, which has come before the rest is sent.
@@ -232,7 +226,6 @@ fn small_messages_never_wait_for_a_delayed_acknowledgement() {
         let took = started.elapsed();
         assert!(took < FAR_FROM_STALLS, "{method}: {ROUNDS} round trips took {took:?}");
         drop(pair);
-        lb.assert_balanced();
     }
 }
 
@@ -269,7 +262,6 @@ fn the_same_bytes_arrive_however_copying_and_splicing_alternate() {
         panic!("{error}");
     }
     assert!(lb.pipe_files() > 0, "bulk was spliced");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -285,5 +277,4 @@ fn pipes_stay_within_their_number_when_more_connections_want_them() {
         assert!(lb.pipe_files() as u64 <= MAX_PIPE_FILES_PER_WORKER, "{} descriptors of pipes", lb.pipe_files());
     }
     drop(clients);
-    lb.assert_balanced();
 }

@@ -24,7 +24,6 @@ fn an_idle_connection_is_closed_when_its_time_is_over() {
     assert!(lived >= Duration::from_millis(400), "closed after {lived:?}");
     assert!(lived < Duration::from_secs(2), "closed only after {lived:?}");
     assert_eq!(lb.only_access()["cause"], "idle_timeout");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -38,7 +37,6 @@ fn a_connection_with_bytes_one_way_is_never_idle() {
     });
     let lb = Lb::in_front_of(&[server.address()]).with(&["--idle-timeout", "800ms"]).start();
     assert_eq!(read_to_end(&mut connect(lb.address())), (vec![b'.'; BYTES], Ending::Clean));
-    lb.assert_balanced();
 }
 
 #[test]
@@ -54,7 +52,6 @@ fn a_quiet_connection_outlives_many_sweeps() {
     }
     drop(client);
     assert_eq!(lb.only_access()["cause"], "client_closed");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -65,7 +62,6 @@ fn a_half_closed_connection_is_closed_when_its_time_is_over() {
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut client), (Vec::new(), Ending::Reset));
     assert_eq!(lb.only_access()["cause"], "half_closed_timeout");
-    lb.assert_balanced();
 }
 
 #[test]
@@ -105,5 +101,4 @@ fn readers_that_stop_cost_little_memory_and_disturb_nobody() {
         assert_eq!(receive_pattern(reader), LENGTH);
     }
     drop((readers, other));
-    lb.assert_balanced();
 }

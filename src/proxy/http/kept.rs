@@ -46,7 +46,7 @@ impl Kept {
 
     /// Keeps a connection, unless there are enough.
     pub(super) fn put(&self, backend: &Arc<Backend>, stream: Stream, settings: BackendKeepAlive, now: Instant) {
-        if settings.idle_connections == 0 {
+        if settings.idle_connections == 0 || !backend.is_staying() {
             return;
         }
         let mut shelves = self.shelves.borrow_mut();
@@ -63,11 +63,12 @@ impl Kept {
         shelf.tell(self.worker);
     }
 
-    /// Closes those that were idle for too long or that the backend has ended.
+    /// Closes those that were idle for too long, that the backend has ended, or whose backend gets no further requests.
     pub(in crate::proxy) fn sweep(&self, now: Instant) {
         self.shelves.borrow_mut().retain(|_, shelf| {
-            let limit = shelf.idle_timeout;
-            shelf.streams.retain(|(stream, since)| now.saturating_duration_since(*since) < limit && stream.is_quiet());
+            let (limit, is_staying) = (shelf.idle_timeout, shelf.backend.is_staying());
+            let is_young = |since| now.saturating_duration_since(since) < limit;
+            shelf.streams.retain(|(stream, since)| is_staying && is_young(*since) && stream.is_quiet());
             shelf.tell(self.worker);
             !shelf.streams.is_empty()
         });

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -16,20 +15,18 @@ use super::files::Folder;
 use super::http::{self, Answer};
 use super::lines::Lines;
 use super::metrics::Metrics;
-use super::process::{self, OpenFiles};
+use super::process;
 use super::{wait_for, wait_until, wait_until_equal};
 
+mod balance;
 mod changes;
 mod commands;
 
+use balance::AtRest;
+pub use balance::MAX_PIPE_FILES_PER_WORKER;
+
 use commands::{command, command_of, command_of_ordinary_user};
 pub use commands::{command as lb_command, run_to_end};
-
-/// The relay keeps at most 64 pipes a worker for splicing, each with two ends.
-pub const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
-
-/// How often the open files of a balancer that has just started are counted.
-const LOOKS_AT_FILES: usize = 5;
 
 /// An ordinary user and its group, `nobody`: the kernel's limits of an unprivileged user's pipes count for it.
 pub const ORDINARY_USER: u32 = 65_534;
@@ -52,16 +49,24 @@ pub struct LbBuilder {
     folder: Folder,
 }
 
-/// A running balancer. Dropping it kills it; when the test fails, its log is shown.
+/// A running balancer. Dropping it checks that nothing is left of the test's connections, and kills it; when the test fails, its
+/// log is shown.
 pub struct Lb {
-    child: Child,
+    processes: Processes,
     output: Lines,
     log: Lines,
     addresses: Vec<(String, SocketAddr)>,
     admin: Option<SocketAddr>,
-    files_at_start: OpenFiles,
+    at_rest: AtRest,
+    /// Whether its end is checked.
+    is_watched: bool,
     /// The process that an upgrade has put in place of the one before.
     successor: Option<u32>,
+}
+
+/// Dropping it kills them.
+struct Processes {
+    first: Child,
     folder: Folder,
 }
 
@@ -151,14 +156,14 @@ impl LbBuilder {
         let output = Lines::of(child.stdout.take().expect("piped"));
         let log = Lines::of(child.stderr.take().expect("piped"));
         let mut lb = Lb {
-            child,
+            processes: Processes { first: child, folder: self.folder },
             output,
             log,
             addresses: Vec::new(),
             admin: None,
-            files_at_start: OpenFiles { pipes: 0, others: 0 },
+            at_rest: AtRest::default(),
+            is_watched: true,
             successor: None,
-            folder: self.folder,
         };
         lb.become_ready();
         lb
@@ -203,17 +208,11 @@ impl Lb {
     #[track_caller]
     fn become_ready(&mut self) {
         wait_until("lb accepts connections", || {
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Ok(Some(status)) = self.processes.first.try_wait() {
                 panic!("lb ended at its start ({status}):\n{}", self.log.text());
             }
             !self.log_lines_with("accepting connections").is_empty()
         });
-        // A file that was read at the start may be open still: the least of some looks is what stays.
-        let looks = (0..LOOKS_AT_FILES).map(|_| {
-            thread::sleep(Duration::from_millis(1));
-            process::open_files(self.pid())
-        });
-        self.files_at_start = looks.min_by_key(|files| files.others).expect("there are some looks");
         let address_of = |line: &Value| line["address"].as_str().and_then(|address| address.parse().ok());
         for line in self.log_lines_with("listening") {
             let name = line["listener"].as_str().map(str::to_owned);
@@ -222,25 +221,17 @@ impl Lb {
             }
         }
         self.admin = self.log_lines_with("admin server listening").first().and_then(address_of);
-        if let Some(admin) = self.admin {
-            wait_until("lb is ready", || http::get_from(admin, "/readyz").is_ok_and(|answer| answer.status == 200));
-            // It may have been reading /etc/resolv.conf at the first look.
-            let before = self.files_at_start.others;
-            wait_until("the files of its start are closed", || {
-                self.files_at_start = process::open_files(self.pid());
-                self.files_at_start.others <= before
-            });
-        }
+        self.at_rest = self.begin();
     }
 
     /// The process; after an upgrade the newest.
     pub fn pid(&self) -> u32 {
-        self.successor.unwrap_or_else(|| self.child.id())
+        self.successor.unwrap_or_else(|| self.processes.first.id())
     }
 
     /// Descriptors of pipes that it has open and had not at its start: two for each pipe of its relay.
     pub fn pipe_files(&self) -> usize {
-        process::open_files(self.pid()).pipes - self.files_at_start.pipes
+        process::open_files(self.pid()).pipes - self.at_rest.files.pipes
     }
 
     /// The pipes that it has open, by name.
@@ -360,34 +351,10 @@ impl Lb {
     /// Waits for its end, and for the last of its output.
     #[track_caller]
     pub fn wait_for_end(&mut self) -> ExitStatus {
-        let status = wait_for("lb ends", || self.child.try_wait().expect("a child can be waited for"));
+        let status = wait_for("lb ends", || self.processes.first.try_wait().expect("a child can be waited for"));
         self.output.finish();
         self.log.finish();
         status
-    }
-
-    /// Waits until all connections have ended, and all of them are accounted for.
-    #[track_caller]
-    pub fn assert_all_ended(&self) {
-        wait_until("no connection is active", || self.metrics().sum("connections_active", &[]) == 0.0);
-        let metrics = self.metrics();
-        let accepted = metrics.sum("connections_accepted_total", &[]);
-        let ended = metrics.sum("connections_closed_total", &[]) + metrics.sum("connections_rejected_total", &[]);
-        assert!(accepted == ended, "{accepted} connections were accepted, {ended} have ended");
-        // A backend's place is given back just after its connection is counted as closed.
-        wait_until_equal("connections of backends", &0.0, || self.metrics().sum("backend_connections_active", &[]));
-        assert_eq!(self.api("/api/v1/status")["connections"]["active"], 0);
-    }
-
-    /// The same; and no open file may be left of them.
-    #[track_caller]
-    pub fn assert_balanced(&self) {
-        self.assert_all_ended();
-        let now = || process::open_files(self.pid());
-        wait_until_equal("open files, as at the start", &self.files_at_start.others, || now().others);
-        let workers = self.api("/api/v1/status")["workers"].as_u64().expect("a number");
-        let more_pipes = now().pipes.saturating_sub(self.files_at_start.pipes) as u64;
-        assert!(more_pipes <= workers * MAX_PIPE_FILES_PER_WORKER, "{more_pipes} descriptors of pipes are left");
     }
 }
 
@@ -395,9 +362,16 @@ impl Drop for Lb {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("--- log of lb (pid {}) ---\n{}--- end of log ---", self.pid(), self.log.text());
+        } else if self.is_watched && self.is_serving() {
+            self.assert_balanced();
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        let _ = self.first.kill();
+        let _ = self.first.wait();
         // Those that an upgrade has started are in its folder, which no other test has.
         process::working_in(self.folder.path()).into_iter().for_each(process::kill);
     }

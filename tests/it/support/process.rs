@@ -11,7 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 const TICKS_PER_SECOND: u64 = 100;
 
 /// Open file descriptors: those of pipes, which the relay keeps for the next connection, and all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenFiles {
     pub pipes: usize,
     pub others: usize,

@@ -16,7 +16,7 @@ const UPGRADED: &str = "upgraded: the new process accepts, this one ends with it
 impl Lb {
     /// Its own folder, which is its working directory.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.processes.folder.path()
     }
 
     /// The file of [`Lb::with_config`].
@@ -101,6 +101,7 @@ impl Lb {
     /// Waits until the process that was started first has ended: its exit code.
     #[track_caller]
     pub fn first_process_ended(&mut self) -> Option<i32> {
-        wait_for("the first process ends", || self.child.try_wait().expect("a child can be waited for")).code()
+        wait_for("the first process ends", || self.processes.first.try_wait().expect("a child can be waited for"))
+            .code()
     }
 }

@@ -1,0 +1,95 @@
+//! What must hold of a balancer when everybody has left: each connection had one outcome, and nothing is left of it.
+
+use std::thread;
+use std::time::Duration;
+
+use super::super::process::{self, OpenFiles};
+use super::{Lb, http, wait_until, wait_until_equal};
+
+/// The relay keeps at most 64 pipes a worker for splicing, each with two ends.
+pub const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
+
+/// How often the open files of a balancer that has just started are counted.
+const LOOKS_AT_FILES: usize = 5;
+
+/// What a balancer has while nobody is connected.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AtRest {
+    pub(super) files: OpenFiles,
+    tasks: f64,
+    /// Workers, and addresses that are listened on: with others, it has another number of files and tasks.
+    shape: (u64, usize),
+}
+
+impl Lb {
+    /// Waits until it is ready: what it has at its start.
+    pub(super) fn begin(&self) -> AtRest {
+        let files = || process::open_files(self.pid());
+        // A file that was read at the start may be open still: the least of some looks is what stays.
+        let looks = (0..LOOKS_AT_FILES).map(|_| {
+            thread::sleep(Duration::from_millis(1));
+            files()
+        });
+        let mut files_now = looks.min_by_key(|files| files.others).expect("there are some looks");
+        let Some(admin) = self.admin else { return AtRest { files: files_now, ..AtRest::default() } };
+        wait_until("lb is ready", || http::get_from(admin, "/readyz").is_ok_and(|answer| answer.status == 200));
+        let before = files_now.others;
+        wait_until("the files of its start are closed", || {
+            files_now = files();
+            files_now.others <= before
+        });
+        AtRest { files: files_now, tasks: self.metrics().sum("tasks", &[]), shape: self.shape() }
+    }
+
+    /// Its end is not checked: the test says why.
+    pub fn unwatched(mut self) -> Self {
+        self.is_watched = false;
+        self
+    }
+
+    /// Whether it runs, isn't stopping, and can be asked.
+    pub(super) fn is_serving(&self) -> bool {
+        let Some(admin) = self.admin else { return false };
+        let lives = !process::has_ended(self.pid());
+        lives && http::get_from(admin, "/metrics").is_ok_and(|answer| answer.body.contains("lb_draining 0"))
+    }
+
+    fn shape(&self) -> (u64, usize) {
+        let status = self.api("/api/v1/status");
+        let listeners = status["listeners"].as_array().expect("a list");
+        let addresses = listeners.iter().map(|listener| listener["addresses"].as_array().map_or(0, Vec::len)).sum();
+        (status["workers"].as_u64().expect("a number"), addresses)
+    }
+
+    /// Waits until all connections have ended, and all of them are accounted for.
+    #[track_caller]
+    pub fn assert_all_ended(&self) {
+        wait_until("no connection is active", || self.metrics().sum("connections_active", &[]) == 0.0);
+        let metrics = self.metrics();
+        let accepted = metrics.sum("connections_accepted_total", &[]);
+        let ended = metrics.sum("connections_closed_total", &[]) + metrics.sum("connections_rejected_total", &[]);
+        assert!(accepted == ended, "{accepted} connections were accepted, {ended} have ended");
+        // A backend's place is given back just after its connection is counted as closed.
+        wait_until_equal("connections of backends", &0.0, || self.metrics().sum("backend_connections_active", &[]));
+        assert_eq!(self.api("/api/v1/status")["connections"]["active"], 0);
+    }
+
+    /// The same; and no open file and no task may be left of them. Where a reload or an upgrade has changed its shape, there is
+    /// nothing to compare these with.
+    #[track_caller]
+    pub fn assert_balanced(&self) {
+        self.assert_all_ended();
+        let shape @ (workers, _) = self.shape();
+        if shape != self.at_rest.shape {
+            return;
+        }
+        let now = || process::open_files(self.pid());
+        let of = |name| self.metrics().sum(name, &[]);
+        wait_until_equal("tasks, as at the start", &self.at_rest.tasks, || of("tasks"));
+        let beyond_start = || now().others as f64 - self.at_rest.files.others as f64 - of("backend_connections_kept");
+        // A successor may do without the descriptor that the first process was started with.
+        wait_until_equal("open files beyond kept connections and the start's", &0.0, || beyond_start().max(0.0));
+        let more_pipes = now().pipes.saturating_sub(self.at_rest.files.pipes) as u64;
+        assert!(more_pipes <= workers * MAX_PIPE_FILES_PER_WORKER, "{more_pipes} descriptors of pipes are left");
+    }
+}
