@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use crate::telemetry::rfc3339;
+
 /// A backend that was tried, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attempt<'a> {
@@ -44,7 +46,7 @@ pub struct HttpEntry<'a> {
 #[derive(Serialize)]
 pub struct Entry<'a> {
     /// When it ended.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "as_rfc3339")]
     pub time: SystemTime,
     #[allow(missing_docs)]
     pub listener: &'a str,
@@ -95,7 +97,7 @@ impl Entry<'_> {
     }
 
     fn format_text(&self, line: &mut String) -> fmt::Result {
-        let time = humantime::format_rfc3339_millis(self.time);
+        let time = rfc3339(self.time);
         write!(
             line,
             "{time} {} {} -> {}/{}",
@@ -155,8 +157,8 @@ fn optional_milliseconds<S: Serializer>(duration: &Option<Duration>, serializer:
     duration.map(rounded_milliseconds).serialize(serializer)
 }
 
-fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+fn as_rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&rfc3339(*time))
 }
 
 fn as_text<S: Serializer>(value: &&dyn fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backends::Backend;
 use crate::config::{Mode, PolicyKind};
-use crate::telemetry::ListenerTotals;
+use crate::telemetry::{ListenerTotals, rfc3339};
 
 use super::view::{LastReload, ShownListener, View};
 
@@ -166,7 +166,7 @@ impl ReloadReport {
             Ok(what) => ("success", what),
             Err(why) => ("failure", why),
         };
-        Self { time: rfc3339(last.at), result: result.to_owned(), message: message.clone() }
+        Self { time: rfc3339(last.at).to_string(), result: result.to_owned(), message: message.clone() }
     }
 }
 
@@ -224,7 +224,7 @@ impl BackendReport {
             // Microseconds divided by a thousand: no digits that nothing measured.
             latency: snapshot.last_connect.map(|took| took.as_micros() as f64 / 1e3),
             last_error: snapshot.last_error.as_ref().map(|(error, _)| error.clone()),
-            last_error_at: snapshot.last_error.as_ref().map(|(_, at)| rfc3339(*at)),
+            last_error_at: snapshot.last_error.as_ref().map(|(_, at)| rfc3339(*at).to_string()),
             bytes_in: snapshot.bytes.inward,
             bytes_out: snapshot.bytes.outward,
         }
@@ -232,9 +232,5 @@ impl BackendReport {
 }
 
 fn rfc3339_in(wait: Duration) -> String {
-    rfc3339(SystemTime::now() + wait)
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    rfc3339(SystemTime::now() + wait).to_string()
 }

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Overrides, Source};
 use crate::proxy::CHECKS;
 use crate::server;
+use crate::telemetry::rfc3339;
 
 use super::{CliError, client};
 
@@ -141,7 +142,7 @@ async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
 /// What a server behind a balancer logs: the balancer's headers tell it who asked, and for which host.
 fn show(server: SocketAddr, peer: SocketAddr, request: &Request<Incoming>) {
     let header = |name: &str| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    let time = rfc3339(SystemTime::now());
     let client = header("x-real-ip").unwrap_or_else(|| peer.ip().to_string().into());
     let headers: Vec<String> = ["Host", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto"]
         .iter()

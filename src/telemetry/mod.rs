@@ -4,11 +4,13 @@
 //! one uncontended add, and one scrape sees numbers that agree with each other.
 
 mod cause;
+mod clock;
 mod counters;
 mod log;
 pub mod metric;
 
 pub use cause::{AcceptError, Cause, Rejection};
+pub use clock::rfc3339;
 pub use counters::{
     BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker, Traffic,
 };

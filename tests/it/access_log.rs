@@ -1,11 +1,13 @@
 //! One line a connection: what it says, and where it goes.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 
 use serde_json::Value;
 
-use crate::support::{Folder, Lb, Refusing, Server, connect, connect_and_read, get, read_to_end, wait_until};
+use crate::support::{
+    Folder, Lb, Refusing, Server, connect, connect_and_read, get, read_to_end, wait_until, wait_until_equal,
+};
 
 /// Whether it is a time such as 2026-01-31T12:34:56.789Z.
 fn is_rfc3339_millis(text: &str) -> bool {
@@ -127,5 +129,22 @@ fn traffic_goes_on_when_the_log_cannot_be_written() {
         assert_eq!(get(lb.address(), "/").body, "here");
     }
     wait_until("lost lines are counted", || lb.metrics().sum("access_log_dropped_total", &[]) == 20.0);
+    assert!(lb.log_text().contains("the access log can't be written"));
+}
+
+#[test]
+fn traffic_goes_on_when_nobody_reads_standard_output_any_more() {
+    let server = Server::named("here");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--access-log", "stdout"]).with_output(writer).start();
+    assert_eq!(get(lb.address(), "/").body, "here");
+    // Once the first line was written: what is written later than the end is lost.
+    let mut reader = BufReader::new(reader);
+    reader.read_line(&mut String::new()).unwrap();
+    drop(reader);
+    for _ in 0..20 {
+        assert_eq!(get(lb.address(), "/").body, "here");
+    }
+    wait_until_equal("lost lines", &20.0, || lb.metrics().sum("access_log_dropped_total", &[]));
     assert!(lb.log_text().contains("the access log can't be written"));
 }

@@ -46,6 +46,7 @@ pub struct LbBuilder {
     socket: Option<OwnedFd>,
     from_copy: bool,
     log_format: &'static str,
+    output: Stdio,
     folder: Folder,
 }
 
@@ -118,6 +119,12 @@ impl LbBuilder {
         self
     }
 
+    /// Gives it this as its standard output, which then isn't read here.
+    pub fn with_output(mut self, output: impl Into<Stdio>) -> Self {
+        self.output = output.into();
+        self
+    }
+
     /// Logs text, as without a flag.
     pub fn in_text(mut self) -> Self {
         self.log_format = "text";
@@ -152,8 +159,8 @@ impl LbBuilder {
         }
         // JSON: the addresses that the kernel chose are read from the log, and the access log is read as values.
         command.args(&self.arguments).args(["--log-format", self.log_format]).envs(self.environment);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary was built");
-        let output = Lines::of(child.stdout.take().expect("piped"));
+        let mut child = command.stdout(self.output).stderr(Stdio::piped()).spawn().expect("the binary was built");
+        let output = child.stdout.take().map_or_else(|| Lines::of(std::io::empty()), Lines::of);
         let log = Lines::of(child.stderr.take().expect("piped"));
         let mut lb = Lb {
             processes: Processes { first: child, folder: self.folder },
@@ -199,6 +206,7 @@ impl Lb {
             socket: None,
             from_copy: false,
             log_format: "json",
+            output: Stdio::piped(),
             folder: Folder::new(),
         };
         empty.with(arguments)

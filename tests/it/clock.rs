@@ -1,0 +1,59 @@
+//! A wall clock that jumps: time limits, ejections and durations go by one that doesn't.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::support::{Lb, Pairs, Refusing, Server, greeting, wait_until_equal};
+
+/// It sets the wall clock of one process; Debian has it in a folder of the architecture's name.
+const LIBRARIES: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/faketime/libfaketime.so.1",
+];
+
+/// What the library reads the clock's distance from the true one from.
+const FILE: &str = "clock";
+
+#[test]
+fn a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing() {
+    let library = LIBRARIES.into_iter().find(|path| Path::new(path).is_file());
+    let library = library.expect("this test needs libfaketime: apt-get install libfaketime");
+    let (server, pairs, dead) = (Server::greeting("here"), Pairs::new(), Refusing::new());
+    let lb = Lb::with_config(&format!(
+        "listeners:\n  short: {{bind: '127.0.0.1:0', pool: short, timeouts: {{idle: 1h}}}}\n\
+         \x20 long: {{bind: '127.0.0.1:0', pool: long, access_log: false, timeouts: {{idle: 1h}}}}\n\
+         pools:\n  long: {{backends: ['{}']}}\n\
+         \x20 short: {{backends: ['{}', '{}'], failure_detection: {{failures: 1, ejection: 1h, max_ejection: 1h}}}}\n",
+        pairs.address(),
+        server.address(),
+        dead.address(),
+    ))
+    .with_file(FILE, "+0\n")
+    .env("LD_PRELOAD", library)
+    .env("FAKETIME_TIMESTAMP_FILE", FILE)
+    .env("FAKETIME_NO_CACHE", "1")
+    .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    .start();
+    let state = || {
+        let pool = lb.api("/api/v1/pools")["pools"][1].clone();
+        (pool["name"] == "short").then(|| pool["backends"][1]["state"].as_str().unwrap().to_owned())
+    };
+    let mut session = pairs.connect_to(lb.address_of("long"));
+    assert_eq!([greeting(lb.address_of("short")), greeting(lb.address_of("short"))], ["here", "here"]);
+    wait_until_equal("the dead backend's state", &Some("ejected".to_owned()), state);
+    for (number, jump) in ["+400d", "-400d", "-50y", "+0"].into_iter().enumerate() {
+        std::fs::write(lb.folder().join(FILE), format!("{jump}\n")).unwrap();
+        session.ping(b"still here");
+        assert_eq!(greeting(lb.address_of("short")), "here", "{jump}");
+        assert_eq!(state().as_deref(), Some("ejected"), "{jump}");
+        assert!(lb.api("/api/v1/status")["uptime_seconds"].as_f64().unwrap() < 600.0, "{jump}");
+        let line = lb.access_log(3 + number).pop().unwrap();
+        assert!(line["duration_ms"].as_f64().unwrap() < 60_000.0, "{line}");
+        let time = line["time"].as_str().unwrap();
+        let is_true_year = time[..4] == humantime::format_rfc3339(SystemTime::now()).to_string()[..4];
+        assert_eq!(is_true_year, jump == "+0", "{jump} was to move the clock: {line}");
+    }
+    assert_eq!(lb.metrics().sum("connections_closed_total", &[("reason", "idle_timeout")]), 0.0);
+    assert!(!lb.log_text().contains("panicked"), "{}", lb.log_text());
+}
