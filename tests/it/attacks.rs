@@ -70,7 +70,7 @@ fn half_a_header_that_waits_costs_no_time() {
 /// Listeners of each kind: `plain`, `proxied`, `routed`; and `bulk`, whose backend sends without end.
 fn with_listeners_of_each_kind(echo: SocketAddr, flood: SocketAddr, limits: &str) -> Lb {
     Lb::with_config(&format!(
-        "max_connections: 4000\nlisteners:\n\
+        "max_connections: 8000\nlisteners:\n\
          \x20 plain: {{bind: '127.0.0.1:0', pool: echo, {limits}}}\n\
          \x20 proxied: {{bind: '127.0.0.1:0', pool: echo, proxy_protocol: required, trusted_proxies: [127.0.0.1], {limits}}}\n\
          \x20 routed: {{bind: '127.0.0.1:0', pool: echo, routes: [{{sni: '*', pool: echo}}], {limits}}}\n\
@@ -82,16 +82,16 @@ fn with_listeners_of_each_kind(echo: SocketAddr, flood: SocketAddr, limits: &str
 
 #[test]
 fn idle_attackers_disturb_nobody_and_are_gone_when_their_time_is_over() {
-    const ATTACKERS: usize = 480;
-    const NEVER_READING: usize = 20;
-    const HONEST: usize = 51;
-    allow_open_files(4096);
+    const ATTACKERS: usize = 4_800;
+    const NEVER_READING: usize = 200;
+    const HONEST: usize = 99;
+    allow_open_files(8_000);
     let echo = Server::echo();
     let flood = Server::that(|mut stream| {
         stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
         send_pattern_until_blocked(&mut stream);
     });
-    let limits = "timeouts: {client_header: 4s, idle: 4s, half_closed: 4s}";
+    let limits = "timeouts: {client_header: 8s, idle: 8s, half_closed: 8s}";
     let lb = with_listeners_of_each_kind(echo.address(), flood.address(), limits);
     let [plain, proxied, routed] = ["plain", "proxied", "routed"].map(|name| lb.address_of(name));
     let hello = client_hellos().into_iter().find(|vector| vector.name == "curl 7.88, OpenSSL 3.0").unwrap().bytes;
@@ -140,14 +140,14 @@ fn idle_attackers_disturb_nobody_and_are_gone_when_their_time_is_over() {
     lb.assert_balanced();
     let metrics = lb.metrics();
     let of = |reason| metrics.sum("connections_rejected_total", &[("reason", reason)]);
-    assert_eq!([of("proxy_header"), of("client_hello")], [160.0, 240.0]);
-    assert_eq!(metrics.sum("connections_closed_total", &[("reason", "idle_timeout")]), (80 + NEVER_READING) as f64);
+    assert_eq!([of("proxy_header"), of("client_hello")], [1600.0, 2400.0]);
+    assert_eq!(metrics.sum("connections_closed_total", &[("reason", "idle_timeout")]), (800 + NEVER_READING) as f64);
 }
 
 #[test]
 fn a_flood_over_the_limit_harms_no_live_session() {
     const SESSIONS: usize = 100;
-    const FLOOD: usize = 5_000;
+    const FLOOD: usize = 50_000;
     allow_open_files(4096);
     let backends = Pairs::new();
     let limit = SESSIONS.to_string();

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Ending, Lb, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, Pair, Pairs, Server, bound, connect, read_to_end,
-    receive_pattern, required, reset, send_pattern, shrink_receive_buffer, wait_until,
+    Ending, Lb, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, Pair, Pairs, Server, bound, connect,
+    is_in_a_network_of_its_own, read_to_end, receive_pattern, required, reset, send_pattern, shrink_receive_buffer,
+    wait_until,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -97,30 +98,6 @@ fn more_bulk_than_an_ordinary_users_pipes_is_copied() {
     }
 }
 
-/// Runs the test of that name once more, in a network of its own: whether this is that run. The others wait for it.
-fn is_in_a_network_of_its_own(test: &str) -> bool {
-    const MARK: &str = "LB_TEST_IN_A_NETWORK_OF_ITS_OWN";
-    if std::env::var_os(MARK).is_some() {
-        return true;
-    }
-    let mut command = Command::new(required("unshare", "util-linux"));
-    if !rustix::process::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    let this = std::env::current_exe().expect("the tests are a file");
-    command.arg("--net").arg(this).args(["--exact", test, "--nocapture"]).env(MARK, "1").stdin(Stdio::null());
-    let run = command.output().expect("unshare starts");
-    let said = [run.stdout, run.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(
-        run.status.success() && said[0].contains("1 passed"),
-        "{command:?}: {}\n{}{}",
-        run.status,
-        said[0],
-        said[1]
-    );
-    false
-}
-
 /// A client at a port of its own, which it doesn't take from the range.
 fn client_at(port: u16, lb: &Lb) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -137,8 +114,6 @@ fn running_out_of_local_ports_passes_and_blames_nobody() {
     if !is_in_a_network_of_its_own("exhaustion::running_out_of_local_ports_passes_and_blames_nobody") {
         return;
     }
-    let up = Command::new(required("ip", "iproute2")).args(["link", "set", "lo", "up"]).status().unwrap();
-    assert!(up.success());
     let backends = Pairs::new();
     let server = backends.address();
     let lb = Lb::in_front_of(&[server]).set("failure_detection.failures", 1).start();

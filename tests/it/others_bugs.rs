@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Ending, Lb, Pairs, Refusing, Server, Verdict, connect, cpu_time, proxy_headers, read_to_end, reset, resident_bytes,
-    send_and_read, send_pattern_until_blocked, shrink_receive_buffer, try_connect_from, wait_until,
+    Ending, Lb, Pairs, Refusing, Server, Verdict, connect, cpu_time, is_in_a_network_of_its_own, proxy_headers,
+    read_to_end, reset, resident_bytes, send_and_read, send_pattern_until_blocked, shrink_receive_buffer,
+    try_connect_from, wait_until,
 };
 
 const KIB: usize = 1024;
@@ -135,8 +136,14 @@ fn a_local_header_without_addresses_is_told_on_as_a_sound_one() {
 }
 
 #[test]
-fn an_ipv6_header_is_told_on_where_all_else_is_ipv4() {
+fn an_ipv6_header_is_told_on_where_the_machine_has_no_ipv6() {
     // Envoy CVE-2024-23325: it ended.
+    if !is_in_a_network_of_its_own("others_bugs::an_ipv6_header_is_told_on_where_the_machine_has_no_ipv6") {
+        return;
+    }
+    // The file is not there where the kernel has no IPv6 at all.
+    let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+    assert!(std::net::TcpListener::bind("[::1]:0").is_err(), "IPv6 was to be off");
     let server = Server::mirror();
     for policy in ["round_robin", "source_hash"] {
         let lb = Lb::with_config(&format!(

@@ -48,7 +48,7 @@ fn carries_200_megabytes_each_way_at_once() {
 
 #[test]
 fn a_client_that_ended_still_gets_everything() {
-    const LENGTH: usize = 20 * MIB;
+    const LENGTH: usize = 1024 * MIB;
     let (server, asked) = server_with_result(|mut stream| {
         let mut question = String::new();
         stream.read_to_string(&mut question).unwrap();
@@ -66,7 +66,7 @@ fn a_client_that_ended_still_gets_everything() {
 
 #[test]
 fn a_backend_that_ended_still_gets_everything() {
-    const LENGTH: usize = 20 * MIB;
+    const LENGTH: usize = 1024 * MIB;
     let (server, received) = server_with_result(|mut stream| {
         stream.write_all(b"go on").unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
