@@ -79,7 +79,14 @@ fn refused() -> Vec<String> {
 fn passed() -> Vec<(String, String)> {
     let length = HIDDEN.len();
     let chunks = format!("{length:x}\r\n{HIDDEN}\r\n0\r\n\r\n");
-    vec![
+    // Names whose length, counted in a byte, is that of another header (HAProxy CVE-2021-40346): they hide nothing.
+    let long_names = ["Content-Length", "Transfer-Encoding"].into_iter().flat_map(|name| {
+        let long = move |length: usize| format!("{name}0{}", "a".repeat(length - name.len() - 1));
+        [256, 256 + name.len(), 512 + name.len()].map(long)
+    });
+    let behind_long_names =
+        long_names.map(|name| (post(&format!("{name}: 0\r\nContent-Length: {length}\r\n"), HIDDEN), HIDDEN.to_owned()));
+    let mut requests = vec![
         // CL.0: what follows the head is the body, whatever it looks like
         (post(&format!("Content-Length: {length}\r\n"), HIDDEN), HIDDEN.to_owned()),
         (post("Transfer-Encoding: chunked\r\n", &chunks), chunks.clone()),
@@ -90,7 +97,9 @@ fn passed() -> Vec<(String, String)> {
         (post(&format!("Connection: Content-Length\r\nContent-Length: {length}\r\n"), HIDDEN), HIDDEN.to_owned()),
         (post("Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n", &chunks), chunks),
         (format!("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{HIDDEN}"), HIDDEN.to_owned()),
-    ]
+    ];
+    requests.extend(behind_long_names);
+    requests
 }
 
 /// Bodies that break their coding after a sound head.

@@ -237,6 +237,18 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
+fn every_test_that_a_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/faults.md")).unwrap();
+    let names: Vec<_> = document.split('`').filter_map(|code| code.split_once("::")).collect();
+    assert!(names.len() > 40, "{names:?}");
+    for (file, test) in names {
+        let text = fs::read_to_string(root.join(format!("tests/it/{file}.rs"))).unwrap();
+        assert!(text.contains(&format!("#[test]\nfn {test}() {{")), "docs/faults.md: {file}.rs has no test {test}");
+    }
+}
+
+#[test]
 fn each_foreign_format_and_runtime_keeps_to_its_place() {
     for source in &sources() {
         let uses = |library: &str| !names_after(&source.code, &format!("{library}::")).is_empty();
