@@ -1,5 +1,5 @@
 //! What honest clients notice of thousands of idle attackers on their listener: how long each takes with and without them, in turn.
-//! `cargo bench --bench attackers` prints it (docs/attackers.md); it needs 10,000 open files a process.
+//! `cargo bench --bench attackers` prints it (docs/faults.md); it needs 10,000 open files a process.
 
 use std::fs;
 use std::io::{self, Write};
