@@ -9,7 +9,7 @@ use super::http;
 use super::listener::{ListenerFile, RouteFile};
 use super::mirror::File;
 use super::networks;
-use super::report::Reporter;
+use super::report::{Reporter, listed};
 use super::units::{AutoOr, DurationText};
 use super::{
     Admin, BindAddress, Checks, Config, Drain, Listener, Log, Mode, NameCheck, PerClient, Pool, ProxyProtocol, Route,
@@ -129,13 +129,14 @@ fn build_listener(
 
 /// The listener's pool; where there is only one, it needn't be named.
 fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Reporter) -> Option<String> {
-    let known = || file.pools.keys().cloned().collect::<Vec<_>>().join(", ");
+    let known = || listed(file.pools.keys());
     match &listener.pool {
         Some(pool) if file.pools.contains_key(pool) => return Some(pool.clone()),
+        // They, or it, could not be read, which was said.
+        Some(pool) if report.knows_problem_at("pools") || report.knows_problem_at(&format!("pools.{pool}")) => {}
         Some(pool) => {
             report.problem(&format!("{path}.pool"), format!("there is no pool `{pool}`; the pools are: {}", known()));
         }
-        None if report.knows_problem_in(&format!("{path}.routes")) => {}
         // Who has no route is refused where the long form names no pool.
         None if !listener.routes.is_empty() && !report.short_form => return None,
         None if file.pools.len() == 1 => return file.pools.keys().next().cloned(),
@@ -145,6 +146,7 @@ fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Report
                 "there are none; add `backends: [127.0.0.1:3001]` or give --backend 127.0.0.1:3001",
             );
         }
+        None if report.knows_problem_in(&format!("{path}.routes")) => {}
         None => report.problem(&format!("{path}.pool"), format!("is missing: choose one of the pools: {}", known())),
     }
     None
@@ -170,7 +172,7 @@ fn build_routes(
             report.problem(&at("sni"), format!("`{sni}` has a route already; remove one"));
         }
         if !file.pools.contains_key(pool) {
-            let known = file.pools.keys().cloned().collect::<Vec<_>>().join(", ");
+            let known = listed(file.pools.keys());
             report.problem(&at("pool"), format!("there is no pool `{pool}`; the pools are: {known}"));
         }
         routes.push(Route { sni: sni.clone(), pool: pool.clone() });

@@ -7,9 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::build::{check_name, parsed, positive};
-use super::mirror::{
-    BackendFile, FailureDetectionFile, HealthCheckFile, HttpCheckFile, PoolFile, ResolveFile, UNREADABLE,
-};
+use super::mirror::{BackendFile, FailureDetectionFile, HealthCheckFile, HttpCheckFile, PoolFile, ResolveFile};
 use super::report::Reporter;
 use super::units::{DurationText, OffOr};
 use super::{Backend, BackendAddress, FailureDetection, HealthCheck, HttpCheck, Pool, Queue, Resolve, Tcp};
@@ -82,9 +80,6 @@ fn build_backend(
     seen: &mut HashMap<BackendAddress, String>,
     report: &mut Reporter,
 ) -> Option<Backend> {
-    if backend.address == UNREADABLE {
-        return None;
-    }
     if backend.weight > MAX_WEIGHT {
         let message = format!("must be from 0 to {MAX_WEIGHT} (0 takes no new connections)");
         report.problem(&format!("{path}.weight"), message);

@@ -5,17 +5,15 @@
 //! gathering every problem on the way.
 
 use serde::de::IntoDeserializer;
+use serde_path_to_error::Segment;
 use serde_yaml::{Mapping, Value};
 
-use super::Problem;
 use super::locate::Positions;
 use super::mirror::{File, UNREADABLE};
 use super::overrides::{Edit, EditValue, Scope};
-use super::report::{Reporter, duplicates, reworded};
+use super::report::{MISSING_FIELD, Reporter, duplicates, reworded};
 use super::short_form::{DEFAULT_NAME, home_of, short_form_keys};
-
-/// Problems listed for one file at most; the rest would be noise.
-const MAX_PROBLEMS: usize = 100;
+use super::{MAX_PROBLEMS, Problem};
 
 /// The configuration as a tree that overrides can edit, with the origin of each part.
 pub struct Tree {
@@ -153,8 +151,13 @@ impl Tree {
                     let path = error.path().to_string();
                     let is_top = !path.contains(['.', '[']);
                     let further = if is_top && self.report.short_form { short_form_keys() } else { Vec::new() };
-                    self.report.problem(&path, reworded(&error.inner().to_string(), &further));
-                    if self.report.problems.len() >= MAX_PROBLEMS || !take_out(&mut root, &path) {
+                    let message = error.inner().to_string();
+                    // A key that could not be read was taken out, and is not missing.
+                    if !(message.starts_with(MISSING_FIELD) && self.report.knows_problem_in(&path)) {
+                        self.report.problem(&path, reworded(&message, &further));
+                    }
+                    let steps: Vec<&Segment> = error.path().iter().collect();
+                    if self.report.problems.len() >= MAX_PROBLEMS || !take_out(&mut root, &steps) {
                         break File::default();
                     }
                 }
@@ -234,30 +237,34 @@ fn put(root: &mut Mapping, path: &str, value: Value) -> bool {
     true
 }
 
-/// Takes what stands at `path` out of the tree, or the nearest thing around it that is there.
-fn take_out(root: &mut Mapping, path: &str) -> bool {
-    fn within(value: &mut Value, steps: &[&str]) -> bool {
-        let [step, rest @ ..] = steps else { return false };
-        match value {
-            Value::Mapping(block) => {
-                block.get_mut(*step).is_some_and(|inner| within(inner, rest)) || block.remove(*step).is_some()
+/// Takes what stands at the end of `steps` out of the tree, or the nearest thing around it that is there: each time the tree is
+/// less by something.
+fn take_out(root: &mut Mapping, steps: &[&Segment]) -> bool {
+    fn within(value: &mut Value, steps: &[&Segment]) -> bool {
+        match (value, steps) {
+            (Value::Mapping(block), [Segment::Map { key }, rest @ ..]) => {
+                block.get_mut(key.as_str()).is_some_and(|inner| within(inner, rest))
+                    || block.remove(key.as_str()).is_some()
             }
-            Value::Sequence(items) => match step.parse::<usize>() {
-                // An item that can't be read stays out by itself; the numbers of the others must not change. Where what
-                // stands for it can't be read either, the whole list goes: each step leaves less.
-                Ok(index) if index < items.len() && items[index] != UNREADABLE => {
-                    within(&mut items[index], rest) || {
-                        items[index] = Value::String(UNREADABLE.to_owned());
-                        true
-                    }
+            // A key that is no text has no name in the path.
+            (Value::Mapping(block), _) => {
+                let wrong = block.keys().find(|key| !key.is_string()).cloned();
+                wrong.is_some_and(|key| block.remove(key).is_some())
+            }
+            // An item that can't be read stays out by itself; the numbers of the others must not change.
+            (Value::Sequence(items), [Segment::Seq { index }, rest @ ..]) => {
+                let Some(item) = items.get_mut(*index).filter(|item| **item != UNREADABLE) else { return false };
+                if !within(item, rest) {
+                    *item = Value::String(UNREADABLE.to_owned());
                 }
-                _ => false,
-            },
+                true
+            }
+            (Value::Tagged(tagged), _) => within(&mut tagged.value, steps),
             _ => false,
         }
     }
     let mut value = Value::Mapping(std::mem::take(root));
-    let done = within(&mut value, &steps(path).collect::<Vec<_>>());
+    let done = within(&mut value, steps);
     if let Value::Mapping(mapping) = value {
         *root = mapping;
     }
@@ -278,15 +285,46 @@ mod tests {
         assert_eq!(file.pools["default"].backends[0].address, "127.0.0.1:2");
     }
 
+    fn paths(text: &str) -> Vec<String> {
+        let (_, reporter) = Tree::read("lb.yaml", text).expect("reads").into_file();
+        let mut paths: Vec<_> = reporter.problems.into_iter().map(|problem| problem.path).collect();
+        paths.sort();
+        paths
+    }
+
     #[test]
-    fn an_item_that_no_text_can_stand_for_is_reported_once() {
-        for routes in ["[5]", "[{sni: a.example}]", "[{sni: a.example, pool: p}, [x]]"] {
-            let text = format!("listen: 127.0.0.1:1\nbackends: [127.0.0.1:2]\nroutes: {routes}\nworkers: many\n");
-            let (_, reporter) = Tree::read("lb.yaml", &text).expect("reads").into_file();
-            let places: Vec<&str> = reporter.problems.iter().map(|problem| problem.path.as_str()).collect();
-            let is_known = |start| places.iter().any(|place| place.starts_with(start));
-            assert!(places.len() == 2 && is_known("routes[") && is_known("workers"), "{routes}: {places:?}");
-        }
+    fn each_item_of_a_list_is_judged_by_itself() {
+        let text = "listen: a\nroutes: [{sni: a, pool: 5, x: 1}, 7, {sni: b}, {sni: c, pool: d}, text]\n\
+                    backends: [{address: [x], y: 1}, {adress: q}, 5, {weight: 1}]\n";
+        let wrong = [
+            "backends[0].address",
+            "backends[0].y",
+            "backends[1].adress",
+            "backends[2]",
+            "backends[3]",
+            "routes[0].pool",
+            "routes[0].x",
+            "routes[1]",
+            "routes[2]",
+            "routes[4]",
+        ];
+        assert_eq!(paths(text), wrong);
+    }
+
+    #[test]
+    fn keys_with_dots_and_keys_that_are_no_texts_hide_nothing() {
+        assert_eq!(paths("\"a.b\": 1\n2: x\nlog: {\"c.d\": 1, [e]: 2, level: loud}\nworkers: many\n").len(), 6);
+        assert_eq!(paths("pools: {\"a.b\": {x: 1}, c: {3: y, policy: z}}\n").len(), 3);
+    }
+
+    #[test]
+    fn of_very_many_mistakes_the_first_are_told() {
+        let wrong = |lines: fn(usize) -> String| (0..5_000).map(lines).collect::<String>();
+        assert_eq!(paths(&wrong(|number| format!("k{number}: 1\n"))).len(), MAX_PROBLEMS);
+        let Err(problems) = Tree::read("lb.yaml", &wrong(|number| format!("k{}: 1\n", number / 2))) else {
+            panic!("a key stands twice");
+        };
+        assert_eq!(problems.len(), MAX_PROBLEMS);
     }
 
     #[test]
@@ -294,7 +332,7 @@ mod tests {
         let text = "listn: x\nworkers: many\npools:\n  a:\n    attempts: -1\n    backends: [{adress: b}, 5]\n";
         let (_, reporter) = Tree::read("lb.yaml", text).expect("reads").into_file();
         let places: Vec<String> = reporter.problems.iter().filter_map(|problem| problem.place.clone()).collect();
-        for place in ["lb.yaml:1:1", "lb.yaml:2:1", "lb.yaml:5:5", "lb.yaml:6:16", "lb.yaml:6:29"] {
+        for place in ["lb.yaml:1:1", "lb.yaml:2:1", "lb.yaml:5:5", "lb.yaml:6:17", "lb.yaml:6:29"] {
             assert!(places.iter().any(|p| p == place), "{place} in {:#?}", reporter.problems);
         }
     }

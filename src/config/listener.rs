@@ -1,12 +1,15 @@
 //! A listener: the mirror of its block in the file, and the run-time form.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use schemars::JsonSchema;
+use serde::de::{self, Deserializer, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::http::{Http, HttpFile};
+use super::mirror::UNREADABLE;
 use super::networks::Networks;
 use super::units::{DurationText, OneOrMany};
 use super::{BindAddress, Mode};
@@ -144,13 +147,47 @@ impl Default for ListenerFile {
 }
 
 /// One route.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
 pub struct RouteFile {
     /// A name, `*.` and a name (one or more labels), or `*`.
     pub sni: String,
     /// The pool's name.
     pub pool: String,
+}
+
+/// What [`RouteFile`] is read from.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteBlock {
+    sni: String,
+    pool: String,
+}
+
+impl<'de> Deserialize<'de> for RouteFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Block;
+        impl<'de> Visitor<'de> for Block {
+            type Value = RouteFile;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a block such as {sni: a.example.com, pool: a}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RouteFile, E> {
+                match text {
+                    UNREADABLE => Ok(RouteFile { sni: text.to_owned(), pool: text.to_owned() }),
+                    _ => Err(E::invalid_type(Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteFile, A::Error> {
+                let RouteBlock { sni, pool } = RouteBlock::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(RouteFile { sni, pool })
+            }
+        }
+        deserializer.deserialize_any(Block)
+    }
 }
 
 /// Limits of each client.

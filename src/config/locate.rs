@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser};
 
+use super::MAX_PROBLEMS;
+
 /// A place in a text; both count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -97,7 +99,9 @@ impl Positions {
 
     fn note_key(&mut self, path: String, at: Position) {
         match self.by_path.get(&path) {
-            Some(first) if !self.is_within_duplicate(&path) => self.duplicates.push((path, *first, at)),
+            Some(first) if self.duplicates.len() < MAX_PROBLEMS && !self.is_within_duplicate(&path) => {
+                self.duplicates.push((path, *first, at))
+            }
             Some(_) => {}
             None => drop(self.by_path.insert(path, at)),
         }

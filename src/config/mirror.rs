@@ -14,7 +14,7 @@ use super::listener::ListenerFile;
 use super::units::{AutoOr, DurationText, OffOr, OneOrMany, Percent};
 use super::{AccessLog, LogFormat, LogLevel, PolicyKind, RelayMode, SendProxy};
 
-/// Stands in a list for an item that was reported already; `build` passes over it.
+/// Stands in a list for an item that was reported already; what is said of it then is not told (`Reporter::problem`).
 pub(super) const UNREADABLE: &str = "\u{0}unreadable";
 
 /// `lb.yaml`, long form, with the defaults filled in.

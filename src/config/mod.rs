@@ -20,6 +20,7 @@ mod short_form;
 mod units;
 
 use std::fmt;
+use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -209,6 +210,12 @@ impl From<AccessLog> for String {
     }
 }
 
+/// Problems that are told of one configuration at most; the rest would be noise.
+const MAX_PROBLEMS: usize = 100;
+
+/// More than this is no configuration: 10,000 networks take 200 KB.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Something wrong with the configuration, and the place to mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -238,7 +245,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a configuration, in the order of the file.
+/// All that is wrong with a configuration, or [`MAX_PROBLEMS`] of it.
 #[derive(Debug)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -253,6 +260,15 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {MAX_BYTES} bytes")));
+    }
+    Ok(text)
+}
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]
@@ -287,7 +303,7 @@ impl Source {
             None => file::Tree::empty(),
             Some(path) => {
                 let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|error| {
+                let text = read_text(path).map_err(|error| {
                     Problems(vec![Problem::at(name.clone(), "", format!("can't be read: {error}"))])
                 })?;
                 file::Tree::read(&name, &text).map_err(Problems)?

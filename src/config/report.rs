@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::Problem;
 use super::locate::{Position, Positions};
+use super::mirror::UNREADABLE;
 use super::short_form::shortened;
+use super::{MAX_PROBLEMS, Problem};
+
+/// Names listed in one message at most.
+const MAX_LISTED: usize = 20;
 
 /// Gathers problems, each with the place that the user can mend.
 #[derive(Default)]
@@ -23,18 +27,27 @@ pub struct Reporter {
 impl Reporter {
     /// Adds a problem with the key at `path`; what follows from one that is known already is not told again.
     pub fn problem(&mut self, path: &str, message: impl Into<String>) {
-        let shown = self.shown(path);
-        if self.problems.iter().any(|known| known.path == shown) {
+        let message = message.into();
+        let is_of_unreadable = !self.problems.is_empty() && message.contains(UNREADABLE);
+        if is_of_unreadable || self.problems.len() >= MAX_PROBLEMS || self.knows_problem_at(path) {
             return;
         }
+        let shown = self.shown(path);
         let place = self.origin(path).or_else(|| self.place(&shown));
-        self.problems.push(Problem { place, path: shown, message: message.into() });
+        self.problems.push(Problem { place, path: shown, message });
     }
 
-    /// Whether there is a problem with the list or block at `path`, or with something in it.
+    /// Whether there is a problem with what stands at `path`.
+    pub fn knows_problem_at(&self, path: &str) -> bool {
+        let shown = self.shown(path);
+        self.problems.iter().any(|problem| problem.path == shown)
+    }
+
+    /// Whether there is one with the list or block at `path`, or with something in it.
     pub fn knows_problem_in(&self, path: &str) -> bool {
         let shown = self.shown(path);
-        self.problems.iter().any(|problem| problem.path.starts_with(&shown))
+        let is_in = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
+        self.problems.iter().any(|problem| problem.path.strip_prefix(&shown).is_some_and(is_in))
     }
 
     /// `path` as the user writes it.
@@ -71,6 +84,17 @@ pub(super) fn duplicates(file: &str, positions: &Positions) -> Vec<Problem> {
     positions.duplicates.iter().map(problem).collect()
 }
 
+/// Names that the user may choose from: not more than can be read at a glance.
+pub(super) fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+    if names.len() == 0 {
+        return "none".to_owned();
+    }
+    let more = names.len().saturating_sub(MAX_LISTED);
+    let first: Vec<&str> = names.take(MAX_LISTED).map(String::as_str).collect();
+    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
+    first.join(", ") + &rest
+}
+
 /// serde's words, made a remedy. `further` keys are known where an unknown one was found.
 pub(super) fn reworded(message: &str, further: &[&str]) -> String {
     let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
@@ -88,7 +112,7 @@ pub(super) fn reworded(message: &str, further: &[&str]) -> String {
         let Some((unknown, known)) = words.split_first() else { return message.to_owned() };
         return format!("`{unknown}` is unknown; choose one of: {}", known.join(", "));
     }
-    if let Some(field) = message.strip_prefix("missing field ") {
+    if let Some(field) = message.strip_prefix(MISSING_FIELD) {
         return format!("has no {field}; add it");
     }
     let mismatch = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
@@ -98,6 +122,9 @@ pub(super) fn reworded(message: &str, further: &[&str]) -> String {
     }
 }
 
+/// How serde's message of a key that isn't there begins.
+pub(super) const MISSING_FIELD: &str = "missing field ";
+
 /// What serde expected, in words that need no Rust.
 fn remedy(expected: &str) -> &str {
     match expected {
@@ -105,6 +132,8 @@ fn remedy(expected: &str) -> &str {
         "a boolean" => "true or false",
         "a sequence" => "a list, such as [one, two]",
         "a map" => "a block of `key: value` lines",
+        "field identifier" => "a text as the key",
+        "a Value::Tagged enum" => "one word",
         _ if expected.starts_with("struct ") => "a block of `key: value` lines",
         _ => expected,
     }

@@ -50,7 +50,12 @@ fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
 /// The token that changes by the API need.
 pub(super) fn read_token(admin: &config::Admin) -> Result<Option<String>, RunError> {
     let Some(path) = &admin.token_file else { return Ok(None) };
-    let read = std::fs::read_to_string(path).and_then(|text| match text.trim() {
+    let text = match path.metadata() {
+        // Whoever waits for a pipe serves nobody meanwhile.
+        Ok(found) if !found.is_file() => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")),
+        _ => std::fs::read_to_string(path),
+    };
+    let read = text.and_then(|text| match text.trim() {
         "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
         // No request could carry it.
         token if token.chars().any(char::is_control) => {

@@ -13,9 +13,9 @@ pub(super) async fn reload(server: &mut Server) -> Result<String, String> {
     let began = Instant::now();
     notify::reloading();
     server.file.is_read();
-    let result = match server.source.load(&server.checks) {
+    let result = match load(server) {
         Ok(loaded) => follow(server, loaded).await.map_err(|error| error.to_string()),
-        Err(problems) => Err(problems.to_string()),
+        Err(why) => Err(why),
     };
     notify::ready();
     match &result {
@@ -24,6 +24,17 @@ pub(super) async fn reload(server: &mut Server) -> Result<String, String> {
     }
     server.view.reloads.ended(result.clone());
     result
+}
+
+fn load(server: &Server) -> Result<Loaded, String> {
+    let file = server.source.find_file().map_err(|problems| problems.to_string())?;
+    match file {
+        // A pipe has nothing more to tell; whoever waits for it serves nobody meanwhile.
+        Some(path) if path.exists() && !path.is_file() => {
+            Err(format!("{} is not a file that can be read again", path.display()))
+        }
+        _ => server.source.load(&server.checks).map_err(|problems| problems.to_string()),
+    }
 }
 
 async fn follow(server: &mut Server, loaded: Loaded) -> Result<String, RunError> {

@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -259,6 +260,21 @@ fn a_missing_file_changes_nothing() {
     assert!(status == 422 && said.contains("test.yaml"), "{status} {said}");
     assert_failure_is_shown(&lb, 1, "test.yaml");
     assert_eq!(greeting(lb.address()), "here");
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let server = Server::greeting("here");
+    let yaml = format!("listen: 127.0.0.1:0\nbackends: ['{}']\n", server.address());
+    let lb = Lb::with_config(&yaml).start();
+    std::fs::remove_file(lb.config_file()).unwrap();
+    let made = Command::new("mkfifo").arg(lb.config_file()).status().unwrap();
+    assert!(made.success());
+    let (status, said) = lb.post("/api/v1/reload");
+    assert!(status == 422 && said.contains("is not a file that can be read again"), "{status}: {said}");
+    assert_eq!(greeting(lb.address()), "here");
+    std::fs::remove_file(lb.config_file()).unwrap();
+    lb.reload_with(&yaml);
 }
 
 #[test]
