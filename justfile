@@ -56,6 +56,10 @@ fuzz TARGET SECONDS="600":
     mkdir -p fuzz/target/found/{{ TARGET }}
     cargo +nightly fuzz run {{ if TARGET == "config" { "--features config" } else { "" } }} {{ TARGET }} fuzz/target/found/{{ TARGET }} fuzz/corpus/{{ TARGET }} -- -max_total_time={{ SECONDS }} -max_len=2048
 
+# Tests with the address sanitizer, without the allocator that it can't see into (needs nightly). Those of memory and CPU time fail: they measure the sanitizer
+asan *ARGS:
+    RUSTFLAGS="-Zsanitizer=address" cargo +nightly test --target x86_64-unknown-linux-gnu --target-dir target/asan --no-default-features {{ ARGS }}
+
 # Everything that must hold before a change goes in; as root it installs the packages that the tests want
 ci:
     .ci/run

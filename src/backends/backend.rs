@@ -162,7 +162,7 @@ impl Backend {
 
     /// Whether a connection is worth keeping for later: the pool still has it, and nobody is emptying it.
     pub fn is_staying(&self) -> bool {
-        !self.is_gone.load(Ordering::Relaxed) && !matches!(self.state(), State::Draining | State::Disabled)
+        !self.is_gone.load(Ordering::Relaxed) && !self.state().is_by_operator()
     }
 
     /// Connections that live now.

@@ -100,7 +100,7 @@ impl Positions {
     fn note_key(&mut self, path: String, at: Position) {
         match self.by_path.get(&path) {
             Some(first) if self.duplicates.len() < MAX_PROBLEMS && !self.is_within_duplicate(&path) => {
-                self.duplicates.push((path, *first, at))
+                self.duplicates.push((path, *first, at));
             }
             Some(_) => {}
             None => drop(self.by_path.insert(path, at)),

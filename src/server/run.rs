@@ -181,7 +181,7 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
         .into_iter()
         .map(|job| doing(worker::start(job), || "can't start a worker".to_owned()))
         .collect::<Result<(Vec<_>, Vec<_>), _>>()?;
-    view.runtimes.get_or_init(|| runtimes);
+    view.runtimes.set(runtimes).expect("nobody else starts workers");
     capacity.tell(view.connections.max());
     predecessor.tell_ready();
     notify::ready();

@@ -88,10 +88,10 @@ fn idle_attackers_disturb_nobody_and_are_gone_when_their_time_is_over() {
     allow_open_files(8_000);
     let echo = Server::echo();
     let flood = Server::that(|mut stream| {
-        stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
         send_pattern_until_blocked(&mut stream);
     });
-    let limits = "timeouts: {client_header: 8s, idle: 8s, half_closed: 8s}";
+    let limits = "timeouts: {client_header: 15s, idle: 15s, half_closed: 15s}";
     let lb = with_listeners_of_each_kind(echo.address(), flood.address(), limits);
     let [plain, proxied, routed] = ["plain", "proxied", "routed"].map(|name| lb.address_of(name));
     let hello = client_hellos().into_iter().find(|vector| vector.name == "curl 7.88, OpenSSL 3.0").unwrap().bytes;
@@ -131,6 +131,8 @@ fn idle_attackers_disturb_nobody_and_are_gone_when_their_time_is_over() {
         assert!(answer == expected, "client {number}");
         assert!(started.elapsed() < Duration::from_secs(1), "client {number} was served after {:?}", started.elapsed());
     }
+    let still_there = lb.metrics().sum("connections_active", &[]);
+    assert!(still_there >= (ATTACKERS + NEVER_READING) as f64, "{still_there}: all attack the whole time");
     for stream in attackers.iter_mut().take(ATTACKERS) {
         assert_eq!(read_to_end(stream), (Vec::new(), Ending::Reset));
     }

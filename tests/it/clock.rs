@@ -1,28 +1,22 @@
 //! A wall clock that jumps: time limits, ejections and durations go by one that doesn't.
 
-use std::path::Path;
-use std::time::SystemTime;
+use std::fs;
+use std::time::{Instant, SystemTime};
 
-use crate::support::{Lb, Pairs, Refusing, Server, greeting, wait_until_equal};
+use rustix::process::Signal;
 
-/// It sets the wall clock of one process; Debian has it in a folder of the architecture's name.
-const LIBRARIES: [&str; 3] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/faketime/libfaketime.so.1",
-];
+use crate::support::{Ending, Lb, Pairs, Refusing, Server, greeting, read_to_end, wait_until_equal};
 
 /// What the library reads the clock's distance from the true one from.
 const FILE: &str = "clock";
 
 #[test]
 fn a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing() {
-    let library = LIBRARIES.into_iter().find(|path| Path::new(path).is_file());
-    let library = library.expect("this test needs libfaketime: apt-get install libfaketime");
     let (server, pairs, dead) = (Server::greeting("here"), Pairs::new(), Refusing::new());
-    let lb = Lb::with_config(&format!(
+    let mut lb = Lb::with_config(&format!(
         "listeners:\n  short: {{bind: '127.0.0.1:0', pool: short, timeouts: {{idle: 1h}}}}\n\
          \x20 long: {{bind: '127.0.0.1:0', pool: long, access_log: false, timeouts: {{idle: 1h}}}}\n\
+         \x20 brief: {{bind: '127.0.0.1:0', pool: long, access_log: false, timeouts: {{idle: 500ms}}}}\n\
          pools:\n  long: {{backends: ['{}']}}\n\
          \x20 short: {{backends: ['{}', '{}'], failure_detection: {{failures: 1, ejection: 1h, max_ejection: 1h}}}}\n",
         pairs.address(),
@@ -30,7 +24,7 @@ fn a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing() {
         dead.address(),
     ))
     .with_file(FILE, "+0\n")
-    .env("LD_PRELOAD", library)
+    .env("LD_PRELOAD", &library())
     .env("FAKETIME_TIMESTAMP_FILE", FILE)
     .env("FAKETIME_NO_CACHE", "1")
     .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
@@ -43,7 +37,12 @@ fn a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing() {
     assert_eq!([greeting(lb.address_of("short")), greeting(lb.address_of("short"))], ["here", "here"]);
     wait_until_equal("the dead backend's state", &Some("ejected".to_owned()), state);
     for (number, jump) in ["+400d", "-400d", "-50y", "+0"].into_iter().enumerate() {
-        std::fs::write(lb.folder().join(FILE), format!("{jump}\n")).unwrap();
+        fs::write(lb.folder().join(FILE), format!("{jump}\n")).unwrap();
+        // Its sweeps go on meanwhile, and end what has been idle for long enough: neither sooner nor later.
+        let mut brief = pairs.connect_to(lb.address_of("brief"));
+        let began = Instant::now();
+        assert_eq!(read_to_end(&mut brief.client), (Vec::new(), Ending::Reset), "{jump}");
+        assert!((0.4..5.0).contains(&began.elapsed().as_secs_f64()), "{jump}: idle for {:?}", began.elapsed());
         session.ping(b"still here");
         assert_eq!(greeting(lb.address_of("short")), "here", "{jump}");
         assert_eq!(state().as_deref(), Some("ejected"), "{jump}");
@@ -54,6 +53,18 @@ fn a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing() {
         let is_true_year = time[..4] == humantime::format_rfc3339(SystemTime::now()).to_string()[..4];
         assert_eq!(is_true_year, jump == "+0", "{jump} was to move the clock: {line}");
     }
-    assert_eq!(lb.metrics().sum("connections_closed_total", &[("reason", "idle_timeout")]), 0.0);
-    assert!(!lb.log_text().contains("panicked"), "{}", lb.log_text());
+    assert_eq!(lb.metrics().sum("connections_closed_total", &[("reason", "idle_timeout")]), 4.0, "the brief ones");
+    drop(session);
+    lb.assert_balanced();
+    // Killed, it would leave the library's shared memory behind.
+    lb.signal(Signal::TERM);
+    assert!(lb.wait_for_end().success());
+}
+
+/// It sets the wall clock of one process; Debian has it in a folder of the architecture's name.
+fn library() -> String {
+    let folders = fs::read_dir("/usr/lib").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    let found = folders.map(|folder| folder.join("faketime/libfaketime.so.1")).find(|file| file.is_file());
+    let found = found.expect("this test needs libfaketime: apt-get install libfaketime");
+    found.to_str().expect("a text").to_owned()
 }

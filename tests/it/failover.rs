@@ -184,6 +184,7 @@ fn one_probe_at_a_time_finds_out_whether_a_backend_is_back() {
     let lb = Lb::in_front_of(&[good.address(), address])
         .set("failure_detection.failures", 1)
         .set("failure_detection.ejection", "200ms")
+        // The probe's client leaves before its backend does.
         .set("timeouts.half_closed", "1s")
         .start();
     let greeting = |client: &mut std::net::TcpStream| short_read(client);

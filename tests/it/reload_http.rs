@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::thread;
 
-use crate::support::{Lb, Origin, Pairs, Reader, connect, free_port, wait_until};
+use crate::support::{Lb, Origin, Pairs, Reader, connect, free_port, get, wait_until, wait_until_equal};
 
 #[test]
 fn a_kept_http_connection_is_told_to_come_back_and_loses_nothing() {
@@ -50,6 +50,32 @@ fn a_kept_http_connection_follows_its_pool_and_is_not_closed() {
         let answer = client.response();
         assert_eq!((answer.status(), answer.header("Connection")), (200, None));
         assert_eq!(origin.requests().len(), requests);
+    }
+}
+
+#[test]
+fn kept_connections_to_what_a_reload_takes_away_are_closed() {
+    let (backend, other) = (Origin::new(), Origin::new());
+    let config = |pools: &str| {
+        format!(
+            "listeners:\n  a: {{bind: '127.0.0.1:0', mode: http, pool: a}}\npools:\n  a: {{backends: ['{}']}}\n{pools}",
+            other.address()
+        )
+    };
+    let listener = "  b: {bind: '127.0.0.1:0', mode: http, pool: b}\n";
+    let with_both = |backends: &str| {
+        config(&format!("  b: {{backends: [{backends}]}}\n")).replace("pools:", &format!("{listener}pools:"))
+    };
+    let [gone, stays] = [&backend, &other].map(|origin| origin.address().to_string());
+    let lb = Lb::with_config(&with_both(&format!("'{gone}'"))).start();
+    let ask = || assert_eq!(get(lb.address_now("b"), "/").status, 200);
+    // The backend goes, then the whole pool: each would keep its connections for a minute more.
+    for next in [with_both(&format!("'{stays}'")), config("")] {
+        lb.reload_with(&with_both(&format!("'{gone}'")));
+        ask();
+        assert_eq!(backend.open_connections(), 1);
+        lb.reload_with(&next);
+        wait_until_equal("connections that it still has", &0, || backend.open_connections());
     }
 }
 

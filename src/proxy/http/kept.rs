@@ -44,7 +44,7 @@ impl Kept {
         quiet.map(|(stream, _)| stream)
     }
 
-    /// Keeps a connection, unless there are enough.
+    /// Keeps a connection in place of the oldest where there are enough, unless its backend gets no further requests.
     pub(super) fn put(&self, backend: &Arc<Backend>, stream: Stream, settings: BackendKeepAlive, now: Instant) {
         if settings.idle_connections == 0 || !backend.is_staying() {
             return;
@@ -55,7 +55,8 @@ impl Kept {
             idle_timeout: settings.idle_timeout,
             streams: VecDeque::new(),
         });
-        if shelf.streams.len() >= settings.idle_connections {
+        // More than one where a reload allows fewer.
+        while shelf.streams.len() >= settings.idle_connections {
             shelf.streams.pop_front();
         }
         shelf.idle_timeout = settings.idle_timeout;

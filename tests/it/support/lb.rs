@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -229,7 +230,7 @@ impl Lb {
             }
         }
         self.admin = self.log_lines_with("admin server listening").first().and_then(address_of);
-        self.at_rest = self.begin();
+        self.at_rest = self.at_rest();
     }
 
     /// The process; after an upgrade the newest.
@@ -368,10 +369,15 @@ impl Lb {
 
 impl Drop for Lb {
     fn drop(&mut self) {
-        if thread::panicking() {
+        let end = match thread::panicking() {
+            true => Ok(()),
+            false => panic::catch_unwind(AssertUnwindSafe(|| self.assert_good_end())),
+        };
+        if thread::panicking() || end.is_err() {
             eprintln!("--- log of lb (pid {}) ---\n{}--- end of log ---", self.pid(), self.log.text());
-        } else if self.is_watched && self.is_serving() {
-            self.assert_balanced();
+        }
+        if let Err(failure) = end {
+            panic::resume_unwind(failure);
         }
     }
 }

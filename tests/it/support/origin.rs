@@ -16,6 +16,8 @@ pub struct Origin {
 struct Seen {
     bytes: Vec<u8>,
     requests: Vec<Message>,
+    /// Connections that are over.
+    ended: usize,
 }
 
 /// A request or a response.
@@ -57,9 +59,10 @@ impl Origin {
                 let length = request.head.len();
                 let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
                 if reader.stream.write_all(answer.as_bytes()).is_err() {
-                    return;
+                    break;
                 }
             }
+            keep.lock().unwrap().ended += 1;
         });
         Self { server, seen }
     }
@@ -70,6 +73,11 @@ impl Origin {
 
     pub fn connections(&self) -> usize {
         self.server.accepted()
+    }
+
+    /// Those of them that live.
+    pub fn open_connections(&self) -> usize {
+        self.connections() - self.seen.lock().unwrap().ended
     }
 
     /// All that reached it.
