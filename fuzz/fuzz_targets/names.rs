@@ -8,7 +8,7 @@ use std::str::FromStr;
 use lb_fuzz::address::{BackendAddress, BindAddress};
 use libfuzzer_sys::fuzz_target;
 
-/// RFC 1035, 2.3.4: in text, without and with the dot of the root.
+/// RFC 1035, 2.3.4: in text, without the dot of the root.
 const MAX_NAME_LENGTH: usize = 253;
 const MAX_LABEL_LENGTH: usize = 63;
 

@@ -94,7 +94,7 @@ pub enum BackendAddress {
     Srv(String),
 }
 
-/// RFC 1035, 2.3.4.
+/// Of a name in text, without the dot of the root (RFC 1035, 2.3.4: 255 bytes, two of which text has no need of).
 const MAX_NAME_LENGTH: usize = 253;
 
 impl FromStr for BackendAddress {
@@ -143,7 +143,8 @@ fn is_name(text: &str) -> bool {
             && !label.starts_with('-')
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
     };
-    text.len() <= MAX_NAME_LENGTH && text.strip_suffix('.').unwrap_or(text).split('.').all(is_label)
+    let labels = text.strip_suffix('.').unwrap_or(text);
+    labels.len() <= MAX_NAME_LENGTH && labels.split('.').all(is_label)
 }
 
 impl fmt::Display for BackendAddress {
@@ -187,6 +188,16 @@ mod tests {
             "a..b:80",
         ] {
             assert!(text.parse::<BackendAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_dns_allows_whether_the_root_is_written_or_not() {
+        let label = "a".repeat(63);
+        let longest = [label.as_str(), &label, &label, &label[..61]].join(".");
+        for (name, is_name) in [(longest.clone(), true), (format!("{longest}."), true), (format!("{longest}a"), false)]
+        {
+            assert_eq!(format!("{name}:80").parse::<BackendAddress>().is_ok(), is_name, "{} bytes", name.len());
         }
     }
 }
