@@ -1,6 +1,6 @@
 //! What the machine runs out of: the pipes of an ordinary user, and local ports. EMFILE is among the limits (lifecycle).
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
@@ -20,6 +20,8 @@ const MIB: usize = 1024 * 1024;
 fn bulk_through_an_ordinary_users_pipes(method: &str, pipe_files: RangeInclusive<usize>) {
     const CONNECTIONS: usize = 80;
     const LENGTH: usize = 8 * MIB;
+    /// Read before all wait: so much passes through in large pieces, however slow the server is.
+    const FIRST: usize = 2 * MIB;
     let server = Server::that(|mut stream| send_pattern(&mut stream, LENGTH));
     let lb = Lb::in_front_of(&[server.address()])
         .by_ordinary_user()
@@ -33,6 +35,12 @@ fn bulk_through_an_ordinary_users_pipes(method: &str, pipe_files: RangeInclusive
             reader
         })
         .collect();
+    let first = readers.iter_mut().map(|reader| {
+        let mut bytes = vec![0; FIRST];
+        reader.read_exact(&mut bytes).unwrap();
+        bytes
+    });
+    let first: Vec<Vec<u8>> = first.collect();
     let mut last = 0.0;
     wait_until("nothing moves any more", || {
         let now = lb.metrics().sum("bytes_total", &[("direction", "out")]);
@@ -41,8 +49,8 @@ fn bulk_through_an_ordinary_users_pipes(method: &str, pipe_files: RangeInclusive
     });
     let pipes = lb.pipe_files();
     assert!(pipe_files.contains(&pipes), "{method}: {pipes} descriptors of pipes, not {pipe_files:?}");
-    for reader in &mut readers {
-        assert_eq!(receive_pattern(reader), LENGTH);
+    for (first, reader) in first.iter().zip(&mut readers) {
+        assert_eq!(receive_pattern(&mut first.chain(reader)), LENGTH);
     }
     drop(readers);
 }
