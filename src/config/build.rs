@@ -129,13 +129,9 @@ fn build_listener(
 
 /// The listener's pool; where there is only one, it needn't be named.
 fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Reporter) -> Option<String> {
-    let known = || listed(file.pools.keys());
     match &listener.pool {
-        Some(pool) if file.pools.contains_key(pool) => return Some(pool.clone()),
-        // They, or it, could not be read, which was said.
-        Some(pool) if report.knows_problem_at("pools") || report.knows_problem_at(&format!("pools.{pool}")) => {}
         Some(pool) => {
-            report.problem(&format!("{path}.pool"), format!("there is no pool `{pool}`; the pools are: {}", known()));
+            return is_pool(pool, &format!("{path}.pool"), file, report).then(|| pool.clone());
         }
         // Who has no route is refused where the long form names no pool.
         None if !listener.routes.is_empty() && !report.short_form => return None,
@@ -147,9 +143,22 @@ fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Report
             );
         }
         None if report.knows_problem_in(&format!("{path}.routes")) => {}
-        None => report.problem(&format!("{path}.pool"), format!("is missing: choose one of the pools: {}", known())),
+        None => {
+            let known = listed(file.pools.keys());
+            report.problem(&format!("{path}.pool"), format!("is missing: choose one of the pools: {known}"));
+        }
     }
     None
+}
+
+/// Whether there is a pool of this name, which stands at `path`. One that could not be read is there all the same, as was said.
+fn is_pool(name: &str, path: &str, file: &File, report: &mut Reporter) -> bool {
+    let is_there = file.pools.contains_key(name);
+    if !is_there && !report.knows_problem_at("pools") && !report.knows_problem_at(&format!("pools.{name}")) {
+        let known = listed(file.pools.keys());
+        report.problem(path, format!("there is no pool `{name}`; the pools are: {known}"));
+    }
+    is_there
 }
 
 fn build_routes(
@@ -171,10 +180,7 @@ fn build_routes(
         } else if routes.iter().any(|route| route.sni.eq_ignore_ascii_case(sni)) {
             report.problem(&at("sni"), format!("`{sni}` has a route already; remove one"));
         }
-        if !file.pools.contains_key(pool) {
-            let known = listed(file.pools.keys());
-            report.problem(&at("pool"), format!("there is no pool `{pool}`; the pools are: {known}"));
-        }
+        is_pool(pool, &at("pool"), file, report);
         routes.push(Route { sni: sni.clone(), pool: pool.clone() });
     }
     routes

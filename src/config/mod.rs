@@ -330,7 +330,7 @@ impl Source {
     /// The named file, or the first default file there is; none is needed where flags give a listener and a backend.
     ///
     /// # Errors
-    /// There is none.
+    /// No file is named, and none of the default names is there.
     pub fn find_file(&self) -> Result<Option<PathBuf>, Problems> {
         if self.file.is_some() {
             return Ok(self.file.clone());

@@ -37,6 +37,14 @@ fn check(yaml: &str) -> Output {
 }
 
 #[test]
+fn what_is_far_too_large_is_refused_before_it_is_read_as_yaml() {
+    assert_refused(
+        &check(&"# a comment\n".repeat(1_500_000)),
+        "lb.yaml: can't be read: it is larger than 16777216 bytes",
+    );
+}
+
+#[test]
 fn every_problem_of_a_broken_file_is_listed_with_its_place_and_remedy() {
     let files = broken_files();
     assert!(files.len() >= 50, "{} broken files", files.len());

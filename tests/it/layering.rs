@@ -1,4 +1,5 @@
-//! The house rules of ARCHITECTURE.md, read from the sources: floors, unsafe code, length, and what a file is for.
+//! The house rules of ARCHITECTURE.md, read from the sources: floors, unsafe code, length, what a file is for; and that the
+//! tests that a document names are there.
 
 use std::collections::BTreeSet;
 use std::fs;

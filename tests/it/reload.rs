@@ -273,7 +273,10 @@ fn what_is_no_file_is_not_waited_for() {
     let (status, said) = lb.post("/api/v1/reload");
     assert!(status == 422 && said.contains("is not a file that can be read again"), "{status}: {said}");
     assert_eq!(greeting(lb.address()), "here");
-    std::fs::remove_file(lb.config_file()).unwrap();
+    let pipe = lb.folder().join("token");
+    std::fs::rename(lb.config_file(), &pipe).unwrap();
+    let said = lb.fail_to_reload_with(&format!("{yaml}admin: {{token_file: {}}}\n", pipe.display()));
+    assert!(said.contains("it is not a file"), "{said}");
     lb.reload_with(&yaml);
 }
 

@@ -80,6 +80,35 @@ fn kept_connections_to_what_a_reload_takes_away_are_closed() {
 }
 
 #[test]
+fn no_more_connections_are_kept_than_are_allowed_before_and_after_a_reload() {
+    const CLIENTS: usize = 4;
+    let origin = Origin::new();
+    let config = |most: usize| {
+        format!(
+            "mode: http\nworkers: 1\nlisten: 127.0.0.1:0\nbackends: ['{}']\n\
+             http: {{backend_keep_alive: {{idle_connections: {most}}}}}\n",
+            origin.address()
+        )
+    };
+    let lb = Lb::with_config(&config(3)).start();
+    let kept = || lb.metrics().sum("backend_connections_kept", &[]);
+    let mut clients: Vec<Reader> = (0..CLIENTS).map(|_| Reader::of(connect(lb.address()))).collect();
+    // All at once: each has a connection of its own.
+    clients.iter_mut().for_each(|client| client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"));
+    wait_until_equal("connections", &CLIENTS, || origin.open_connections());
+    for client in &mut clients {
+        client.send("x");
+        assert_eq!(client.response().status(), 200);
+    }
+    wait_until_equal("kept connections", &3.0, kept);
+    wait_until_equal("connections", &3, || origin.open_connections());
+    lb.reload_with(&config(1));
+    assert_eq!(get(lb.address(), "/").status, 200);
+    wait_until_equal("kept connections", &1.0, kept);
+    wait_until_equal("connections", &1, || origin.open_connections());
+}
+
+#[test]
 fn a_request_under_way_is_answered_by_the_backend_that_has_it() {
     let pairs = Pairs::new();
     let other = Origin::new();

@@ -369,11 +369,14 @@ impl Lb {
 
 impl Drop for Lb {
     fn drop(&mut self) {
-        let end = match thread::panicking() {
-            true => Ok(()),
-            false => panic::catch_unwind(AssertUnwindSafe(|| self.assert_good_end())),
-        };
-        if thread::panicking() || end.is_err() {
+        let has_failed = thread::panicking();
+        // A test that has failed already is not judged again.
+        let end = panic::catch_unwind(AssertUnwindSafe(|| {
+            if !has_failed {
+                self.assert_good_end()
+            }
+        }));
+        if has_failed || end.is_err() {
             eprintln!("--- log of lb (pid {}) ---\n{}--- end of log ---", self.pid(), self.log.text());
         }
         if let Err(failure) = end {
