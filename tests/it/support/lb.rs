@@ -373,7 +373,7 @@ impl Drop for Lb {
         // A test that has failed already is not judged again.
         let end = panic::catch_unwind(AssertUnwindSafe(|| {
             if !has_failed {
-                self.assert_good_end()
+                self.assert_good_end();
             }
         }));
         if has_failed || end.is_err() {
