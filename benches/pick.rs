@@ -12,23 +12,23 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 use lb::access_log::{Attempt, Entry};
 use lb::backends::{Endpoint, Pool};
-use lb::balancer::{Balancer, Request};
-use lb::config::{self, FailureDetection, PolicyKind, Queue, Resolve, Tcp};
+use lb::balancer::{Balancer, PickRequest};
+use lb::config::{self, FailureDetection, Policy, Queue, Resolve, Tcp};
 use lb::net::Target;
 
-const POLICIES: [(&str, PolicyKind); 4] = [
-    ("round_robin", PolicyKind::RoundRobin),
-    ("least_connections", PolicyKind::LeastConnections),
-    ("random_two", PolicyKind::RandomTwo),
-    ("source_hash", PolicyKind::SourceHash),
+const POLICIES: [(&str, Policy); 4] = [
+    ("round_robin", Policy::RoundRobin),
+    ("least_connections", Policy::LeastConnections),
+    ("random_two", Policy::RandomTwo),
+    ("source_hash", Policy::SourceHash),
 ];
 const SIZES: [usize; 3] = [2, 10, 1000];
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const SECOND: Duration = Duration::from_secs(1);
 
-fn settings(policy: PolicyKind) -> config::Pool {
+fn settings(policy: Policy) -> config::PoolConfig {
     let count = |count| NonZeroUsize::new(count).expect("not zero");
-    config::Pool {
+    config::PoolConfig {
         name: "app".to_owned(),
         policy,
         backends: Vec::new(),
@@ -66,7 +66,7 @@ fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
     (0..count).map(identity).collect()
 }
 
-fn balancer(policy: PolicyKind, backends: Vec<Endpoint>) -> Arc<Balancer> {
+fn balancer(policy: Policy, backends: Vec<Endpoint>) -> Arc<Balancer> {
     let now = Instant::now();
     let pool = Pool::new(settings(policy), 1, now);
     pool.replace(backends, now);
@@ -85,7 +85,7 @@ fn pick(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     client = client.wrapping_add(1);
                     let client = Some(IpAddr::from(client.to_be_bytes()));
-                    black_box(balancer.pick(&Request { now: Instant::now(), client, tried: &[] }))
+                    black_box(balancer.pick(&PickRequest { now: Instant::now(), client, tried: &[] }))
                 });
             });
         }
@@ -104,20 +104,20 @@ fn rebuild(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let now = Instant::now();
                     balancer.pool().replace(sets.next().expect("a cycle never ends"), now);
-                    black_box(balancer.pick(&Request { now, client: Some(CLIENT), tried: &[] }))
+                    black_box(balancer.pick(&PickRequest { now, client: Some(CLIENT), tried: &[] }))
                 });
             });
         }
     }
     let uneven = |size| identities(size, |index| u16::try_from(index % 7 + 1).expect("small"));
     for size in SIZES {
-        let balancer = balancer(PolicyKind::RoundRobin, uneven(size));
+        let balancer = balancer(Policy::RoundRobin, uneven(size));
         let mut sets = [uneven(size), uneven(size - 1)].into_iter().cycle();
         group.bench_function(BenchmarkId::new("round_robin_uneven", size), |bencher| {
             bencher.iter(|| {
                 let now = Instant::now();
                 balancer.pool().replace(sets.next().expect("a cycle never ends"), now);
-                black_box(balancer.pick(&Request { now, client: Some(CLIENT), tried: &[] }))
+                black_box(balancer.pick(&PickRequest { now, client: Some(CLIENT), tried: &[] }))
             });
         });
     }

@@ -11,9 +11,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lb::lifecycle::Roster;
-use lb::net::{DialOptions, ListenAddress, ListenOptions, Listener, Stream, Target, bind, dial, local_address};
-use lb::relay::{self, Limits, Meter, Method, Pipes, Start, Tally, Tools};
+use lb::config::RelayMode;
+use lb::lifecycle::IdleTimeouts;
+use lb::net::{DialOptions, ListenAddress, ListenOptions, ListenSocket, Target, Transport, bind, dial, local_address};
+use lb::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally};
 use lb::telemetry::ByteCounters;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::spawn_local;
@@ -26,12 +27,12 @@ const LARGE_BYTES: usize = 256 * 1024;
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// Two sockets of one connection: who connected, who accepted.
-async fn connection() -> (Stream, Stream) {
+async fn connection() -> (Transport, Transport) {
     let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
     let sockets = bind(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1, false);
     let socket = sockets.expect("a free port").remove(0);
     let address: SocketAddr = local_address(&socket).parse().expect("a TCP address");
-    let listener = Listener::new(socket).expect("within the runtime");
+    let listener = ListenSocket::new(socket).expect("within the runtime");
     let dial_options = DialOptions { timeout: Duration::from_secs(5), nodelay: true, user_timeout: None };
     let target = Target::Tcp(address);
     let (dialled, accepted) = tokio::join!(dial(&target, None, &dial_options), listener.accept());
@@ -40,7 +41,7 @@ async fn connection() -> (Stream, Stream) {
 }
 
 /// A client and a backend, with nothing or with the relay between them.
-async fn ends(method: Option<Method>) -> (Stream, Stream) {
+async fn ends(method: Option<RelayMode>) -> (Transport, Transport) {
     let (client, from_client) = connection().await;
     let Some(method) = method else { return (client, from_client) };
     let (to_backend, backend) = connection().await;
@@ -48,24 +49,24 @@ async fn ends(method: Option<Method>) -> (Stream, Stream) {
     (client, backend)
 }
 
-async fn relay(method: Method, client: Stream, backend: Stream) {
-    let tools = Tools { scratch: Rc::default(), pipes: Pipes::new(1), method };
+async fn relay(method: RelayMode, client: Transport, backend: Transport) {
+    let resources = RelayResources { scratch: Rc::default(), pipes: Pipes::new(1), method };
     let (of_listener, of_backend, tally) = (ByteCounters::default(), ByteCounters::default(), Tally::default());
     let meter =
         Meter { tally: &tally, listener: &of_listener, backend: &of_backend, on_first_byte: &|at| _ = black_box(at) };
-    let seat = Roster::new(NEVER, Instant::now()).enter(NEVER);
+    let idle_timer = IdleTimeouts::new(NEVER, Instant::now()).start(NEVER);
     let limits = Limits { idle: NEVER, half_closed: NEVER, keepalive: None };
-    relay::run(&client, &backend, &tools, &meter, &seat, &limits, Start::Fresh { may_retry: false }).await;
+    relay::run(&client, &backend, &resources, &meter, &idle_timer, &limits, Start::Fresh { may_retry: false }).await;
 }
 
-async fn send(to: &Stream, bytes: &[u8]) {
+async fn send(to: &Transport, bytes: &[u8]) {
     let mut sent = 0;
     while sent < bytes.len() {
         sent += poll_fn(|cx| to.poll_send(cx, &bytes[sent..])).await.expect("the other end is there");
     }
 }
 
-async fn receive(from: &Stream, buffer: &mut [u8], length: usize) {
+async fn receive(from: &Transport, buffer: &mut [u8], length: usize) {
     let mut received = 0;
     while received < length {
         received += poll_fn(|cx| from.poll_receive(cx, buffer)).await.expect("the other end is there");
@@ -73,7 +74,7 @@ async fn receive(from: &Stream, buffer: &mut [u8], length: usize) {
 }
 
 /// A small question, and an answer of `length` bytes.
-async fn exchange(client: &Stream, backend: &Stream, answer: &[u8], buffers: &mut (Vec<u8>, Vec<u8>)) {
+async fn exchange(client: &Transport, backend: &Transport, answer: &[u8], buffers: &mut (Vec<u8>, Vec<u8>)) {
     let question = [b'?'; SMALL_BYTES];
     send(client, &question).await;
     receive(backend, &mut buffers.0, SMALL_BYTES).await;
@@ -91,9 +92,9 @@ fn exchanges(criterion: &mut Criterion, group: &str, length: usize) {
     group.throughput(Throughput::Bytes((SMALL_BYTES + length) as u64));
     let methods = [
         ("direct", None),
-        ("copy", Some(Method::Copy)),
-        ("splice", Some(Method::Splice)),
-        ("auto", Some(Method::Auto)),
+        ("copy", Some(RelayMode::Copy)),
+        ("splice", Some(RelayMode::Splice)),
+        ("auto", Some(RelayMode::Auto)),
     ];
     for (name, method) in methods {
         let runtime = runtime();

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb::backends::{Endpoint, Pool};
-use lb::balancer::{Balancer, Request};
-use lb::config::{self, PolicyKind};
+use lb::balancer::{Balancer, PickRequest};
+use lb::config::{self, Policy};
 use lb::net::Target;
 
 const CLIENTS: u32 = 20_000;
 
-fn pool(policy: PolicyKind) -> config::Pool {
+fn pool(policy: Policy) -> config::PoolConfig {
     let second = Duration::from_secs(1);
-    config::Pool {
+    config::PoolConfig {
         name: "app".to_owned(),
         policy,
         backends: Vec::new(),
@@ -34,7 +34,7 @@ fn pool(policy: PolicyKind) -> config::Pool {
 }
 
 /// One replica in front of these backends.
-fn replica(policy: PolicyKind, backends: impl Iterator<Item = u32>) -> Arc<Balancer> {
+fn replica(policy: Policy, backends: impl Iterator<Item = u32>) -> Arc<Balancer> {
     let now = Instant::now();
     let pool = Pool::new(pool(policy), 1, now);
     let endpoint = |number| Endpoint {
@@ -59,7 +59,7 @@ fn placed(replicas: &[Arc<Balancer>], clients: impl Iterator<Item = u32>) -> Vec
     let count = u32::try_from(replicas.len()).expect("few replicas");
     let place = |client| {
         let address = IpAddr::V4(Ipv4Addr::from_bits(0xC000_0000 + client));
-        let request = Request { now, client: Some(address), tried: &[] };
+        let request = PickRequest { now, client: Some(address), tried: &[] };
         let replica = &replicas[replica_of(client, count) as usize];
         replica.pick(&request).expect("there are backends").backend().label().to_owned()
     };
@@ -72,7 +72,7 @@ fn moved(before: &[String], after: &[String]) -> f64 {
     100.0 * changed as f64 / before.len() as f64
 }
 
-fn replicas(count: u32, policy: PolicyKind, backends: std::ops::Range<u32>) -> Vec<Arc<Balancer>> {
+fn replicas(count: u32, policy: Policy, backends: std::ops::Range<u32>) -> Vec<Arc<Balancer>> {
     (0..count).map(|_| replica(policy, backends.clone())).collect()
 }
 
@@ -81,7 +81,7 @@ fn main() {
     println!("|---|---|---|---|---|---|");
     for backends in [10, 100] {
         for count in [1, 2, 4, 8, 16, 32, 64] {
-            for policy in [PolicyKind::SourceHash, PolicyKind::RoundRobin] {
+            for policy in [Policy::SourceHash, Policy::RoundRobin] {
                 let placed_by = |count, range| placed(&replicas(count, policy, range), 0..CLIENTS);
                 let before = placed_by(count, 0..backends);
                 let replica_goes = match count {
@@ -91,7 +91,7 @@ fn main() {
                 let goes = moved(&before, &placed_by(count, 1..backends));
                 let comes = moved(&before, &placed_by(count, 0..backends + 1));
                 let own = 100.0 / f64::from(backends);
-                let word = if policy == PolicyKind::SourceHash { "source_hash" } else { "round_robin" };
+                let word = if policy == Policy::SourceHash { "source_hash" } else { "round_robin" };
                 println!(
                     "| {backends} | {count} | {word} | {replica_goes} | {goes:.1} % ({own:.1} %) | {comes:.1} % |"
                 );

@@ -56,7 +56,7 @@ class Load:
     timed: bool = True
 
 
-class Tools:
+class RelayResources:
     """The client programs and the backend, whose CPU is set apart from the proxy's."""
 
     def __init__(self, wrk, curl, backend):

@@ -47,13 +47,13 @@ pub struct AccessLog {
 
 #[derive(Debug, Default)]
 struct Queue {
-    state: Mutex<State>,
+    state: Mutex<Pending>,
     filled: Condvar,
     dropped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Pending {
     bytes: Vec<u8>,
     closed: bool,
     /// The file is to be opened again before the next line.
@@ -117,7 +117,7 @@ impl Drop for AccessLog {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::backends::Backend;
-use crate::config::{Mode, PolicyKind};
+use crate::config::{Mode, Policy};
 use crate::telemetry::{ListenerTotals, rfc3339};
 
 use super::view::{LastReload, ShownListener, View};
@@ -96,7 +96,7 @@ pub struct PoolReport {
     #[allow(missing_docs)]
     pub name: String,
     /// How the next backend is chosen.
-    pub policy: PolicyKind,
+    pub policy: Policy,
     /// Clients that wait for room.
     pub waiting: usize,
     /// Further backends tried so far.
@@ -141,7 +141,7 @@ pub struct BackendReport {
 }
 
 impl StatusReport {
-    pub(super) fn of(view: &View) -> Self {
+    pub(super) fn new(view: &View) -> Self {
         let shown = view.shown.load();
         let listeners = shown.listeners.iter();
         Self {
@@ -154,14 +154,14 @@ impl StatusReport {
             unready_reason: view.unready(),
             may_post: view.guard.is_open(),
             config_file: view.config_file.clone(),
-            last_reload: view.reloads.last().map(|last| ReloadReport::of(&last)),
-            listeners: listeners.filter(|listener| !listener.is_gone()).map(ListenerReport::of).collect(),
+            last_reload: view.reloads.last().map(|last| ReloadReport::new(&last)),
+            listeners: listeners.filter(|listener| !listener.is_gone()).map(ListenerReport::new).collect(),
         }
     }
 }
 
 impl ReloadReport {
-    fn of(last: &LastReload) -> Self {
+    fn new(last: &LastReload) -> Self {
         let (result, message) = match &last.result {
             Ok(what) => ("success", what),
             Err(why) => ("failure", why),
@@ -171,8 +171,8 @@ impl ReloadReport {
 }
 
 impl ListenerReport {
-    fn of(listener: &ShownListener) -> Self {
-        let totals = ListenerTotals::of(&listener.stats.counters);
+    fn new(listener: &ShownListener) -> Self {
+        let totals = ListenerTotals::sum(&listener.stats.counters);
         Self {
             name: listener.stats.name.clone(),
             addresses: listener.addresses.clone(),
@@ -182,14 +182,14 @@ impl ListenerReport {
             accepted: totals.accepted,
             closed: totals.closed.iter().sum(),
             rejected: totals.rejected.iter().sum(),
-            bytes_in: totals.bytes.inward,
-            bytes_out: totals.bytes.outward,
+            bytes_in: totals.bytes.to_backend,
+            bytes_out: totals.bytes.to_client,
         }
     }
 }
 
 impl PoolsReport {
-    pub(super) fn of(view: &View) -> Self {
+    pub(super) fn new(view: &View) -> Self {
         let now = Instant::now();
         let shown = view.shown.load();
         let pools = shown
@@ -200,7 +200,7 @@ impl PoolsReport {
                 policy: pool.settings().policy,
                 waiting: pool.waiting(),
                 retries: pool.retries(),
-                backends: pool.backends().iter().map(|backend| BackendReport::of(backend, now)).collect(),
+                backends: pool.backends().iter().map(|backend| BackendReport::new(backend, now)).collect(),
             })
             .collect();
         Self { pools }
@@ -208,14 +208,14 @@ impl PoolsReport {
 }
 
 impl BackendReport {
-    fn of(backend: &Backend, now: Instant) -> Self {
+    fn new(backend: &Backend, now: Instant) -> Self {
         let snapshot = backend.snapshot(now);
         Self {
             address: backend.label().to_owned(),
             weight: backend.weight(),
             backup: backend.is_backup(),
             max_connections: backend.max_connections().map(NonZeroUsize::get),
-            state: snapshot.state.word().to_owned(),
+            state: snapshot.state.as_str().to_owned(),
             active: snapshot.active,
             total: snapshot.total,
             failures: snapshot.failures(),
@@ -225,8 +225,8 @@ impl BackendReport {
             latency: snapshot.last_connect.map(|took| took.as_micros() as f64 / 1e3),
             last_error: snapshot.last_error.as_ref().map(|(error, _)| error.clone()),
             last_error_at: snapshot.last_error.as_ref().map(|(_, at)| rfc3339(*at).to_string()),
-            bytes_in: snapshot.bytes.inward,
-            bytes_out: snapshot.bytes.outward,
+            bytes_in: snapshot.bytes.to_backend,
+            bytes_out: snapshot.bytes.to_client,
         }
     }
 }

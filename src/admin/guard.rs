@@ -17,12 +17,12 @@ pub struct Guard {
     token: ArcSwapOption<String>,
     /// Names by which the admin server may be asked for changes, in lower case.
     hosts: HashSet<String>,
-    refused: [AtomicU64; Refusal::ALL.len()],
+    refused: [AtomicU64; AdminRefusal::ALL.len()],
 }
 
 /// Why a change is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum AdminRefusal {
     /// There is no token file, and others than this machine reach the admin server.
     NoTokenFile,
     /// The request has no token.
@@ -35,11 +35,11 @@ pub(super) enum Refusal {
     ForeignHost,
 }
 
-impl Refusal {
+impl AdminRefusal {
     const ALL: [Self; 5] = [Self::NoTokenFile, Self::NoToken, Self::WrongToken, Self::ForeignOrigin, Self::ForeignHost];
 
     /// Its label in metrics.
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         ["no_token_file", "no_token", "wrong_token", "foreign_origin", "foreign_host"][self as usize]
     }
 
@@ -84,7 +84,7 @@ impl Guard {
     }
 
     /// Judges a request by its headers, and counts a refusal.
-    pub(super) fn judge(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn judge(&self, headers: &HeaderMap) -> Result<(), AdminRefusal> {
         let verdict = self.verdict(headers);
         if let Err(refusal) = verdict {
             self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
@@ -94,25 +94,27 @@ impl Guard {
 
     /// Refusals so far, by reason.
     pub(super) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Refusal::ALL.iter().map(|refusal| (refusal.word(), self.refused[*refusal as usize].load(Ordering::Relaxed)))
+        AdminRefusal::ALL
+            .iter()
+            .map(|refusal| (refusal.as_str(), self.refused[*refusal as usize].load(Ordering::Relaxed)))
     }
 
-    fn verdict(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn verdict(&self, headers: &HeaderMap) -> Result<(), AdminRefusal> {
         let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
         let host = text(HOST).unwrap_or_default();
         if !self.knows(host) {
-            return Err(Refusal::ForeignHost);
+            return Err(AdminRefusal::ForeignHost);
         }
         let is_own = |origin: &str| origin.strip_prefix("http://").is_some_and(|own| own.eq_ignore_ascii_case(host));
         if text(ORIGIN).is_some_and(|origin| !is_own(origin)) {
-            return Err(Refusal::ForeignOrigin);
+            return Err(AdminRefusal::ForeignOrigin);
         }
         match (&*self.token.load(), headers.get(AUTHORIZATION)) {
             (None, _) if self.is_local => Ok(()),
-            (None, _) => Err(Refusal::NoTokenFile),
-            (Some(_), None) => Err(Refusal::NoToken),
+            (None, _) => Err(AdminRefusal::NoTokenFile),
+            (Some(_), None) => Err(AdminRefusal::NoToken),
             (Some(token), Some(given)) if is_bearer_of(given.as_bytes(), token.as_bytes()) => Ok(()),
-            (Some(_), Some(_)) => Err(Refusal::WrongToken),
+            (Some(_), Some(_)) => Err(AdminRefusal::WrongToken),
         }
     }
 
@@ -160,7 +162,7 @@ mod tests {
     fn without_a_token_only_this_machine_may() {
         let here = headers(&[("host", "127.0.0.1:9900")]);
         assert_eq!(Guard::new(true, []).judge(&here), Ok(()));
-        assert_eq!(Guard::new(false, []).judge(&here), Err(Refusal::NoTokenFile));
+        assert_eq!(Guard::new(false, []).judge(&here), Err(AdminRefusal::NoTokenFile));
     }
 
     #[test]
@@ -170,9 +172,9 @@ mod tests {
         let with = |token: &str| headers(&[("host", "[::1]:9900"), ("authorization", token)]);
         assert_eq!(guard.judge(&with("Bearer secret")), Ok(()));
         for wrong in ["Bearer secre", "Bearer secrets", "Bearer ", "Basic secret", "secret"] {
-            assert_eq!(guard.judge(&with(wrong)), Err(Refusal::WrongToken), "{wrong}");
+            assert_eq!(guard.judge(&with(wrong)), Err(AdminRefusal::WrongToken), "{wrong}");
         }
-        assert_eq!(guard.judge(&headers(&[("host", "10.0.0.1")])), Err(Refusal::NoToken));
+        assert_eq!(guard.judge(&headers(&[("host", "10.0.0.1")])), Err(AdminRefusal::NoToken));
         assert_eq!(guard.refused().map(|(_, count)| count).collect::<Vec<_>>(), [0, 1, 5, 0, 0]);
     }
 
@@ -182,9 +184,9 @@ mod tests {
         let judge = |host: &str, origin: &str| guard.judge(&headers(&[("host", host), ("origin", origin)]));
         assert_eq!(judge("localhost:9900", "http://localhost:9900"), Ok(()));
         assert_eq!(judge("lb.internal", "http://lb.internal"), Ok(()));
-        assert_eq!(judge("localhost:9900", "http://localhost:9901"), Err(Refusal::ForeignOrigin));
-        assert_eq!(judge("127.0.0.1:9900", "null"), Err(Refusal::ForeignOrigin));
-        assert_eq!(judge("evil.example:9900", "http://evil.example:9900"), Err(Refusal::ForeignHost));
-        assert_eq!(guard.judge(&headers(&[])), Err(Refusal::ForeignHost));
+        assert_eq!(judge("localhost:9900", "http://localhost:9901"), Err(AdminRefusal::ForeignOrigin));
+        assert_eq!(judge("127.0.0.1:9900", "null"), Err(AdminRefusal::ForeignOrigin));
+        assert_eq!(judge("evil.example:9900", "http://evil.example:9900"), Err(AdminRefusal::ForeignHost));
+        assert_eq!(guard.judge(&headers(&[])), Err(AdminRefusal::ForeignHost));
     }
 }

@@ -93,27 +93,27 @@ fn collect_process(view: &View) {
 #[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]
 fn collect_listener(stats: &ListenerStats) {
     let listener = || stats.name.clone();
-    let totals = ListenerTotals::of(&stats.counters);
+    let totals = ListenerTotals::sum(&stats.counters);
     counter!(metric::ACCEPTED, "listener" => listener()).absolute(totals.accepted);
     gauge!(metric::ACTIVE, "listener" => listener()).set(totals.active() as f64);
     for cause in Cause::ALL {
-        let closed = counter!(metric::CLOSED, "listener" => listener(), "reason" => cause.word());
+        let closed = counter!(metric::CLOSED, "listener" => listener(), "reason" => cause.as_str());
         closed.absolute(totals.closed[*cause as usize]);
     }
     for reason in Rejection::ALL {
-        let rejected = counter!(metric::REJECTED, "listener" => listener(), "reason" => reason.word());
+        let rejected = counter!(metric::REJECTED, "listener" => listener(), "reason" => reason.as_str());
         rejected.absolute(totals.rejected[*reason as usize]);
     }
     for reason in AcceptError::ALL {
-        let errors = counter!(metric::ACCEPT_ERRORS, "listener" => listener(), "reason" => reason.word());
+        let errors = counter!(metric::ACCEPT_ERRORS, "listener" => listener(), "reason" => reason.as_str());
         errors.absolute(totals.accept_errors[*reason as usize]);
     }
     for (status, requests) in totals.requests {
         let code = status.to_string();
         counter!(metric::HTTP_REQUESTS, "listener" => listener(), "code" => code).absolute(requests);
     }
-    counter!(metric::BYTES, "listener" => listener(), "direction" => "in").absolute(totals.bytes.inward);
-    counter!(metric::BYTES, "listener" => listener(), "direction" => "out").absolute(totals.bytes.outward);
+    counter!(metric::BYTES, "listener" => listener(), "direction" => "in").absolute(totals.bytes.to_backend);
+    counter!(metric::BYTES, "listener" => listener(), "direction" => "out").absolute(totals.bytes.to_client);
 }
 
 fn collect_pool(pool: &Pool) {
@@ -128,14 +128,14 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
     counter!(metric::BACKEND_CONNECTIONS, &labels()).absolute(now.total);
     counter!(metric::EJECTIONS, &labels()).absolute(now.ejections);
     gauge!(metric::BACKEND_ACTIVE, &labels()).set(now.active as f64);
-    gauge!(metric::BACKEND_KEPT, &labels()).set(now.kept as f64);
+    gauge!(metric::BACKEND_IDLE, &labels()).set(now.idle as f64);
     gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_up())));
     let [pool, backend] = labels();
     for failure in ConnectFailure::ALL {
-        let labels = [pool.clone(), backend.clone(), ("reason", failure.word().to_owned())];
+        let labels = [pool.clone(), backend.clone(), ("reason", failure.as_str().to_owned())];
         counter!(metric::CONNECT_FAILURES, &labels).absolute(now.connect_failures[failure as usize]);
     }
-    for (direction, bytes) in [("in", now.bytes.inward), ("out", now.bytes.outward)] {
+    for (direction, bytes) in [("in", now.bytes.to_backend), ("out", now.bytes.to_client)] {
         let labels = [pool.clone(), backend.clone(), ("direction", direction.to_owned())];
         counter!(metric::BACKEND_BYTES, &labels).absolute(bytes);
     }

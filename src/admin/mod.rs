@@ -11,5 +11,5 @@ mod view;
 pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
 pub use guard::Guard;
 pub use metrics::Exporter;
-pub use server::{Listener, serve, upkeep};
+pub use server::{AdminListener, serve, upkeep};
 pub use view::{Command, Reloads, Shown, ShownListener, View};

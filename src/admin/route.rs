@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::backends::Intent;
+use crate::backends::AdminState;
 
 use super::api::{PoolsReport, StatusReport};
 use super::view::{Command, View};
@@ -32,7 +32,7 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 /// What a path is for.
-enum Place<'a> {
+enum Endpoint<'a> {
     Page,
     Style,
     Script,
@@ -47,7 +47,7 @@ enum Place<'a> {
 }
 
 enum Change<'a> {
-    Backend { pool: &'a str, address: &'a str, intent: Intent },
+    Backend { pool: &'a str, address: &'a str, admin_state: AdminState },
     Reload,
     Shutdown,
 }
@@ -55,9 +55,11 @@ enum Change<'a> {
 /// Answers a request. Its body is of no interest.
 pub(super) async fn answer(request: &Request<Incoming>, view: &View) -> Answer {
     let path = request.uri().path();
-    match (Place::of(path), request.method()) {
-        (Place::Nowhere, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
-        (Place::Change(change), &Method::POST) => match view.guard.judge(request.headers()) {
+    match (Endpoint::parse(path), request.method()) {
+        (Endpoint::Nowhere, _) => {
+            error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json"))
+        }
+        (Endpoint::Change(change), &Method::POST) => match view.guard.judge(request.headers()) {
             Ok(()) => make(change, view).await,
             Err(refusal) => {
                 tracing::warn!(path, reason = refusal.message(), "a change was refused");
@@ -68,14 +70,14 @@ pub(super) async fn answer(request: &Request<Incoming>, view: &View) -> Answer {
                 answer
             }
         },
-        (Place::Change(_), _) => not_allowed("POST"),
-        (place, &Method::GET | &Method::HEAD) => show(&place, view),
+        (Endpoint::Change(_), _) => not_allowed("POST"),
+        (endpoint, &Method::GET | &Method::HEAD) => show(&endpoint, view),
         _ => not_allowed("GET, HEAD"),
     }
 }
 
-impl<'a> Place<'a> {
-    fn of(path: &'a str) -> Self {
+impl<'a> Endpoint<'a> {
+    fn parse(path: &'a str) -> Self {
         match path {
             "/" => Self::Page,
             "/style.css" => Self::Style,
@@ -88,51 +90,53 @@ impl<'a> Place<'a> {
             "/api/v1/openapi.json" => Self::Description,
             "/api/v1/reload" => Self::Change(Change::Reload),
             "/api/v1/shutdown" => Self::Change(Change::Shutdown),
-            _ => Change::of_backend(path).map_or(Self::Nowhere, Self::Change),
+            _ => Change::parse_backend(path).map_or(Self::Nowhere, Self::Change),
         }
     }
 }
 
 impl<'a> Change<'a> {
     /// `/api/v1/pools/{pool}/backends/{address}/{drain|disable|enable}`; the address of a unix socket may have slashes.
-    fn of_backend(path: &'a str) -> Option<Self> {
+    fn parse_backend(path: &'a str) -> Option<Self> {
         let (pool, rest) = path.strip_prefix("/api/v1/pools/")?.split_once("/backends/")?;
         let (address, verb) = rest.rsplit_once('/')?;
-        let intent = match verb {
-            "drain" => Intent::Drain,
-            "disable" => Intent::Disable,
-            "enable" => Intent::Enable,
+        let admin_state = match verb {
+            "drain" => AdminState::Drain,
+            "disable" => AdminState::Disable,
+            "enable" => AdminState::Enable,
             _ => return None,
         };
-        Some(Self::Backend { pool, address, intent })
+        Some(Self::Backend { pool, address, admin_state })
     }
 }
 
-fn show(place: &Place<'_>, view: &View) -> Answer {
-    match place {
-        Place::Page => {
+fn show(endpoint: &Endpoint<'_>, view: &View) -> Answer {
+    match endpoint {
+        Endpoint::Page => {
             let mut page = respond(StatusCode::OK, HTML, include_str!("page/index.html"));
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
             page
         }
-        Place::Style => respond(StatusCode::OK, CSS, include_str!("page/style.css")),
-        Place::Script => respond(StatusCode::OK, SCRIPT, include_str!("page/page.js")),
-        Place::Description => respond(StatusCode::OK, JSON, include_str!("openapi.json")),
-        Place::Health => respond(StatusCode::OK, TEXT, "ok\n"),
-        Place::Ready => match view.unready() {
+        Endpoint::Style => respond(StatusCode::OK, CSS, include_str!("page/style.css")),
+        Endpoint::Script => respond(StatusCode::OK, SCRIPT, include_str!("page/page.js")),
+        Endpoint::Description => respond(StatusCode::OK, JSON, include_str!("openapi.json")),
+        Endpoint::Health => respond(StatusCode::OK, TEXT, "ok\n"),
+        Endpoint::Ready => match view.unready() {
             Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
             None => respond(StatusCode::OK, TEXT, "ready\n"),
         },
-        Place::Metrics => respond(StatusCode::OK, METRICS, view.exporter.render(view)),
-        Place::Status => json(StatusCode::OK, &StatusReport::of(view)),
-        Place::Pools => json(StatusCode::OK, &PoolsReport::of(view)),
-        Place::Change(_) | Place::Nowhere => unreachable!("`answer` has these"),
+        Endpoint::Metrics => respond(StatusCode::OK, METRICS, view.exporter.render(view)),
+        Endpoint::Status => json(StatusCode::OK, &StatusReport::new(view)),
+        Endpoint::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
+        Endpoint::Change(_) | Endpoint::Nowhere => unreachable!("`answer` has these"),
     }
 }
 
 async fn make(change: Change<'_>, view: &View) -> Answer {
     match change {
-        Change::Backend { pool, address, intent } => change_backend(&decoded(pool), &decoded(address), intent, view),
+        Change::Backend { pool, address, admin_state } => {
+            change_backend(&decoded(pool), &decoded(address), admin_state, view)
+        }
         Change::Shutdown => {
             tracing::info!("asked to stop by the API");
             // Whoever takes commands has ended only if the process is stopping already.
@@ -151,7 +155,7 @@ async fn make(change: Change<'_>, view: &View) -> Answer {
     }
 }
 
-fn change_backend(pool: &str, address: &str, intent: Intent, view: &View) -> Answer {
+fn change_backend(pool: &str, address: &str, admin_state: AdminState, view: &View) -> Answer {
     let shown = view.shown.load();
     let Some(pool) = shown.pools.iter().find(|known| known.name() == pool) else {
         return error(StatusCode::NOT_FOUND, &format!("there is no pool {pool}"));
@@ -160,10 +164,10 @@ fn change_backend(pool: &str, address: &str, intent: Intent, view: &View) -> Ans
     let Some(backend) = backends.iter().find(|known| known.label() == address) else {
         return error(StatusCode::NOT_FOUND, &format!("pool {} has no backend {address}", pool.name()));
     };
-    if backend.intend(intent, Instant::now()) {
-        tracing::info!(pool = pool.name(), backend = address, state = backend.state().word(), "changed by the API");
+    if backend.set_admin_state(admin_state, Instant::now()) {
+        tracing::info!(pool = pool.name(), backend = address, state = backend.state().as_str(), "changed by the API");
     }
-    message(StatusCode::OK, backend.state().word())
+    message(StatusCode::OK, backend.state().as_str())
 }
 
 fn decoded(segment: &str) -> String {
@@ -171,21 +175,21 @@ fn decoded(segment: &str) -> String {
 }
 
 #[derive(Serialize)]
-struct Said<'a> {
+struct ApiMessage<'a> {
     result: &'a str,
 }
 
 #[derive(Serialize)]
-struct Wrong<'a> {
+struct ApiError<'a> {
     error: &'a str,
 }
 
 fn message(status: StatusCode, result: &str) -> Answer {
-    json(status, &Said { result })
+    json(status, &ApiMessage { result })
 }
 
 fn error(status: StatusCode, error: &str) -> Answer {
-    json(status, &Wrong { error })
+    json(status, &ApiError { error })
 }
 
 fn not_allowed(methods: &'static str) -> Answer {

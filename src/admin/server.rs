@@ -31,14 +31,14 @@ const MAX_HEAD_BYTES: usize = 8 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The admin server's listening socket.
-pub enum Listener {
+pub enum AdminListener {
     /// On an address and port.
     Tcp(TcpListener),
     /// On a unix socket.
     Unix(UnixListener),
 }
 
-impl Listener {
+impl AdminListener {
     /// Accepts from a listening socket of either kind.
     ///
     /// # Errors
@@ -63,13 +63,17 @@ impl Listener {
 }
 
 /// Serves until dropped.
-pub async fn serve(listener: Listener, view: Arc<View>) -> Infallible {
+pub async fn serve(listener: AdminListener, view: Arc<View>) -> Infallible {
     let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
         let permit = clients.clone().acquire_owned().await.expect("the semaphore is never closed");
         let accepted = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn_client(stream, &view, permit)),
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| spawn_client(stream, &view, permit)),
+            AdminListener::Tcp(listener) => {
+                listener.accept().await.map(|(stream, _)| spawn_client(stream, &view, permit))
+            }
+            AdminListener::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| spawn_client(stream, &view, permit))
+            }
         };
         if let Err(error) = accepted {
             tracing::warn!(%error, "the admin server could not accept");

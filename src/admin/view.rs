@@ -115,7 +115,7 @@ impl Reloads {
 impl ShownListener {
     /// A reload has taken it away, and its last connection has ended.
     pub(super) fn is_gone(&self) -> bool {
-        self.addresses.is_empty() && ListenerTotals::of(&self.stats.counters).active() == 0
+        self.addresses.is_empty() && ListenerTotals::sum(&self.stats.counters).active() == 0
     }
 }
 

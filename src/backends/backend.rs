@@ -12,11 +12,11 @@ use crate::config;
 use crate::net::{ConnectFailure, Target};
 use crate::telemetry::{BackendCounters, PerWorker};
 
-use super::detection::{Standing, Transition};
+use super::detection::{DetectorState, Transition};
+use super::events::PoolEvents;
 use super::lease::{Lease, LeaseKind};
-use super::signals::Signals;
 use super::snapshot::BackendSnapshot;
-use super::status::{FULL_SHARE, Intent, News, State, Status};
+use super::status::{AdminState, BackendState, FULL_SHARE, StateChange, Status};
 
 /// A backend as the configuration or a name server wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ pub struct Endpoint {
 pub struct Backend {
     target: Target,
     label: String,
-    settings: Arc<ArcSwap<config::Pool>>,
+    settings: Arc<ArcSwap<config::PoolConfig>>,
     weight: AtomicU16,
     is_backup: AtomicBool,
     /// 0: any number.
     max_connections: AtomicUsize,
-    /// A [`State`], so that the hot path needs no lock.
+    /// A [`BackendState`], so that the hot path needs no lock.
     state: AtomicU8,
     /// Of [`FULL_SHARE`].
     share: AtomicU32,
@@ -49,7 +49,7 @@ pub struct Backend {
     status: Mutex<Status>,
     /// Milliseconds on the pool's clock until which it is suspect.
     suspect_until: AtomicU64,
-    signals: Arc<Signals>,
+    events: Arc<PoolEvents>,
     active: AtomicUsize,
     counts: Counts,
     counters: PerWorker<BackendCounters>,
@@ -67,9 +67,9 @@ struct Counts {
 impl Backend {
     pub(super) fn new(
         endpoint: &Endpoint,
-        settings: Arc<ArcSwap<config::Pool>>,
+        settings: Arc<ArcSwap<config::PoolConfig>>,
         workers: usize,
-        signals: Arc<Signals>,
+        events: Arc<PoolEvents>,
         now: Instant,
     ) -> Arc<Self> {
         let status = Mutex::new(Status::new(&settings.load(), now));
@@ -80,22 +80,22 @@ impl Backend {
             weight: AtomicU16::default(),
             is_backup: AtomicBool::default(),
             max_connections: AtomicUsize::default(),
-            state: AtomicU8::new(State::Up as u8),
+            state: AtomicU8::new(BackendState::Up as u8),
             share: AtomicU32::new(FULL_SHARE),
             is_gone: AtomicBool::new(false),
             status,
             suspect_until: AtomicU64::new(0),
-            signals,
+            events,
             active: AtomicUsize::new(0),
             counts: Counts::default(),
             counters: PerWorker::new(workers),
         };
-        backend.become_like(endpoint);
+        backend.update_from(endpoint);
         Arc::new(backend)
     }
 
     /// Takes on the weight, rank and limit of `endpoint`; true where something changed.
-    pub(super) fn become_like(&self, endpoint: &Endpoint) -> bool {
+    pub(super) fn update_from(&self, endpoint: &Endpoint) -> bool {
         let max = endpoint.max_connections.map_or(0, NonZeroUsize::get);
         let weight = self.weight.swap(endpoint.weight, Ordering::Relaxed);
         let was_backup = self.is_backup.swap(endpoint.backup, Ordering::Relaxed);
@@ -142,26 +142,26 @@ impl Backend {
 
     /// Whether it gets new connections in the ordinary course, as long as it has room.
     pub fn is_up(&self) -> bool {
-        self.state() == State::Up
+        self.state() == BackendState::Up
     }
 
     /// Whether it failed within the detection's window: a retry has better chances elsewhere.
     pub fn is_suspect(&self, now: Instant) -> bool {
-        self.signals.millis(now) < self.suspect_until.load(Ordering::Relaxed)
+        self.events.millis(now) < self.suspect_until.load(Ordering::Relaxed)
     }
 
     /// The state now.
-    pub fn state(&self) -> State {
-        State::from_byte(self.state.load(Ordering::Acquire))
+    pub fn state(&self) -> BackendState {
+        BackendState::from_byte(self.state.load(Ordering::Acquire))
     }
 
     /// It is in no pool any more.
-    pub(super) fn leave(&self) {
+    pub(super) fn mark_removed(&self) {
         self.is_gone.store(true, Ordering::Relaxed);
     }
 
     /// Whether a connection is worth keeping for later: the pool still has it, and nobody is emptying it.
-    pub fn is_staying(&self) -> bool {
+    pub fn accepts_idle(&self) -> bool {
         !self.is_gone.load(Ordering::Relaxed) && !self.state().is_by_operator()
     }
 
@@ -172,7 +172,7 @@ impl Backend {
 
     /// What one worker counts of it.
     pub fn counters(&self, worker: usize) -> &BackendCounters {
-        self.counters.of(worker)
+        self.counters.worker(worker)
     }
 
     /// Takes a connection to it, whatever its state; `None`: it has as many as it may.
@@ -183,7 +183,7 @@ impl Backend {
     /// Takes the one connection that may find out whether it is well again, if that is due.
     pub(super) fn lease_probe(self: &Arc<Self>, now: Instant, settle: Duration) -> Option<Lease> {
         let mut status = self.status();
-        if status.state() != State::Ejected || !status.detector.as_mut()?.begin_probe(now, settle) {
+        if status.state() != BackendState::Ejected || !status.detector.as_mut()?.begin_probe(now, settle) {
             return None;
         }
         self.publish(&mut status, now);
@@ -198,7 +198,7 @@ impl Backend {
     /// Does what the clock asks for: ends a probe that has lived long enough, takes the next step of a slow start.
     pub(super) fn tick(&self, now: Instant) {
         let mut status = self.status();
-        let settled = matches!(status.standing(), Standing::Probing { settled_at } if settled_at <= now);
+        let settled = matches!(status.detector_state(), DetectorState::Probing { settled_at } if settled_at <= now);
         if settled {
             drop(status);
             return self.recovered(now, "a probe connection holds");
@@ -213,37 +213,37 @@ impl Backend {
     }
 
     /// Takes the result of a health check; `reason` tells what went wrong.
-    pub fn checked(&self, is_well: bool, reason: &str, now: Instant) {
+    pub fn record_check(&self, is_well: bool, reason: &str, now: Instant) {
         let mut status = self.status();
-        let was_down = status.state() == State::Down;
+        let was_down = status.state() == BackendState::Down;
         if !is_well {
             status.last_error = Some((format!("health check: {reason}"), SystemTime::now()));
         }
-        if status.checked(is_well) {
+        if status.record_check(is_well) {
             if was_down {
                 status.came_back(now);
             }
             self.publish(&mut status, now);
-            self.tell(News::Check(is_well), reason);
+            self.log_transition(StateChange::Check(is_well), reason);
             if is_well {
-                self.signals.rooms();
+                self.events.notify_all_waiters();
             }
         }
     }
 
     /// Does what an operator wants; true where that is news.
-    pub fn intend(&self, intent: Intent, now: Instant) -> bool {
+    pub fn set_admin_state(&self, admin_state: AdminState, now: Instant) -> bool {
         let mut status = self.status();
-        if status.intent == intent {
+        if status.admin_state == admin_state {
             return false;
         }
-        status.intent = intent;
-        if intent == Intent::Enable {
+        status.admin_state = admin_state;
+        if admin_state == AdminState::Enable {
             status.came_back(now);
         }
         self.publish(&mut status, now);
         drop(status);
-        self.signals.rooms();
+        self.events.notify_all_waiters();
         true
     }
 
@@ -251,8 +251,8 @@ impl Backend {
     pub fn snapshot(&self, now: Instant) -> BackendSnapshot {
         let (ejected_for, last_error) = {
             let status = self.status();
-            let ejected_for = match status.standing() {
-                Standing::Ejected { until } => Some(until.saturating_duration_since(now)),
+            let ejected_for = match status.detector_state() {
+                DetectorState::Ejected { until } => Some(until.saturating_duration_since(now)),
                 _ => None,
             };
             (ejected_for, status.last_error.clone())
@@ -262,7 +262,7 @@ impl Backend {
         BackendSnapshot {
             state: self.state(),
             active: self.active(),
-            kept: self.counters.iter().map(|worker| worker.kept.load(Ordering::Relaxed)).sum(),
+            idle: self.counters.iter().map(|worker| worker.idle.load(Ordering::Relaxed)).sum(),
             total: load(&self.counts.total),
             connect_failures: std::array::from_fn(|reason| load(&self.counts.connect_failures[reason])),
             early_closes: load(&self.counts.early_closes),
@@ -278,7 +278,7 @@ impl Backend {
         match self.max_connections() {
             None => drop(self.active.fetch_add(1, Ordering::Relaxed)),
             // Never above the limit, not even for a moment: another worker would take the backend for full. SeqCst: the
-            // other half of `Place::take`.
+            // other half of `QueueSlot::take`.
             Some(max) => {
                 let one_more = |active| (active < max.get()).then_some(active + 1);
                 self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
@@ -289,7 +289,7 @@ impl Backend {
 
     pub(super) fn release(&self) {
         self.active.fetch_sub(1, Ordering::SeqCst);
-        self.signals.room();
+        self.events.notify_one_waiter();
     }
 
     pub(super) fn count_connected(&self, took: Duration) {
@@ -300,7 +300,7 @@ impl Backend {
 
     pub(super) fn count_connect_failure(&self, failure: ConnectFailure) {
         self.counts.connect_failures[failure as usize].fetch_add(1, Ordering::Relaxed);
-        self.status().last_error = Some((failure.word().to_owned(), SystemTime::now()));
+        self.status().last_error = Some((failure.as_str().to_owned(), SystemTime::now()));
     }
 
     /// Counts an early close; whether that is a failure is the configuration's to say.
@@ -318,14 +318,14 @@ impl Backend {
     pub(super) fn failed(&self, now: Instant, is_probe: bool, reason: &str) {
         // A failure makes retries avoid it for a while, where failures are counted.
         if let Some(detection) = &self.settings.load().failure_detection {
-            self.suspect_until.store(self.signals.millis(now + detection.window), Ordering::Relaxed);
+            self.suspect_until.store(self.events.millis(now + detection.window), Ordering::Relaxed);
         }
         let mut status = self.status();
         let transition = status.detector.as_mut().and_then(|detector| detector.failed(now, is_probe, fastrand::f64()));
         if let Some(transition) = transition {
             self.publish(&mut status, now);
             self.counts.ejections.fetch_add(1, Ordering::Relaxed);
-            self.tell(News::Passive(transition), reason);
+            self.log_transition(StateChange::Passive(transition), reason);
         }
     }
 
@@ -334,8 +334,8 @@ impl Backend {
         if let Some(transition) = status.detector.as_mut().and_then(|detector| detector.succeeded(now)) {
             status.came_back(now);
             self.publish(&mut status, now);
-            self.tell(News::Passive(transition), reason);
-            self.signals.rooms();
+            self.log_transition(StateChange::Passive(transition), reason);
+            self.events.notify_all_waiters();
         }
     }
 
@@ -356,21 +356,23 @@ impl Backend {
     fn publish(&self, status: &mut Status, now: Instant) {
         self.state.store(status.state() as u8, Ordering::Release);
         self.share.store(status.share(now), Ordering::Relaxed);
-        self.signals.changed(status.next_event(now));
+        self.events.changed(status.next_event(now));
     }
 
     /// Logs a transition, once.
-    fn tell(&self, news: News, reason: &str) {
+    fn log_transition(&self, change: StateChange, reason: &str) {
         let settings = self.settings.load();
         let (pool, backend) = (&settings.name, &self.label);
-        match news {
-            News::Passive(Transition::Ejected(duration)) => {
+        match change {
+            StateChange::Passive(Transition::Ejected(duration)) => {
                 let seconds = (duration.as_secs_f64() * 10.0).round() / 10.0;
                 tracing::warn!(pool, backend, reason, seconds, "backend ejected");
             }
-            News::Passive(Transition::Recovered) => tracing::info!(pool, backend, reason, "backend is in use again"),
-            News::Check(true) => tracing::info!(pool, backend, "health checks say up"),
-            News::Check(false) => tracing::warn!(pool, backend, reason, "health checks say down"),
+            StateChange::Passive(Transition::Recovered) => {
+                tracing::info!(pool, backend, reason, "backend is in use again")
+            }
+            StateChange::Check(true) => tracing::info!(pool, backend, "health checks say up"),
+            StateChange::Check(false) => tracing::warn!(pool, backend, reason, "health checks say down"),
         }
     }
 }

@@ -15,7 +15,7 @@ const MAX_DOUBLINGS: u32 = 20;
 
 /// Whether a backend gets new connections, as far as its past connections tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum DetectorState {
     /// It does.
     Up,
     /// It doesn't, until then.
@@ -45,7 +45,7 @@ pub struct Detector {
     settings: FailureDetection,
     /// Failures within the window, oldest first; never more than `settings.failures`.
     failures: VecDeque<Instant>,
-    standing: Standing,
+    detector_state: DetectorState,
     /// Ejections in a row without a time of health between them.
     repeats: u32,
     last_ejection: Duration,
@@ -57,7 +57,7 @@ impl Detector {
     pub fn new(settings: FailureDetection, now: Instant) -> Self {
         Self {
             failures: VecDeque::new(),
-            standing: Standing::Up,
+            detector_state: DetectorState::Up,
             repeats: 0,
             last_ejection: Duration::ZERO,
             up_since: now,
@@ -66,13 +66,13 @@ impl Detector {
     }
 
     /// Goes on under other settings; what was seen stays.
-    pub fn under(self, settings: FailureDetection) -> Self {
+    pub fn with_settings(self, settings: FailureDetection) -> Self {
         Self { settings, ..self }
     }
 
     /// The standing now.
-    pub fn standing(&self) -> Standing {
-        self.standing
+    pub fn detector_state(&self) -> DetectorState {
+        self.detector_state
     }
 
     /// Failures within the window that ends now.
@@ -84,10 +84,10 @@ impl Detector {
     /// A connection failed; `is_probe` tells that it was the one that probes. `random` is uniform in 0..1.
     /// Failures of connections that began before an ejection change nothing.
     pub fn failed(&mut self, now: Instant, is_probe: bool, random: f64) -> Option<Transition> {
-        match self.standing {
-            Standing::Probing { .. } if is_probe => Some(self.eject(now, random)),
-            Standing::Probing { .. } | Standing::Ejected { .. } => None,
-            Standing::Up => {
+        match self.detector_state {
+            DetectorState::Probing { .. } if is_probe => Some(self.eject(now, random)),
+            DetectorState::Probing { .. } | DetectorState::Ejected { .. } => None,
+            DetectorState::Up => {
                 self.forget_before_window(now);
                 self.failures.push_back(now);
                 (self.failures.len() >= self.settings.failures.get()).then(|| self.eject(now, random))
@@ -97,10 +97,10 @@ impl Detector {
 
     /// A connection that began after the ejection (a probe, or one sent while all were ejected) went well.
     pub fn succeeded(&mut self, now: Instant) -> Option<Transition> {
-        if self.standing == Standing::Up {
+        if self.detector_state == DetectorState::Up {
             return None;
         }
-        self.standing = Standing::Up;
+        self.detector_state = DetectorState::Up;
         self.up_since = now;
         Some(Transition::Recovered)
     }
@@ -108,32 +108,32 @@ impl Detector {
     /// Lets one connection probe, if the ejection is over. It must end in [`Detector::failed`],
     /// [`Detector::succeeded`] or [`Detector::probe_abandoned`]; if it lives for `lease`, it counts as well.
     pub fn begin_probe(&mut self, now: Instant, lease: Duration) -> bool {
-        let due = matches!(self.standing, Standing::Ejected { until } if until <= now);
+        let due = matches!(self.detector_state, DetectorState::Ejected { until } if until <= now);
         if due {
-            self.standing = Standing::Probing { settled_at: now + lease };
+            self.detector_state = DetectorState::Probing { settled_at: now + lease };
         }
         due
     }
 
     /// The probe ended without telling anything (its client left): the next connection may probe.
     pub fn probe_abandoned(&mut self, now: Instant) {
-        if matches!(self.standing, Standing::Probing { .. }) {
-            self.standing = Standing::Ejected { until: now };
+        if matches!(self.detector_state, DetectorState::Probing { .. }) {
+            self.detector_state = DetectorState::Ejected { until: now };
         }
     }
 
     /// When something is to be done that no connection reports: a probe is due, or has lived long enough.
     pub fn next_event(&self) -> Option<Instant> {
-        match self.standing {
-            Standing::Up => None,
-            Standing::Ejected { until } => Some(until),
-            Standing::Probing { settled_at } => Some(settled_at),
+        match self.detector_state {
+            DetectorState::Up => None,
+            DetectorState::Ejected { until } => Some(until),
+            DetectorState::Probing { settled_at } => Some(settled_at),
         }
     }
 
     fn eject(&mut self, now: Instant, random: f64) -> Transition {
         let healthy_for = now.duration_since(self.up_since);
-        let was_up = self.standing == Standing::Up;
+        let was_up = self.detector_state == DetectorState::Up;
         // Health for longer than the last ejection (and one window) ends the row of repeats.
         if was_up && healthy_for > self.last_ejection.max(self.settings.window) {
             self.repeats = 0;
@@ -144,7 +144,7 @@ impl Detector {
         self.repeats = self.repeats.saturating_add(1);
         self.last_ejection = duration;
         self.failures.clear();
-        self.standing = Standing::Ejected { until: now + duration };
+        self.detector_state = DetectorState::Ejected { until: now + duration };
         Transition::Ejected(duration)
     }
 
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(detector.failed(start, false, MIDDLE), None);
         assert_eq!(detector.failed(start + seconds(1), false, MIDDLE), None);
         assert_eq!(detector.failed(start + seconds(2), false, MIDDLE), Some(Transition::Ejected(seconds(10))));
-        assert_eq!(detector.standing(), Standing::Ejected { until: start + seconds(12) });
+        assert_eq!(detector.detector_state(), DetectorState::Ejected { until: start + seconds(12) });
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
         assert!(detector.begin_probe(start + seconds(10), LEASE));
         assert!(!detector.begin_probe(start + seconds(10), LEASE));
         assert_eq!(detector.succeeded(start + seconds(11)), Some(Transition::Recovered));
-        assert_eq!(detector.standing(), Standing::Up);
+        assert_eq!(detector.detector_state(), DetectorState::Up);
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(detector.failed(start + seconds(1), false, MIDDLE), None);
         assert!(detector.begin_probe(start + seconds(10), LEASE));
         assert_eq!(detector.failed(start + seconds(10), false, MIDDLE), None, "not the probe");
-        assert!(matches!(detector.standing(), Standing::Probing { .. }));
+        assert!(matches!(detector.detector_state(), DetectorState::Probing { .. }));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Discovery {
 
 /// One backend of the configuration and what it stands for now.
 struct Entry {
-    settings: config::Backend,
+    settings: config::BackendConfig,
     /// `None`: its name never resolved so far.
     found: Option<Vec<Endpoint>>,
     /// `None`: an address, which needs no resolving.
@@ -57,10 +57,10 @@ impl Discovery {
     pub fn reconfigure(&self) {
         let now = Instant::now();
         let mut before = self.entries.take();
-        let entry = |settings: &config::Backend| {
+        let entry = |settings: &config::BackendConfig| {
             let known = before.iter().position(|entry| entry.settings.address == settings.address);
             match known.map(|index| before.swap_remove(index)) {
-                Some(known) => known.under(settings, now),
+                Some(known) => known.with_settings(settings, now),
                 None => Entry::new(settings.clone(), now),
             }
         };
@@ -145,7 +145,7 @@ impl Discovery {
 }
 
 impl Entry {
-    fn new(settings: config::Backend, now: Instant) -> Self {
+    fn new(settings: config::BackendConfig, now: Instant) -> Self {
         let target = match &settings.address {
             BackendAddress::Tcp(address) => Some(Target::Tcp(*address)),
             BackendAddress::Unix(path) => Some(Target::Unix(path.clone())),
@@ -157,7 +157,7 @@ impl Entry {
     }
 
     /// The same name with other settings keeps what it found, until it is looked up again.
-    fn under(mut self, settings: &config::Backend, now: Instant) -> Self {
+    fn with_settings(mut self, settings: &config::BackendConfig, now: Instant) -> Self {
         if self.settings == *settings {
             return self;
         }
@@ -188,8 +188,8 @@ impl Entry {
             }
             Err(error) => {
                 if !self.is_failing {
-                    let kept = self.found.as_ref().map_or(0, Vec::len);
-                    tracing::warn!(pool, name, %error, kept, "name can't be resolved; trying again");
+                    let idle = self.found.as_ref().map_or(0, Vec::len);
+                    tracing::warn!(pool, name, %error, idle, "name can't be resolved; trying again");
                 }
                 self.is_failing = true;
                 Duration::ZERO
@@ -202,7 +202,7 @@ impl Entry {
 type Answer = Result<(Vec<Endpoint>, Instant), NetError>;
 
 /// All A and AAAA records of a host name, in a stable order.
-async fn addresses(resolver: &TokioResolver, host: &str, port: u16, settings: &config::Backend) -> Answer {
+async fn addresses(resolver: &TokioResolver, host: &str, port: u16, settings: &config::BackendConfig) -> Answer {
     let lookup = resolver.lookup_ip(host).await?;
     let mut found: Vec<Endpoint> = lookup
         .iter()
@@ -214,7 +214,7 @@ async fn addresses(resolver: &TokioResolver, host: &str, port: u16, settings: &c
 }
 
 /// The targets of SRV records: those of the best priority are used, the others are backups (RFC 2782).
-async fn services(resolver: &TokioResolver, service: &str, settings: &config::Backend) -> Answer {
+async fn services(resolver: &TokioResolver, service: &str, settings: &config::BackendConfig) -> Answer {
     let lookup = resolver.srv_lookup(service).await?;
     let mut valid_until = lookup.valid_until();
     let records: Vec<_> = lookup
@@ -239,7 +239,7 @@ async fn services(resolver: &TokioResolver, service: &str, settings: &config::Ba
     Ok((found, valid_until))
 }
 
-fn endpoint(target: Target, weight: u16, settings: &config::Backend) -> Endpoint {
+fn endpoint(target: Target, weight: u16, settings: &config::BackendConfig) -> Endpoint {
     Endpoint { target, weight, backup: settings.backup, max_connections: settings.max_connections }
 }
 

@@ -46,30 +46,30 @@ impl Lease {
     pub fn connect_failed(self, failure: ConnectFailure, now: Instant) {
         self.backend.count_connect_failure(failure);
         if failure.is_backends_fault() {
-            self.failed(now, failure.word());
+            self.failed(now, failure.as_str());
         }
     }
 
     /// The backend ended the connection before a byte went either way: as good as a connect that was reset.
-    pub fn ended_at_once(&self, now: Instant) {
+    pub fn record_immediate_close(&self, now: Instant) {
         self.backend.count_connect_failure(ConnectFailure::Reset);
-        self.failed(now, ConnectFailure::Reset.word());
+        self.failed(now, ConnectFailure::Reset.as_str());
     }
 
     /// The backend closed or reset after the client had sent bytes and before it sent one.
-    pub fn closed_early(&self, now: Instant) {
+    pub fn record_early_close(&self, now: Instant) {
         if self.backend.count_early_close() {
             self.failed(now, "early_close");
         }
     }
 
     /// The backend answered with 502, 503 or 504, which the configuration may count as a failure.
-    pub fn answered_badly(&self, now: Instant) {
-        if self.backend.counts_5xx() { self.failed(now, "status_5xx") } else { self.went_well(now) }
+    pub fn record_5xx(&self, now: Instant) {
+        if self.backend.counts_5xx() { self.failed(now, "status_5xx") } else { self.record_success(now) }
     }
 
     /// The backend answered, or took the client's bytes to their end. The first time it counts.
-    pub fn went_well(&self, now: Instant) {
+    pub fn record_success(&self, now: Instant) {
         if self.kind != LeaseKind::Ordinary && !self.settled.replace(true) {
             self.backend.recovered(now, "a connection went well");
         }

@@ -3,26 +3,26 @@
 //! Knows nothing of listeners or clients. Which usable backend is next is the `balancer`'s question.
 
 mod backend;
-mod check;
 mod detection;
 mod discovery;
-mod health;
+mod events;
+mod health_check;
 mod lease;
 mod pool;
 #[cfg(test)]
 mod properties;
-mod signals;
+mod rise_fall;
 mod snapshot;
 mod status;
 mod waiting;
 
 pub use backend::{Backend, Endpoint};
-pub use check::{Checker, Verdict};
-pub use detection::{Detector, Standing, Transition};
+pub use detection::{Detector, DetectorState, Transition};
 pub use discovery::Discovery;
-pub use health::watch as watch_health;
+pub use health_check::watch as watch_health;
 pub use lease::Lease;
 pub use pool::Pool;
+pub use rise_fall::{CheckVerdict, RiseFall};
 pub use snapshot::BackendSnapshot;
-pub use status::{Intent, State};
-pub use waiting::{Member, Place, Retry};
+pub use status::{AdminState, BackendState};
+pub use waiting::{BudgetShare, QueueSlot, RetryPermit};

@@ -13,9 +13,9 @@ use crate::net::Target;
 use crate::protocol::proxy_header;
 
 use super::backend::{Backend, Endpoint};
+use super::events::PoolEvents;
 use super::lease::Lease;
-use super::signals::Signals;
-use super::waiting::{Member, Place, Retry, RetryBudget};
+use super::waiting::{BudgetShare, QueueSlot, RetryBudget, RetryPermit};
 
 /// A probe to a backend that says nothing must hold for this long beyond the connect timeout to count as well.
 const PROBE_HOLDS: Duration = Duration::from_secs(1);
@@ -25,10 +25,10 @@ const PROBE_HOLDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Pool {
     name: String,
-    settings: Arc<ArcSwap<config::Pool>>,
+    settings: Arc<ArcSwap<config::PoolConfig>>,
     workers: usize,
     backends: ArcSwap<Vec<Arc<Backend>>>,
-    signals: Arc<Signals>,
+    events: Arc<PoolEvents>,
     /// Told when the set of backends changed.
     replaced: Notify,
     budget: RetryBudget,
@@ -37,11 +37,11 @@ pub struct Pool {
 
 impl Pool {
     /// Without a backend yet.
-    pub fn new(settings: config::Pool, workers: usize, now: Instant) -> Arc<Self> {
+    pub fn new(settings: config::PoolConfig, workers: usize, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             workers,
             backends: ArcSwap::default(),
-            signals: Arc::new(Signals::new(now)),
+            events: Arc::new(PoolEvents::new(now)),
             replaced: Notify::new(),
             budget: RetryBudget::new(settings.retry_budget),
             retries: AtomicU64::new(0),
@@ -51,12 +51,12 @@ impl Pool {
     }
 
     /// Goes on under other settings; its backends are [`Pool::replace`]'s to change.
-    pub fn reconfigure(&self, settings: config::Pool, now: Instant) {
+    pub fn reconfigure(&self, settings: config::PoolConfig, now: Instant) {
         self.budget.set_percent(settings.retry_budget);
         self.settings.store(Arc::new(settings));
         self.backends().iter().for_each(|backend| backend.reconfigure(now));
-        self.signals.changed(None);
-        self.signals.rooms();
+        self.events.changed(None);
+        self.events.notify_all_waiters();
     }
 
     /// Its name in logs and metrics.
@@ -65,7 +65,7 @@ impl Pool {
     }
 
     /// As configured now. Not to be held over an await: a reload would wait for nothing, but keep the old ones alive.
-    pub fn settings(&self) -> Guard<Arc<config::Pool>> {
+    pub fn settings(&self) -> Guard<Arc<config::PoolConfig>> {
         self.settings.load()
     }
 
@@ -91,26 +91,29 @@ impl Pool {
         let mut is_changed = !before.iter().map(|backend| backend.target()).eq(wanted.iter().map(|one| &one.target));
         let mut take = |endpoint: Endpoint| match known.get(&endpoint.target) {
             Some(backend) => {
-                is_changed |= backend.become_like(&endpoint);
+                is_changed |= backend.update_from(&endpoint);
                 (*backend).clone()
             }
-            None => Backend::new(&endpoint, self.settings.clone(), self.workers, self.signals.clone(), now),
+            None => Backend::new(&endpoint, self.settings.clone(), self.workers, self.events.clone(), now),
         };
         let backends: Vec<_> = wanted.into_iter().map(&mut take).collect();
         if !is_changed {
             return;
         }
         let staying: HashSet<_> = backends.iter().map(Arc::as_ptr).collect();
-        before.iter().filter(|backend| !staying.contains(&Arc::as_ptr(backend))).for_each(|backend| backend.leave());
+        before
+            .iter()
+            .filter(|backend| !staying.contains(&Arc::as_ptr(backend)))
+            .for_each(|backend| backend.mark_removed());
         self.backends.store(Arc::new(backends));
-        self.signals.changed(None);
-        self.signals.rooms();
+        self.events.changed(None);
+        self.events.notify_all_waiters();
         self.replaced.notify_waiters();
     }
 
     /// The configuration has it no more: connections of its clients go on, and nothing is kept for later ones.
-    pub fn leave(&self) {
-        self.backends().iter().for_each(|backend| backend.leave());
+    pub fn mark_removed(&self) {
+        self.backends().iter().for_each(|backend| backend.mark_removed());
     }
 
     /// Whether another backend may be tried for a client for whom `tried` of them failed.
@@ -124,12 +127,12 @@ impl Pool {
     }
 
     /// Counts a client connection of this pool while the result lives.
-    pub fn join(&self) -> Member<'_> {
-        self.budget.join()
+    pub fn count_connection(&self) -> BudgetShare<'_> {
+        self.budget.count_connection()
     }
 
     /// Waits for a retry within the budget, at most as long as a connect may take. Safe to cancel.
-    pub async fn retry(&self) -> Option<Retry<'_>> {
+    pub async fn retry(&self) -> Option<RetryPermit<'_>> {
         let limit = self.settings().connect_timeout;
         let retry = self.budget.retry(limit).await?;
         self.retries.fetch_add(1, Ordering::Relaxed);
@@ -143,35 +146,35 @@ impl Pool {
 
     /// Whether clients wait for room: whoever comes now waits behind them.
     pub fn has_queue(&self) -> bool {
-        self.signals.waiting().load(Ordering::Acquire) > 0
+        self.events.waiting().load(Ordering::Acquire) > 0
     }
 
     /// A place in the queue for room; `None`: it is full.
-    pub fn queue(&self) -> Option<Place<'_>> {
-        Place::take(&self.signals, self.settings().queue.length)
+    pub fn queue(&self) -> Option<QueueSlot<'_>> {
+        QueueSlot::take(&self.events, self.settings().queue.length)
     }
 
     /// Clients that wait for room now.
     pub fn waiting(&self) -> usize {
-        self.signals.waiting().load(Ordering::Relaxed)
+        self.events.waiting().load(Ordering::Relaxed)
     }
 
     /// Changes whenever a backend's state or share does, or the set of them.
     pub fn generation(&self) -> u64 {
-        self.signals.generation()
+        self.events.generation()
     }
 
     /// Does what the clock asks for, and gives the connection that is to probe a backend now, where one is due. One
     /// load when nothing is.
     pub fn due_probe(&self, now: Instant) -> Option<Lease> {
-        if !self.signals.take_due(now) {
+        if !self.events.take_due_event(now) {
             return None;
         }
         let backends = self.backends();
         let settle = self.settings().connect_timeout.saturating_add(PROBE_HOLDS);
         backends.iter().for_each(|backend| backend.tick(now));
         let probe = backends.iter().find_map(|backend| backend.lease_probe(now, settle));
-        backends.iter().for_each(|backend| self.signals.look_again_at(backend.next_event(now)));
+        backends.iter().for_each(|backend| self.events.look_again_at(backend.next_event(now)));
         probe
     }
 }

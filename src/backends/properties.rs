@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::config::{FailureDetection, HealthCheck, PolicyKind, Pool, Queue, Resolve, Tcp};
+use crate::config::{FailureDetection, HealthCheck, Policy, PoolConfig, Queue, Resolve, Tcp};
 
-use super::check::{Checker, Verdict};
-use super::detection::{Detector, Standing, Transition};
-use super::status::{FULL_SHARE, State, Status};
+use super::detection::{Detector, DetectorState, Transition};
+use super::rise_fall::{CheckVerdict, RiseFall};
+use super::status::{BackendState, FULL_SHARE, Status};
 
 /// A probe that lives for this long counts as well.
 const PROBE_LEASE: Duration = Duration::from_secs(3);
@@ -65,10 +65,10 @@ prop_compose! {
     }
 }
 
-fn pool(detection: Option<FailureDetection>, check: Option<HealthCheck>, slow_start: Duration) -> Pool {
-    Pool {
+fn pool(detection: Option<FailureDetection>, check: Option<HealthCheck>, slow_start: Duration) -> PoolConfig {
+    PoolConfig {
         name: "app".to_owned(),
-        policy: PolicyKind::RoundRobin,
+        policy: Policy::RoundRobin,
         backends: Vec::new(),
         connect_timeout: Duration::from_secs(2),
         attempts: count(3),
@@ -138,7 +138,7 @@ proptest! {
         let mut course = Course::new(&settings);
         let mut counted: Vec<Instant> = Vec::new();
         for (event, random) in events {
-            let was_up = course.detector.standing() == Standing::Up;
+            let was_up = course.detector.detector_state() == DetectorState::Up;
             let transition = course.take(event, random);
             if !was_up {
                 continue;
@@ -180,12 +180,12 @@ proptest! {
     fn never_two_probes_at_once_and_none_before_the_ejection_is_over(settings in settings(), events in events()) {
         let mut course = Course::new(&settings);
         for (event, random) in events {
-            let (before, was_probing) = (course.detector.standing(), course.is_probing);
+            let (before, was_probing) = (course.detector.detector_state(), course.is_probing);
             course.take(event, random);
             if course.is_probing && !was_probing {
-                prop_assert!(matches!(before, Standing::Ejected { until } if until <= course.now), "{:?}", before);
+                prop_assert!(matches!(before, DetectorState::Ejected { until } if until <= course.now), "{:?}", before);
             }
-            let says_probing = matches!(course.detector.standing(), Standing::Probing { .. });
+            let says_probing = matches!(course.detector.detector_state(), DetectorState::Probing { .. });
             prop_assert_eq!(says_probing, course.is_probing);
             if says_probing {
                 prop_assert!(!course.detector.begin_probe(course.now, PROBE_LEASE), "a second probe");
@@ -198,7 +198,7 @@ proptest! {
         let mut course = Course::new(&settings);
         for (event, random) in events {
             course.take(event, random);
-            if let Standing::Ejected { until } = course.detector.standing() {
+            if let DetectorState::Ejected { until } = course.detector.detector_state() {
                 prop_assert_eq!(course.detector.begin_probe(course.now, PROBE_LEASE), until <= course.now);
                 course.is_probing = until <= course.now;
             }
@@ -210,19 +210,19 @@ proptest! {
         let mut course = Course::new(&settings);
         let mut is_told_up = true;
         for (event, random) in events {
-            let before = course.detector.standing();
+            let before = course.detector.detector_state();
             match course.take(event, random) {
                 Some(Transition::Ejected(duration)) => {
-                    prop_assert_eq!(course.detector.standing(), Standing::Ejected { until: course.now + duration });
+                    prop_assert_eq!(course.detector.detector_state(), DetectorState::Ejected { until: course.now + duration });
                     is_told_up = false;
                 }
                 Some(Transition::Recovered) => {
-                    prop_assert!(before != Standing::Up);
+                    prop_assert!(before != DetectorState::Up);
                     is_told_up = true;
                 }
                 None => {}
             }
-            prop_assert_eq!(is_told_up, course.detector.standing() == Standing::Up);
+            prop_assert_eq!(is_told_up, course.detector.detector_state() == DetectorState::Up);
         }
     }
 
@@ -230,11 +230,11 @@ proptest! {
     fn failures_of_older_connections_never_prolong_an_ejection(settings in settings(), events in events()) {
         let mut course = Course::new(&settings);
         for (event, random) in events {
-            let before = course.detector.standing();
+            let before = course.detector.detector_state();
             let transition = course.take(event, random);
-            if before != Standing::Up && matches!(event, Event::Fails) {
+            if before != DetectorState::Up && matches!(event, Event::Fails) {
                 prop_assert_eq!(transition, None);
-                prop_assert_eq!(course.detector.standing(), before);
+                prop_assert_eq!(course.detector.detector_state(), before);
             }
         }
     }
@@ -245,9 +245,9 @@ proptest! {
         for (event, random) in events {
             course.take(event, random);
         }
-        let was_away = course.detector.standing() != Standing::Up;
+        let was_away = course.detector.detector_state() != DetectorState::Up;
         prop_assert_eq!(course.detector.succeeded(course.now), was_away.then_some(Transition::Recovered));
-        prop_assert_eq!(course.detector.standing(), Standing::Up);
+        prop_assert_eq!(course.detector.detector_state(), DetectorState::Up);
         prop_assert_eq!(course.detector.next_event(), None);
         if was_away {
             prop_assert_eq!(course.detector.recent_failures(course.now), 0, "failures from before the ejection");
@@ -279,7 +279,7 @@ proptest! {
     fn long_health_ends_the_doubling(settings in settings(), repeats in 1usize..8, random in 0.0..1.0) {
         let mut course = Course::new(&settings);
         for _ in 0..repeats {
-            while course.detector.standing() == Standing::Up {
+            while course.detector.detector_state() == DetectorState::Up {
                 course.take(Event::Fails, 1.0);
             }
             course.take(Event::Wait(settings.max_ejection * 2), 0.5);
@@ -298,17 +298,17 @@ proptest! {
         fall in 1usize..6,
         results in prop::collection::vec(any::<bool>(), 1..200),
     ) {
-        let mut checker = Checker::new(&health_check(rise, fall));
-        prop_assert_eq!(checker.verdict(), Verdict::Unknown);
+        let mut rise_fall = RiseFall::new(&health_check(rise, fall));
+        prop_assert_eq!(rise_fall.verdict(), CheckVerdict::Unknown);
         let mut is_up = results[0];
         for end in 1..=results.len() {
-            let changed = checker.record(results[end - 1]);
+            let changed = rise_fall.record(results[end - 1]);
             let needed = if is_up { fall } else { rise };
             let in_a_row = results[..end].iter().rev().take_while(|well| **well != is_up).count();
             let turns = in_a_row >= needed;
             prop_assert_eq!(changed, turns || end == 1);
             is_up ^= turns;
-            prop_assert_eq!(checker.verdict(), if is_up { Verdict::Up } else { Verdict::Down });
+            prop_assert_eq!(rise_fall.verdict(), if is_up { CheckVerdict::Up } else { CheckVerdict::Down });
         }
     }
 
@@ -345,17 +345,17 @@ proptest! {
         let start = Instant::now();
         let mut status = Status::new(&pool(Some(settings.clone()), Some(health_check(rise, fall)), Duration::ZERO), start);
         let mut course = Course::new(&settings);
-        let mut checker = Checker::new(&health_check(rise, fall));
+        let mut rise_fall = RiseFall::new(&health_check(rise, fall));
         for (events, is_well) in steps {
             for (event, random) in events.into_iter().take(5) {
                 course.take(event, random);
             }
             status.detector = Some(std::mem::replace(&mut course.detector, Detector::new(settings.clone(), start)));
-            prop_assert_eq!(status.checked(is_well), checker.record(is_well));
-            let passive = status.standing() == Standing::Up;
-            let active = checker.verdict() != Verdict::Down;
-            prop_assert_eq!(status.state() == State::Up, passive && active);
-            prop_assert_eq!(status.state() == State::Down, !active);
+            prop_assert_eq!(status.record_check(is_well), rise_fall.record(is_well));
+            let passive = status.detector_state() == DetectorState::Up;
+            let active = rise_fall.verdict() != CheckVerdict::Down;
+            prop_assert_eq!(status.state() == BackendState::Up, passive && active);
+            prop_assert_eq!(status.state() == BackendState::Down, !active);
             // Nothing is to be done about one whose checks fail, whatever the clock says.
             prop_assert!(active || status.next_event(course.now).is_none());
             course.detector = status.detector.take().expect("put there above");

@@ -5,17 +5,17 @@ use std::time::{Duration, SystemTime};
 use crate::net::ConnectFailure;
 use crate::telemetry::Traffic;
 
-use super::status::State;
+use super::status::BackendState;
 
 /// A backend at one instant, for the admin API and metrics.
 #[derive(Clone, Debug)]
 pub struct BackendSnapshot {
     /// Whether it gets new connections.
-    pub state: State,
+    pub state: BackendState,
     /// Connections that live now.
     pub active: usize,
     /// Connections that are kept for the next request (http mode).
-    pub kept: usize,
+    pub idle: usize,
     /// Connections made so far.
     pub total: u64,
     /// Failed connects so far, by [`ConnectFailure`].

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config;
 
-use super::check::{Checker, Verdict};
-use super::detection::{Detector, Standing, Transition};
+use super::detection::{Detector, DetectorState, Transition};
+use super::rise_fall::{CheckVerdict, RiseFall};
 
 /// Steps in which a slow start raises a backend's share: finer ones would only rebuild tables more often.
 pub const FULL_SHARE: u32 = 8;
@@ -13,7 +13,7 @@ pub const FULL_SHARE: u32 = 8;
 /// Whether a backend gets new connections, in the admin API's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum State {
+pub enum BackendState {
     /// It does.
     Up,
     /// Set aside by passive failure detection.
@@ -30,7 +30,7 @@ pub enum State {
 
 /// What an operator wants of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Intent {
+pub enum AdminState {
     /// That it serves.
     #[default]
     Enable,
@@ -40,11 +40,11 @@ pub enum Intent {
     Disable,
 }
 
-impl State {
+impl BackendState {
     const ALL: [Self; 6] = [Self::Up, Self::Ejected, Self::Probing, Self::Down, Self::Draining, Self::Disabled];
 
     /// Its word in the API.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         ["up", "ejected", "probing", "down", "draining", "disabled"][self as usize]
     }
 
@@ -62,66 +62,66 @@ impl State {
 #[derive(Debug, Default)]
 pub(super) struct Status {
     pub(super) detector: Option<Detector>,
-    pub(super) intent: Intent,
+    pub(super) admin_state: AdminState,
     /// What went wrong last, and when.
     pub(super) last_error: Option<(String, SystemTime)>,
-    checker: Option<Checker>,
+    rise_fall: Option<RiseFall>,
     slow_start: Duration,
     /// When it came back; `None`: it was never away, or the slow start is over.
     back_since: Option<Instant>,
 }
 
 impl Status {
-    pub(super) fn new(pool: &config::Pool, now: Instant) -> Self {
+    pub(super) fn new(pool: &config::PoolConfig, now: Instant) -> Self {
         Self {
             detector: pool.failure_detection.clone().map(|settings| Detector::new(settings, now)),
-            intent: Intent::default(),
+            admin_state: AdminState::default(),
             last_error: None,
-            checker: pool.health_check.as_ref().map(Checker::new),
+            rise_fall: pool.health_check.as_ref().map(RiseFall::new),
             slow_start: pool.slow_start,
             back_since: None,
         }
     }
 
     /// Goes on under other settings: what was learnt stays.
-    pub(super) fn reconfigure(&mut self, pool: &config::Pool, now: Instant) {
+    pub(super) fn reconfigure(&mut self, pool: &config::PoolConfig, now: Instant) {
         self.detector = match (self.detector.take(), pool.failure_detection.clone()) {
-            (Some(detector), Some(settings)) => Some(detector.under(settings)),
+            (Some(detector), Some(settings)) => Some(detector.with_settings(settings)),
             (None, Some(settings)) => Some(Detector::new(settings, now)),
             (_, None) => None,
         };
-        self.checker = match (self.checker.take(), &pool.health_check) {
-            (Some(checker), Some(settings)) => Some(checker.under(settings)),
-            (None, Some(settings)) => Some(Checker::new(settings)),
+        self.rise_fall = match (self.rise_fall.take(), &pool.health_check) {
+            (Some(rise_fall), Some(settings)) => Some(rise_fall.with_settings(settings)),
+            (None, Some(settings)) => Some(RiseFall::new(settings)),
             (_, None) => None,
         };
         self.slow_start = pool.slow_start;
     }
 
     /// The operator's word comes first; then passive detection and active checks must both say up.
-    pub(super) fn state(&self) -> State {
-        match self.intent {
-            Intent::Enable => {}
-            Intent::Drain => return State::Draining,
-            Intent::Disable => return State::Disabled,
+    pub(super) fn state(&self) -> BackendState {
+        match self.admin_state {
+            AdminState::Enable => {}
+            AdminState::Drain => return BackendState::Draining,
+            AdminState::Disable => return BackendState::Disabled,
         }
-        if self.checker.as_ref().is_some_and(|checker| checker.verdict() == Verdict::Down) {
-            return State::Down;
+        if self.rise_fall.as_ref().is_some_and(|rise_fall| rise_fall.verdict() == CheckVerdict::Down) {
+            return BackendState::Down;
         }
-        match self.standing() {
-            Standing::Up => State::Up,
-            Standing::Ejected { .. } => State::Ejected,
-            Standing::Probing { .. } => State::Probing,
+        match self.detector_state() {
+            DetectorState::Up => BackendState::Up,
+            DetectorState::Ejected { .. } => BackendState::Ejected,
+            DetectorState::Probing { .. } => BackendState::Probing,
         }
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        self.detector.as_ref().map_or(Standing::Up, Detector::standing)
+    pub(super) fn detector_state(&self) -> DetectorState {
+        self.detector.as_ref().map_or(DetectorState::Up, Detector::detector_state)
     }
 
     /// Takes a health check's result; true where it changed the verdict.
-    pub(super) fn checked(&mut self, is_well: bool) -> bool {
-        self.checker.as_mut().is_some_and(|checker| checker.record(is_well))
+    pub(super) fn record_check(&mut self, is_well: bool) -> bool {
+        self.rise_fall.as_mut().is_some_and(|rise_fall| rise_fall.record(is_well))
     }
 
     /// Begins the slow start: the backend is up again after it was not.
@@ -149,7 +149,8 @@ impl Status {
             since + step * (u32::try_from(passed).unwrap_or(FULL_SHARE).min(FULL_SHARE) + 1)
         });
         // While it is down or kept out nobody may probe: an ejection that is over would else ask to be looked at at each pick.
-        let detector = self.detector.as_ref().filter(|_| matches!(self.state(), State::Ejected | State::Probing));
+        let detector =
+            self.detector.as_ref().filter(|_| matches!(self.state(), BackendState::Ejected | BackendState::Probing));
         let probe = detector.and_then(Detector::next_event);
         ramp.into_iter().chain(probe).min()
     }
@@ -157,7 +158,7 @@ impl Status {
 
 /// A change worth telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum StateChange {
     Passive(Transition),
     Check(bool),
 }

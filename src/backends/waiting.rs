@@ -6,42 +6,42 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::signals::Signals;
+use super::events::PoolEvents;
 
 /// Retries that are always allowed, however few connections there are.
 const LEAST_RETRIES: usize = 3;
 
 /// A place in the queue of clients that wait for room. Dropping it leaves the queue, and passes on a call for it.
-pub struct Place<'a> {
-    signals: &'a Signals,
+pub struct QueueSlot<'a> {
+    events: &'a PoolEvents,
     /// Nobody waited before: whatever room came until now was told to nobody.
     is_first: Cell<bool>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> QueueSlot<'a> {
     /// The last place of a queue of at most `length`; `None`: it is full.
-    pub(super) fn take(signals: &'a Signals, length: usize) -> Option<Self> {
+    pub(super) fn take(events: &'a PoolEvents, length: usize) -> Option<Self> {
         // SeqCst: a connection that ends either sees that somebody waits, or is seen to have ended.
-        let ahead = signals.waiting().fetch_add(1, Ordering::SeqCst);
+        let ahead = events.waiting().fetch_add(1, Ordering::SeqCst);
         if ahead >= length {
-            signals.waiting().fetch_sub(1, Ordering::AcqRel);
+            events.waiting().fetch_sub(1, Ordering::AcqRel);
             return None;
         }
-        Some(Self { signals, is_first: Cell::new(ahead == 0) })
+        Some(Self { events, is_first: Cell::new(ahead == 0) })
     }
 
     /// Waits until a connection of the pool ended, first come, first served; the first to come is called at once. Safe to
     /// cancel: the call goes to the next.
-    pub async fn called(&self) {
+    pub async fn wait_turn(&self) {
         if !self.is_first.take() {
-            self.signals.room_notify().notified().await;
+            self.events.room_notify().notified().await;
         }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
-        self.signals.waiting().fetch_sub(1, Ordering::AcqRel);
+        self.events.waiting().fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -56,10 +56,10 @@ pub(super) struct RetryBudget {
 }
 
 /// The right to one retry; dropping it gives it back.
-pub struct Retry<'a>(&'a RetryBudget);
+pub struct RetryPermit<'a>(&'a RetryBudget);
 
 /// Counts one client connection of the pool while it lives.
-pub struct Member<'a>(&'a RetryBudget);
+pub struct BudgetShare<'a>(&'a RetryBudget);
 
 impl RetryBudget {
     pub(super) fn new(percent: u8) -> Self {
@@ -71,13 +71,13 @@ impl RetryBudget {
         self.percent.store(percent.into(), Ordering::Relaxed);
     }
 
-    pub(super) fn join(&self) -> Member<'_> {
+    pub(super) fn count_connection(&self) -> BudgetShare<'_> {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        Member(self)
+        BudgetShare(self)
     }
 
     /// Waits for a retry within the budget, at most `limit`. Safe to cancel.
-    pub(super) async fn retry(&self, limit: Duration) -> Option<Retry<'_>> {
+    pub(super) async fn retry(&self, limit: Duration) -> Option<RetryPermit<'_>> {
         let granted = async {
             loop {
                 let freed = self.freed.notified();
@@ -90,25 +90,25 @@ impl RetryBudget {
         tokio::time::timeout(limit, granted).await.ok()
     }
 
-    fn try_retry(&self) -> Option<Retry<'_>> {
+    fn try_retry(&self) -> Option<RetryPermit<'_>> {
         let allowed =
             (self.connections.load(Ordering::Relaxed) * self.percent.load(Ordering::Relaxed) / 100).max(LEAST_RETRIES);
         if self.retrying.fetch_add(1, Ordering::AcqRel) >= allowed {
             self.retrying.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
-        Some(Retry(self))
+        Some(RetryPermit(self))
     }
 }
 
-impl Drop for Retry<'_> {
+impl Drop for RetryPermit<'_> {
     fn drop(&mut self) {
         self.0.retrying.fetch_sub(1, Ordering::AcqRel);
         self.0.freed.notify_one();
     }
 }
 
-impl Drop for Member<'_> {
+impl Drop for BudgetShare<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -124,7 +124,7 @@ mod tests {
         let few: Vec<_> = (0..4).map_while(|_| budget.try_retry()).collect();
         assert_eq!(few.len(), 3);
         drop(few);
-        let _members: Vec<_> = (0..50).map(|_| budget.join()).collect();
+        let _members: Vec<_> = (0..50).map(|_| budget.count_connection()).collect();
         let many: Vec<_> = (0..50).map_while(|_| budget.try_retry()).collect();
         assert_eq!(many.len(), 10);
     }

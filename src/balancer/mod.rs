@@ -23,7 +23,7 @@ use tier::Tier;
 
 /// What a choice may depend on.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct PickRequest<'a> {
     /// When it is asked.
     pub now: Instant,
     /// The client's address; `None`: a unix socket.
@@ -34,7 +34,7 @@ pub struct Request<'a> {
 
 /// Why there is no choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoChoice {
+pub enum PickError {
     /// No backend is known that was not tried.
     NoneLeft,
     /// There are some, but each has as many connections as it may.
@@ -63,7 +63,7 @@ struct Table {
 impl Balancer {
     /// Starts with the pool's backends as they are.
     pub fn new(pool: Arc<Pool>) -> Arc<Self> {
-        let table = ArcSwap::from_pointee(Table::of(&pool));
+        let table = ArcSwap::from_pointee(Table::new(&pool));
         Arc::new(Self { pool, turn: AtomicU64::new(0), table })
     }
 
@@ -76,7 +76,7 @@ impl Balancer {
     ///
     /// # Errors
     /// There is none to choose.
-    pub fn pick(&self, request: &Request<'_>) -> Result<Lease, NoChoice> {
+    pub fn pick(&self, request: &PickRequest<'_>) -> Result<Lease, PickError> {
         if let Some(probe) = self.pool.due_probe(request.now).filter(|probe| !is_tried(request, probe.backend())) {
             return Ok(probe);
         }
@@ -85,12 +85,12 @@ impl Balancer {
             return self.pick_from(&table, request);
         }
         drop(table);
-        let table = Arc::new(Table::of(&self.pool));
+        let table = Arc::new(Table::new(&self.pool));
         self.table.store(table.clone());
         self.pick_from(&table, request)
     }
 
-    fn pick_from(&self, table: &Table, request: &Request<'_>) -> Result<Lease, NoChoice> {
+    fn pick_from(&self, table: &Table, request: &PickRequest<'_>) -> Result<Lease, PickError> {
         let is_untried = |backend: &Arc<Backend>| !is_tried(request, backend);
         let is_usable = |backend: &Arc<Backend>| backend.is_up() && is_untried(backend);
         // A retry goes where nothing failed lately, if it can: it has few of them.
@@ -106,18 +106,18 @@ impl Balancer {
         }
         let (primaries, backups) = (&table.primaries, &table.backups);
         if primaries.any(&is_usable) || backups.any(&is_usable) {
-            return Err(NoChoice::Full);
+            return Err(PickError::Full);
         }
         match choose(&table.all, &is_untried) {
             Some(lease) => Ok(lease),
-            None if table.all.any(&is_untried) => Err(NoChoice::Full),
-            None => Err(NoChoice::NoneLeft),
+            None if table.all.any(&is_untried) => Err(PickError::Full),
+            None => Err(PickError::NoneLeft),
         }
     }
 }
 
 impl Table {
-    fn of(pool: &Pool) -> Self {
+    fn new(pool: &Pool) -> Self {
         // Read before the states: a change after this makes the table out of date, never wrongly fresh.
         let generation = pool.generation();
         let backends = pool.backends();
@@ -134,6 +134,6 @@ impl Table {
     }
 }
 
-fn is_tried(request: &Request<'_>, backend: &Arc<Backend>) -> bool {
+fn is_tried(request: &PickRequest<'_>, backend: &Arc<Backend>) -> bool {
     request.tried.iter().any(|tried| Arc::ptr_eq(tried, backend))
 }

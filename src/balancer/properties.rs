@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::backends::{Backend, State};
-use crate::config::PolicyKind;
+use crate::backends::{Backend, BackendState};
+use crate::config::Policy;
 use crate::net::ConnectFailure;
 
-use super::NoChoice;
+use super::PickError;
 use super::order::order_of;
 use super::world::{World, clients, detection, endpoint, events, policies, settings, weighted};
 
@@ -38,7 +38,7 @@ proptest! {
     #[test]
     fn round_robin_honours_weights_within_one_turn(weights in prop::collection::vec(1u16..=256, 1..12)) {
         let round = weights.iter().map(|weight| usize::from(*weight)).sum();
-        let mut world = World::new(settings(PolicyKind::RoundRobin, None), weighted(&weights));
+        let mut world = World::new(settings(Policy::RoundRobin, None), weighted(&weights));
         let order = world.pick_and_hold(round);
         assert_within_one(&order, &weights)?;
     }
@@ -49,7 +49,7 @@ proptest! {
         skipped in 0usize..200,
         rounds in 1usize..4,
     ) {
-        let mut world = World::new(settings(PolicyKind::RoundRobin, None), weighted(&weights));
+        let mut world = World::new(settings(Policy::RoundRobin, None), weighted(&weights));
         world.pick_and_hold(skipped);
         let round: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
         let order = world.pick_and_hold(round * rounds);
@@ -98,11 +98,11 @@ proptest! {
             let (before, now) = (world.states(), world.now);
             let is_due = |index: usize| world.backends()[index].snapshot(now).ejected_for.is_some_and(|wait| wait.is_zero());
             let due: Vec<bool> = (0..backends).map(is_due).collect();
-            let some_usable = before.contains(&State::Up);
+            let some_usable = before.contains(&BackendState::Up);
             if let Some(Ok(index)) = world.take(event) {
-                let may = before[index] == State::Up || due[index] || !some_usable;
+                let may = before[index] == BackendState::Up || due[index] || !some_usable;
                 // A probe that has lived long enough brings its backend back at this very pick.
-                let settled = before[index] == State::Probing && world.states()[index] != State::Probing;
+                let settled = before[index] == BackendState::Probing && world.states()[index] != BackendState::Probing;
                 prop_assert!(may || settled, "{:?} of {:?}", index, before);
             }
         }
@@ -114,9 +114,9 @@ proptest! {
         for event in events {
             let before = world.states();
             let picked = world.take(event);
-            if let (Some(Ok(index)), true) = (picked, before.contains(&State::Up)) {
+            if let (Some(Ok(index)), true) = (picked, before.contains(&BackendState::Up)) {
                 // Whoever is sent to a backend while it is probed is a second probe.
-                let still_probing = before[index] == State::Probing && world.states()[index] == State::Probing;
+                let still_probing = before[index] == BackendState::Probing && world.states()[index] == BackendState::Probing;
                 prop_assert!(!still_probing, "backend {} of {:?}", index, before);
             }
         }
@@ -141,13 +141,13 @@ proptest! {
         for _ in 0..2 {
             failing.lease().expect("no limit").connect_failed(ConnectFailure::Timeout, world.now);
         }
-        prop_assert_eq!(failing.state(), State::Ejected);
+        prop_assert_eq!(failing.state(), BackendState::Ejected);
         world.now += Duration::from_secs(12);
         let probe = world.pick(None, &[]).expect("a probe");
         prop_assert!(Arc::ptr_eq(probe.backend(), &failing));
-        prop_assert_eq!(failing.state(), State::Probing);
-        probe.went_well(world.now);
-        prop_assert_eq!(failing.state(), State::Up);
+        prop_assert_eq!(failing.state(), BackendState::Probing);
+        probe.record_success(world.now);
+        prop_assert_eq!(failing.state(), BackendState::Up);
     }
 
     #[test]
@@ -167,7 +167,7 @@ proptest! {
             tried.push(lease.backend().clone());
         }
         prop_assert_eq!(tried.len(), backends);
-        prop_assert!(matches!(world.pick(Some(client), &tried), Err(NoChoice::NoneLeft)));
+        prop_assert!(matches!(world.pick(Some(client), &tried), Err(PickError::NoneLeft)));
     }
 
     #[test]
@@ -181,10 +181,10 @@ proptest! {
         let mut world = World::new(settings(policy, Some(detection())), (0..=primaries + backups).map(make).collect());
         for event in events {
             let before = world.states();
-            let some_primary = before[1..=primaries].contains(&State::Up);
+            let some_primary = before[1..=primaries].contains(&BackendState::Up);
             if let Some(Ok(index)) = world.take(event) {
                 prop_assert!(index > 0, "weight 0");
-                prop_assert!(index <= primaries || !some_primary || before[index] != State::Up, "{:?}", before);
+                prop_assert!(index <= primaries || !some_primary || before[index] != BackendState::Up, "{:?}", before);
             }
         }
     }
@@ -203,7 +203,7 @@ proptest! {
                 world.backends().iter().zip(&limits).map(|(backend, limit)| backend.active() >= *limit).collect();
             prop_assert!(world.backends().iter().zip(&limits).all(|(backend, limit)| backend.active() <= *limit));
             if let Some(Err(error)) = picked {
-                prop_assert_eq!(error, NoChoice::Full);
+                prop_assert_eq!(error, PickError::Full);
                 prop_assert!(is_full.iter().all(|full| *full), "{:?}", is_full);
             }
         }
@@ -214,7 +214,7 @@ proptest! {
         weights in prop::collection::vec(1u16..10, 1..8),
         events in events(),
     ) {
-        let mut world = World::new(settings(PolicyKind::LeastConnections, None), weighted(&weights));
+        let mut world = World::new(settings(Policy::LeastConnections, None), weighted(&weights));
         for event in events {
             let load = |(backend, weight): (&Arc<Backend>, &u16)| (backend.active() + 1) as f64 / f64::from(*weight);
             let loads: Vec<f64> = world.backends().iter().zip(&weights).map(load).collect();
@@ -227,7 +227,7 @@ proptest! {
     #[test]
     fn held_connections_are_spread_by_weight(weights in prop::collection::vec(1u16..10, 1..8), rounds in 1usize..10) {
         let sum: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
-        let mut world = World::new(settings(PolicyKind::LeastConnections, None), weighted(&weights));
+        let mut world = World::new(settings(Policy::LeastConnections, None), weighted(&weights));
         world.pick_and_hold(sum * rounds);
         for (backend, weight) in world.backends().iter().zip(&weights) {
             prop_assert_eq!(backend.active(), usize::from(*weight) * rounds);
@@ -237,7 +237,7 @@ proptest! {
     /// Two choices keep the fullest of n within about log log n of the mean; one choice alone would be far off.
     #[test]
     fn the_better_of_two_stays_close_to_the_mean(backends in 2usize..20, each in 1usize..100) {
-        let mut world = World::new(settings(PolicyKind::RandomTwo, None), weighted(&vec![1; backends]));
+        let mut world = World::new(settings(Policy::RandomTwo, None), weighted(&vec![1; backends]));
         world.pick_and_hold(backends * each);
         let fullest = world.backends().iter().map(|backend| backend.active()).max().unwrap_or(0);
         prop_assert!(fullest <= each + 8, "{} for a mean of {}", fullest, each);
@@ -254,7 +254,7 @@ proptest! {
         for event in events {
             world.take(event);
         }
-        let counts_of = |world: &World| -> HashMap<String, (usize, u64, State)> {
+        let counts_of = |world: &World| -> HashMap<String, (usize, u64, BackendState)> {
             let all = world.backends();
             all.iter()
                 .map(|backend| (backend.label().to_owned(), (backend.active(), backend.snapshot(world.now).total, backend.state())))
@@ -265,7 +265,7 @@ proptest! {
         let is = counts_of(&world);
         prop_assert_eq!(is.len(), after.len());
         for (label, counts) in &is {
-            prop_assert_eq!(counts, was.get(label).unwrap_or(&(0, 0, State::Up)), "{}", label);
+            prop_assert_eq!(counts, was.get(label).unwrap_or(&(0, 0, BackendState::Up)), "{}", label);
         }
         let picked = world.pick(None, &[]).expect("there is a backend");
         prop_assert!(is.contains_key(picked.backend().label()), "one that is gone");
@@ -280,8 +280,8 @@ proptest! {
         weights in prop::collection::vec(1u16..10, 1..8),
         clients in prop::collection::vec(clients(), 1..20),
     ) {
-        let one = World::new(settings(PolicyKind::SourceHash, None), weighted(&weights));
-        let other = World::new(settings(PolicyKind::SourceHash, None), weighted(&weights));
+        let one = World::new(settings(Policy::SourceHash, None), weighted(&weights));
+        let other = World::new(settings(Policy::SourceHash, None), weighted(&weights));
         let choice = |world: &World, client: IpAddr| {
             let lease = world.pick(Some(client), &[]).expect("no limit");
             world.index_of(lease.backend())
@@ -295,7 +295,7 @@ proptest! {
     fn a_client_whose_backend_is_full_has_a_fixed_second_choice(client in clients(), backends in 2usize..8) {
         let make = |_| {
             let all = (0..backends).map(|index| endpoint(index, 1, false, 1)).collect();
-            World::new(settings(PolicyKind::SourceHash, None), all)
+            World::new(settings(Policy::SourceHash, None), all)
         };
         let second_choice = |world: World| {
             let first = world.pick(Some(client), &[]).expect("room");
@@ -312,7 +312,7 @@ proptest! {
 #[test]
 fn uneven_weights_are_honoured_within_one_turn_too() {
     let weights = [1, 4, 6, 6, 25, 3, 53, 45, 49, 49, 7];
-    let mut world = World::new(settings(PolicyKind::RoundRobin, None), weighted(&weights));
+    let mut world = World::new(settings(Policy::RoundRobin, None), weighted(&weights));
     let order = world.pick_and_hold(weights.iter().map(|weight| usize::from(*weight)).sum());
     assert_within_one(&order, &weights).expect("within one");
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::backends::{Backend, Lease};
-use crate::config::PolicyKind;
+use crate::config::Policy;
 
 use super::maglev::{self, Maglev};
 use super::order::order_of;
@@ -21,13 +21,13 @@ pub(super) struct Tier {
     weights: Vec<u32>,
     /// Indices into `backends`, each as often as its weight; empty where all weights are equal.
     order: Vec<u32>,
-    policy: PolicyKind,
+    policy: Policy,
     /// Made when it is first asked for: the tier that everything fails open to is seldom asked.
     maglev: OnceLock<Maglev>,
 }
 
 impl Tier {
-    pub(super) fn new(policy: PolicyKind, backends: Vec<Arc<Backend>>) -> Self {
+    pub(super) fn new(policy: Policy, backends: Vec<Arc<Backend>>) -> Self {
         let weights: Vec<u32> = backends.iter().map(|backend| backend.effective_weight()).collect();
         Self { order: order_of(&weights), weights, maglev: OnceLock::new(), policy, backends }
     }
@@ -43,9 +43,9 @@ impl Tier {
             return None;
         }
         let chosen = match (self.policy, client) {
-            (PolicyKind::SourceHash, Some(client)) => self.by_hash(client, may),
-            (PolicyKind::LeastConnections, _) => self.least_loaded(turn, may),
-            (PolicyKind::RandomTwo, _) => self.better_of_two(may),
+            (Policy::SourceHash, Some(client)) => self.by_hash(client, may),
+            (Policy::LeastConnections, _) => self.least_loaded(turn, may),
+            (Policy::RandomTwo, _) => self.better_of_two(may),
             _ => None,
         };
         // Round robin itself; and where the policy's choice is not to be had, whoever is next.

@@ -7,21 +7,20 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::backends::{Backend, Endpoint, Lease, Pool, State};
-use crate::config::{self, FailureDetection, PolicyKind, Queue, Resolve, Tcp};
+use crate::backends::{Backend, BackendState, Endpoint, Lease, Pool};
+use crate::config::{self, FailureDetection, Policy, Queue, Resolve, Tcp};
 use crate::net::{ConnectFailure, Target};
 
-use super::{Balancer, NoChoice, Request};
+use super::{Balancer, PickError, PickRequest};
 
-const POLICIES: [PolicyKind; 4] =
-    [PolicyKind::RoundRobin, PolicyKind::LeastConnections, PolicyKind::RandomTwo, PolicyKind::SourceHash];
+const POLICIES: [Policy; 4] = [Policy::RoundRobin, Policy::LeastConnections, Policy::RandomTwo, Policy::SourceHash];
 
 fn count(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).expect("not zero")
 }
 
-pub(super) fn settings(policy: PolicyKind, failure_detection: Option<FailureDetection>) -> config::Pool {
-    config::Pool {
+pub(super) fn settings(policy: Policy, failure_detection: Option<FailureDetection>) -> config::PoolConfig {
+    config::PoolConfig {
         name: "app".to_owned(),
         policy,
         backends: Vec::new(),
@@ -65,7 +64,7 @@ pub(super) fn weighted(weights: &[u16]) -> Vec<Endpoint> {
     weights.iter().enumerate().map(|(index, weight)| endpoint(index, *weight, false, 0)).collect()
 }
 
-pub(super) fn policies() -> impl Strategy<Value = PolicyKind> {
+pub(super) fn policies() -> impl Strategy<Value = Policy> {
     prop::sample::select(POLICIES.to_vec())
 }
 
@@ -82,7 +81,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(settings: config::Pool, backends: Vec<Endpoint>) -> Self {
+    pub(super) fn new(settings: config::PoolConfig, backends: Vec<Endpoint>) -> Self {
         let now = Instant::now();
         let pool = Pool::new(settings, 2, now);
         pool.replace(backends, now);
@@ -97,8 +96,8 @@ impl World {
         self.backends().iter().position(|known| Arc::ptr_eq(known, backend)).expect("one of the pool")
     }
 
-    pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[Arc<Backend>]) -> Result<Lease, NoChoice> {
-        self.balancer.pick(&Request { now: self.now, client, tried })
+    pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[Arc<Backend>]) -> Result<Lease, PickError> {
+        self.balancer.pick(&PickRequest { now: self.now, client, tried })
     }
 
     /// The indices of the backends that `count` connections get, all of which live on.
@@ -112,7 +111,7 @@ impl World {
         (0..count).map(pick).collect()
     }
 
-    pub(super) fn states(&self) -> Vec<State> {
+    pub(super) fn states(&self) -> Vec<BackendState> {
         self.backends().iter().map(|backend| backend.state()).collect()
     }
 }
@@ -147,7 +146,7 @@ pub(super) fn events() -> impl Strategy<Value = Vec<Event>> {
 
 impl World {
     /// Lets it happen; gives the index of the backend that a new connection got.
-    pub(super) fn take(&mut self, event: Event) -> Option<Result<usize, NoChoice>> {
+    pub(super) fn take(&mut self, event: Event) -> Option<Result<usize, PickError>> {
         match event {
             Event::Wait(time) => self.now += time,
             Event::Connects(client) | Event::IsRefused(client) => {
@@ -165,8 +164,8 @@ impl World {
                 return Some(index);
             }
             _ if self.leases.is_empty() => {}
-            Event::EndsWell(which) => self.end(which).went_well(self.now),
-            Event::EndsEarly(which) => self.end(which).closed_early(self.now),
+            Event::EndsWell(which) => self.end(which).record_success(self.now),
+            Event::EndsEarly(which) => self.end(which).record_early_close(self.now),
             Event::Leaves(which) => drop(self.end(which)),
         }
         None

@@ -31,7 +31,7 @@ pub(super) struct Admin {
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct ApiMessage {
     result: Option<String>,
     error: Option<String>,
 }
@@ -85,11 +85,11 @@ impl Admin {
     pub(super) async fn change(&self, path: &str) -> Result<String, CliError> {
         let (status, body) = self.ask(Method::POST, path).await?;
         match self.read(path, &body)? {
-            Said { result: Some(result), .. } if status.is_success() => Ok(result),
-            Said { error: Some(error), .. } if status == StatusCode::UNAUTHORIZED => {
+            ApiMessage { result: Some(result), .. } if status.is_success() => Ok(result),
+            ApiMessage { error: Some(error), .. } if status == StatusCode::UNAUTHORIZED => {
                 Err(CliError::Failed(format!("{error} (--token-file FILE gives it)")))
             }
-            Said { error, .. } => Err(CliError::Failed(error.unwrap_or_else(|| status.to_string()))),
+            ApiMessage { error, .. } => Err(CliError::Failed(error.unwrap_or_else(|| status.to_string()))),
         }
     }
 

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::admin::{AdminArgs, runtime};
-use super::{CliError, say};
+use super::{CliError, print_line};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct BackendArgs {
@@ -16,7 +16,7 @@ pub(super) struct BackendArgs {
 enum Change {
     /// Give it no new connections; those that live go on, and it is watched further
     Drain(Which),
-    /// Take it out of service: no new connections, whatever its health checks say
+    /// Take it out of service: no new connections, whatever its health checks print_line
     Disable(Which),
     /// Let it serve again
     Enable(Which),
@@ -47,11 +47,11 @@ pub(super) fn backend(args: &BackendArgs) -> Result<(), CliError> {
     let segment = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let path = format!("/api/v1/pools/{}/backends/{}/{verb}", segment(pool), segment(address));
     let state = runtime()?.block_on(admin.admin()?.change(&path))?;
-    say(format_args!("{pool} {address}: {state}"));
+    print_line(format_args!("{pool} {address}: {state}"));
     Ok(())
 }
 
 pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
-    say(runtime()?.block_on(args.admin.admin()?.change("/api/v1/reload"))?);
+    print_line(runtime()?.block_on(args.admin.admin()?.change("/api/v1/reload"))?);
     Ok(())
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::config::{Loaded, Problem, Problems};
 use crate::proxy::CHECKS;
 
-use super::{CliError, ConfigArgs, say};
+use super::{CliError, ConfigArgs, print_line};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct CheckArgs {
@@ -22,7 +22,7 @@ pub(super) struct CheckArgs {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Verdict<'a> {
+struct CheckReport<'a> {
     valid: bool,
     file: Option<String>,
     problems: &'a [Problem],
@@ -35,12 +35,12 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
     }
     let loaded = loaded?;
     if args.print {
-        say(loaded.printed.trim_end());
+        print_line(loaded.printed.trim_end());
         return Ok(());
     }
     let name = loaded.file.map_or_else(|| "flags and environment".to_owned(), |file| file.display().to_string());
     let backends: usize = loaded.config.pools.iter().map(|pool| pool.backends.len()).sum();
-    say(format_args!(
+    print_line(format_args!(
         "{name}: valid; listeners: {}, pools: {}, backends: {backends}",
         loaded.config.listeners.len(),
         loaded.config.pools.len()
@@ -53,7 +53,7 @@ fn verdict(loaded: Result<Loaded, Problems>) -> Result<(), CliError> {
         Ok(loaded) => (true, loaded.file.map(|file| file.display().to_string()), Vec::new()),
         Err(Problems(problems)) => (false, None, problems),
     };
-    let verdict = Verdict { valid, file, problems: &problems };
-    say(serde_json::to_string_pretty(&verdict).expect("a verdict has text keys only"));
-    if valid { Ok(()) } else { Err(CliError::Told) }
+    let verdict = CheckReport { valid, file, problems: &problems };
+    print_line(serde_json::to_string_pretty(&verdict).expect("a verdict has text keys only"));
+    if valid { Ok(()) } else { Err(CliError::AlreadyReported) }
 }

@@ -75,7 +75,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// Prints a line to standard output. Whoever reads it may have gone, as `head` does: that is no failure of ours.
-fn say(text: impl fmt::Display) {
+fn print_line(text: impl fmt::Display) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
@@ -89,7 +89,7 @@ enum CliError {
     /// Exit code 1.
     Failed(String),
     /// The configuration's problems were told in another form. Exit code 2.
-    Told,
+    AlreadyReported,
 }
 
 impl fmt::Display for CliError {
@@ -104,7 +104,7 @@ impl fmt::Display for CliError {
             }
             Self::Run(error) => write!(f, "error: {error}"),
             Self::Failed(message) => write!(f, "error: {message}"),
-            Self::Told => Ok(()),
+            Self::AlreadyReported => Ok(()),
         }
     }
 }
@@ -139,12 +139,12 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, CliError::Told) {
+            if !matches!(error, CliError::AlreadyReported) {
                 eprintln!("{error}");
             }
             match error {
                 // As clap has it too.
-                CliError::Config(_) | CliError::Told => ExitCode::from(2),
+                CliError::Config(_) | CliError::AlreadyReported => ExitCode::from(2),
                 CliError::Run(_) | CliError::Failed(_) => ExitCode::FAILURE,
             }
         }

@@ -2,8 +2,8 @@
 
 use crate::config;
 
-use super::say;
+use super::print_line;
 
 pub(super) fn schema() {
-    say(serde_json::to_string_pretty(&config::schema()).expect("a schema has text keys only"));
+    print_line(serde_json::to_string_pretty(&config::schema()).expect("a schema has text keys only"));
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::admin::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
 
 use super::admin::{Admin, AdminArgs, runtime};
-use super::{CliError, say};
+use super::{CliError, print_line};
 
 /// Between two looks of `--watch`.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -48,9 +48,9 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
         if !args.quiet {
             let reports = ask(&admin).await?;
             if args.json {
-                say(serde_json::to_string_pretty(&reports).expect("reports have text keys only"));
+                print_line(serde_json::to_string_pretty(&reports).expect("reports have text keys only"));
             } else {
-                say(tables(&reports, None).trim_end());
+                print_line(tables(&reports, None).trim_end());
             }
         }
         let (ready, body) = admin.get("/readyz").await?;
@@ -124,8 +124,10 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
 fn listener_row(listener: &ListenerReport) -> String {
     let ListenerReport { name, addresses, pool, active, accepted, rejected, bytes_in, bytes_out, .. } = listener;
     let (addresses, pool) = (addresses.join(","), pool.as_deref().unwrap_or("-"));
-    let (inward, outward) = (bytes(*bytes_in), bytes(*bytes_out));
-    format!("{name:<12} {addresses:<24} {pool:<6} {active:>8} {accepted:>9} {rejected:>8} {inward:>10} {outward:>10}\n")
+    let (to_backend, to_client) = (bytes(*bytes_in), bytes(*bytes_out));
+    format!(
+        "{name:<12} {addresses:<24} {pool:<6} {active:>8} {accepted:>9} {rejected:>8} {to_backend:>10} {to_client:>10}\n"
+    )
 }
 
 fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Reports>) -> String {

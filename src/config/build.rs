@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::build_pool::build_pool;
 use super::http;
-use super::listener::{ListenerFile, RouteFile};
+use super::listener::{ListenerSpec, RouteSpec};
 use super::mirror::File;
 use super::networks;
 use super::report::{Reporter, listed};
 use super::units::{AutoOr, DurationText};
 use super::{
-    Admin, BindAddress, Checks, Config, Drain, Listener, Log, Mode, NameCheck, PerClient, Pool, ProxyProtocol, Route,
+    AdminConfig, BindAddress, Checks, Config, DrainConfig, ListenerConfig, LogConfig, Mode, NameCheck, PerClient,
+    PoolConfig, ProxyProtocol, Route,
 };
 
 /// More worker threads than this are a mistake.
@@ -22,9 +23,9 @@ const MAX_NAME_LENGTH: usize = 64;
 
 /// Validates `file`. `None` or problems in `report` mean that it can't run.
 pub(super) fn build(file: &File, check: &Checks, report: &mut Reporter) -> Option<Config> {
-    let pools: Vec<Pool> = file.pools.iter().filter_map(|(name, pool)| build_pool(name, pool, report)).collect();
+    let pools: Vec<PoolConfig> = file.pools.iter().filter_map(|(name, pool)| build_pool(name, pool, report)).collect();
     let mut bound = HashMap::new();
-    let listeners: Vec<Listener> = file
+    let listeners: Vec<ListenerConfig> = file
         .listeners
         .iter()
         .filter_map(|(name, listener)| build_listener(name, listener, file, check, &mut bound, report))
@@ -44,12 +45,12 @@ pub(super) fn build(file: &File, check: &Checks, report: &mut Reporter) -> Optio
     }
     let workers = count("workers", file.workers, MAX_WORKERS, report);
     let max_connections = count("max_connections", file.max_connections, usize::MAX, report);
-    let drain = Drain { grace: file.drain.grace.0, timeout: file.drain.timeout.0 };
-    let log = Log { level: file.log.level, format: file.log.format, access: file.log.access.clone() };
+    let drain = DrainConfig { grace: file.drain.grace.0, timeout: file.drain.timeout.0 };
+    let log = LogConfig { level: file.log.level, format: file.log.format, access: file.log.access.clone() };
     Some(Config {
         listeners,
         pools,
-        admin: Admin {
+        admin: AdminConfig {
             bind: admin,
             token_file: file.admin.token_file.clone(),
             allowed_hosts: file.admin.allowed_hosts.clone(),
@@ -65,12 +66,12 @@ pub(super) fn build(file: &File, check: &Checks, report: &mut Reporter) -> Optio
 
 fn build_listener(
     name: &str,
-    listener: &ListenerFile,
+    listener: &ListenerSpec,
     file: &File,
     check: &Checks,
     bound: &mut HashMap<BindAddress, String>,
     report: &mut Reporter,
-) -> Option<Listener> {
+) -> Option<ListenerConfig> {
     let path = format!("listeners.{name}");
     check_name(&path, name, report);
     if listener.bind.0.is_empty() {
@@ -104,7 +105,7 @@ fn build_listener(
     }
     let routes = build_routes(&path, listener, file, check.server_name, report);
     let pool = pool_of(&path, listener, file, report);
-    Some(Listener {
+    Some(ListenerConfig {
         name: name.to_owned(),
         bind,
         mode: listener.mode,
@@ -128,7 +129,7 @@ fn build_listener(
 }
 
 /// The listener's pool; where there is only one, it needn't be named.
-fn pool_of(path: &str, listener: &ListenerFile, file: &File, report: &mut Reporter) -> Option<String> {
+fn pool_of(path: &str, listener: &ListenerSpec, file: &File, report: &mut Reporter) -> Option<String> {
     match &listener.pool {
         Some(pool) => {
             return is_pool(pool, &format!("{path}.pool"), file, report).then(|| pool.clone());
@@ -163,7 +164,7 @@ fn is_pool(name: &str, path: &str, file: &File, report: &mut Reporter) -> bool {
 
 fn build_routes(
     path: &str,
-    listener: &ListenerFile,
+    listener: &ListenerSpec,
     file: &File,
     check: NameCheck,
     report: &mut Reporter,
@@ -173,7 +174,7 @@ fn build_routes(
         report.problem(&format!("{path}.routes"), message);
     }
     let mut routes: Vec<Route> = Vec::new();
-    for (index, RouteFile { sni, pool }) in listener.routes.iter().enumerate() {
+    for (index, RouteSpec { sni, pool }) in listener.routes.iter().enumerate() {
         let at = |key: &str| format!("{path}.routes[{index}].{key}");
         if let Err(wrong) = check(sni) {
             report.problem(&at("sni"), wrong);

@@ -7,10 +7,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::build::{check_name, parsed, positive};
-use super::mirror::{BackendFile, FailureDetectionFile, HealthCheckFile, HttpCheckFile, PoolFile, ResolveFile};
+use super::mirror::{BackendSpec, FailureDetectionSpec, HealthCheckSpec, HttpCheckSpec, PoolSpec, ResolveSpec};
 use super::report::Reporter;
 use super::units::{DurationText, OffOr};
-use super::{Backend, BackendAddress, FailureDetection, HealthCheck, HttpCheck, Pool, Queue, Resolve, Tcp};
+use super::{BackendAddress, BackendConfig, FailureDetection, HealthCheck, HttpCheck, PoolConfig, Queue, Resolve, Tcp};
 
 /// The largest weight; sums of them stay small.
 const MAX_WEIGHT: u16 = 256;
@@ -25,7 +25,7 @@ const MAX_BACKENDS: usize = 10_000;
 /// The port of DNS (RFC 1035, 4.2).
 const DNS_PORT: u16 = 53;
 
-pub(super) fn build_pool(name: &str, pool: &PoolFile, report: &mut Reporter) -> Option<Pool> {
+pub(super) fn build_pool(name: &str, pool: &PoolSpec, report: &mut Reporter) -> Option<PoolConfig> {
     let path = format!("pools.{name}");
     let at = |key: &str| format!("{path}.{key}");
     check_name(&path, name, report);
@@ -40,7 +40,7 @@ pub(super) fn build_pool(name: &str, pool: &PoolFile, report: &mut Reporter) -> 
         OffOr::On(settings) => build_check(&at("health_check"), settings, report),
     };
     let source = pool.source.0.iter().filter_map(|text| parse_source(&at("source"), text, report)).collect();
-    Some(Pool {
+    Some(PoolConfig {
         name: name.to_owned(),
         policy: pool.policy,
         backends,
@@ -62,7 +62,7 @@ pub(super) fn build_pool(name: &str, pool: &PoolFile, report: &mut Reporter) -> 
     })
 }
 
-fn build_backends(path: &str, backends: &[BackendFile], report: &mut Reporter) -> Vec<Backend> {
+fn build_backends(path: &str, backends: &[BackendSpec], report: &mut Reporter) -> Vec<BackendConfig> {
     if backends.is_empty() {
         report.problem(path, "is empty: add at least one, such as [127.0.0.1:3001]");
     }
@@ -76,10 +76,10 @@ fn build_backends(path: &str, backends: &[BackendFile], report: &mut Reporter) -
 
 fn build_backend(
     path: &str,
-    backend: &BackendFile,
+    backend: &BackendSpec,
     seen: &mut HashMap<BackendAddress, String>,
     report: &mut Reporter,
-) -> Option<Backend> {
+) -> Option<BackendConfig> {
     if backend.weight > MAX_WEIGHT {
         let message = format!("must be from 0 to {MAX_WEIGHT} (0 takes no new connections)");
         report.problem(&format!("{path}.weight"), message);
@@ -93,10 +93,10 @@ fn build_backend(
         report.problem(path, message);
     }
     let max_connections = NonZeroUsize::new(backend.max_connections);
-    Some(Backend { address, weight: backend.weight, backup: backend.backup, max_connections })
+    Some(BackendConfig { address, weight: backend.weight, backup: backend.backup, max_connections })
 }
 
-fn build_detection(path: &str, settings: FailureDetectionFile, report: &mut Reporter) -> Option<FailureDetection> {
+fn build_detection(path: &str, settings: FailureDetectionSpec, report: &mut Reporter) -> Option<FailureDetection> {
     let failures_path = format!("{path}.failures");
     if settings.failures == 0 {
         report.problem(&failures_path, "must be at least 1; to switch detection off write `failure_detection: off`");
@@ -118,7 +118,7 @@ fn build_detection(path: &str, settings: FailureDetectionFile, report: &mut Repo
     })
 }
 
-fn build_check(path: &str, settings: &HealthCheckFile, report: &mut Reporter) -> Option<HealthCheck> {
+fn build_check(path: &str, settings: &HealthCheckSpec, report: &mut Reporter) -> Option<HealthCheck> {
     let interval = positive(&format!("{path}.interval"), settings.interval, report);
     let timeout = positive(&format!("{path}.timeout"), settings.timeout, report);
     let rise = within(&format!("{path}.rise"), settings.rise, MAX_RESULTS, report);
@@ -127,7 +127,7 @@ fn build_check(path: &str, settings: &HealthCheckFile, report: &mut Reporter) ->
     Some(HealthCheck { interval, timeout, rise: rise?, fall: fall?, http })
 }
 
-fn build_http_check(path: &str, http: &HttpCheckFile, report: &mut Reporter) -> HttpCheck {
+fn build_http_check(path: &str, http: &HttpCheckSpec, report: &mut Reporter) -> HttpCheck {
     if !http.path.starts_with('/') || !http.path.bytes().all(|byte| byte.is_ascii_graphic()) {
         report.problem(&format!("{path}.path"), "must start with `/` and have no spaces, such as /healthz");
     }
@@ -151,7 +151,7 @@ fn parse_statuses(text: &str) -> Option<RangeInclusive<u16>> {
     (*range.start() >= 100 && *range.end() <= 599 && !range.is_empty()).then_some(range)
 }
 
-fn build_resolve(path: &str, resolve: &ResolveFile, report: &mut Reporter) -> Resolve {
+fn build_resolve(path: &str, resolve: &ResolveSpec, report: &mut Reporter) -> Resolve {
     let min_ttl = positive(&format!("{path}.min_ttl"), resolve.min_ttl, report);
     let max_ttl = resolve.max_ttl.0;
     if max_ttl < min_ttl {

@@ -11,8 +11,8 @@ use serde_yaml::{Mapping, Value};
 use super::locate::Positions;
 use super::mirror::{File, UNREADABLE};
 use super::overrides::{Edit, EditValue, Scope};
-use super::report::{MISSING_FIELD, Reporter, duplicates, reworded};
-use super::short_form::{DEFAULT_NAME, home_of, short_form_keys};
+use super::report::{MISSING_FIELD, Reporter, duplicates, humanize};
+use super::short_form::{DEFAULT_NAME, long_form_path, short_form_keys};
 use super::{MAX_PROBLEMS, Problem};
 
 /// The configuration as a tree that overrides can edit, with the origin of each part.
@@ -32,7 +32,7 @@ impl Tree {
     /// # Errors
     /// The text is not YAML, or not a mapping.
     pub fn read(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
-        let positions = Positions::of(text);
+        let positions = Positions::parse(text);
         let root = match serde_yaml::from_str::<Value>(text) {
             Ok(Value::Mapping(root)) => root,
             Ok(Value::Null) => Mapping::new(),
@@ -49,18 +49,18 @@ impl Tree {
 
     fn from_root(root: Mapping, file: Option<String>, positions: Positions) -> Self {
         let mut tree = Self { root, report: Reporter { file, positions, ..Reporter::default() } };
-        tree.lengthen();
+        tree.expand_short_form();
         tree
     }
 
     /// Brings the short form into the long one.
-    fn lengthen(&mut self) {
+    fn expand_short_form(&mut self) {
         let long: Vec<&str> = ["listeners", "pools"].into_iter().filter(|key| self.root.contains_key(*key)).collect();
         let short: Vec<String> = self
             .root
             .keys()
             .filter_map(Value::as_str)
-            .filter(|key| home_of(key).is_some())
+            .filter(|key| long_form_path(key).is_some())
             .map(str::to_owned)
             .collect();
         match (long.first(), short.first()) {
@@ -78,7 +78,7 @@ impl Tree {
             (None, _) => {
                 self.report.short_form = true;
                 for key in &short {
-                    if let (Some(value), Some(path)) = (self.root.remove(key.as_str()), home_of(key)) {
+                    if let (Some(value), Some(path)) = (self.root.remove(key.as_str()), long_form_path(key)) {
                         put(&mut self.root, &path, value);
                     }
                 }
@@ -112,8 +112,8 @@ impl Tree {
         let section = match edit.scope {
             Scope::Global => {
                 let first = edit.path.split(['.', '[']).next().unwrap_or_default();
-                return Ok(match home_of(first) {
-                    Some(home) if self.report.short_form => format!("{home}{}", &edit.path[first.len()..]),
+                return Ok(match long_form_path(first) {
+                    Some(long_path) if self.report.short_form => format!("{long_path}{}", &edit.path[first.len()..]),
                     _ => edit.path.clone(),
                 });
             }
@@ -154,7 +154,7 @@ impl Tree {
                     let message = error.inner().to_string();
                     // A key that could not be read was taken out, and is not missing.
                     if !(message.starts_with(MISSING_FIELD) && self.report.knows_problem_in(&path)) {
-                        self.report.problem(&path, reworded(&message, &further));
+                        self.report.problem(&path, humanize(&message, &further));
                     }
                     let steps: Vec<&Segment> = error.path().iter().collect();
                     if self.report.problems.len() >= MAX_PROBLEMS || !take_out(&mut root, &steps) {

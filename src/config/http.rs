@@ -32,7 +32,7 @@ const MAX_IDLE_CONNECTIONS: usize = 10_000;
 
 /// How a listener treats HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Http {
+pub struct HttpConfig {
     /// Name and template of each header that is set on a request.
     pub set_headers: Vec<(String, String)>,
     /// A request head may have this many bytes; default 16 KiB.
@@ -59,7 +59,7 @@ pub struct BackendKeepAlive {
 /// The `http:` block.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HttpFile {
+pub struct HttpSpec {
     /// Headers set on each request; null removes a default.
     #[serde(deserialize_with = "over_defaults")]
     pub set_headers: BTreeMap<String, Option<String>>,
@@ -68,19 +68,19 @@ pub struct HttpFile {
     /// A request head may have this many lines.
     pub max_headers: usize,
     /// Time limits of an exchange.
-    pub timeouts: HttpTimeoutsFile,
+    pub timeouts: HttpTimeoutsSpec,
     /// Idle connections of one worker to one backend.
-    pub backend_keep_alive: BackendKeepAliveFile,
+    pub backend_keep_alive: BackendKeepAliveSpec,
 }
 
-impl Default for HttpFile {
+impl Default for HttpSpec {
     fn default() -> Self {
         Self {
             set_headers: default_headers(),
             max_header_bytes: ByteSize(16 << 10),
             max_headers: 100,
-            timeouts: HttpTimeoutsFile::default(),
-            backend_keep_alive: BackendKeepAliveFile::default(),
+            timeouts: HttpTimeoutsSpec::default(),
+            backend_keep_alive: BackendKeepAliveSpec::default(),
         }
     }
 }
@@ -88,14 +88,14 @@ impl Default for HttpFile {
 /// Time limits of an exchange.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HttpTimeoutsFile {
+pub struct HttpTimeoutsSpec {
     /// From the request's last byte to the end of the response's head.
     pub response_header: DurationText,
     /// A client may be silent for this long between two requests.
     pub keep_alive: DurationText,
 }
 
-impl Default for HttpTimeoutsFile {
+impl Default for HttpTimeoutsSpec {
     fn default() -> Self {
         Self { response_header: DurationText::seconds(60), keep_alive: DurationText::seconds(75) }
     }
@@ -104,14 +104,14 @@ impl Default for HttpTimeoutsFile {
 /// Idle connections to backends.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct BackendKeepAliveFile {
+pub struct BackendKeepAliveSpec {
     /// As many at most; 0 keeps none.
     pub idle_connections: usize,
     /// For this long.
     pub idle_timeout: DurationText,
 }
 
-impl Default for BackendKeepAliveFile {
+impl Default for BackendKeepAliveSpec {
     fn default() -> Self {
         Self { idle_connections: 64, idle_timeout: DurationText::seconds(60) }
     }
@@ -133,7 +133,7 @@ fn over_defaults<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
 }
 
 /// Validates the block at `path`.
-pub(super) fn build(path: &str, http: &HttpFile, check: HeaderCheck, report: &mut Reporter) -> Http {
+pub(super) fn build(path: &str, http: &HttpSpec, check: HeaderCheck, report: &mut Reporter) -> HttpConfig {
     let bytes = http.max_header_bytes.0;
     if !HEAD_BYTES.contains(&bytes) {
         report.problem(&format!("{path}.max_header_bytes"), "must be from 1KiB to 1MiB");
@@ -146,9 +146,9 @@ pub(super) fn build(path: &str, http: &HttpFile, check: HeaderCheck, report: &mu
         let message = format!("must be from 0 to {MAX_IDLE_CONNECTIONS} (0 keeps none)");
         report.problem(&format!("{path}.backend_keep_alive.idle_connections"), message);
     }
-    let HttpTimeoutsFile { response_header, keep_alive } = http.timeouts;
+    let HttpTimeoutsSpec { response_header, keep_alive } = http.timeouts;
     let idle_timeout = http.backend_keep_alive.idle_timeout;
-    Http {
+    HttpConfig {
         set_headers: build_headers(&format!("{path}.set_headers"), &http.set_headers, check, report),
         max_header_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
         max_headers: http.max_headers,

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::de::{self, Deserializer, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::http::{Http, HttpFile};
+use super::http::{HttpConfig, HttpSpec};
 use super::mirror::UNREADABLE;
 use super::networks::Networks;
 use super::units::{DurationText, OneOrMany};
@@ -16,7 +16,7 @@ use super::{BindAddress, Mode};
 
 /// A place to accept connections, and what becomes of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListenerConfig {
     /// Its name in logs and metrics.
     pub name: String,
     /// At least one.
@@ -46,12 +46,12 @@ pub struct Listener {
     /// What one client may take.
     pub per_client: PerClient,
     /// What `mode: http` adds.
-    pub http: Http,
+    pub http: HttpConfig,
     /// Whether its connections are logged; default true.
     pub access_log: bool,
 }
 
-impl Listener {
+impl ListenerConfig {
     /// The shortest of its time limits: how precise its clock must be.
     pub fn shortest_limit(&self) -> Duration {
         let always = self.idle_timeout.min(self.half_closed_timeout);
@@ -97,7 +97,7 @@ pub struct Route {
 /// One listener.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ListenerFile {
+pub struct ListenerSpec {
     /// host:port, [::]:port, *:port (both families), unix:/path or fd@N; or a list.
     pub bind: OneOrMany,
     /// tcp: raw bytes, any protocol. http: requests one by one, headers injected.
@@ -105,7 +105,7 @@ pub struct ListenerFile {
     /// Who serves it; may be left out where there is only one pool.
     pub pool: Option<String>,
     /// Pools by the server name of TLS clients (mode tcp); who has none goes to `pool`.
-    pub routes: Vec<RouteFile>,
+    pub routes: Vec<RouteSpec>,
     /// Connections at once; 0: only the global limit.
     pub max_connections: usize,
     /// required: PROXY v1 or v2 must come first, from a trusted proxy.
@@ -117,16 +117,16 @@ pub struct ListenerFile {
     /// Networks that may not; wins over allow.
     pub deny: Vec<String>,
     /// What one client (IPv4 address or IPv6 /64) may take.
-    pub per_client: PerClientFile,
+    pub per_client: PerClientSpec,
     /// Time limits.
-    pub timeouts: ListenerTimeoutsFile,
+    pub timeouts: ListenerTimeoutsSpec,
     /// Whether its connections are logged.
     pub access_log: bool,
     /// What mode http does.
-    pub http: HttpFile,
+    pub http: HttpSpec,
 }
 
-impl Default for ListenerFile {
+impl Default for ListenerSpec {
     fn default() -> Self {
         Self {
             bind: OneOrMany::default(),
@@ -138,10 +138,10 @@ impl Default for ListenerFile {
             trusted_proxies: Vec::new(),
             allow: Vec::new(),
             deny: Vec::new(),
-            per_client: PerClientFile::default(),
-            timeouts: ListenerTimeoutsFile::default(),
+            per_client: PerClientSpec::default(),
+            timeouts: ListenerTimeoutsSpec::default(),
             access_log: true,
-            http: HttpFile::default(),
+            http: HttpSpec::default(),
         }
     }
 }
@@ -149,14 +149,14 @@ impl Default for ListenerFile {
 /// One route.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 #[schemars(deny_unknown_fields)]
-pub struct RouteFile {
+pub struct RouteSpec {
     /// A name, `*.` and a name (one or more labels), or `*`.
     pub sni: String,
     /// The pool's name.
     pub pool: String,
 }
 
-/// What [`RouteFile`] is read from.
+/// What [`RouteSpec`] is read from.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RouteBlock {
@@ -164,26 +164,26 @@ struct RouteBlock {
     pool: String,
 }
 
-impl<'de> Deserialize<'de> for RouteFile {
+impl<'de> Deserialize<'de> for RouteSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Block;
         impl<'de> Visitor<'de> for Block {
-            type Value = RouteFile;
+            type Value = RouteSpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a block such as {sni: a.example.com, pool: a}")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<RouteFile, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RouteSpec, E> {
                 match text {
-                    UNREADABLE => Ok(RouteFile { sni: text.to_owned(), pool: text.to_owned() }),
+                    UNREADABLE => Ok(RouteSpec { sni: text.to_owned(), pool: text.to_owned() }),
                     _ => Err(E::invalid_type(Unexpected::Str(text), &self)),
                 }
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteFile, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteSpec, A::Error> {
                 let RouteBlock { sni, pool } = RouteBlock::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(RouteFile { sni, pool })
+                Ok(RouteSpec { sni, pool })
             }
         }
         deserializer.deserialize_any(Block)
@@ -193,7 +193,7 @@ impl<'de> Deserialize<'de> for RouteFile {
 /// Limits of each client.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct PerClientFile {
+pub struct PerClientSpec {
     /// Connections at once; 0: any number.
     pub max_connections: usize,
     /// New connections in a second; 0: any number.
@@ -203,7 +203,7 @@ pub struct PerClientFile {
 /// A listener's time limits.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ListenerTimeoutsFile {
+pub struct ListenerTimeoutsSpec {
     /// No byte either way for this long ends a connection.
     pub idle: DurationText,
     /// The same once one side has ended.
@@ -212,7 +212,7 @@ pub struct ListenerTimeoutsFile {
     pub client_header: DurationText,
 }
 
-impl Default for ListenerTimeoutsFile {
+impl Default for ListenerTimeoutsSpec {
     fn default() -> Self {
         Self {
             idle: DurationText::seconds(600),

@@ -39,7 +39,7 @@ enum Frame {
 
 impl Positions {
     /// Walks `text` as far as it is well-formed YAML; what is wrong with it after that is the YAML reader's to say.
-    pub fn of(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut positions = Self::default();
         let mut stack: Vec<Frame> = Vec::new();
         for item in Parser::new_from_str(text) {
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn finds_keys_in_blocks_lists_and_flow_style() {
-        let positions = Positions::of("a:\n  b: 1\n  c: [x, {d: 2}]\ne:\n- f\n- g: 3\n");
+        let positions = Positions::parse("a:\n  b: 1\n  c: [x, {d: 2}]\ne:\n- f\n- g: 3\n");
         let line_column = |path: &str| positions.nearest(path).map(|at| (at.line, at.column));
         assert_eq!(line_column("a.b"), Some((2, 3)));
         assert_eq!(line_column("a.c[1].d"), Some((3, 11)));
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn reports_a_key_that_stands_twice() {
-        let positions = Positions::of("a: {b: 1}\nb: 2\na: 3\n");
+        let positions = Positions::parse("a: {b: 1}\nb: 2\na: 3\n");
         assert_eq!(positions.duplicates.len(), 1);
         assert_eq!(positions.duplicates[0].0, "a");
         assert_eq!(positions.duplicates[0].2, Position { line: 3, column: 1 });
@@ -143,13 +143,13 @@ mod tests {
 
     #[test]
     fn reports_a_block_that_stands_twice_and_not_what_is_in_it() {
-        let positions = Positions::of("a: {b: 1}\na: {b: 2}\nab: 3\n");
+        let positions = Positions::parse("a: {b: 1}\na: {b: 2}\nab: 3\n");
         let paths: Vec<&str> = positions.duplicates.iter().map(|(path, ..)| path.as_str()).collect();
         assert_eq!(paths, ["a"]);
     }
 
     #[test]
     fn a_second_document_repeats_nothing() {
-        assert!(Positions::of("a: 1\n---\na: 2\n").duplicates.is_empty());
+        assert!(Positions::parse("a: 1\n---\na: 2\n").duplicates.is_empty());
     }
 }

@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::listener::ListenerFile;
+use super::listener::ListenerSpec;
 use super::units::{AutoOr, DurationText, OffOr, OneOrMany, Percent};
-use super::{AccessLog, LogFormat, LogLevel, PolicyKind, RelayMode, SendProxy};
+use super::{AccessLog, LogFormat, LogLevel, Policy, RelayMode, SendProxy};
 
 /// Stands in a list for an item that was reported already; what is said of it then is not told (`Reporter::problem`).
 pub(super) const UNREADABLE: &str = "\u{0}unreadable";
@@ -22,21 +22,21 @@ pub(super) const UNREADABLE: &str = "\u{0}unreadable";
 #[serde(default, deny_unknown_fields)]
 pub struct File {
     /// Places to accept connections, by name.
-    pub listeners: BTreeMap<String, ListenerFile>,
+    pub listeners: BTreeMap<String, ListenerSpec>,
     /// Backends that serve the same thing, by name.
-    pub pools: BTreeMap<String, PoolFile>,
+    pub pools: BTreeMap<String, PoolSpec>,
     /// Metrics, health, API, status page.
-    pub admin: AdminFile,
+    pub admin: AdminSpec,
     /// Worker threads; auto: the cores this process may use.
     pub workers: AutoOr,
     /// Client connections at once; auto: as many as open files and memory allow.
     pub max_connections: AutoOr,
     /// How it stops.
-    pub drain: DrainFile,
+    pub drain: DrainSpec,
     /// How bytes are moved.
-    pub relay: RelayFile,
+    pub relay: RelaySpec,
     /// Logs.
-    pub log: LogFile,
+    pub log: LogSpec,
     /// Reload when this file changes.
     pub watch: bool,
 }
@@ -44,11 +44,11 @@ pub struct File {
 /// One pool of backends.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct PoolFile {
+pub struct PoolSpec {
     /// How the next backend is chosen.
-    pub policy: PolicyKind,
+    pub policy: Policy,
     /// Addresses, or blocks with an address.
-    pub backends: Vec<BackendFile>,
+    pub backends: Vec<BackendSpec>,
     /// One attempt to connect.
     pub connect_timeout: DurationText,
     /// Backends tried for one client connection, each at most once.
@@ -56,11 +56,11 @@ pub struct PoolFile {
     /// Retries under way at once, of the active connections; at least 3.
     pub retry_budget: Percent,
     /// Clients that may wait while every backend is full.
-    pub queue: QueueFile,
+    pub queue: QueueSpec,
     /// Passive detection: failed connections set a backend aside for a while. Or off.
-    pub failure_detection: OffOr<FailureDetectionFile>,
+    pub failure_detection: OffOr<FailureDetectionSpec>,
     /// Active checks. Or off.
-    pub health_check: OffOr<HealthCheckFile>,
+    pub health_check: OffOr<HealthCheckSpec>,
     /// A backend that came back gets its full share only after this long.
     pub slow_start: DurationText,
     /// Local addresses that connections to backends come from, in turn.
@@ -68,27 +68,27 @@ pub struct PoolFile {
     /// The PROXY header that each connection to a backend begins with.
     pub send_proxy: SendProxy,
     /// How names of backends are resolved.
-    pub resolve: ResolveFile,
+    pub resolve: ResolveSpec,
     /// Socket options.
-    pub tcp: TcpFile,
+    pub tcp: TcpSpec,
 }
 
-impl Default for PoolFile {
+impl Default for PoolSpec {
     fn default() -> Self {
         Self {
-            policy: PolicyKind::RoundRobin,
+            policy: Policy::RoundRobin,
             backends: Vec::new(),
             connect_timeout: DurationText::seconds(2),
             attempts: 3,
             retry_budget: Percent(20),
-            queue: QueueFile::default(),
-            failure_detection: OffOr::On(FailureDetectionFile::default()),
+            queue: QueueSpec::default(),
+            failure_detection: OffOr::On(FailureDetectionSpec::default()),
             health_check: OffOr::Off,
             slow_start: DurationText::seconds(0),
             source: OneOrMany::default(),
             send_proxy: SendProxy::Off,
-            resolve: ResolveFile::default(),
-            tcp: TcpFile::default(),
+            resolve: ResolveSpec::default(),
+            tcp: TcpSpec::default(),
         }
     }
 }
@@ -96,7 +96,7 @@ impl Default for PoolFile {
 /// One backend: `host:port`, or a block with an address.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 #[schemars(with = "BackendShape")]
-pub struct BackendFile {
+pub struct BackendSpec {
     /// Where it listens.
     pub address: String,
     /// Share of new connections.
@@ -110,14 +110,14 @@ pub struct BackendFile {
 /// Clients that may wait for room.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct QueueFile {
+pub struct QueueSpec {
     /// How many may wait.
     pub length: usize,
     /// How long.
     pub timeout: DurationText,
 }
 
-impl Default for QueueFile {
+impl Default for QueueSpec {
     fn default() -> Self {
         Self { length: 0, timeout: DurationText::seconds(1) }
     }
@@ -126,7 +126,7 @@ impl Default for QueueFile {
 /// Active health checks.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HealthCheckFile {
+pub struct HealthCheckSpec {
     /// From one check to the next, 10 % more or less.
     pub interval: DurationText,
     /// A check must be over in this time.
@@ -137,10 +137,10 @@ pub struct HealthCheckFile {
     pub fall: usize,
     /// Ask by GET; without it, a connection that is accepted is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub http: Option<HttpCheckFile>,
+    pub http: Option<HttpCheckSpec>,
 }
 
-impl Default for HealthCheckFile {
+impl Default for HealthCheckSpec {
     fn default() -> Self {
         Self { interval: DurationText::seconds(2), timeout: DurationText::seconds(1), rise: 2, fall: 3, http: None }
     }
@@ -149,7 +149,7 @@ impl Default for HealthCheckFile {
 /// A health check by GET.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HttpCheckFile {
+pub struct HttpCheckSpec {
     /// What to ask for.
     pub path: String,
     /// The Host header; default: the backend's address.
@@ -159,7 +159,7 @@ pub struct HttpCheckFile {
     pub status: OneOrMany,
 }
 
-impl Default for HttpCheckFile {
+impl Default for HttpCheckSpec {
     fn default() -> Self {
         Self { path: "/".to_owned(), host: None, status: OneOrMany(vec!["200-399".to_owned()]) }
     }
@@ -168,7 +168,7 @@ impl Default for HttpCheckFile {
 /// How names of backends are resolved.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ResolveFile {
+pub struct ResolveSpec {
     /// A name isn't asked for again sooner.
     pub min_ttl: DurationText,
     /// A name is asked for again at the latest after this.
@@ -177,7 +177,7 @@ pub struct ResolveFile {
     pub nameservers: OneOrMany,
 }
 
-impl Default for ResolveFile {
+impl Default for ResolveSpec {
     fn default() -> Self {
         let nameservers = OneOrMany::default();
         Self { min_ttl: DurationText::seconds(1), max_ttl: DurationText::seconds(60), nameservers }
@@ -187,7 +187,7 @@ impl Default for ResolveFile {
 /// Passive failure detection.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct FailureDetectionFile {
+pub struct FailureDetectionSpec {
     /// Failures within the window that eject a backend.
     pub failures: usize,
     /// How long a failure counts.
@@ -202,7 +202,7 @@ pub struct FailureDetectionFile {
     pub count_5xx: bool,
 }
 
-impl Default for FailureDetectionFile {
+impl Default for FailureDetectionSpec {
     fn default() -> Self {
         Self {
             failures: 3,
@@ -218,7 +218,7 @@ impl Default for FailureDetectionFile {
 /// Socket options towards clients and backends.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TcpFile {
+pub struct TcpSpec {
     /// Idle time before the first keep-alive probe; 0s: none.
     pub keepalive: DurationText,
     /// Send small writes at once (TCP_NODELAY).
@@ -227,7 +227,7 @@ pub struct TcpFile {
     pub user_timeout: DurationText,
 }
 
-impl Default for TcpFile {
+impl Default for TcpSpec {
     fn default() -> Self {
         Self { keepalive: DurationText::seconds(60), nodelay: true, user_timeout: DurationText::seconds(0) }
     }
@@ -236,7 +236,7 @@ impl Default for TcpFile {
 /// The admin server.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct AdminFile {
+pub struct AdminSpec {
     /// host:port, *:port, unix:/path, or off.
     pub bind: String,
     /// Holds the bearer token that changes need; without one they are taken on a loopback or unix bind only.
@@ -245,7 +245,7 @@ pub struct AdminFile {
     pub allowed_hosts: Vec<String>,
 }
 
-impl Default for AdminFile {
+impl Default for AdminSpec {
     fn default() -> Self {
         Self { bind: "127.0.0.1:9900".to_owned(), token_file: None, allowed_hosts: Vec::new() }
     }
@@ -254,14 +254,14 @@ impl Default for AdminFile {
 /// How it stops.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct DrainFile {
+pub struct DrainSpec {
     /// Accepting goes on for this long after the signal.
     pub grace: DurationText,
     /// Connections may then go on for this long.
     pub timeout: DurationText,
 }
 
-impl Default for DrainFile {
+impl Default for DrainSpec {
     fn default() -> Self {
         Self { grace: DurationText::seconds(0), timeout: DurationText::seconds(30) }
     }
@@ -270,7 +270,7 @@ impl Default for DrainFile {
 /// The relay.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RelayFile {
+pub struct RelaySpec {
     /// auto: bulk is spliced, the rest copied.
     pub mode: RelayMode,
 }
@@ -278,7 +278,7 @@ pub struct RelayFile {
 /// Logs.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LogFile {
+pub struct LogSpec {
     /// The least severe level shown.
     pub level: LogLevel,
     /// Of both the log and the access log.
@@ -287,7 +287,7 @@ pub struct LogFile {
     pub access: AccessLog,
 }
 
-/// What [`BackendFile`] is read from.
+/// What [`BackendSpec`] is read from.
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "it only has a schema")]
@@ -319,11 +319,11 @@ fn one() -> u16 {
     1
 }
 
-impl<'de> Deserialize<'de> for BackendFile {
+impl<'de> Deserialize<'de> for BackendSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct AddressOrBlock;
         impl<'de> Visitor<'de> for AddressOrBlock {
-            type Value = BackendFile;
+            type Value = BackendSpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
@@ -331,14 +331,14 @@ impl<'de> Deserialize<'de> for BackendFile {
                 )
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<BackendFile, E> {
-                Ok(BackendFile { address: text.to_owned(), weight: 1, backup: false, max_connections: 0 })
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<BackendSpec, E> {
+                Ok(BackendSpec { address: text.to_owned(), weight: 1, backup: false, max_connections: 0 })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BackendFile, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BackendSpec, A::Error> {
                 let block = BackendBlock::deserialize(de::value::MapAccessDeserializer::new(map))?;
                 let BackendBlock { address, weight, backup, max_connections } = block;
-                Ok(BackendFile { address, weight, backup, max_connections })
+                Ok(BackendSpec { address, weight, backup, max_connections })
             }
         }
         deserializer.deserialize_any(AddressOrBlock)

@@ -29,12 +29,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use address::{BackendAddress, BindAddress};
-pub use http::{BackendKeepAlive, HeaderCheck, Http};
-pub use listener::{Listener, PerClient, ProxyProtocol, Route};
+pub use http::{BackendKeepAlive, HeaderCheck, HttpConfig};
+pub use listener::{ListenerConfig, PerClient, ProxyProtocol, Route};
 pub use networks::Networks;
 pub use overrides::{Overrides, flag_name, variable_name};
 pub use pool::{
-    Backend, FailureDetection, HealthCheck, HttpCheck, Pool, Queue, Resolve, SendProxy, Tcp, scaled_weight,
+    BackendConfig, FailureDetection, HealthCheck, HttpCheck, PoolConfig, Queue, Resolve, SendProxy, Tcp, scaled_weight,
 };
 pub use schema::schema;
 
@@ -45,28 +45,28 @@ pub const DEFAULT_FILES: [&str; 2] = ["./lb.yaml", "/etc/lb/lb.yaml"];
 #[derive(Clone, Debug)]
 pub struct Config {
     /// In the order of their names.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// In the order of their names; every listener's pool is here.
-    pub pools: Vec<Pool>,
+    pub pools: Vec<PoolConfig>,
     /// The admin server.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// `None`: as many as the cores this process may use.
     pub workers: Option<NonZeroUsize>,
     /// `None`: from the open-file limit.
     pub max_connections: Option<NonZeroUsize>,
     /// How it stops.
-    pub drain: Drain,
+    pub drain: DrainConfig,
     /// How bytes are moved between sockets.
     pub relay: RelayMode,
     /// Logs.
-    pub log: Log,
+    pub log: LogConfig,
     /// Whether a change of the file reloads it; default false.
     pub watch: bool,
 }
 
 /// The admin server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Where it listens; `None`: it is off.
     pub bind: Option<BindAddress>,
     /// Holds the bearer token that changes need; `None`: they need none, and are taken on a loopback or unix bind only.
@@ -90,7 +90,7 @@ pub type NameCheck = fn(name: &str) -> Result<(), String>;
 
 /// How it stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drain {
+pub struct DrainConfig {
     /// Accepting goes on for this long after the signal; default 0.
     pub grace: Duration,
     /// Connections may then go on for this long; default 30 seconds.
@@ -99,7 +99,7 @@ pub struct Drain {
 
 /// Logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
+pub struct LogConfig {
     /// The least severe level shown.
     pub level: LogLevel,
     /// Of both the log and the access log.
@@ -134,7 +134,7 @@ pub enum RelayMode {
 /// How the next backend is chosen.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum PolicyKind {
+pub enum Policy {
     /// In turn, exact over all workers, weights interleaved smoothly.
     RoundRobin,
     /// The one with the fewest connections for its weight.

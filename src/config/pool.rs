@@ -8,17 +8,17 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackendAddress, PolicyKind};
+use super::{BackendAddress, Policy};
 
 /// Backends that serve the same thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pool {
+pub struct PoolConfig {
     /// Its name in logs and metrics.
     pub name: String,
     /// How the next backend is chosen.
-    pub policy: PolicyKind,
+    pub policy: Policy,
     /// At least one; no address twice.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendConfig>,
     /// One connect may take this long; default 2 seconds.
     pub connect_timeout: Duration,
     /// Backends tried for one client connection; default 3.
@@ -58,7 +58,7 @@ pub enum SendProxy {
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
+pub struct BackendConfig {
     /// Where it listens.
     pub address: BackendAddress,
     /// Its share, 0 to 256; 0 takes no new connections.

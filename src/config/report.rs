@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::locate::{Position, Positions};
 use super::mirror::UNREADABLE;
-use super::short_form::shortened;
+use super::short_form::short_form_path;
 use super::{MAX_PROBLEMS, Problem};
 
 /// Names listed in one message at most.
@@ -52,7 +52,7 @@ impl Reporter {
 
     /// `path` as the user writes it.
     pub fn shown(&self, path: &str) -> String {
-        if self.short_form { shortened(path) } else { path.to_owned() }
+        if self.short_form { short_form_path(path) } else { path.to_owned() }
     }
 
     /// What the user typed to set the key, or a block around it.
@@ -96,7 +96,7 @@ pub(super) fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> St
 }
 
 /// serde's words, made a remedy. `further` keys are known where an unknown one was found.
-pub(super) fn reworded(message: &str, further: &[&str]) -> String {
+pub(super) fn humanize(message: &str, further: &[&str]) -> String {
     let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let words = quoted(rest);

@@ -4,9 +4,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::listener::ListenerFile;
-use super::mirror::{File, PoolFile};
-use super::short_form::home_of;
+use super::listener::ListenerSpec;
+use super::mirror::{File, PoolSpec};
+use super::short_form::long_form_path;
 
 /// Draft 2020-12, for the short form and the long one.
 pub fn schema() -> Value {
@@ -33,14 +33,14 @@ fn object_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Map<String, Valu
 
 /// The long form's keys but for listeners and pools, and in their place the keys of both.
 fn short_form(generator: &mut SchemaGenerator, long: &Map<String, Value>) -> Map<String, Value> {
-    let (listener, pool) = (object_of::<ListenerFile>(generator), object_of::<PoolFile>(generator));
+    let (listener, pool) = (object_of::<ListenerSpec>(generator), object_of::<PoolSpec>(generator));
     let mut properties = properties_of(long);
     properties.retain(|key, _| !["listeners", "pools"].contains(&key.as_str()));
     if let Some(bind) = properties_of(&listener).remove("bind") {
         properties.insert("listen".to_owned(), bind);
     }
     let nested = properties_of(&listener).into_iter().chain(properties_of(&pool));
-    properties.extend(nested.filter(|(key, _)| home_of(key).is_some()));
+    properties.extend(nested.filter(|(key, _)| long_form_path(key).is_some()));
     let mut short = long.clone();
     short.insert("description".to_owned(), "Short form: one listener and one pool.".into());
     short.insert("properties".to_owned(), properties.into());

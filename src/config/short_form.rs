@@ -3,21 +3,21 @@
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use super::listener::ListenerFile;
-use super::mirror::{File, PoolFile};
+use super::listener::ListenerSpec;
+use super::mirror::{File, PoolSpec};
 
 /// The name of the listener and of the pool in the short form.
 pub(super) const DEFAULT_NAME: &str = "default";
 
 /// Where a key of the short form stands in the long form.
-pub(super) fn home_of(key: &str) -> Option<String> {
+pub(super) fn long_form_path(key: &str) -> Option<String> {
     if key == "listen" {
         Some(format!("listeners.{DEFAULT_NAME}.bind"))
     } else if field_names::<File>().contains(&key) {
         None
-    } else if field_names::<ListenerFile>().contains(&key) && key != "bind" && key != "pool" {
+    } else if field_names::<ListenerSpec>().contains(&key) && key != "bind" && key != "pool" {
         Some(format!("listeners.{DEFAULT_NAME}.{key}"))
-    } else if field_names::<PoolFile>().contains(&key) {
+    } else if field_names::<PoolSpec>().contains(&key) {
         Some(format!("pools.{DEFAULT_NAME}.{key}"))
     } else {
         None
@@ -26,14 +26,14 @@ pub(super) fn home_of(key: &str) -> Option<String> {
 
 /// The keys that stand at the top level in the short form only.
 pub(super) fn short_form_keys() -> Vec<&'static str> {
-    let nested = field_names::<ListenerFile>().iter().chain(field_names::<PoolFile>());
+    let nested = field_names::<ListenerSpec>().iter().chain(field_names::<PoolSpec>());
     ["listen", "backends"]
         .into_iter()
-        .chain(nested.copied().filter(|key| *key != "backends" && home_of(key).is_some()))
+        .chain(nested.copied().filter(|key| *key != "backends" && long_form_path(key).is_some()))
         .collect()
 }
 
-pub(super) fn shortened(path: &str) -> String {
+pub(super) fn short_form_path(path: &str) -> String {
     let prefixes = [format!("listeners.{DEFAULT_NAME}."), format!("pools.{DEFAULT_NAME}.")];
     match prefixes.iter().find_map(|prefix| path.strip_prefix(prefix)) {
         Some("bind") => "listen".to_owned(),

@@ -1,11 +1,11 @@
 //! How long things live: the drain, the limits of connections, and the deadlines of idle ones.
 
-mod clients;
+mod client_limits;
+mod connection_limit;
 mod drain;
-mod limit;
-mod roster;
+mod idle;
 
-pub use clients::{ClientLimits, ClientPermit, ClientRefusal, Clients};
+pub use client_limits::{ClientLimits, ClientPermit, ClientRefusal, Clients};
+pub use connection_limit::{ConnectionLimit, Permit};
 pub use drain::{Drain, DrainWatch, Phase};
-pub use limit::{ConnectionLimit, Permit};
-pub use roster::{Roster, Seat};
+pub use idle::{IdleTimeouts, IdleTimer};

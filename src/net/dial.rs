@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto};
 
-use super::option::set_bind_address_no_port;
+use super::socket_option::set_bind_address_no_port;
 use super::stream::{NoDelay, Stream};
 
 /// Options of a socket to a backend.
@@ -45,7 +45,7 @@ impl ConnectFailure {
     pub const ALL: [Self; 5] = [Self::Refused, Self::Reset, Self::Unreachable, Self::Timeout, Self::Local];
 
     /// Its word in metrics and logs.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         ["refused", "reset", "unreachable", "timeout", "local"][self as usize]
     }
 
@@ -65,7 +65,7 @@ pub struct DialError {
 
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connect failed ({}): {}", self.failure.word(), self.source)
+        write!(f, "connect failed ({}): {}", self.failure.as_str(), self.source)
     }
 }
 
@@ -139,7 +139,7 @@ fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions)
     }
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => {
-            Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })
+            Stream::register(fd, if options.nodelay { NoDelay::PlannedBind } else { NoDelay::Settled })
         }
         Err(error) => Err(error.into()),
     }

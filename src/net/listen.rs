@@ -210,11 +210,11 @@ impl Accepted {
 
 /// A listening socket, registered with one worker's runtime.
 #[derive(Debug)]
-pub struct Listener {
+pub struct ListenSocket {
     fd: AsyncFd<OwnedFd>,
 }
 
-impl Listener {
+impl ListenSocket {
     /// Registers a listening socket with this thread's runtime.
     ///
     /// # Errors

@@ -4,22 +4,22 @@
 //! `unsafe`; nearly every system call has a safe wrapper in rustix or socket2.
 
 mod dial;
-mod handover;
+mod fd_passing;
 mod inherited;
 mod listen;
-mod option;
+mod socket_option;
 mod splice;
 mod stream;
 
 pub use dial::{ConnectFailure, DialError, DialOptions, Target, dial};
-pub use handover::{Handed, receive_sockets, send_sockets};
+pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
 pub use inherited::inherited;
 pub use listen::{
-    Accepted, BACKLOG, ListenAddress, ListenOptions, Listener, bind, extend, is_out_of_files, is_out_of_memory,
+    Accepted, BACKLOG, ListenAddress, ListenOptions, ListenSocket, bind, extend, is_out_of_files, is_out_of_memory,
     is_unix, local_address, local_port, set_options, share,
 };
 pub use splice::Pipe;
-pub use stream::{Hangup, Peer, Stream};
+pub use stream::{Hangup, Peer, Stream as Transport};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

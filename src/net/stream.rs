@@ -17,7 +17,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::option::set_receive_low_water;
+use super::socket_option::set_receive_low_watermark;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl fmt::Display for Peer {
 }
 
 /// A hushed socket wakes us when it holds this much. The kernel makes room for it: not more than splices take at once.
-const HUSHED_BYTES: i32 = 512 * 1024;
+const PAUSED_LOW_WATERMARK_BYTES: i32 = 512 * 1024;
 
 /// What [`Stream::poll_hangup`] noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +62,9 @@ pub struct Stream {
 pub(super) enum NoDelay {
     /// Not wanted, or set, or inherited from the listener.
     Settled,
-    /// Wanted once a second send comes.
-    Wanted,
-    /// Wanted at the next send.
+    /// PlannedBind once a second send comes.
+    PlannedBind,
+    /// PlannedBind at the next send.
     Due,
 }
 
@@ -163,7 +163,7 @@ impl Stream {
 
     /// Whether nothing waits to be received: no byte, no end, no error. Costs a call only where epoll has told of
     /// something that may have been received since.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         let peek = |fd: &OwnedFd| {
             let peeked = rustix::net::recv(fd, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
             peeked.map(drop).map_err(io::Error::from)
@@ -209,15 +209,15 @@ impl Stream {
     }
 
     /// Waits until the peer is surely gone: it has reset, or ended without having sent a byte. Safe to cancel.
-    pub async fn left(&self) {
+    pub async fn closed_before_data(&self) {
         tokio::select! {
-            () = self.failed() => {}
-            () = self.ended_unheard() => {}
+            () = self.reset_by_peer() => {}
+            () = self.ended_without_data() => {}
         }
     }
 
     /// Waits for the end of a peer that never sent a byte. One that sent some may only have finished its request.
-    async fn ended_unheard(&self) {
+    async fn ended_without_data(&self) {
         let Ok(guard) = self.fd.readable().await else { return std::future::pending().await };
         let mut first = [0];
         let is_end = guard.ready().is_read_closed()
@@ -229,19 +229,19 @@ impl Stream {
 
     /// Waits until the socket has failed (EPOLLERR): the peer reset it, or is gone. Tells it while nothing is received,
     /// too. Safe to cancel.
-    pub async fn failed(&self) {
+    pub async fn reset_by_peer(&self) {
         // The runtime's own error ends the wait as well: it is going down.
         let _ = self.fd.ready(Interest::ERROR).await;
     }
 
     /// While hushed, arriving bytes don't wake the worker, for nothing could be done with them; its end and its reset do.
-    pub fn hush(&self, hushed: bool) {
+    pub fn pause_reads(&self, paused: bool) {
         // A socket without the option, a unix one, wakes us in vain: no harm.
-        let _ = set_receive_low_water(&self.fd, if hushed { HUSHED_BYTES } else { 1 });
+        let _ = set_receive_low_watermark(&self.fd, if paused { PAUSED_LOW_WATERMARK_BYTES } else { 1 });
     }
 
     /// Tells the peer that no more bytes come (FIN). An error means that the peer is gone, which its reads will tell.
-    pub fn finish(&self) {
+    pub fn shutdown_write(&self) {
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 
@@ -261,7 +261,7 @@ impl Stream {
     pub(super) fn before_send(&self) {
         match self.nodelay.get() {
             NoDelay::Settled => {}
-            NoDelay::Wanted => self.nodelay.set(NoDelay::Due),
+            NoDelay::PlannedBind => self.nodelay.set(NoDelay::Due),
             NoDelay::Due => {
                 self.nodelay.set(NoDelay::Settled);
                 // Fails only for a socket that is gone already.

@@ -6,18 +6,18 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::backends::Lease;
-use crate::balancer::{NoChoice, Request};
-use crate::net::{self, ConnectFailure, Peer, Stream};
+use crate::balancer::{PickError, PickRequest};
+use crate::net::{self, ConnectFailure, Peer, Transport};
 use crate::protocol::proxy_header::{self, Origin};
 use crate::telemetry::{Cause, Rejection};
 
-use super::http::Kept;
+use super::idle_pool::IdlePool;
 use super::record::Attempts;
 use super::upstream::Upstream;
 
 /// A connection to a backend, counted on it.
 pub(super) struct Connected {
-    pub(super) stream: Stream,
+    pub(super) stream: Transport,
     pub(super) lease: Lease,
     /// It has served a request before.
     pub(super) is_reused: bool,
@@ -34,14 +34,14 @@ pub(super) enum Refusal {
 
 /// Who asks for a backend.
 #[derive(Clone, Copy)]
-pub(super) struct Asker<'a> {
+pub(super) struct ConnectContext<'a> {
     pub(super) upstream: &'a Upstream,
-    pub(super) client: &'a Stream,
+    pub(super) client: &'a Transport,
     pub(super) peer: Peer,
     /// Where the client connected to, where that is not its socket's own address.
     pub(super) server: Option<&'a SocketAddr>,
     /// Connections that have served a request before, where they will do.
-    pub(super) kept: Option<&'a Kept>,
+    pub(super) idle_pool: Option<&'a IdlePool>,
 }
 
 /// Tries backends, each at most once and `attempts` at most. Not a byte of the client is read before one answers.
@@ -49,10 +49,10 @@ pub(super) struct Asker<'a> {
 ///
 /// # Errors
 /// Why the client can't be served.
-pub(super) async fn to_backend(asker: Asker<'_>, attempts: &mut Attempts) -> Result<Connected, Refusal> {
-    let pool = asker.upstream.pool();
+pub(super) async fn to_backend(context: ConnectContext<'_>, attempts: &mut Attempts) -> Result<Connected, Refusal> {
+    let pool = context.upstream.pool();
     while attempts.tried().len() < pool.settings().attempts.get() {
-        let lease = match pick(asker, attempts).await {
+        let lease = match pick(context, attempts).await {
             Ok(lease) => lease,
             Err(Some(reason)) => return Err(Refusal::Rejected(reason)),
             Err(None) => break,
@@ -63,14 +63,14 @@ pub(super) async fn to_backend(asker: Asker<'_>, attempts: &mut Attempts) -> Res
             let Some(retry) = pool.retry().await else { break };
             Some(retry)
         };
-        if let Some(stream) = asker.kept.and_then(|kept| kept.take(lease.backend())) {
+        if let Some(stream) = context.idle_pool.and_then(|idle_pool| idle_pool.take(lease.backend())) {
             attempts.connected(lease.backend(), None);
             return Ok(Connected { stream, lease, is_reused: true });
         }
-        match dial(asker, lease, attempts).await {
+        match dial(context, lease, attempts).await {
             Ok(connected) => return Ok(connected),
-            Err(Failed::Backend) => {}
-            Err(Failed::Client) => return Err(Refusal::Closed(Cause::ClientReset)),
+            Err(DialFailure::Backend) => {}
+            Err(DialFailure::Client) => return Err(Refusal::Closed(Cause::ClientReset)),
         }
     }
     Err(Refusal::Closed(cause_of(attempts.failures())))
@@ -80,24 +80,28 @@ pub(super) async fn to_backend(asker: Asker<'_>, attempts: &mut Attempts) -> Res
 ///
 /// # Errors
 /// Why the client can't be served.
-pub(super) async fn afresh(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, Refusal> {
-    match dial(asker, lease, attempts).await {
+pub(super) async fn reconnect(
+    context: ConnectContext<'_>,
+    lease: Lease,
+    attempts: &mut Attempts,
+) -> Result<Connected, Refusal> {
+    match dial(context, lease, attempts).await {
         Ok(connected) => Ok(connected),
-        Err(Failed::Backend) => to_backend(Asker { kept: None, ..asker }, attempts).await,
-        Err(Failed::Client) => Err(Refusal::Closed(Cause::ClientReset)),
+        Err(DialFailure::Backend) => to_backend(ConnectContext { idle_pool: None, ..context }, attempts).await,
+        Err(DialFailure::Client) => Err(Refusal::Closed(Cause::ClientReset)),
     }
 }
 
 /// Why a dial gave no connection.
-enum Failed {
+enum DialFailure {
     /// Another backend may do better.
     Backend,
     /// The client has reset meanwhile: nobody waits for the connection. That says nothing of the backend.
     Client,
 }
 
-async fn dial(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, Failed> {
-    let upstream = asker.upstream;
+async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, DialFailure> {
+    let upstream = context.upstream;
     let started = Instant::now();
     let target = lease.backend().target();
     let options = upstream.dial_options();
@@ -105,13 +109,13 @@ async fn dial(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Result
         biased;
         dialled = net::dial(target, upstream.next_source(target), &options) => dialled,
         // One that has only ended its side may wait for an answer still.
-        () = asker.client.failed() => return Err(Failed::Client),
+        () = context.client.reset_by_peer() => return Err(DialFailure::Client),
     };
     match dialled {
-        Ok(stream) if send_proxy_header(asker, &stream).is_err() => {
+        Ok(stream) if send_proxy_header(context, &stream).is_err() => {
             attempts.failed(lease.backend(), ConnectFailure::Reset);
             lease.connect_failed(ConnectFailure::Reset, Instant::now());
-            Err(Failed::Backend)
+            Err(DialFailure::Backend)
         }
         Ok(stream) => {
             let took = started.elapsed();
@@ -124,16 +128,16 @@ async fn dial(asker: Asker<'_>, lease: Lease, attempts: &mut Attempts) -> Result
             tracing::debug!(pool = upstream.pool().name(), backend = lease.backend().label(), %error);
             attempts.failed(lease.backend(), error.failure);
             lease.connect_failed(error.failure, Instant::now());
-            Err(Failed::Backend)
+            Err(DialFailure::Backend)
         }
     }
 }
 
 /// Says who the client is, in a header of the PROXY protocol, where the pool wants one.
-fn send_proxy_header(asker: Asker<'_>, backend: &Stream) -> io::Result<()> {
-    let Some(version) = asker.upstream.pool().proxy_version() else { return Ok(()) };
-    let server = asker.server.copied().or_else(|| asker.client.local_address());
-    let origin = match (asker.peer, server) {
+fn send_proxy_header(context: ConnectContext<'_>, backend: &Transport) -> io::Result<()> {
+    let Some(version) = context.upstream.pool().proxy_version() else { return Ok(()) };
+    let server = context.server.copied().or_else(|| context.client.local_address());
+    let origin = match (context.peer, server) {
         (Peer::Tcp(client), Some(server)) => Origin::Tcp { client, server },
         // A client of a unix socket.
         _ => Origin::Unix,
@@ -155,37 +159,37 @@ fn cause_of(failures: &[ConnectFailure]) -> Cause {
 }
 
 /// Chooses a backend, waiting in the pool's queue while all are full. `Err(None)`: there is none left to try.
-async fn pick(asker: Asker<'_>, attempts: &Attempts) -> Result<Lease, Option<Rejection>> {
-    let address = match asker.peer {
+async fn pick(context: ConnectContext<'_>, attempts: &Attempts) -> Result<Lease, Option<Rejection>> {
+    let address = match context.peer {
         Peer::Tcp(address) => Some(address.ip()),
         Peer::Unix => None,
     };
-    let balancer = &asker.upstream.balancer;
-    let choose = || balancer.pick(&Request { now: Instant::now(), client: address, tried: attempts.tried() });
+    let balancer = &context.upstream.balancer;
+    let choose = || balancer.pick(&PickRequest { now: Instant::now(), client: address, tried: attempts.tried() });
     let pool = balancer.pool();
     if !pool.has_queue() {
         match choose() {
             Ok(lease) => return Ok(lease),
-            Err(NoChoice::NoneLeft) => return Err(None),
-            Err(NoChoice::Full) if pool.settings().queue.length == 0 => return Err(Some(Rejection::BackendsFull)),
-            Err(NoChoice::Full) => {}
+            Err(PickError::NoneLeft) => return Err(None),
+            Err(PickError::Full) if pool.settings().queue.length == 0 => return Err(Some(Rejection::BackendsFull)),
+            Err(PickError::Full) => {}
         }
     }
     let place = pool.queue().ok_or(Some(Rejection::QueueFull))?;
     let timeout = pool.settings().queue.timeout;
     let turn = async {
         loop {
-            place.called().await;
+            place.wait_turn().await;
             match choose() {
                 Ok(lease) => return Ok(lease),
-                Err(NoChoice::NoneLeft) => return Err(None),
-                Err(NoChoice::Full) => {}
+                Err(PickError::NoneLeft) => return Err(None),
+                Err(PickError::Full) => {}
             }
         }
     };
     tokio::select! {
         chosen = turn => chosen,
-        () = asker.client.left() => Err(Some(Rejection::LeftQueue)),
+        () = context.client.closed_before_data() => Err(Some(Rejection::LeftQueue)),
         () = tokio::time::sleep(timeout) => Err(Some(Rejection::QueueTimeout)),
     }
 }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backends::Lease;
-use crate::net::{ConnectFailure, Peer, Stream};
+use crate::net::{ConnectFailure, Peer, Transport};
 use crate::relay::{self, Meter, Outcome, Start, Tally};
 use crate::telemetry::Cause;
 
-use super::connect::{self, Asker, Connected, Refusal};
-use super::crew::Permits;
-use super::entrance::Entered;
+use super::connect::{self, ConnectContext, Connected, Refusal};
+use super::frontend::{Frontend, Worker};
 use super::http;
+use super::preface::Preface;
 use super::record::Record;
-use super::service::{Service, Worker};
+use super::workers::Permits;
 
 /// Serves one client to its end. Cancelling it resets both peers and counts the connection as cut.
 ///
@@ -23,56 +23,62 @@ use super::service::{Service, Worker};
 #[expect(clippy::manual_async_fn, reason = "it would be larger")]
 pub(super) fn serve(
     worker: Rc<Worker>,
-    service: Arc<Service>,
-    client: Stream,
+    frontend: Arc<Frontend>,
+    client: Transport,
     peer: Peer,
     mut permits: Permits,
 ) -> impl Future<Output = ()> {
     async move {
-        let _load = worker.crew.count(worker.id);
+        let _load = worker.workers.count(worker.id);
         let tally = Tally::default();
-        let mut record = Record::open(&worker, &service, peer, &tally);
+        let mut record = Record::open(&worker, &frontend, peer, &tally);
         // Boxed, as all that is soon over or seldom is: every connection would be as large as its largest part.
-        let Entered { server, upstream } = match match service.entrance.reads_nothing() {
-            true => Entered::at_once(&service),
-            false => Box::pin(Entered::by_reading(&worker, &service, &client, &mut record.peer, &mut permits)).await,
+        let Preface { server, upstream } = match match frontend.access_rules.reads_nothing() {
+            true => Preface::without_reading(&frontend),
+            false => Box::pin(Preface::read(&worker, &frontend, &client, &mut record.peer, &mut permits)).await,
         } {
             Ok(entered) => entered,
             Err(refusal) => return refuse(record, &client, refusal),
         };
         record.upstream = Some(upstream);
-        if let Some(http) = &service.http {
+        if let Some(http) = &frontend.http {
             let peers = (record.peer, server.as_deref());
-            let cause = Box::pin(http::serve(&worker, &service, upstream, http, &client, peers)).await;
+            let cause = Box::pin(http::serve(&worker, &frontend, upstream, http, &client, peers)).await;
             return record.close(cause);
         }
-        let limits = service.limits(upstream);
-        let _member = upstream.pool().join();
-        let seat = worker.roster.enter(limits.first());
+        let limits = frontend.limits(upstream);
+        let _share = upstream.pool().count_connection();
+        let idle_timer = worker.idle_timeouts.start(limits.first());
         loop {
-            let asker = Asker { upstream, client: &client, peer: record.peer, server: server.as_deref(), kept: None };
+            let context = ConnectContext {
+                upstream,
+                client: &client,
+                peer: record.peer,
+                server: server.as_deref(),
+                idle_pool: None,
+            };
             // In this order: the place is given back once the connection is closed.
             let Connected { lease, stream: backend, .. } =
-                match Box::pin(connect::to_backend(asker, &mut record.attempts)).await {
+                match Box::pin(connect::to_backend(context, &mut record.attempts)).await {
                     Ok(connected) => connected,
                     Err(refusal) => return refuse(record, &client, refusal),
                 };
             let meter = Meter {
                 tally: &tally,
-                listener: &service.counters(worker.id).bytes,
+                listener: &frontend.counters(worker.id).bytes,
                 backend: &lease.backend().counters(worker.id).bytes,
-                on_first_byte: &|now| lease.went_well(now),
+                on_first_byte: &|now| lease.record_success(now),
             };
             let may_retry = upstream.pool().may_retry_after(record.attempts.tried().len() + 1);
             let start = Start::Fresh { may_retry };
-            match relay::run(&client, &backend, &worker.tools, &meter, &seat, &limits, start).await {
+            match relay::run(&client, &backend, &worker.resources, &meter, &idle_timer, &limits, start).await {
                 Outcome::Over(cause) => {
                     judge(&lease, cause, &tally);
                     return record.close(cause);
                 }
                 // Not a byte went either way: another backend can take its place, and the client sees nothing of it.
                 Outcome::Untouched => {
-                    lease.ended_at_once(Instant::now());
+                    lease.record_immediate_close(Instant::now());
                     record.attempts.failed(lease.backend(), ConnectFailure::Reset);
                 }
             }
@@ -81,7 +87,7 @@ pub(super) fn serve(
 }
 
 /// The client is reset: nobody can take that for an answer.
-fn refuse(record: Record<'_>, client: &Stream, refusal: Refusal) {
+fn refuse(record: Record<'_>, client: &Transport, refusal: Refusal) {
     client.reset_on_close();
     match refusal {
         Refusal::Closed(cause) => record.close(cause),
@@ -95,10 +101,10 @@ fn judge(lease: &Lease, cause: Cause, tally: &Tally) {
     match (tally.bytes_in() > 0, tally.bytes_out() > 0) {
         // It was judged well at its first byte.
         (_, true) => {}
-        (true, false) if by_backend => lease.closed_early(Instant::now()),
-        (false, false) if cause == Cause::BackendReset => lease.ended_at_once(Instant::now()),
+        (true, false) if by_backend => lease.record_early_close(Instant::now()),
+        (false, false) if cause == Cause::BackendReset => lease.record_immediate_close(Instant::now()),
         // It took the client's bytes and had nothing to say, as a log sink does.
-        (true, false) if cause == Cause::ClientClosed => lease.went_well(Instant::now()),
+        (true, false) if cause == Cause::ClientClosed => lease.record_success(Instant::now()),
         _ => {}
     }
 }

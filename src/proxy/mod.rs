@@ -2,22 +2,23 @@
 //!
 //! Runs on the workers. Knows listeners and pools as built, nothing of files, signals or the admin server.
 
+mod accept;
 mod connect;
 mod connection;
-mod crew;
-mod entrance;
+mod frontend;
 mod http;
-mod listener;
+mod idle_pool;
+mod preface;
 mod record;
-mod service;
 mod upstream;
+mod workers;
 
 use crate::config::Checks;
 
 /// Judges what a configuration says in the words of protocols.
-pub const CHECKS: Checks = Checks { header: http::check_header, server_name: entrance::check_server_name };
+pub const CHECKS: Checks = Checks { header: http::check_header, server_name: preface::check_server_name };
 
-pub use crew::{Crew, Handover};
-pub use listener::{Door, accept_loop, serve_inbox};
-pub use service::{Service, Shared, Worker};
+pub use accept::{Acceptor, accept_loop, serve_inbox};
+pub use frontend::{Frontend, ListenerDeps, Worker};
 pub use upstream::Upstream;
+pub use workers::{Admitted, Workers};

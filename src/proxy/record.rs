@@ -9,19 +9,19 @@ use crate::net::{ConnectFailure, Peer};
 use crate::relay::Tally;
 use crate::telemetry::{Cause, Rejection};
 
-use super::service::{Service, Worker};
+use super::frontend::{Frontend, Worker};
 use super::upstream::Upstream;
 
 /// The backends tried for one connection, or in http mode for one request.
 #[derive(Default)]
 pub(super) struct Attempts {
     /// Boxed: most connections have none, and idle ones would all be larger by it.
-    failed: Option<Box<Failed>>,
+    failed: Option<Box<FailedAttempts>>,
     connected: Option<(Arc<Backend>, Option<Duration>)>,
 }
 
 #[derive(Default)]
-struct Failed {
+struct FailedAttempts {
     backends: Vec<Arc<Backend>>,
     /// Why each of them failed.
     failures: Vec<ConnectFailure>,
@@ -63,7 +63,7 @@ impl Attempts {
     /// All of them, for the access log.
     pub(super) fn list(&self) -> Vec<Attempt<'_>> {
         let failed = self.tried().iter().zip(self.failures());
-        let failed = failed.map(|(backend, failure)| Attempt { backend: backend.label(), outcome: failure.word() });
+        let failed = failed.map(|(backend, failure)| Attempt { backend: backend.label(), outcome: failure.as_str() });
         let connected = self.connected.iter().map(|(backend, took)| Attempt {
             backend: backend.label(),
             outcome: if took.is_some() { Attempt::CONNECTED } else { Attempt::REUSED },
@@ -75,7 +75,7 @@ impl Attempts {
 /// What is known of a connection so far. Dropped without a cause it was cut: by the drain, or by a bug of ours.
 pub(super) struct Record<'a> {
     worker: &'a Worker,
-    service: &'a Service,
+    frontend: &'a Frontend,
     /// Who the client is: the peer, or whom its PROXY header names.
     pub(super) peer: Peer,
     accepted_at: Instant,
@@ -83,29 +83,29 @@ pub(super) struct Record<'a> {
     pub(super) upstream: Option<&'a Upstream>,
     pub(super) attempts: Attempts,
     tally: &'a Tally,
-    end: Option<End>,
+    end: Option<ConnectionEnd>,
 }
 
 #[derive(Clone, Copy)]
-enum End {
+enum ConnectionEnd {
     Closed(Cause),
     Rejected(Rejection),
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn open(worker: &'a Worker, service: &'a Service, peer: Peer, tally: &'a Tally) -> Self {
+    pub(super) fn open(worker: &'a Worker, frontend: &'a Frontend, peer: Peer, tally: &'a Tally) -> Self {
         let (accepted_at, attempts) = (Instant::now(), Attempts::default());
-        Self { worker, service, peer, accepted_at, upstream: None, attempts, tally, end: None }
+        Self { worker, frontend, peer, accepted_at, upstream: None, attempts, tally, end: None }
     }
 
     /// The connection ended.
     pub(super) fn close(mut self, cause: Cause) {
-        self.end = Some(End::Closed(cause));
+        self.end = Some(ConnectionEnd::Closed(cause));
     }
 
     /// The connection was refused.
     pub(super) fn reject(mut self, reason: Rejection) {
-        self.end = Some(End::Rejected(reason));
+        self.end = Some(ConnectionEnd::Rejected(reason));
     }
 
     fn first_byte(&self) -> Option<Duration> {
@@ -113,10 +113,10 @@ impl<'a> Record<'a> {
     }
 
     fn log(&self, duration: Duration, cause: Cause, reason: Option<Rejection>) {
-        let Some(log) = &self.service.access_log else { return };
+        let Some(log) = &self.frontend.access_log else { return };
         log.log(&Entry {
             time: SystemTime::now(),
-            listener: self.service.name(),
+            listener: self.frontend.name(),
             client: &self.peer,
             pool: self.upstream.map(|upstream| upstream.pool().name()),
             backend: self.attempts.backend(),
@@ -126,8 +126,8 @@ impl<'a> Record<'a> {
             connect: self.attempts.connect_time(),
             first_byte: self.first_byte(),
             duration,
-            cause: cause.word(),
-            reason: reason.map(Rejection::word),
+            cause: cause.as_str(),
+            reason: reason.map(Rejection::as_str),
             http: None,
         });
     }
@@ -135,21 +135,21 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let counters = self.service.counters(self.worker.id);
+        let counters = self.frontend.counters(self.worker.id);
         let duration = self.accepted_at.elapsed();
-        match self.end.unwrap_or_else(|| End::Closed(self.worker.cause_of_a_cut())) {
-            End::Closed(cause) => {
+        match self.end.unwrap_or_else(|| ConnectionEnd::Closed(self.worker.cause_of_a_cut())) {
+            ConnectionEnd::Closed(cause) => {
                 counters.closed(cause);
-                self.service.duration.record(duration);
+                self.frontend.duration.record(duration);
                 if let (Some(first_byte), Some(upstream)) = (self.first_byte(), self.upstream) {
                     upstream.histograms.first_byte.record(first_byte);
                 }
                 // In http mode each request has its own line.
-                if self.service.http.is_none() {
+                if self.frontend.http.is_none() {
                     self.log(duration, cause, None);
                 }
             }
-            End::Rejected(reason) => {
+            ConnectionEnd::Rejected(reason) => {
                 counters.rejected(reason);
                 self.log(duration, Cause::Rejected, Some(reason));
             }

@@ -8,30 +8,30 @@ use crate::telemetry::ByteCounters;
 /// What one connection moved, readable while it moves.
 #[derive(Debug, Default)]
 pub struct Tally {
-    inward: Cell<u64>,
-    outward: Cell<u64>,
-    first_outward: Cell<Option<Instant>>,
+    to_backend: Cell<u64>,
+    to_client: Cell<u64>,
+    first_to_client: Cell<Option<Instant>>,
 }
 
 impl Tally {
     /// Bytes that the backend took from the client.
     pub fn bytes_in(&self) -> u64 {
-        self.inward.get()
+        self.to_backend.get()
     }
 
     /// Bytes that the client took from the backend.
     pub fn bytes_out(&self) -> u64 {
-        self.outward.get()
+        self.to_client.get()
     }
 
     /// Counts bytes that the client took from us, in the backend's stead.
     pub fn answered_by_us(&self, bytes: usize) {
-        self.outward.set(self.outward.get() + bytes as u64);
+        self.to_client.set(self.to_client.get() + bytes as u64);
     }
 
     /// When the backend's first byte was passed on.
     pub fn first_byte(&self) -> Option<Instant> {
-        self.first_outward.get()
+        self.first_to_client.get()
     }
 }
 
@@ -52,18 +52,18 @@ impl Meter<'_> {
     pub fn add(&self, direction: Direction, bytes: usize) {
         let (tally, bytes) = (self.tally, bytes as u64);
         match direction {
-            Direction::Inward => {
-                tally.inward.set(tally.inward.get() + bytes);
+            Direction::ToBackend => {
+                tally.to_backend.set(tally.to_backend.get() + bytes);
                 self.listener.add_in(bytes);
                 self.backend.add_in(bytes);
             }
-            Direction::Outward => {
-                if tally.outward.get() == 0 {
+            Direction::ToClient => {
+                if tally.to_client.get() == 0 {
                     let now = Instant::now();
-                    tally.first_outward.set(Some(now));
+                    tally.first_to_client.set(Some(now));
                     (self.on_first_byte)(now);
                 }
-                tally.outward.set(tally.outward.get() + bytes);
+                tally.to_client.set(tally.to_client.get() + bytes);
                 self.listener.add_out(bytes);
                 self.backend.add_out(bytes);
             }
@@ -75,7 +75,7 @@ impl Meter<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the backend.
-    Inward,
+    ToBackend,
     /// From the backend to the client.
-    Outward,
+    ToClient,
 }

@@ -15,8 +15,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::lifecycle::Seat;
-use crate::net::Stream;
+use crate::config::RelayMode;
+use crate::lifecycle::IdleTimer;
+use crate::net::Transport;
 use crate::telemetry::Cause;
 
 pub use meter::{Direction, Meter, Tally};
@@ -36,7 +37,7 @@ impl Scratch {
     pub fn poll_receive<T>(
         &self,
         cx: &mut Context<'_>,
-        from: &Stream,
+        from: &Transport,
         look: impl FnOnce(&mut Context<'_>, &[u8]) -> T,
     ) -> Poll<io::Result<T>> {
         let mut bytes = self.0.borrow_mut();
@@ -48,7 +49,7 @@ impl Scratch {
     pub fn poll_peek<T>(
         &self,
         cx: &mut Context<'_>,
-        from: &Stream,
+        from: &Transport,
         known: usize,
         most: usize,
         look: impl FnOnce(&[u8]) -> T,
@@ -63,17 +64,6 @@ impl Default for Scratch {
     fn default() -> Self {
         Self(RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()))
     }
-}
-
-/// How bytes are moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// Bulk is spliced, the rest copied.
-    Auto,
-    /// Always copied.
-    Copy,
-    /// Always spliced, as far as there are pipes.
-    Splice,
 }
 
 /// How long a connection may be without a byte.
@@ -100,31 +90,31 @@ const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// What all connections of a worker use in turn.
 #[derive(Clone, Debug)]
-pub struct Tools {
+pub struct RelayResources {
     /// For what is copied.
     pub scratch: Rc<Scratch>,
     /// For what is spliced.
     pub pipes: Rc<Pipes>,
     /// Which of both.
-    pub method: Method,
+    pub method: RelayMode,
 }
 
 /// What both directions of a connection use.
-pub struct Shared<'a> {
-    tools: &'a Tools,
+pub struct PumpContext<'a> {
+    resources: &'a RelayResources,
     meter: &'a Meter<'a>,
-    seat: &'a Seat,
+    idle_timer: &'a IdleTimer,
 }
 
-impl<'a> Shared<'a> {
+impl<'a> PumpContext<'a> {
     /// The worker's tools, and where this connection counts.
-    pub fn new(tools: &'a Tools, meter: &'a Meter<'a>, seat: &'a Seat) -> Self {
-        Self { tools, meter, seat }
+    pub fn new(resources: &'a RelayResources, meter: &'a Meter<'a>, idle_timer: &'a IdleTimer) -> Self {
+        Self { resources, meter, idle_timer }
     }
 
     /// Counts bytes that the receiver took.
     pub fn moved(&self, direction: Direction, bytes: usize) {
-        self.seat.touch();
+        self.idle_timer.touch();
         if bytes > 0 {
             self.meter.add(direction, bytes);
         }
@@ -135,9 +125,9 @@ impl<'a> Shared<'a> {
 #[derive(Debug, Default)]
 pub struct Early {
     /// For the backend.
-    pub inward: Vec<u8>,
+    pub to_backend: Vec<u8>,
     /// For the client.
-    pub outward: Vec<u8>,
+    pub to_client: Vec<u8>,
 }
 
 /// How a relay begins.
@@ -164,16 +154,16 @@ pub enum Outcome {
 /// Relays until both sides have ended, and says why it is over. A reset is passed on as a reset; so is being cut short,
 /// by a limit or by being dropped.
 pub fn run<'a>(
-    client: &'a Stream,
-    backend: &'a Stream,
-    tools: &'a Tools,
+    client: &'a Transport,
+    backend: &'a Transport,
+    resources: &'a RelayResources,
     meter: &'a Meter<'a>,
-    seat: &'a Seat,
+    idle_timer: &'a IdleTimer,
     limits: &'a Limits,
     start: Start,
 ) -> Relay<'a> {
-    seat.touch();
-    seat.set_limit(limits.first());
+    idle_timer.touch();
+    idle_timer.set_limit(limits.first());
     let (may_retry, early) = match start {
         Start::Fresh { may_retry } => (may_retry, Early::default()),
         Start::After(early) => (false, early),
@@ -181,10 +171,10 @@ pub fn run<'a>(
     Relay {
         client,
         backend,
-        shared: Shared::new(tools, meter, seat),
+        context: PumpContext::new(resources, meter, idle_timer),
         limits,
-        inward: Pump::new(Direction::Inward, tools.method).after(&early.inward),
-        outward: Pump::new(Direction::Outward, tools.method).after(&early.outward),
+        to_backend: Pump::new(Direction::ToBackend, resources.method).after(&early.to_backend),
+        to_client: Pump::new(Direction::ToClient, resources.method).after(&early.to_client),
         client_failed: None,
         is_settled: limits.keepalive.is_none(),
         may_retry,
@@ -197,12 +187,12 @@ pub fn run<'a>(
 /// A relay under way: a future by hand, since an async function would keep its arguments beside what it made of them, for each idle
 /// connection.
 pub struct Relay<'a> {
-    client: &'a Stream,
-    backend: &'a Stream,
-    shared: Shared<'a>,
+    client: &'a Transport,
+    backend: &'a Transport,
+    context: PumpContext<'a>,
     limits: &'a Limits,
-    inward: Pump,
-    outward: Pump,
+    to_backend: Pump,
+    to_client: Pump,
     /// Waits for the client's reset while nothing is received from it: the backend takes nothing, or the client has ended.
     client_failed: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     /// It was idle once, or need not be known to be.
@@ -231,17 +221,19 @@ impl Future for Relay<'_> {
 impl Relay<'_> {
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         // Outward first: a backend that has reset by now must not be given the client's bytes.
-        if let Some(outcome) = self.poll_outward(cx).or_else(|| self.poll_inward(cx).map(Outcome::Over)) {
+        if let Some(outcome) = self.poll_to_client(cx).or_else(|| self.poll_to_backend(cx).map(Outcome::Over)) {
             return Poll::Ready(outcome);
         }
         match self.first_to_end {
-            Some(cause) if self.inward.is_done() && self.outward.is_done() => return Poll::Ready(Outcome::Over(cause)),
+            Some(cause) if self.to_backend.is_done() && self.to_client.is_done() => {
+                return Poll::Ready(Outcome::Over(cause));
+            }
             _ => {}
         }
         if self.has_client_failed(cx) {
             return Poll::Ready(Outcome::Over(Cause::ClientReset));
         }
-        if self.is_overdue(cx) {
+        if self.is_expired(cx) {
             let half_closed = self.first_to_end.is_some();
             let cause = if half_closed { Cause::HalfClosedTimeout } else { Cause::IdleTimeout };
             return Poll::Ready(Outcome::Over(cause));
@@ -252,17 +244,17 @@ impl Relay<'_> {
     /// A receive would tell; where the backend's slowness keeps us from one, or the client's end has been received, the
     /// socket's state does.
     fn has_client_failed(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.inward.is_blocked() && !self.inward.is_done() {
+        if !self.to_backend.is_blocked() && !self.to_backend.is_done() {
             self.client_failed = None;
             return false;
         }
         let client = self.client;
-        self.client_failed.get_or_insert_with(|| Box::pin(client.failed())).as_mut().poll(cx).is_ready()
+        self.client_failed.get_or_insert_with(|| Box::pin(client.reset_by_peer())).as_mut().poll(cx).is_ready()
     }
 
-    fn is_overdue(&mut self, cx: &Context<'_>) -> bool {
-        let seat = self.shared.seat;
-        if !seat.poll_overdue(cx) {
+    fn is_expired(&mut self, cx: &Context<'_>) -> bool {
+        let idle_timer = self.context.idle_timer;
+        if !idle_timer.poll_expired(cx) {
             return false;
         }
         if self.is_settled || self.first_to_end.is_some() {
@@ -272,20 +264,20 @@ impl Relay<'_> {
         if let Some(idle) = self.limits.keepalive {
             self.backend.keep_alive(idle);
         }
-        seat.set_limit(self.limits.idle);
-        seat.poll_overdue(cx)
+        idle_timer.set_limit(self.limits.idle);
+        idle_timer.poll_expired(cx)
     }
 
-    fn poll_outward(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
-        match self.outward.poll(cx, self.backend, self.client, &self.shared) {
+    fn poll_to_client(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
+        match self.to_client.poll(cx, self.backend, self.client, &self.context) {
             Step::Open => None,
             Step::Ended | Step::ReadFailed if self.may_retry && self.is_untouched() => Some(Outcome::Untouched),
             Step::Ended if self.backend_is_gone => Some(Outcome::Over(Cause::BackendReset)),
             Step::Ended => {
                 self.ended(Cause::BackendClosed);
                 // Where the other direction has ended too, closing says it: one call less.
-                if !self.inward.is_done() {
-                    self.client.finish();
+                if !self.to_backend.is_done() {
+                    self.client.shutdown_write();
                 }
                 None
             }
@@ -297,26 +289,26 @@ impl Relay<'_> {
 
     /// Nothing of the client was taken, not even its end.
     fn is_untouched(&self) -> bool {
-        let tally = self.shared.meter.tally;
-        tally.bytes_in() == 0 && tally.bytes_out() == 0 && self.inward.holds_nothing()
+        let tally = self.context.meter.tally;
+        tally.bytes_in() == 0 && tally.bytes_out() == 0 && self.to_backend.holds_nothing()
     }
 
-    fn poll_inward(&mut self, cx: &mut Context<'_>) -> Option<Cause> {
-        match self.inward.poll(cx, self.client, self.backend, &self.shared) {
+    fn poll_to_backend(&mut self, cx: &mut Context<'_>) -> Option<Cause> {
+        match self.to_backend.poll(cx, self.client, self.backend, &self.context) {
             Step::Open => None,
             Step::Ended => {
                 self.ended(Cause::ClientClosed);
-                if !self.outward.is_done() {
-                    self.backend.finish();
+                if !self.to_client.is_done() {
+                    self.backend.shutdown_write();
                 }
                 None
             }
             Step::Malformed(_) | Step::ReadFailed => Some(Cause::ClientReset),
-            Step::WriteFailed if self.outward.is_done() => Some(Cause::BackendReset),
+            Step::WriteFailed if self.to_client.is_done() => Some(Cause::BackendReset),
             Step::WriteFailed => {
                 // Its reset may have overtaken bytes that it sent before: they are still to be read.
                 self.backend_is_gone = true;
-                self.inward.abandon();
+                self.to_backend.abandon();
                 cx.waker().wake_by_ref();
                 None
             }
@@ -326,7 +318,7 @@ impl Relay<'_> {
     fn ended(&mut self, cause: Cause) {
         if self.first_to_end.is_none() {
             self.first_to_end = Some(cause);
-            self.shared.seat.set_limit(self.limits.half_closed);
+            self.context.idle_timer.set_limit(self.limits.half_closed);
         }
     }
 }

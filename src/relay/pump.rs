@@ -10,11 +10,12 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use crate::net::Stream;
+use crate::config::RelayMode;
+use crate::net::Transport;
 use crate::protocol::http1::{Body, ChunkError, Framing, Progress};
 
 use super::pipes::LentPipe;
-use super::{Direction, Method, Shared};
+use super::{Direction, PumpContext};
 
 /// A direction gives the others a turn after this many bytes: a quarter of a millisecond or so.
 const BYTES_PER_TURN: usize = 1024 * 1024;
@@ -44,7 +45,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Pump {
     direction: Direction,
-    state: State,
+    state: PumpState,
     /// What is still to be moved.
     body: Body,
     /// Chunks are taken apart, and only their data is sent.
@@ -53,14 +54,14 @@ pub struct Pump {
     overrun: Vec<u8>,
     splicing: bool,
     /// The sender is hushed while the receiver takes nothing: its bytes would only wake the worker in vain.
-    is_hushed: bool,
+    reads_paused: bool,
     /// While copying: full reads in a row. While splicing: small splices in a row.
     run: u8,
 }
 
 /// What the receiver has not taken yet. Nothing is received until it has.
 #[derive(Debug)]
-enum State {
+enum PumpState {
     Open,
     /// These bytes, from `start` on.
     Blocked {
@@ -83,21 +84,30 @@ enum Move {
 
 impl Pump {
     /// Moves all that comes, to the sender's end.
-    pub(super) fn new(direction: Direction, method: Method) -> Self {
+    pub(super) fn new(direction: Direction, method: RelayMode) -> Self {
         Self::framed(direction, method, Body::new(Framing::UntilClose))
     }
 
     /// Moves one body.
-    pub fn framed(direction: Direction, method: Method, body: Body) -> Self {
-        let state = State::Open;
-        let splicing = method == Method::Splice;
-        Self { direction, state, body, strips_chunks: false, overrun: Vec::new(), splicing, is_hushed: false, run: 0 }
+    pub fn framed(direction: Direction, method: RelayMode, body: Body) -> Self {
+        let state = PumpState::Open;
+        let splicing = method == RelayMode::Splice;
+        Self {
+            direction,
+            state,
+            body,
+            strips_chunks: false,
+            overrun: Vec::new(),
+            splicing,
+            reads_paused: false,
+            run: 0,
+        }
     }
 
     /// Sends `bytes` first, which don't count towards the body.
     pub fn after(mut self, bytes: &[u8]) -> Self {
         if !bytes.is_empty() {
-            self.state = State::Blocked { bytes: bytes.into(), start: 0 };
+            self.state = PumpState::Blocked { bytes: bytes.into(), start: 0 };
         }
         self
     }
@@ -110,12 +120,12 @@ impl Pump {
 
     /// It has told its end, or was abandoned.
     pub fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, PumpState::Done)
     }
 
     /// It is open, and everything that was received was sent.
     pub(super) fn holds_nothing(&self) -> bool {
-        matches!(self.state, State::Open)
+        matches!(self.state, PumpState::Open)
     }
 
     /// Once it has ended: whether nothing is missing.
@@ -125,7 +135,7 @@ impl Pump {
 
     /// Whether it waits for the receiver, rather than for the sender.
     pub fn is_blocked(&self) -> bool {
-        matches!(self.state, State::Blocked { .. } | State::Piped(_))
+        matches!(self.state, PumpState::Blocked { .. } | PumpState::Piped(_))
     }
 
     /// Whether anything was received beyond the body's end.
@@ -140,56 +150,56 @@ impl Pump {
 
     /// Moves nothing any more.
     pub fn abandon(&mut self) {
-        self.state = State::Done;
+        self.state = PumpState::Done;
     }
 
     /// Moves what can be moved now. While it answers [`Step::Open`], the task of `cx` is woken when there is more to do.
-    pub fn poll(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream, shared: &Shared<'_>) -> Step {
+    pub fn poll(&mut self, cx: &mut Context<'_>, from: &Transport, to: &Transport, context: &PumpContext<'_>) -> Step {
         let mut turn = 0;
         loop {
             let moved = match &self.state {
-                State::Done => return Step::Open,
-                State::Blocked { .. } => self.send_rest(cx, to, shared),
-                State::Piped(_) => self.empty_pipe(cx, to, shared),
-                State::Open if self.body.is_done() => self.end(),
-                State::Open if self.splicing && self.body.data_remaining() >= SMALL_SPLICE_BYTES => {
-                    match shared.tools.pipes.lend() {
-                        Some(pipe) => self.fill_pipe(cx, from, pipe, shared),
-                        None => self.copy(cx, from, to, shared),
+                PumpState::Done => return Step::Open,
+                PumpState::Blocked { .. } => self.send_rest(cx, to, context),
+                PumpState::Piped(_) => self.empty_pipe(cx, to, context),
+                PumpState::Open if self.body.is_done() => self.end(),
+                PumpState::Open if self.splicing && self.body.data_remaining() >= SMALL_SPLICE_BYTES => {
+                    match context.resources.pipes.lend() {
+                        Some(pipe) => self.fill_pipe(cx, from, pipe, context),
+                        None => self.copy(cx, from, to, context),
                     }
                 }
-                State::Open => self.copy(cx, from, to, shared),
+                PumpState::Open => self.copy(cx, from, to, context),
             };
             match moved {
                 Move::Return(step) => {
-                    self.hush(from, self.is_blocked());
+                    self.pause_reads(from, self.is_blocked());
                     return step;
                 }
                 Move::Sent(bytes) => turn += bytes,
             }
             if !self.is_blocked() {
-                self.hush(from, false);
+                self.pause_reads(from, false);
             }
-            if turn >= BYTES_PER_TURN && matches!(self.state, State::Open | State::Blocked { .. }) {
+            if turn >= BYTES_PER_TURN && matches!(self.state, PumpState::Open | PumpState::Blocked { .. }) {
                 return yield_turn(cx);
             }
         }
     }
 
-    fn hush(&mut self, from: &Stream, hushed: bool) {
-        if self.is_hushed != hushed {
-            self.is_hushed = hushed;
-            from.hush(hushed);
+    fn pause_reads(&mut self, from: &Transport, paused: bool) {
+        if self.reads_paused != paused {
+            self.reads_paused = paused;
+            from.pause_reads(paused);
         }
     }
 
     fn end(&mut self) -> Move {
-        self.state = State::Done;
+        self.state = PumpState::Done;
         Move::Return(Step::Ended)
     }
 
-    fn copy(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream, shared: &Shared<'_>) -> Move {
-        let mut scratch = shared.tools.scratch.0.borrow_mut();
+    fn copy(&mut self, cx: &mut Context<'_>, from: &Transport, to: &Transport, context: &PumpContext<'_>) -> Move {
+        let mut scratch = context.resources.scratch.0.borrow_mut();
         let most = self.most_to_receive(scratch.len());
         let received = match from.poll_receive(cx, &mut scratch[..most]) {
             Poll::Pending => return Move::Return(Step::Open),
@@ -197,7 +207,7 @@ impl Pump {
             Poll::Ready(Ok(0)) => return self.end(),
             Poll::Ready(Ok(received)) => received,
         };
-        self.note_read(received == scratch.len(), shared.tools.method);
+        self.note_read(received == scratch.len(), context.resources.method);
         let mut stripped = Vec::new();
         let Progress { consumed, .. } = match self.follow(&scratch[..received], &mut stripped) {
             Ok(progress) => progress,
@@ -213,9 +223,9 @@ impl Pump {
             Poll::Ready(Err(_)) => return Move::Return(Step::WriteFailed),
             Poll::Ready(Ok(sent)) => sent,
         };
-        shared.moved(self.direction, sent);
+        context.moved(self.direction, sent);
         if sent < bytes.len() {
-            self.state = State::Blocked { bytes: bytes[sent..].into(), start: 0 };
+            self.state = PumpState::Blocked { bytes: bytes[sent..].into(), start: 0 };
         }
         Move::Sent(sent)
     }
@@ -235,64 +245,70 @@ impl Pump {
         }
     }
 
-    fn send_rest(&mut self, cx: &mut Context<'_>, to: &Stream, shared: &Shared<'_>) -> Move {
-        let State::Blocked { bytes, start } = &mut self.state else { return Move::Sent(0) };
+    fn send_rest(&mut self, cx: &mut Context<'_>, to: &Transport, context: &PumpContext<'_>) -> Move {
+        let PumpState::Blocked { bytes, start } = &mut self.state else { return Move::Sent(0) };
         match to.poll_send(cx, &bytes[*start..]) {
             Poll::Pending => Move::Return(Step::Open),
             Poll::Ready(Err(_)) => Move::Return(Step::WriteFailed),
             Poll::Ready(Ok(sent)) => {
                 *start += sent;
                 if *start == bytes.len() {
-                    self.state = State::Open;
+                    self.state = PumpState::Open;
                 }
-                shared.moved(self.direction, sent);
+                context.moved(self.direction, sent);
                 Move::Sent(sent)
             }
         }
     }
 
-    fn fill_pipe(&mut self, cx: &mut Context<'_>, from: &Stream, mut pipe: LentPipe, shared: &Shared<'_>) -> Move {
+    fn fill_pipe(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Transport,
+        mut pipe: LentPipe,
+        context: &PumpContext<'_>,
+    ) -> Move {
         match from.poll_splice_in(cx, &mut pipe, self.body.data_remaining()) {
             Poll::Pending => Move::Return(Step::Open),
             Poll::Ready(Err(_)) => Move::Return(Step::ReadFailed),
             Poll::Ready(Ok(0)) => self.end(),
             Poll::Ready(Ok(received)) => {
                 self.body.skip_data(received as u64);
-                self.note_splice(received, shared.tools.method);
-                self.state = State::Piped(pipe);
+                self.note_splice(received, context.resources.method);
+                self.state = PumpState::Piped(pipe);
                 Move::Sent(0)
             }
         }
     }
 
-    fn empty_pipe(&mut self, cx: &mut Context<'_>, to: &Stream, shared: &Shared<'_>) -> Move {
-        let State::Piped(pipe) = &mut self.state else { return Move::Sent(0) };
+    fn empty_pipe(&mut self, cx: &mut Context<'_>, to: &Transport, context: &PumpContext<'_>) -> Move {
+        let PumpState::Piped(pipe) = &mut self.state else { return Move::Sent(0) };
         match to.poll_splice_out(cx, pipe) {
             Poll::Pending => Move::Return(Step::Open),
             Poll::Ready(Err(_)) => Move::Return(Step::WriteFailed),
             Poll::Ready(Ok(sent)) => {
                 if pipe.is_empty() {
-                    self.state = State::Open;
+                    self.state = PumpState::Open;
                 }
-                shared.moved(self.direction, sent);
+                context.moved(self.direction, sent);
                 Move::Sent(sent)
             }
         }
     }
 
-    fn note_read(&mut self, is_full: bool, method: Method) {
+    fn note_read(&mut self, is_full: bool, method: RelayMode) {
         self.run = if is_full { self.run + 1 } else { 0 };
         if self.run >= FULL_READS_TO_SPLICE {
             self.run = 0;
-            self.splicing = method != Method::Copy;
+            self.splicing = method != RelayMode::Copy;
         }
     }
 
-    fn note_splice(&mut self, bytes: usize, method: Method) {
+    fn note_splice(&mut self, bytes: usize, method: RelayMode) {
         self.run = if (bytes as u64) < SMALL_SPLICE_BYTES { self.run + 1 } else { 0 };
         if self.run >= SMALL_SPLICES_TO_COPY {
             self.run = 0;
-            self.splicing = method == Method::Splice;
+            self.splicing = method == RelayMode::Splice;
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::admin::{self, View};
 use crate::config::{self, BindAddress};
 use crate::net::{self, ListenOptions};
 
-use super::doors::listen_addresses;
-use super::parts::Parts;
+use super::listen_sockets::listen_addresses;
 use super::run::{RunError, doing, listening};
+use super::running_config::RunningConfig;
 
 /// Its name among the handed-over sockets, its socket for the next process, and its accept loop.
 pub(super) type AdminServer = (String, [OwnedFd; 1], JoinHandle<Infallible>);
@@ -21,7 +21,7 @@ pub(super) type AdminServer = (String, [OwnedFd; 1], JoinHandle<Infallible>);
 /// Starts it, unless it is off; that its metrics are kept up doesn't depend on it.
 pub(super) fn start_admin(
     address: Option<&BindAddress>,
-    parts: &mut Parts,
+    running: &mut RunningConfig,
     view: &Arc<View>,
 ) -> Result<Option<AdminServer>, RunError> {
     drop(spawn_local(admin::upkeep(view.clone())));
@@ -29,12 +29,12 @@ pub(super) fn start_admin(
     let what =
         || format!("can't listen on {address} for the admin server (choose another with --admin, or --admin off)");
     let name = format!("admin {address}");
-    let socket = match parts.doors.take_handed(&name) {
+    let socket = match running.listen_sockets.take_passed(&name) {
         Some(socket) => socket,
         None => listening(bind_admin(address), what)?,
     };
     let kept = doing(socket.try_clone(), what)?;
-    let listener = doing(admin::Listener::new(socket), what)?;
+    let listener = doing(admin::AdminListener::new(socket), what)?;
     tracing::info!(address = listener.local_address(), "admin server listening");
     let serving = spawn_local(admin::serve(listener, view.clone()));
     Ok(Some((name, [kept], serving)))
@@ -48,7 +48,7 @@ fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
 }
 
 /// The token that changes by the API need.
-pub(super) fn read_token(admin: &config::Admin) -> Result<Option<String>, RunError> {
+pub(super) fn read_token(admin: &config::AdminConfig) -> Result<Option<String>, RunError> {
     let Some(path) = &admin.token_file else { return Ok(None) };
     let text = match path.metadata() {
         // Whoever waits for a pipe serves nobody meanwhile.

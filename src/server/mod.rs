@@ -4,16 +4,16 @@
 //! waits for signals.
 
 mod admin_server;
-mod doors;
-mod limits;
-mod notify;
-mod parts;
+mod capacity;
+mod file_watch;
+mod listen_sockets;
 mod pools;
 mod reload;
 mod run;
+mod running_config;
 mod signals;
+mod systemd;
 mod upgrade;
-mod watch;
 mod worker;
 
 pub use run::{RunError, Running, run, start};

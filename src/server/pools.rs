@@ -23,7 +23,7 @@ pub(super) struct Pools {
 
 struct RunningPool {
     upstream: Arc<Upstream>,
-    settings: config::Pool,
+    settings: config::PoolConfig,
     discovery: Rc<Discovery>,
     /// Dropped, they end.
     _looking: JoinSet<Infallible>,
@@ -37,7 +37,7 @@ impl Pools {
     }
 
     /// New pools start; those that stay go on under their new settings, with all that is known of their backends.
-    pub(super) async fn follow(&mut self, wanted: &[config::Pool]) {
+    pub(super) async fn apply(&mut self, wanted: &[config::PoolConfig]) {
         for settings in wanted {
             match self.running.get_mut(&settings.name) {
                 Some(pool) => pool.reconfigure(settings),
@@ -59,11 +59,11 @@ impl Pools {
     }
 
     /// The pools that are not wanted any more end; connections to them go on.
-    pub(super) fn keep_only(&mut self, wanted: &[config::Pool]) {
+    pub(super) fn keep_only(&mut self, wanted: &[config::PoolConfig]) {
         self.running.retain(|name, running| {
             let is_wanted = wanted.iter().any(|pool| pool.name == *name);
             if !is_wanted {
-                running.upstream.pool().leave();
+                running.upstream.pool().mark_removed();
             }
             is_wanted
         });
@@ -81,7 +81,7 @@ impl Pools {
 }
 
 impl RunningPool {
-    fn start(settings: &config::Pool, workers: usize) -> Self {
+    fn start(settings: &config::PoolConfig, workers: usize) -> Self {
         let pool = Pool::new(settings.clone(), workers, Instant::now());
         let discovery = Rc::new(Discovery::new(pool.clone()));
         let mut looking = JoinSet::new();
@@ -91,7 +91,7 @@ impl RunningPool {
     }
 
     /// Its backends are the discovery's to publish.
-    fn reconfigure(&mut self, settings: &config::Pool) {
+    fn reconfigure(&mut self, settings: &config::PoolConfig) {
         if self.settings == *settings {
             return;
         }
@@ -111,7 +111,7 @@ async fn look(discovery: Rc<Discovery>, pool: String) {
     }
 }
 
-fn check(pool: &Arc<Pool>, settings: &config::Pool) -> JoinSet<Infallible> {
+fn check(pool: &Arc<Pool>, settings: &config::PoolConfig) -> JoinSet<Infallible> {
     let mut checking = JoinSet::new();
     if let Some(settings) = settings.health_check.clone() {
         checking.spawn_local(watch_health(pool.clone(), settings));

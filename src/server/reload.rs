@@ -5,19 +5,19 @@ use std::time::Instant;
 use crate::config::{Config, Loaded};
 
 use super::admin_server::read_token;
-use super::notify;
 use super::run::{RunError, Server, shortest_limit};
+use super::systemd;
 
 /// Reads the configuration again and follows it. The answer is what to tell whoever asked: what changed, or why nothing did.
 pub(super) async fn reload(server: &mut Server) -> Result<String, String> {
     let began = Instant::now();
-    notify::reloading();
+    systemd::reloading();
     server.file.is_read();
     let result = match load(server) {
         Ok(loaded) => follow(server, loaded).await.map_err(|error| error.to_string()),
         Err(why) => Err(why),
     };
-    notify::ready();
+    systemd::ready();
     match &result {
         Ok(what) => tracing::info!(took_ms = began.elapsed().as_millis(), "{what}"),
         Err(error) => tracing::error!(%error, "the configuration was not reloaded; the one before goes on"),
@@ -39,10 +39,10 @@ fn load(server: &Server) -> Result<Loaded, String> {
 
 async fn follow(server: &mut Server, loaded: Loaded) -> Result<String, RunError> {
     let token = read_token(&loaded.config.admin)?;
-    server.parts.follow(&loaded.config).await?;
+    server.running.apply(&loaded.config).await?;
     server.view.guard.set_token(token);
     server.view.connections.set_max(server.capacity.connections(loaded.config.max_connections));
-    server.view.shown.store(server.parts.shown().into());
+    server.view.shown.store(server.running.shown().into());
     let mut late = needs_restart(&server.config, &loaded.config);
     if shortest_limit(&loaded.config) < server.shortest_limit {
         late.push("shorter timeouts (they are kept to within 2 s until then)");

@@ -12,20 +12,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::access_log::{AccessLog, Destination, Format};
 use crate::admin::{Command, Exporter, Guard, Reloads, View};
-use crate::config::{self, BindAddress, Checks, Config, Loaded, LogFormat, LogLevel, RelayMode, Source};
+use crate::config::{self, BindAddress, Checks, Config, Loaded, LogFormat, LogLevel, Source};
 use crate::lifecycle::{ConnectionLimit, Drain, Phase};
-use crate::proxy::{Crew, Shared};
-use crate::relay::Method;
+use crate::proxy::{ListenerDeps, Workers};
 use crate::telemetry::{LogSettings, start_log};
 
 use super::admin_server::{AdminServer, read_token, start_admin};
-use super::doors::Doors;
-use super::limits::Capacity;
-use super::notify;
-use super::parts::Parts;
-use super::signals::{Asked, Signals};
-use super::upgrade::{Predecessor, Upgrade};
-use super::watch::FileWatch;
+use super::capacity::Capacity;
+use super::file_watch::FileWatch;
+use super::listen_sockets::ListenSockets;
+use super::running_config::RunningConfig;
+use super::signals::{SignalAction, Signals};
+use super::systemd;
+use super::upgrade::{OldProcess, Upgrade};
 use super::{reload, worker};
 
 /// What kept it from running.
@@ -81,7 +80,7 @@ pub(super) struct Server {
     pub(super) checks: Checks,
     pub(super) config: Config,
     pub(super) capacity: Capacity,
-    pub(super) parts: Parts,
+    pub(super) running: RunningConfig,
     pub(super) view: Arc<View>,
     /// The admin server's socket, for the next process, and its accept loop.
     admin: Option<AdminServer>,
@@ -97,7 +96,7 @@ pub(super) struct Server {
 /// How the serving ended.
 enum Ending {
     /// Somebody asked for it.
-    Asked,
+    Requested,
     /// Another process accepts in our place.
     Succeeded,
 }
@@ -131,7 +130,7 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
     let file = FileWatch::new(loaded.file.clone());
     let signals = doing(Signals::new(), || "can't handle signals".to_owned())?;
     let upgrade = Upgrade::new();
-    let mut predecessor = doing(Predecessor::meet(), || "can't take over the listening sockets".to_owned())?;
+    let mut old_process = doing(OldProcess::receive(), || "can't take over the listening sockets".to_owned())?;
     let capacity = Capacity::of_this_process(config.workers);
     let connections = ConnectionLimit::new(capacity.connections(config.max_connections));
     let exporter = Exporter::install().map_err(io::Error::other);
@@ -139,20 +138,20 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
     let access_log = open_access_log(&config.log)?;
     let (drain, watch) = Drain::new();
     let shortest_limit = shortest_limit(config);
-    let (crew, inboxes) = Crew::new(capacity.workers);
-    let (openings, jobs): (Vec<_>, Vec<_>) = inboxes
+    let (workers, inboxes) = Workers::new(capacity.workers);
+    let (new_sockets, worker_configs): (Vec<_>, Vec<_>) = inboxes
         .into_iter()
         .enumerate()
         .map(|(id, inbox)| {
-            let (sender, openings) = unbounded_channel();
-            let (drain, crew, method) = (watch.clone(), crew.clone(), method_of(config.relay));
-            (sender, worker::Job { id, openings, shortest_limit, drain, crew, inbox, method })
+            let (sender, new_sockets) = unbounded_channel();
+            let (drain, workers, method) = (watch.clone(), workers.clone(), config.relay);
+            (sender, worker::WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, method })
         })
         .unzip();
-    let shared =
-        Shared { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
-    let mut parts = Parts::new(shared, Doors::new(openings, predecessor.take_sockets()));
-    parts.follow(config).await?;
+    let deps =
+        ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
+    let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()));
+    running.apply(config).await?;
     let (sender, commands) = unbounded_channel();
     let names = match &config.admin.bind {
         Some(BindAddress::Name(host, _)) => Some(host.clone()),
@@ -167,7 +166,7 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
         runtimes: OnceLock::new(),
         connections,
         drain: watch,
-        shown: ArcSwap::from_pointee(parts.shown()),
+        shown: ArcSwap::from_pointee(running.shown()),
         access_log,
         exporter,
         config_file: loaded.file.as_ref().map(|file| file.display().to_string()),
@@ -175,23 +174,23 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
         guard,
         commands: sender,
     });
-    let admin = start_admin(config.admin.bind.as_ref(), &mut parts, &view)?;
-    parts.doors.forget_handed();
-    let (workers, runtimes) = jobs
+    let admin = start_admin(config.admin.bind.as_ref(), &mut running, &view)?;
+    running.listen_sockets.close_unclaimed();
+    let (workers, runtimes) = worker_configs
         .into_iter()
-        .map(|job| doing(worker::start(job), || "can't start a worker".to_owned()))
+        .map(|config| doing(worker::start(config), || "can't start a worker".to_owned()))
         .collect::<Result<(Vec<_>, Vec<_>), _>>()?;
     view.runtimes.set(runtimes).expect("nobody else starts workers");
-    capacity.tell(view.connections.max());
-    predecessor.tell_ready();
-    notify::ready();
+    capacity.log_start(view.connections.max());
+    old_process.report_ready();
+    systemd::ready();
     let config = config.clone();
     let server = Server {
         source,
         checks,
         config,
         capacity,
-        parts,
+        running,
         view,
         admin,
         drain,
@@ -213,7 +212,7 @@ impl Running {
 
     /// Ends now: connections that live are cut and counted.
     pub fn stop(mut self) {
-        self.server.parts.doors.close();
+        self.server.running.listen_sockets.close();
         self.server.drain.advance(Phase::Closing);
         let forced = self.server.view.connections.active();
         self.server.drain.advance(Phase::Over);
@@ -233,14 +232,14 @@ impl Server {
         while self.commands.try_recv().is_ok() {}
         let mut grace = self.config.drain.grace;
         match ending {
-            Ending::Asked => {
+            Ending::Requested => {
                 self.upgrade.cancel();
-                notify::stopping();
+                systemd::stopping();
             }
             // Whoever connects meets the other process already.
             Ending::Succeeded => grace = Duration::ZERO,
         }
-        let Self { drain, parts, view, signals, config, .. } = self;
+        let Self { drain, running, view, signals, config, .. } = self;
         drain.advance(Phase::Leaving);
         let stop_at_once = async {
             if let Ending::Succeeded = ending {
@@ -251,27 +250,27 @@ impl Server {
             signals.next_stop().await
         };
         tokio::select! {
-            () = leave(drain, &mut parts.doors, grace, config.drain.timeout, &view.connections) => {}
+            () = leave(drain, &mut running.listen_sockets, grace, config.drain.timeout, &view.connections) => {}
             signal = stop_at_once => tracing::warn!(signal, active = view.connections.active(), "second signal"),
         }
     }
 
     /// Serves, and does what signals, the API and a changed file ask for.
     async fn serve(&mut self) -> Ending {
-        let mut watchdog = notify::Watchdog::new();
+        let mut watchdog = systemd::Watchdog::new();
         loop {
             let active = || self.view.connections.active();
             tokio::select! {
                 asked = self.signals.next() => match asked {
-                    Asked::Stop(signal) => {
+                    SignalAction::Stop(signal) => {
                         tracing::info!(signal, active = active(), "stopping; a second signal stops at once");
-                        return Ending::Asked;
+                        return Ending::Requested;
                     }
-                    Asked::Reload => drop(reload::reload(self).await),
-                    Asked::ReopenLog => self.reopen_log(),
-                    Asked::Upgrade => {
+                    SignalAction::Reload => drop(reload::reload(self).await),
+                    SignalAction::ReopenLog => self.reopen_log(),
+                    SignalAction::Upgrade => {
                         let admin = self.admin.as_ref().map(|(name, socket, _)| (name.as_str(), &socket[..]));
-                        self.upgrade.begin(&self.parts.doors, admin);
+                        self.upgrade.begin(&self.running.listen_sockets, admin);
                     }
                 },
                 command = self.commands.recv() => match command {
@@ -279,7 +278,7 @@ impl Server {
                     Some(Command::Reload(answer)) => drop(answer.send(reload::reload(self).await)),
                     Some(Command::Shutdown) | None => {
                         tracing::info!(active = active(), "stopping; a signal stops at once");
-                        return Ending::Asked;
+                        return Ending::Requested;
                     }
                 },
                 () = self.file.changed(), if self.config.watch => drop(reload::reload(self).await),
@@ -291,7 +290,7 @@ impl Server {
                         return Ending::Succeeded;
                     }
                 }
-                () = watchdog.due() => notify::alive(),
+                () = watchdog.due() => systemd::alive(),
             }
         }
     }
@@ -305,13 +304,19 @@ impl Server {
 }
 
 /// The drain: accept for the grace time, then let connections end until the timeout.
-async fn leave(drain: &Drain, doors: &mut Doors, grace: Duration, timeout: Duration, connections: &ConnectionLimit) {
+async fn leave(
+    drain: &Drain,
+    listen_sockets: &mut ListenSockets,
+    grace: Duration,
+    timeout: Duration,
+    connections: &ConnectionLimit,
+) {
     tokio::time::sleep(grace).await;
-    doors.close();
+    listen_sockets.close();
     drain.advance(Phase::Closing);
     let ended = async {
         // Whoever waited to be accepted counts as well.
-        doors.closed().await;
+        listen_sockets.closed().await;
         connections.emptied().await;
     };
     if tokio::time::timeout(timeout, ended).await.is_err() {
@@ -321,10 +326,10 @@ async fn leave(drain: &Drain, doors: &mut Doors, grace: Duration, timeout: Durat
 
 /// Of all listeners.
 pub(super) fn shortest_limit(config: &Config) -> Duration {
-    config.listeners.iter().map(config::Listener::shortest_limit).min().unwrap_or(Duration::MAX)
+    config.listeners.iter().map(config::ListenerConfig::shortest_limit).min().unwrap_or(Duration::MAX)
 }
 
-fn open_access_log(settings: &config::Log) -> Result<Option<Arc<AccessLog>>, RunError> {
+fn open_access_log(settings: &config::LogConfig) -> Result<Option<Arc<AccessLog>>, RunError> {
     let destination = match &settings.access {
         config::AccessLog::Off => return Ok(None),
         config::AccessLog::Stdout => Destination::Stdout,
@@ -334,14 +339,6 @@ fn open_access_log(settings: &config::Log) -> Result<Option<Arc<AccessLog>>, Run
     let format = if settings.format == LogFormat::Json { Format::Json } else { Format::Text };
     let log = doing(AccessLog::start(&destination, format), || format!("can't open the access log ({destination:?})"))?;
     Ok(Some(Arc::new(log)))
-}
-
-fn method_of(mode: RelayMode) -> Method {
-    match mode {
-        RelayMode::Auto => Method::Auto,
-        RelayMode::Copy => Method::Copy,
-        RelayMode::Splice => Method::Splice,
-    }
 }
 
 fn level_of(level: LogLevel) -> tracing::Level {

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum SignalAction {
     /// SIGTERM or SIGINT, by name.
     Stop(&'static str),
     /// SIGHUP.
@@ -38,20 +38,20 @@ impl Signals {
     }
 
     /// Waits for the next one. Safe to cancel.
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
-            _ = self.hang_up.recv() => Asked::Reload,
-            _ = self.user_1.recv() => Asked::ReopenLog,
-            _ = self.user_2.recv() => Asked::Upgrade,
+            _ = self.terminate.recv() => SignalAction::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => SignalAction::Stop("SIGINT"),
+            _ = self.hang_up.recv() => SignalAction::Reload,
+            _ = self.user_1.recv() => SignalAction::ReopenLog,
+            _ = self.user_2.recv() => SignalAction::Upgrade,
         }
     }
 
     /// Waits for the next one that asks to stop, and names it; others have no meaning any more. Safe to cancel.
     pub(super) async fn next_stop(&mut self) -> &'static str {
         loop {
-            if let Asked::Stop(name) = self.next().await {
+            if let SignalAction::Stop(name) = self.next().await {
                 return name;
             }
         }

@@ -16,9 +16,9 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
-use crate::net::{Handed, receive_sockets, send_sockets};
+use crate::net::{PassedSockets, receive_sockets, send_sockets};
 
-use super::doors::Doors;
+use super::listen_sockets::ListenSockets;
 
 /// Tells the new process what its standard input is.
 const VARIABLE: &str = "LB_HANDOVER";
@@ -30,30 +30,30 @@ const READY: &[u8] = b"ready";
 const INIT: u32 = 1;
 
 /// The process that this one takes over from, if there is one.
-pub(super) struct Predecessor {
+pub(super) struct OldProcess {
     socket: Option<OwnedFd>,
-    handed: Vec<Handed>,
+    passed: Vec<PassedSockets>,
 }
 
-impl Predecessor {
+impl OldProcess {
     /// Takes its listening sockets.
-    pub(super) fn meet() -> io::Result<Self> {
+    pub(super) fn receive() -> io::Result<Self> {
         if std::env::var_os(VARIABLE).is_none() {
-            return Ok(Self { socket: None, handed: Vec::new() });
+            return Ok(Self { socket: None, passed: Vec::new() });
         }
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
-        let handed = receive_sockets(&socket)?;
-        tracing::info!(addresses = handed.len(), "taking over from the process before");
-        Ok(Self { socket: Some(socket), handed })
+        let passed = receive_sockets(&socket)?;
+        tracing::info!(addresses = passed.len(), "taking over from the process before");
+        Ok(Self { socket: Some(socket), passed })
     }
 
     /// `None`: there was no process before.
-    pub(super) fn take_sockets(&mut self) -> Option<Vec<Handed>> {
-        self.socket.as_ref().map(|_| std::mem::take(&mut self.handed))
+    pub(super) fn take_sockets(&mut self) -> Option<Vec<PassedSockets>> {
+        self.socket.as_ref().map(|_| std::mem::take(&mut self.passed))
     }
 
     /// From now on it may stop accepting.
-    pub(super) fn tell_ready(self) {
+    pub(super) fn report_ready(self) {
         if let Some(socket) = self.socket
             && let Err(error) = send(&socket, READY, SendFlags::NOSIGNAL)
         {
@@ -81,7 +81,7 @@ impl Upgrade {
     }
 
     /// Starts the program again, with this one's arguments and environment, and hands over `doors` and `admin`.
-    pub(super) fn begin(&mut self, doors: &Doors, admin: Option<(&str, &[OwnedFd])>) {
+    pub(super) fn begin(&mut self, listen_sockets: &ListenSockets, admin: Option<(&str, &[OwnedFd])>) {
         if self.under_way.is_some() {
             return tracing::warn!("an upgrade is under way already");
         }
@@ -91,12 +91,12 @@ impl Upgrade {
                  and stop this one"
             );
         }
-        match self.start(doors, admin) {
+        match self.start(listen_sockets, admin) {
             Ok((child, socket)) => {
                 tracing::info!(pid = child.id(), "upgrading: a new process was started");
                 let (pid, (sender, result)) = (child.id(), oneshot::channel());
                 // A thread of its own: it waits for the new process.
-                std::thread::spawn(move || sender.send(accompany(child, &socket)));
+                std::thread::spawn(move || sender.send(wait_until_ready(child, &socket)));
                 self.under_way = Some(UnderWay { pid, result });
             }
             Err(error) => tracing::error!(%error, "the upgrade failed; this process goes on"),
@@ -112,7 +112,7 @@ impl Upgrade {
         }
     }
 
-    fn start(&self, doors: &Doors, admin: Option<(&str, &[OwnedFd])>) -> io::Result<(Child, OwnedFd)> {
+    fn start(&self, listen_sockets: &ListenSockets, admin: Option<(&str, &[OwnedFd])>) -> io::Result<(Child, OwnedFd)> {
         let program = self.program.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         for direction in [Timeout::Send, Timeout::Recv] {
@@ -126,8 +126,8 @@ impl Upgrade {
             .env_remove("LISTEN_PID")
             .stdin(Stdio::from(theirs))
             .spawn()?;
-        let doors = doors.sockets();
-        let all = doors.iter().map(|(name, sockets)| (name.as_str(), *sockets)).chain(admin);
+        let listen_sockets = listen_sockets.sockets();
+        let all = listen_sockets.iter().map(|(name, sockets)| (name.as_str(), *sockets)).chain(admin);
         // One that ends before it has them all is heard of when it is waited for.
         if let Err(error) = send_sockets(&ours, all) {
             tracing::debug!(%error, "the new process did not take the sockets");
@@ -155,7 +155,7 @@ impl Upgrade {
 }
 
 /// Waits until the new process accepts; ends it where it doesn't.
-fn accompany(mut child: Child, socket: &OwnedFd) -> Result<u32, String> {
+fn wait_until_ready(mut child: Child, socket: &OwnedFd) -> Result<u32, String> {
     let mut answer = [0; READY.len()];
     let why = match recv(socket, &mut answer[..], RecvFlags::empty()) {
         Ok((_, length)) if answer[..length] == *READY => return Ok(child.id()),

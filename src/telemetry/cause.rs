@@ -12,7 +12,7 @@ macro_rules! labels {
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             /// Its word in metrics and logs.
-            pub fn word(self) -> &'static str {
+            pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
 

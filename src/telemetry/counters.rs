@@ -22,7 +22,7 @@ impl<T: Default> PerWorker<T> {
     }
 
     /// The value of one worker.
-    pub fn of(&self, worker: usize) -> &T {
+    pub fn worker(&self, worker: usize) -> &T {
         &self.0[worker].0
     }
 
@@ -35,24 +35,27 @@ impl<T: Default> PerWorker<T> {
 /// Bytes by direction, as seen by the balancer: in from clients, out to clients.
 #[derive(Debug, Default)]
 pub struct ByteCounters {
-    inward: AtomicU64,
-    outward: AtomicU64,
+    to_backend: AtomicU64,
+    to_client: AtomicU64,
 }
 
 impl ByteCounters {
     /// Adds bytes that came from the client and were taken by the backend.
     pub fn add_in(&self, bytes: u64) {
-        self.inward.fetch_add(bytes, Ordering::Relaxed);
+        self.to_backend.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Adds bytes that came from the backend and were taken by the client.
     pub fn add_out(&self, bytes: u64) {
-        self.outward.fetch_add(bytes, Ordering::Relaxed);
+        self.to_client.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// What was counted so far.
     pub fn total(&self) -> Traffic {
-        Traffic { inward: self.inward.load(Ordering::Relaxed), outward: self.outward.load(Ordering::Relaxed) }
+        Traffic {
+            to_backend: self.to_backend.load(Ordering::Relaxed),
+            to_client: self.to_client.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -60,16 +63,16 @@ impl ByteCounters {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// From the client to the backend.
-    pub inward: u64,
+    pub to_backend: u64,
     /// From the backend to the client.
-    pub outward: u64,
+    pub to_client: u64,
 }
 
 impl std::iter::Sum for Traffic {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
         all.fold(Self::default(), |sum, one| Self {
-            inward: sum.inward + one.inward,
-            outward: sum.outward + one.outward,
+            to_backend: sum.to_backend + one.to_backend,
+            to_client: sum.to_client + one.to_client,
         })
     }
 }
@@ -80,7 +83,7 @@ pub struct BackendCounters {
     /// Relayed bytes.
     pub bytes: ByteCounters,
     /// Connections to it that are kept for the next request: as many as there are now.
-    pub kept: AtomicUsize,
+    pub idle: AtomicUsize,
 }
 
 /// What one worker counts of one listener.
@@ -159,7 +162,7 @@ pub struct ListenerTotals {
 impl ListenerTotals {
     /// Sums up. The ends are read before the beginnings: whatever ended was accepted before, so that
     /// [`ListenerTotals::active`] is never negative, and accepted = closed + rejected + active by definition.
-    pub fn of(counters: &PerWorker<ListenerCounters>) -> Self {
+    pub fn sum(counters: &PerWorker<ListenerCounters>) -> Self {
         let closed = sums(counters, |worker| &worker.closed);
         let rejected = sums(counters, |worker| &worker.rejected);
         Self {
@@ -216,20 +219,20 @@ mod tests {
                 let (counters, stop) = (counters.clone(), stop.clone());
                 thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        counters.of(worker).accepted();
-                        counters.of(worker).closed(Cause::ClientClosed);
+                        counters.worker(worker).accepted();
+                        counters.worker(worker).closed(Cause::ClientClosed);
                     }
                 })
             })
             .collect();
         for _ in 0..10_000 {
-            let totals = ListenerTotals::of(&counters);
+            let totals = ListenerTotals::sum(&counters);
             assert!(totals.active() < u64::MAX / 2, "{totals:?}");
         }
         stop.store(true, Ordering::Relaxed);
         for worker in workers {
             worker.join().expect("the worker only counts");
         }
-        assert_eq!(ListenerTotals::of(&counters).active(), 0);
+        assert_eq!(ListenerTotals::sum(&counters).active(), 0);
     }
 }

@@ -37,7 +37,7 @@ names! {
     gauge LAST_RELOAD = "lb_config_last_reload_successful", "1 unless the last reload failed.";
     gauge ACTIVE = "lb_connections_active", "Client connections that live now.";
     gauge BACKEND_ACTIVE = "lb_backend_connections_active", "Connections to a backend that live now.";
-    gauge BACKEND_KEPT = "lb_backend_connections_kept", "Connections to a backend that wait for their next request (http mode).";
+    gauge BACKEND_IDLE = "lb_backend_connections_idle", "Connections to a backend that wait for their next request (http mode).";
     gauge BACKEND_UP = "lb_backend_up", "1 while a backend takes new connections, else 0.";
     gauge BUILD_INFO = "lb_build_info", "Always 1; the version is its label.";
     gauge TASKS = "lb_tasks", "Tasks that live on the workers: one a connection, and a few of each worker and listener.";

@@ -192,7 +192,7 @@ fn requests_of_a_kept_connection_leave_a_drained_backend() {
     assert_eq!((a.requests().len(), b.requests().len()), (2, 2));
     let kept = |origin: &Origin| {
         let backend = origin.address().to_string();
-        lb.metrics().sum("backend_connections_kept", &[("backend", &backend)])
+        lb.metrics().sum("backend_connections_idle", &[("backend", &backend)])
     };
     wait_until_equal("kept connections", &(1.0, 1.0), || (kept(&a), kept(&b)));
     change(&lb, a.address(), "drain");

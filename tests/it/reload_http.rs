@@ -91,7 +91,7 @@ fn no_more_connections_are_kept_than_are_allowed_before_and_after_a_reload() {
         )
     };
     let lb = Lb::with_config(&config(3)).start();
-    let kept = || lb.metrics().sum("backend_connections_kept", &[]);
+    let kept = || lb.metrics().sum("backend_connections_idle", &[]);
     let mut clients: Vec<Reader> = (0..CLIENTS).map(|_| Reader::of(connect(lb.address()))).collect();
     // All at once: each has a connection of its own.
     clients.iter_mut().for_each(|client| client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"));

@@ -1,5 +1,5 @@
 //! Why a message is refused: one variant a cause, with text short enough for an error page or a log line.
-//! A client's fault (`Rejection`) and a backend's (`BadResponse`) are different types, since they are answered,
+//! A client's fault (`RequestError`) and a backend's (`BadResponse`) are different types, since they are answered,
 //! counted and logged differently.
 
 use std::fmt;
@@ -32,7 +32,7 @@ pub enum Fault {
 /// Why a client's request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it, and Display says it in words")]
-pub enum Rejection {
+pub enum RequestError {
     Fault(Fault),
     MalformedMethod,
     Connect,
@@ -51,7 +51,7 @@ pub enum BadResponse {
     UnrequestedUpgrade,
 }
 
-impl Rejection {
+impl RequestError {
     /// The status that answers the client.
     pub fn status(self) -> u16 {
         match self {
@@ -90,7 +90,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl fmt::Display for Rejection {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fault(fault) => return fault.fmt(f),
@@ -115,10 +115,10 @@ impl fmt::Display for BadResponse {
 }
 
 impl std::error::Error for Fault {}
-impl std::error::Error for Rejection {}
+impl std::error::Error for RequestError {}
 impl std::error::Error for BadResponse {}
 
-impl From<Fault> for Rejection {
+impl From<Fault> for RequestError {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }

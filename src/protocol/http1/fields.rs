@@ -127,8 +127,8 @@ impl Facts {
             };
             count += 1;
             facts.section.end = field.line.end;
-            if let Some(known) = known(field.name.of(buf)) {
-                facts.learn(known, field.value.of(buf), field.line, version)?;
+            if let Some(known) = known(field.name.slice(buf)) {
+                facts.learn(known, field.value.slice(buf), field.line, version)?;
                 note(known, field.value, &facts).map_err(Stop::Bad)?;
             }
         }
@@ -214,12 +214,12 @@ impl Facts {
     }
 
     pub(super) fn fields<'a>(&self, buf: &'a [u8]) -> Fields<'a> {
-        Fields { rest: self.section.of(buf) }
+        Fields { rest: self.section.slice(buf) }
     }
 
     /// Whether a Connection field names this one as meant for us alone (RFC 9110 section 7.6.1).
     pub(super) fn is_named_by_connection(&self, buf: &[u8], name: &[u8]) -> bool {
-        Fields { rest: self.connection.of(buf) }
+        Fields { rest: self.connection.slice(buf) }
             .filter(|field| known(field.name) == Some(Known::Connection))
             .any(|field| list(field.value).any(|option| option.eq_ignore_ascii_case(name)))
     }

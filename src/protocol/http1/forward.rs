@@ -117,7 +117,7 @@ pub fn write_response_head(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, c
     let keeps_upgrade = head.is_upgrade() || head.status == 426;
     let has_framing = head.status == 304 || !has_no_body(head.status);
     out.extend_from_slice(b"HTTP/1.1 ");
-    let status_text = head.status_text.of(buf);
+    let status_text = head.status_text.slice(buf);
     out.extend_from_slice(status_text);
     out.extend_from_slice(if status_text.len() == b"200".len() { b" \r\n" } else { b"\r\n" });
     for field in head.fields(buf) {
@@ -174,7 +174,7 @@ impl std::error::Error for InvalidEdit {}
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Asked, HeadLimits};
+    use super::super::{HeadLimits, RequestFacts};
     use super::*;
 
     const PEER: Variables<'_> = Variables {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn response(text: &str, version: Version, close: bool) -> String {
-        let asked = Asked { head: false, upgrade: true };
+        let asked = RequestFacts { head: false, upgrade: true };
         let head = ResponseHead::parse(text.as_bytes(), asked, &HeadLimits::default());
         let head = head.expect("an acceptable head").expect("a complete head");
         let mut out = Vec::new();

@@ -19,11 +19,11 @@ mod vectors;
 
 pub use body::{Body, Progress};
 pub use chunked::{ChunkError, ChunkedScanner};
-pub use fault::{BadResponse, Fault, Rejection};
+pub use fault::{BadResponse, Fault, RequestError};
 pub use fields::{Field, Fields};
 pub use forward::{ClientSide, HeaderEdit, InvalidEdit, write_request_head, write_response_head};
 pub use request::RequestHead;
-pub use response::{Asked, ResponseHead};
+pub use response::{RequestFacts, ResponseHead};
 pub use template::{InvalidTemplate, Template, Variables};
 
 /// The versions that are spoken here; any other is refused.

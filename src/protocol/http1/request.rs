@@ -2,10 +2,10 @@
 //! It decides what is refused and with which status; rewriting is left to `forward`.
 
 use super::fields::{Facts, Fields, Known, is_same_name};
-use super::response::Asked;
+use super::response::RequestFacts;
 use super::syntax::{Cursor, Span, Stop, is_token, is_visible, list, verdict};
 use super::target::{check_authority, check_target, host_of};
-use super::{Fault, Framing, HeadLimits, Rejection, Version};
+use super::{Fault, Framing, HeadLimits, RequestError, Version};
 
 /// An accepted request head. Methods that take `buf` want the buffer that was parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +42,11 @@ impl RequestHead {
     ///
     /// # Errors
     /// At the first byte that makes the request unacceptable, whatever follows.
-    pub fn parse(buf: &[u8], limits: &HeadLimits) -> Result<Option<Self>, Rejection> {
+    pub fn parse(buf: &[u8], limits: &HeadLimits) -> Result<Option<Self>, RequestError> {
         verdict(Self::read(buf, limits))
     }
 
-    fn read(buf: &[u8], limits: &HeadLimits) -> Result<Self, Stop<Rejection>> {
+    fn read(buf: &[u8], limits: &HeadLimits) -> Result<Self, Stop<RequestError>> {
         let line_limit = limits.max_line_bytes.min(limits.max_head_bytes);
         let mut cursor = Cursor::new(buf, line_limit, Fault::LineTooLong);
         let RequestLine { method, target, authority, version } = RequestLine::read(&mut cursor, buf)?;
@@ -54,11 +54,11 @@ impl RequestHead {
         let (mut host, mut expect_continue, mut names_protocol) = (None, false, true);
         let mut has_upgrade = false;
         let facts = Facts::read(&mut cursor, buf, version, limits, |known, span, facts| {
-            let value = span.of(buf);
+            let value = span.slice(buf);
             match known {
-                Known::Host if host.is_some() => return Err(Rejection::RepeatedHost),
+                Known::Host if host.is_some() => return Err(RequestError::RepeatedHost),
                 Known::Host => {
-                    check_authority(value).ok_or(Rejection::MalformedHost)?;
+                    check_authority(value).ok_or(RequestError::MalformedHost)?;
                     host = Some(span);
                 }
                 Known::TransferEncoding => facts.check_coding_is_chunked()?,
@@ -73,7 +73,7 @@ impl RequestHead {
         })?;
         let is_http11 = version == Version::Http11;
         if is_http11 && host.is_none() {
-            return Err(Rejection::MissingHost.into());
+            return Err(RequestError::MissingHost.into());
         }
         Ok(Self {
             len: cursor.at(),
@@ -92,12 +92,12 @@ impl RequestHead {
 
     /// Case matters.
     pub fn method<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
-        self.method.of(buf)
+        self.method.slice(buf)
     }
 
     /// As the client wrote it.
     pub fn target<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
-        self.target.of(buf)
+        self.target.slice(buf)
     }
 
     /// What the backend is asked for: an absolute-form target loses its scheme and authority, as in nginx.
@@ -106,7 +106,7 @@ impl RequestHead {
         let Some(authority) = self.authority else {
             return (false, self.target(buf));
         };
-        let rest = Span { start: authority.end, end: self.target.end }.of(buf);
+        let rest = Span { start: authority.end, end: self.target.end }.slice(buf);
         // RFC 9112 section 3.2.4: an OPTIONS for the whole server is `*` once its authority is gone.
         if rest.is_empty() && self.method(buf) == b"OPTIONS" {
             return (false, b"*");
@@ -117,7 +117,7 @@ impl RequestHead {
     /// Host and port as the client wrote them: of an absolute-form target, which outranks Host (RFC 9112 section
     /// 3.2.2), else Host. Empty where an HTTP/1.0 request gives neither.
     pub fn authority<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
-        self.authority.or(self.host).map_or(b"", |span| span.of(buf))
+        self.authority.or(self.host).map_or(b"", |span| span.slice(buf))
     }
 
     /// The authority without port and trailing dot; in the client's spelling, `$host` writes it in lower case.
@@ -131,8 +131,8 @@ impl RequestHead {
     }
 
     /// What the response must be read against.
-    pub fn asked(&self, buf: &[u8]) -> Asked {
-        Asked { head: self.method(buf) == b"HEAD", upgrade: self.upgrade }
+    pub fn asked(&self, buf: &[u8]) -> RequestFacts {
+        RequestFacts { head: self.method(buf) == b"HEAD", upgrade: self.upgrade }
     }
 
     /// All of them, in their order.
@@ -159,21 +159,21 @@ impl RequestHead {
 }
 
 impl RequestLine {
-    fn read(cursor: &mut Cursor<'_>, buf: &[u8]) -> Result<Self, Stop<Rejection>> {
+    fn read(cursor: &mut Cursor<'_>, buf: &[u8]) -> Result<Self, Stop<RequestError>> {
         cursor.skip_empty_line()?;
         let method = cursor.run(is_token);
         if cursor.peek()? != b' ' || method.is_empty() {
-            return Err(Rejection::MalformedMethod.into());
+            return Err(RequestError::MalformedMethod.into());
         }
-        if method.of(buf) == b"CONNECT" {
-            return Err(Rejection::Connect.into());
+        if method.slice(buf) == b"CONNECT" {
+            return Err(RequestError::Connect.into());
         }
         cursor.expect(b' ', Fault::MalformedVersion)?;
         let target = cursor.run(is_visible);
         if cursor.peek()? != b' ' {
-            return Err(Rejection::MalformedTarget.into());
+            return Err(RequestError::MalformedTarget.into());
         }
-        let authority = check_target(target, method, buf).ok_or(Rejection::MalformedTarget)?;
+        let authority = check_target(target, method, buf).ok_or(RequestError::MalformedTarget)?;
         cursor.expect(b' ', Fault::MalformedVersion)?;
         let version = cursor.version()?;
         cursor.line_end(Fault::MalformedVersion)?;
@@ -193,7 +193,7 @@ fn is_tunnel(protocols: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn parse(head: &str) -> Result<Option<RequestHead>, Rejection> {
+    fn parse(head: &str) -> Result<Option<RequestHead>, RequestError> {
         RequestHead::parse(head.as_bytes(), &HeadLimits::default())
     }
 
@@ -206,13 +206,13 @@ mod tests {
         format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n")
     }
 
-    fn rejection(head: &str) -> Rejection {
+    fn rejection(head: &str) -> RequestError {
         parse(head).expect_err("the head breaks a rule")
     }
 
     fn fault_of(lines: &str) -> Fault {
         match rejection(&with(lines)) {
-            Rejection::Fault(fault) => fault,
+            RequestError::Fault(fault) => fault,
             other => panic!("{other}"),
         }
     }
@@ -230,17 +230,17 @@ mod tests {
     #[test]
     fn skips_one_empty_line_and_no_second() {
         assert!(parse("\r\nGET / HTTP/1.0\r\n\r\n").is_ok());
-        assert_eq!(rejection("\r\n\r\nGET / HTTP/1.0\r\n\r\n"), Rejection::MalformedMethod);
+        assert_eq!(rejection("\r\n\r\nGET / HTTP/1.0\r\n\r\n"), RequestError::MalformedMethod);
         assert_eq!(rejection("\nGET / HTTP/1.0\r\n\r\n"), Fault::BareLf.into());
     }
 
     #[test]
     fn refuses_malformed_request_lines() {
         for head in "(GET) / HTTP/1.1| GET / HTTP/1.1|GET\t/ HTTP/1.1|GET\0|GET\r\n".split('|') {
-            assert_eq!(rejection(head), Rejection::MalformedMethod, "{head}");
+            assert_eq!(rejection(head), RequestError::MalformedMethod, "{head}");
         }
         for head in "GET  /|GET /\r\n|GET /\x7f|GET /\u{e9}|GET h |GET * |GET http://a@b/ ".split('|') {
-            assert_eq!(rejection(head), Rejection::MalformedTarget, "{head}");
+            assert_eq!(rejection(head), RequestError::MalformedTarget, "{head}");
         }
         for rest in "b HTTP/1.1|http/1.1|HTTP/11|HTTP/1.1 \r\n|HTTP/1.11| HTTP/1.1".split('|') {
             assert_eq!(rejection(&format!("GET / {rest}")), Fault::MalformedVersion.into(), "{rest}");
@@ -322,11 +322,11 @@ mod tests {
 
     #[test]
     fn wants_exactly_one_sound_host() {
-        assert_eq!(rejection("GET / HTTP/1.1\r\n\r\n"), Rejection::MissingHost);
-        assert_eq!(rejection("GET http://h/ HTTP/1.1\r\n\r\n"), Rejection::MissingHost);
-        assert_eq!(rejection(&with("HOST: h\r\n")), Rejection::RepeatedHost);
-        assert_eq!(rejection("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), Rejection::RepeatedHost);
-        assert_eq!(rejection("GET / HTTP/1.1\r\nHost: a b\r\n"), Rejection::MalformedHost);
+        assert_eq!(rejection("GET / HTTP/1.1\r\n\r\n"), RequestError::MissingHost);
+        assert_eq!(rejection("GET http://h/ HTTP/1.1\r\n\r\n"), RequestError::MissingHost);
+        assert_eq!(rejection(&with("HOST: h\r\n")), RequestError::RepeatedHost);
+        assert_eq!(rejection("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), RequestError::RepeatedHost);
+        assert_eq!(rejection("GET / HTTP/1.1\r\nHost: a b\r\n"), RequestError::MalformedHost);
         assert!(parse("GET / HTTP/1.0\r\n\r\n").is_ok());
     }
 
@@ -399,9 +399,9 @@ mod tests {
         assert_eq!(parse(&head(65)), Err(Fault::HeadTooLarge.into()));
         assert_eq!(parse("GET / HTTP/1.0\r\na:b\r\na:b\r\n\r\n"), Ok(true));
         assert_eq!(parse("GET / HTTP/1.0\r\na:b\r\na:b\r\nc"), Err(Fault::TooManyHeaders.into()));
-        assert_eq!(Rejection::from(Fault::TooManyHeaders).status(), 431);
-        assert_eq!(Rejection::from(Fault::HeadTooLarge).status(), 431);
-        assert_eq!(Rejection::from(Fault::LineTooLong).status(), 414);
+        assert_eq!(RequestError::from(Fault::TooManyHeaders).status(), 431);
+        assert_eq!(RequestError::from(Fault::HeadTooLarge).status(), 431);
+        assert_eq!(RequestError::from(Fault::LineTooLong).status(), 414);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! A response's head, read as strictly as a request's: a backend is trusted no further than a client.
-//! Framing depends on what was asked (RFC 9112 section 6.3), so the request's part of it comes in as `Asked`.
+//! Framing depends on what was asked (RFC 9112 section 6.3), so the request's part of it comes in as `RequestFacts`.
 
 use super::fields::{Facts, Fields};
 use super::syntax::{Cursor, Span, Stop, verdict};
@@ -7,7 +7,7 @@ use super::{BadResponse, Fault, Framing, HeadLimits, Version};
 
 /// What the request asked for, as far as it changes how the response is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestFacts {
     /// The method was HEAD.
     pub head: bool,
     /// The client asked for another protocol.
@@ -37,11 +37,11 @@ impl ResponseHead {
     ///
     /// # Errors
     /// At the first byte that makes the response unacceptable, whatever follows.
-    pub fn parse(buf: &[u8], asked: Asked, limits: &HeadLimits) -> Result<Option<Self>, BadResponse> {
+    pub fn parse(buf: &[u8], asked: RequestFacts, limits: &HeadLimits) -> Result<Option<Self>, BadResponse> {
         verdict(Self::read(buf, asked, limits))
     }
 
-    fn read(buf: &[u8], asked: Asked, limits: &HeadLimits) -> Result<Self, Stop<BadResponse>> {
+    fn read(buf: &[u8], asked: RequestFacts, limits: &HeadLimits) -> Result<Self, Stop<BadResponse>> {
         let mut cursor = Cursor::new(buf, limits.max_head_bytes, Fault::HeadTooLarge);
         cursor.skip_empty_line()?;
         let version = cursor.answer_version()?;
@@ -117,7 +117,7 @@ fn read_status(cursor: &mut Cursor<'_>, buf: &[u8]) -> Result<u16, Stop<BadRespo
     if !matches!(cursor.peek()?, b' ' | b'\r' | b'\n') {
         return Err(BadResponse::MalformedStatus.into());
     }
-    let digits = Span { start, end: start + 3 }.of(buf);
+    let digits = Span { start, end: start + 3 }.slice(buf);
     Ok(digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0')))
 }
 
@@ -125,15 +125,15 @@ fn read_status(cursor: &mut Cursor<'_>, buf: &[u8]) -> Result<u16, Stop<BadRespo
 mod tests {
     use super::*;
 
-    const GET: Asked = Asked { head: false, upgrade: false };
-    const HEAD: Asked = Asked { head: true, upgrade: false };
-    const UPGRADE: Asked = Asked { head: false, upgrade: true };
+    const GET: RequestFacts = RequestFacts { head: false, upgrade: false };
+    const HEAD: RequestFacts = RequestFacts { head: true, upgrade: false };
+    const UPGRADE: RequestFacts = RequestFacts { head: false, upgrade: true };
 
-    fn parse(head: &str, asked: Asked) -> Result<Option<ResponseHead>, BadResponse> {
+    fn parse(head: &str, asked: RequestFacts) -> Result<Option<ResponseHead>, BadResponse> {
         ResponseHead::parse(head.as_bytes(), asked, &HeadLimits::default())
     }
 
-    fn accepted(head: &str, asked: Asked) -> ResponseHead {
+    fn accepted(head: &str, asked: RequestFacts) -> ResponseHead {
         parse(head, asked).expect("an acceptable head").expect("a complete head")
     }
 

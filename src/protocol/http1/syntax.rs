@@ -3,7 +3,7 @@
 //! independent of segmentation. It knows the grammar of lines and not what any header means.
 
 use super::Version;
-use super::fault::{BadResponse, Fault, Rejection};
+use super::fault::{BadResponse, Fault, RequestError};
 
 /// Why reading stopped before the end of the head.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Span {
 }
 
 impl Span {
-    pub(super) fn of(self, buf: &[u8]) -> &[u8] {
+    pub(super) fn slice(self, buf: &[u8]) -> &[u8] {
         &buf[self.start..self.end]
     }
 
@@ -217,7 +217,7 @@ impl<E> From<E> for Stop<E> {
     }
 }
 
-impl From<Fault> for Stop<Rejection> {
+impl From<Fault> for Stop<RequestError> {
     fn from(fault: Fault) -> Self {
         Self::Bad(fault.into())
     }
@@ -229,7 +229,7 @@ impl From<Fault> for Stop<BadResponse> {
     }
 }
 
-impl From<Stop<Fault>> for Stop<Rejection> {
+impl From<Stop<Fault>> for Stop<RequestError> {
     fn from(stop: Stop<Fault>) -> Self {
         match stop {
             Stop::NeedMore => Self::NeedMore,

@@ -5,17 +5,17 @@ use std::net::Ipv6Addr;
 
 /// Origin-form, absolute-form, or `*` for OPTIONS (RFC 9112 section 3.2); gives the authority of an absolute-form.
 pub(super) fn check_target(target: Span, method: Span, buf: &[u8]) -> Option<Option<Span>> {
-    let bytes = target.of(buf);
-    if bytes.starts_with(b"/") || (bytes == b"*" && method.of(buf) == b"OPTIONS") {
+    let bytes = target.slice(buf);
+    if bytes.starts_with(b"/") || (bytes == b"*" && method.slice(buf) == b"OPTIONS") {
         return Some(None);
     }
     let has_scheme = |scheme: &&[u8]| bytes.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     let schemes: [&[u8]; 2] = [b"http://", b"https://"];
     let start = target.start + schemes.into_iter().find(has_scheme)?.len();
-    let after = Span { start, end: target.end }.of(buf);
+    let after = Span { start, end: target.end }.slice(buf);
     let len = after.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(after.len());
     let authority = Span { start, end: start + len };
-    check_authority(authority.of(buf))?;
+    check_authority(authority.slice(buf))?;
     Some(Some(authority))
 }
 
@@ -80,7 +80,7 @@ mod tests {
         let method = Span { start: 0, end: method.len() };
         let target = Span { start: method.end, end: method.end + target.len() };
         let found = check_target(target, method, text.as_bytes())?;
-        Some(found.map(|span| span.of(text.as_bytes()).escape_ascii().to_string()))
+        Some(found.map(|span| span.slice(text.as_bytes()).escape_ascii().to_string()))
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The whole reader against recorded messages and random ones: what is accepted, and that neither segmentation nor
 //! garbage changes or breaks a verdict.
 
-use super::{Asked, Body, HeadLimits, RequestHead, ResponseHead};
+use super::{Body, HeadLimits, RequestFacts, RequestHead, ResponseHead};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ type Verdict = Result<Option<usize>, String>;
 
 fn head(direction: Direction, buf: &[u8]) -> Result<Option<(usize, Body)>, String> {
     let limits = HeadLimits::default();
-    let asked = Asked { head: false, upgrade: true };
+    let asked = RequestFacts { head: false, upgrade: true };
     match direction {
         Direction::Request => RequestHead::parse(buf, &limits)
             .map(|head| head.map(|head| (head.len, Body::new(head.framing))))

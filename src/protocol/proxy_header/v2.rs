@@ -56,7 +56,7 @@ fn fixed_part(bytes: &[u8]) -> Result<Option<(Addresses, usize)>, Malformed> {
         return Ok(None);
     };
     // Of a LOCAL connection the family is ignored too.
-    let addresses = if is_local { Addresses::Opaque } else { Addresses::of(family_and_protocol)? };
+    let addresses = if is_local { Addresses::Opaque } else { Addresses::from_byte(family_and_protocol)? };
     let Some(&high) = rest.get(2) else {
         return Ok(None);
     };
@@ -85,7 +85,7 @@ fn is_local(version_and_command: u8) -> Result<bool, Malformed> {
 impl Addresses {
     /// The receiver may go by the connection's own addresses where family or protocol is UNSPEC, and must reject the
     /// values that section 2.2 doesn't name.
-    fn of(family_and_protocol: u8) -> Result<Self, Malformed> {
+    fn from_byte(family_and_protocol: u8) -> Result<Self, Malformed> {
         match (family_and_protocol >> 4, family_and_protocol & 0x0f) {
             (0..=3, 2) => Err(Malformed::Datagram),
             (0, 0 | 1) | (1..=3, 0) => Ok(Self::Opaque),

@@ -34,7 +34,7 @@ fn write_v1(origin: Origin, out: &mut Vec<u8>) {
         out.extend_from_slice(b"PROXY UNKNOWN\r\n");
         return;
     };
-    let (family, [client_ip, server_ip]) = match Pair::of(client.ip(), server.ip()) {
+    let (family, [client_ip, server_ip]) = match Pair::new(client.ip(), server.ip()) {
         Pair::V4(pair) => ("TCP4", pair.map(|ip| ip.to_string())),
         Pair::V6(pair) => ("TCP6", pair.map(in_hexadecimal)),
     };
@@ -63,7 +63,7 @@ fn write_v2(origin: Origin, out: &mut Vec<u8>) {
 }
 
 fn write_v2_tcp(client: SocketAddr, server: SocketAddr, out: &mut Vec<u8>) {
-    match Pair::of(client.ip(), server.ip()) {
+    match Pair::new(client.ip(), server.ip()) {
         Pair::V4(pair) => {
             out.extend_from_slice(&[PROXY, TCP_OVER_IPV4, 0, 2 * (4 + 2)]);
             out.extend(pair.iter().flat_map(Ipv4Addr::octets));
@@ -78,7 +78,7 @@ fn write_v2_tcp(client: SocketAddr, server: SocketAddr, out: &mut Vec<u8>) {
 }
 
 impl Pair {
-    fn of(client: IpAddr, server: IpAddr) -> Self {
+    fn new(client: IpAddr, server: IpAddr) -> Self {
         match (client.to_canonical(), server.to_canonical()) {
             (IpAddr::V4(client), IpAddr::V4(server)) => Self::V4([client, server]),
             _ => Self::V6([client, server].map(|ip| match ip {

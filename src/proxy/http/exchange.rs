@@ -6,12 +6,12 @@ use std::fmt::Display;
 use std::task::{Context, Poll};
 
 use crate::backends::Lease;
-use crate::lifecycle::Seat;
-use crate::net::{Hangup, Stream};
-use crate::relay::{Direction, Limits, Pump, Shared, Step};
+use crate::lifecycle::IdleTimer;
+use crate::net::{Hangup, Transport};
+use crate::relay::{Direction, Limits, Pump, PumpContext, Step};
 use crate::telemetry::Cause;
 
-use super::super::service::{Service, Worker};
+use super::super::frontend::{Frontend, Worker};
 use super::record::RequestRecord;
 use super::request::Request;
 use super::response::Waiting;
@@ -21,15 +21,15 @@ use super::settings::Http;
 #[derive(Clone, Copy)]
 pub(super) struct Parties<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) service: &'a Service,
+    pub(super) frontend: &'a Frontend,
     pub(super) limits: Limits,
     pub(super) http: &'a Http,
-    pub(super) client: &'a Stream,
-    pub(super) backend: &'a Stream,
+    pub(super) client: &'a Transport,
+    pub(super) backend: &'a Transport,
     pub(super) lease: &'a Lease,
     pub(super) record: &'a RequestRecord<'a>,
-    pub(super) shared: &'a Shared<'a>,
-    pub(super) seat: &'a Seat,
+    pub(super) context: &'a PumpContext<'a>,
+    pub(super) idle_timer: &'a IdleTimer,
 }
 
 /// How an exchange ended.
@@ -113,14 +113,14 @@ impl<'a> Exchange<'a> {
         let end = self.poll_down(cx).or_else(|| self.poll_up(cx)).or_else(|| self.watch_client(cx));
         match end {
             Some(end) => Poll::Ready(end),
-            None if self.parties.seat.poll_overdue(cx) => Poll::Ready(self.overdue()),
+            None if self.parties.idle_timer.poll_expired(cx) => Poll::Ready(self.timed_out()),
             None => Poll::Pending,
         }
     }
 
     /// Sends the head and what of the body is at hand, in one call. `false`: the socket has failed.
     fn begin(&mut self, cx: &mut Context<'_>) -> bool {
-        let Parties { worker, limits, http, backend, seat, shared, .. } = self.parties;
+        let Parties { worker, limits, http, backend, idle_timer, context, .. } = self.parties;
         let mut draft = worker.draft.borrow_mut();
         draft.clear();
         self.request.write(&mut draft);
@@ -130,24 +130,24 @@ impl<'a> Exchange<'a> {
             Poll::Ready(Ok(sent)) => sent,
         };
         let body = self.request.body.clone();
-        seat.set_limit(if body.is_done() { http.response_header } else { limits.idle });
-        shared.moved(Direction::Inward, sent);
+        idle_timer.set_limit(if body.is_done() { http.response_header } else { limits.idle });
+        context.moved(Direction::ToBackend, sent);
         if sent == draft.len() && body.is_done() {
             self.upload = Upload::Whole;
         }
-        self.up = Some(Pump::framed(Direction::Inward, worker.tools.method, body).after(&draft[sent..]));
+        self.up = Some(Pump::framed(Direction::ToBackend, worker.resources.method, body).after(&draft[sent..]));
         true
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Option<End> {
         let up = self.up.as_mut().filter(|_| self.upload == Upload::Going)?;
-        let Parties { client, backend, shared, http, seat, .. } = self.parties;
-        match up.poll(cx, client, backend, shared) {
+        let Parties { client, backend, context, http, idle_timer, .. } = self.parties;
+        match up.poll(cx, client, backend, context) {
             Step::Open => None,
             Step::Ended if up.is_whole() => {
                 self.upload = Upload::Whole;
                 if matches!(self.down, Down::Head(_)) {
-                    seat.set_limit(http.response_header);
+                    idle_timer.set_limit(http.response_header);
                 }
                 None
             }
@@ -165,14 +165,14 @@ impl<'a> Exchange<'a> {
     }
 
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Option<End> {
-        let Parties { client, backend, shared, .. } = self.parties;
+        let Parties { client, backend, context, .. } = self.parties;
         if matches!(self.down, Down::Head(_))
             && let Some(end) = self.poll_head(cx)
         {
             return Some(end);
         }
         let Down::Body { pump, backend_keeps, client_keeps } = &mut self.down else { return None };
-        match pump.poll(cx, backend, client, shared) {
+        match pump.poll(cx, backend, client, context) {
             Step::Open => None,
             Step::Ended if !pump.is_whole() => Some(End::Cut(Cause::BackendClosed)),
             Step::Ended => {
@@ -197,21 +197,21 @@ impl<'a> Exchange<'a> {
         if self.upload != Upload::Whole || self.client_has_ended {
             return None;
         }
-        let Parties { client, limits, seat, .. } = self.parties;
+        let Parties { client, limits, idle_timer, .. } = self.parties;
         match client.poll_hangup(cx) {
             Poll::Pending => None,
             Poll::Ready(Hangup::Gone) => Some(End::Cut(Cause::ClientReset)),
             Poll::Ready(Hangup::Ended) => {
                 // It may have closed only its own side, and wait for the answer; or it is gone, and nobody will tell.
                 self.client_has_ended = true;
-                seat.lower_limit(limits.half_closed);
+                idle_timer.lower_limit(limits.half_closed);
                 None
             }
         }
     }
 
     /// What being silent for too long means: it depends on who was to speak.
-    fn overdue(&self) -> End {
+    fn timed_out(&self) -> End {
         let client_stalls = self.upload == Upload::Going && !self.up.as_ref().is_some_and(Pump::is_blocked);
         match () {
             () if !self.is_unanswered() => End::Cut(Cause::IdleTimeout),

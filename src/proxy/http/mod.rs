@@ -4,7 +4,6 @@
 //! mean is said by `protocol::http1`; how bodies move by `relay`.
 
 mod exchange;
-mod kept;
 mod record;
 mod reply;
 mod request;
@@ -12,7 +11,6 @@ mod response;
 mod session;
 mod settings;
 
-pub(super) use kept::Kept;
 pub(super) use session::serve;
 pub(super) use settings::Http;
 pub(super) use settings::check_header;

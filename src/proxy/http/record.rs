@@ -9,8 +9,8 @@ use crate::net::Peer;
 use crate::protocol::http1::RequestHead;
 use crate::relay::Tally;
 
+use super::super::frontend::{Frontend, Worker};
 use super::super::record::Attempts;
-use super::super::service::{Service, Worker};
 use super::super::upstream::Upstream;
 use super::settings::Http;
 
@@ -22,7 +22,7 @@ const COMPLETED: &str = "completed";
 /// What is known of a request so far.
 pub(super) struct RequestRecord<'a> {
     worker: &'a Worker,
-    service: &'a Service,
+    frontend: &'a Frontend,
     upstream: &'a Upstream,
     http: &'a Http,
     peer: Peer,
@@ -47,7 +47,7 @@ impl<'a> RequestRecord<'a> {
     /// Begins with what was read of the request; `None` where its head could not be read.
     pub(super) fn open(
         worker: &'a Worker,
-        service: &'a Service,
+        frontend: &'a Frontend,
         upstream: &'a Upstream,
         http: &'a Http,
         peer: Peer,
@@ -56,12 +56,12 @@ impl<'a> RequestRecord<'a> {
     ) -> Self {
         Self {
             worker,
-            service,
+            frontend,
             upstream,
             http,
             peer,
             began: Instant::now(),
-            texts: service.access_log.as_ref().map(|_| head.map(Texts::of).unwrap_or_default()),
+            texts: frontend.access_log.as_ref().map(|_| head.map(Texts::new).unwrap_or_default()),
             attempts: Attempts::default(),
             tally,
             status: Cell::new(None),
@@ -86,7 +86,7 @@ impl<'a> RequestRecord<'a> {
 }
 
 impl Texts {
-    fn of((head, bytes): (&RequestHead, &[u8])) -> Self {
+    fn new((head, bytes): (&RequestHead, &[u8])) -> Self {
         let text = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
             match escaped(&text) {
@@ -107,15 +107,15 @@ impl Drop for RequestRecord<'_> {
         let status = self.status.get().unwrap_or(CLIENT_LEFT);
         let duration = self.began.elapsed();
         let first_byte = self.tally.first_byte().map(|at| at - self.began);
-        self.service.counters(self.worker.id).request(status);
+        self.frontend.counters(self.worker.id).request(status);
         self.http.duration.record(duration);
         if let Some(first_byte) = first_byte {
             self.upstream.histograms.first_byte.record(first_byte);
         }
-        let (Some(log), Some(texts)) = (&self.service.access_log, &self.texts) else { return };
+        let (Some(log), Some(texts)) = (&self.frontend.access_log, &self.texts) else { return };
         log.log(&Entry {
             time: SystemTime::now(),
-            listener: self.service.name(),
+            listener: self.frontend.name(),
             client: &self.peer,
             pool: Some(self.upstream.pool().name()),
             backend: self.attempts.backend(),
@@ -125,7 +125,7 @@ impl Drop for RequestRecord<'_> {
             connect: self.attempts.connect_time(),
             first_byte,
             duration,
-            cause: self.cause.get().unwrap_or_else(|| self.worker.cause_of_a_cut().word()),
+            cause: self.cause.get().unwrap_or_else(|| self.worker.cause_of_a_cut().as_str()),
             reason: None,
             http: Some(HttpEntry {
                 method: &texts.method,

@@ -4,8 +4,8 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::lifecycle::Seat;
-use crate::net::Stream;
+use crate::lifecycle::IdleTimer;
+use crate::net::Transport;
 use crate::protocol::http1::Version;
 use crate::relay::Scratch;
 
@@ -48,14 +48,14 @@ fn phrase(status: u16) -> &'static str {
 }
 
 /// Sends all of it; `false`: the client is gone, or takes nothing for as long as the seat's limit.
-pub(super) async fn send(client: &Stream, bytes: &[u8], seat: &Seat) -> bool {
+pub(super) async fn send(client: &Transport, bytes: &[u8], idle_timer: &IdleTimer) -> bool {
     let mut sent = 0;
     poll_fn(|cx| {
         while sent < bytes.len() {
             match client.poll_send(cx, &bytes[sent..]) {
                 Poll::Ready(Ok(taken)) => sent += taken,
                 Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending if seat.poll_overdue(cx) => return Poll::Ready(false),
+                Poll::Pending if idle_timer.poll_expired(cx) => return Poll::Ready(false),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -65,15 +65,15 @@ pub(super) async fn send(client: &Stream, bytes: &[u8], seat: &Seat) -> bool {
 }
 
 /// Ends our side, and waits until the client has ended its own, or for [`LINGER`].
-pub(super) async fn linger(client: &Stream, scratch: &Scratch, seat: &Seat) {
-    client.finish();
-    seat.touch();
-    seat.set_limit(LINGER);
+pub(super) async fn linger(client: &Transport, scratch: &Scratch, idle_timer: &IdleTimer) {
+    client.shutdown_write();
+    idle_timer.touch();
+    idle_timer.set_limit(LINGER);
     poll_fn(|cx: &mut Context<'_>| {
         loop {
             match scratch.poll_receive(cx, client, |_, bytes| bytes.is_empty()) {
-                Poll::Ready(Ok(false)) if !seat.poll_overdue(cx) => {}
-                Poll::Pending if !seat.poll_overdue(cx) => return Poll::Pending,
+                Poll::Ready(Ok(false)) if !idle_timer.poll_expired(cx) => {}
+                Poll::Pending if !idle_timer.poll_expired(cx) => return Poll::Pending,
                 _ => return Poll::Ready(()),
             }
         }

@@ -2,21 +2,21 @@
 
 use std::net::IpAddr;
 
-use crate::net::{Peer, Stream};
+use crate::net::{Peer, Transport};
 use crate::protocol::http1::{Body, ChunkError, RequestHead, Variables, write_request_head};
 
 use super::settings::Http;
 
 /// What all requests of a connection share.
-pub(super) struct Origin {
+pub(super) struct ForwardedFrom {
     address: String,
     port: u16,
     server_port: u16,
     is_trusted: bool,
 }
 
-impl Origin {
-    pub(super) fn new(http: &Http, client: &Stream, peer: Peer) -> Self {
+impl ForwardedFrom {
+    pub(super) fn new(http: &Http, client: &Transport, peer: Peer) -> Self {
         let (ip, port) = match peer {
             Peer::Tcp(address) => (Some(address.ip()), address.port()),
             Peer::Unix => (None, 0),
@@ -44,7 +44,7 @@ pub(super) struct Request<'a> {
     pub(super) end: usize,
     /// What of the body is still to come.
     pub(super) body: Body,
-    origin: &'a Origin,
+    forwarded_from: &'a ForwardedFrom,
     http: &'a Http,
 }
 
@@ -54,12 +54,12 @@ impl<'a> Request<'a> {
     pub(super) fn new(
         head: &'a RequestHead,
         bytes: &'a [u8],
-        origin: &'a Origin,
+        forwarded_from: &'a ForwardedFrom,
         http: &'a Http,
     ) -> Result<Self, ChunkError> {
         let mut body = Body::new(head.framing);
         let progress = body.advance(&bytes[head.len..])?;
-        Ok(Self { head, bytes, end: head.len + progress.consumed, body, origin, http })
+        Ok(Self { head, bytes, end: head.len + progress.consumed, body, forwarded_from, http })
     }
 
     /// Whether it may be sent a second time: nobody can tell, and nothing of it is lost.
@@ -79,7 +79,7 @@ impl<'a> Request<'a> {
 
     /// Appends the head for the backend, and the part of the body that is at hand.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let Origin { address, port, server_port, is_trusted } = self.origin;
+        let ForwardedFrom { address, port, server_port, is_trusted } = self.forwarded_from;
         let mut forwarded_for = Vec::new();
         let mut scheme = "http";
         if *is_trusted {

@@ -45,7 +45,7 @@ impl Exchange<'_> {
                 return None;
             }
             let partial = std::mem::take(&mut waiting.partial);
-            let read = worker.tools.scratch.poll_receive(cx, backend, |cx, fresh| {
+            let read = worker.resources.scratch.poll_receive(cx, backend, |cx, fresh| {
                 if fresh.is_empty() {
                     return Some(ended(!partial.is_empty(), Cause::BackendClosed));
                 }
@@ -104,7 +104,7 @@ impl Exchange<'_> {
     }
 
     fn send_interims(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let Parties { client, shared, .. } = self.parties;
+        let Parties { client, context, .. } = self.parties;
         let Down::Head(waiting) = &mut self.down else { return Poll::Ready(Ok(())) };
         while !waiting.unsent.is_empty() {
             match client.poll_send(cx, &waiting.unsent) {
@@ -113,7 +113,7 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(sent)) => {
                     waiting.unsent.drain(..sent);
                     waiting.is_within_interim = !waiting.unsent.is_empty();
-                    shared.moved(Direction::Outward, sent);
+                    context.moved(Direction::ToClient, sent);
                 }
             }
         }
@@ -140,13 +140,13 @@ impl Exchange<'_> {
 
     /// Sends the head and what of the body is there, in one call.
     fn begin_body(&mut self, cx: &mut Context<'_>, head: &ResponseHead, bytes: &[u8], unsent: &[u8]) -> Option<End> {
-        let Parties { worker, service, limits, client, record, shared, seat, .. } = self.parties;
+        let Parties { worker, frontend, limits, client, record, context, idle_timer, .. } = self.parties;
         let version = self.request.head.version;
         // Where the upload isn't through yet, it may never be: then only closing tells the client.
         let client_keeps = self.request.head.keep_alive
             && self.upload == Upload::Whole
             && !worker.is_leaving()
-            && !service.is_retired()
+            && !frontend.is_replaced()
             && !head.ends_by_close(version);
         let mut draft = worker.draft.borrow_mut();
         draft.clear();
@@ -168,13 +168,13 @@ impl Exchange<'_> {
             Poll::Ready(Err(_)) => return Some(End::Cut(Cause::ClientReset)),
             Poll::Ready(Ok(sent)) => sent,
         };
-        shared.moved(Direction::Outward, sent);
+        context.moved(Direction::ToClient, sent);
         let backend_keeps = head.keep_alive && consumed == rest.len();
         if sent == draft.len() && body.is_done() && self.upload == Upload::Whole {
             return Some(End::Answered { backend_keeps, client_keeps });
         }
-        seat.set_limit(limits.idle);
-        let mut pump = Pump::framed(Direction::Outward, worker.tools.method, body).after(&draft[sent..]);
+        idle_timer.set_limit(limits.idle);
+        let mut pump = Pump::framed(Direction::ToClient, worker.resources.method, body).after(&draft[sent..]);
         if head.must_dechunk(version) {
             pump = pump.stripping_chunks();
         }
@@ -186,8 +186,8 @@ impl Exchange<'_> {
     fn judge_backend(&self, status: u16) {
         let lease = self.parties.lease;
         match status {
-            502..=504 => lease.answered_badly(Instant::now()),
-            _ => lease.went_well(Instant::now()),
+            502..=504 => lease.record_5xx(Instant::now()),
+            _ => lease.record_success(Instant::now()),
         }
     }
 }

@@ -9,19 +9,19 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::backends::Lease;
-use crate::lifecycle::Seat;
-use crate::net::{ConnectFailure, Peer, Stream};
+use crate::lifecycle::IdleTimer;
+use crate::net::{ConnectFailure, Peer, Transport};
 use crate::protocol::http1::{Framing, RequestHead, Version};
-use crate::relay::{self, Early, Limits, Meter, Outcome, Shared, Start, Tally};
+use crate::relay::{self, Early, Limits, Meter, Outcome, PumpContext, Start, Tally};
 use crate::telemetry::{Cause, Rejection};
 
-use super::super::connect::{self, Asker, Connected, Refusal};
-use super::super::service::{Service, Worker};
+use super::super::connect::{self, ConnectContext, Connected, Refusal};
+use super::super::frontend::{Frontend, Worker};
 use super::super::upstream::Upstream;
 use super::exchange::{End, Exchange, Parties};
 use super::record::RequestRecord;
 use super::reply;
-use super::request::{Origin, Request};
+use super::request::{ForwardedFrom, Request};
 use super::settings::Http;
 
 /// A head that comes in more pieces than this is only read on when a line is complete: reading it again for each byte
@@ -31,23 +31,23 @@ const PIECES_READ_AT_ONCE: u32 = 32;
 /// Serves a client's requests, one after the other, and says why it is over. Dropped, it leaves both sides reset.
 pub(in crate::proxy) async fn serve(
     worker: &Worker,
-    service: &Service,
+    frontend: &Frontend,
     upstream: &Upstream,
     http: &Http,
-    client: &Stream,
+    client: &Transport,
     (peer, server): (Peer, Option<&SocketAddr>),
 ) -> Cause {
     let mut session = Session {
         worker,
-        service,
+        frontend,
         upstream,
-        limits: service.limits(upstream),
+        limits: frontend.limits(upstream),
         http,
         client,
         peer,
         server,
-        origin: Origin::new(http, client, peer),
-        seat: worker.roster.enter(http.client_header),
+        forwarded_from: ForwardedFrom::new(http, client, peer),
+        idle_timer: worker.idle_timeouts.start(http.client_header),
         inbox: Vec::new(),
         pieces: 0,
     };
@@ -65,16 +65,16 @@ pub(in crate::proxy) async fn serve(
 
 struct Session<'a> {
     worker: &'a Worker,
-    service: &'a Service,
+    frontend: &'a Frontend,
     upstream: &'a Upstream,
     limits: Limits,
     http: &'a Http,
-    client: &'a Stream,
+    client: &'a Transport,
     peer: Peer,
     /// Where the client connected to, where a PROXY header says it.
     server: Option<&'a SocketAddr>,
-    origin: Origin,
-    seat: Seat,
+    forwarded_from: ForwardedFrom,
+    idle_timer: IdleTimer,
     /// Received and not yet answered. Bounded by the head's limit and one read.
     inbox: Vec<u8>,
     /// Reads that the head under way took so far.
@@ -105,7 +105,7 @@ impl Session<'_> {
         }
         let Session { worker, client, .. } = *self;
         loop {
-            let received = worker.tools.scratch.poll_receive(cx, client, |_, fresh| {
+            let received = worker.resources.scratch.poll_receive(cx, client, |_, fresh| {
                 if fresh.is_empty() { Some(Arrival::Ended(Cause::ClientClosed)) } else { self.read_head(fresh) }
             });
             match received {
@@ -118,7 +118,7 @@ impl Session<'_> {
         if self.inbox.is_empty() && self.worker.is_closing() {
             return Poll::Ready(Arrival::Ended(Cause::ClientClosed));
         }
-        match self.seat.poll_overdue(cx) {
+        match self.idle_timer.poll_expired(cx) {
             false => Poll::Pending,
             true if self.inbox.is_empty() => Poll::Ready(Arrival::Ended(Cause::IdleTimeout)),
             true => {
@@ -151,8 +151,8 @@ impl Session<'_> {
         }
         if self.pieces == 1 {
             // The clock of a slow head runs from its first byte on.
-            self.seat.touch();
-            self.seat.set_limit(self.http.client_header);
+            self.idle_timer.touch();
+            self.idle_timer.set_limit(self.http.client_header);
         }
         None
     }
@@ -160,24 +160,24 @@ impl Session<'_> {
     /// A head that can't be read is answered, and nothing after it.
     async fn refuse(&mut self, status: u16, reason: &str) -> Next {
         let tally = Tally::default();
-        let record = RequestRecord::open(self.worker, self.service, self.upstream, self.http, self.peer, &tally, None);
+        let record = RequestRecord::open(self.worker, self.frontend, self.upstream, self.http, self.peer, &tally, None);
         let page = reply::page(status, reason, Version::Http11, false, false);
         self.reply(&record, &tally, status, &page).await;
-        record.ended(Cause::Rejected.word());
+        record.ended(Cause::Rejected.as_str());
         drop(record);
-        reply::linger(self.client, &self.worker.tools.scratch, &self.seat).await;
+        reply::linger(self.client, &self.worker.resources.scratch, &self.idle_timer).await;
         Next::Close(Cause::Rejected)
     }
 
     /// Sends an answer of our own; `false`: the client did not take it.
     async fn reply(&self, record: &RequestRecord<'_>, tally: &Tally, status: u16, page: &[u8]) -> bool {
         record.answered(status);
-        self.seat.touch();
-        self.seat.set_limit(self.http.client_header);
-        let sent = reply::send(self.client, page, &self.seat).await;
+        self.idle_timer.touch();
+        self.idle_timer.set_limit(self.http.client_header);
+        let sent = reply::send(self.client, page, &self.idle_timer).await;
         if sent {
             tally.answered_by_us(page.len());
-            self.service.counters(self.worker.id).bytes.add_out(page.len() as u64);
+            self.frontend.counters(self.worker.id).bytes.add_out(page.len() as u64);
         }
         sent
     }
@@ -189,8 +189,8 @@ impl Session<'_> {
         self.pieces = 0;
         let about = Some((head, &inbox[..]));
         let mut record =
-            RequestRecord::open(self.worker, self.service, self.upstream, self.http, self.peer, &tally, about);
-        let (done, end, is_whole) = match Request::new(head, &inbox, &self.origin, self.http) {
+            RequestRecord::open(self.worker, self.frontend, self.upstream, self.http, self.peer, &tally, about);
+        let (done, end, is_whole) = match Request::new(head, &inbox, &self.forwarded_from, self.http) {
             Ok(request) => {
                 let done = self.exchange(&request, &mut record, &tally).await;
                 (done, request.end, request.body.is_done())
@@ -210,14 +210,14 @@ impl Session<'_> {
                 let is_head = head.asked(&inbox).head;
                 let page = reply::page(failure.status, &failure.reason, head.version, keeps, is_head);
                 let sent = self.reply(&record, &tally, failure.status, &page).await;
-                record.ended(failure.cause.word());
+                record.ended(failure.cause.as_str());
                 drop(record);
                 inbox.drain(..end);
-                if sent && keeps { self.go_on(head, inbox, true).await } else { self.leave(failure.cause).await }
+                if sent && keeps { self.go_on(head, inbox, true).await } else { self.mark_removed(failure.cause).await }
             }
             End::Upgraded(_) | End::NotSent | End::Unanswered(_) => unreachable!("`exchange` resolves these"),
             End::Cut(cause) => {
-                record.ended(cause.word());
+                record.ended(cause.as_str());
                 Next::Close(cause)
             }
         }
@@ -225,37 +225,37 @@ impl Session<'_> {
 
     /// Whether the client may ask again on this connection.
     fn may_stay(&self) -> bool {
-        !self.worker.is_leaving() && !self.service.is_retired()
+        !self.worker.is_leaving() && !self.frontend.is_replaced()
     }
 
     /// Waits for the next request, or ends the connection.
     async fn go_on(&mut self, head: &RequestHead, rest: Vec<u8>, keeps: bool) -> Next {
         if keeps {
             self.inbox = rest;
-            self.seat.touch();
-            self.seat.set_limit(self.http.keep_alive);
+            self.idle_timer.touch();
+            self.idle_timer.set_limit(self.http.keep_alive);
             return Next::Request;
         }
         let cause = if head.keep_alive { Cause::BackendClosed } else { Cause::ClientClosed };
         let may_send_more = !rest.is_empty() || !matches!(head.framing, Framing::None);
-        if may_send_more { self.leave(cause).await } else { Next::Close(cause) }
+        if may_send_more { self.mark_removed(cause).await } else { Next::Close(cause) }
     }
 
     /// Ends the connection so that the client sees all that it was sent.
-    async fn leave(&self, cause: Cause) -> Next {
-        reply::linger(self.client, &self.worker.tools.scratch, &self.seat).await;
+    async fn mark_removed(&self, cause: Cause) -> Next {
+        reply::linger(self.client, &self.worker.resources.scratch, &self.idle_timer).await;
         Next::Close(cause)
     }
 
     /// Tries backends until one has given the request an end that no other could better.
     async fn exchange(&self, request: &Request<'_>, record: &mut RequestRecord<'_>, tally: &Tally) -> Done {
         let Session { worker, upstream, client, peer, server, .. } = *self;
-        let _member = upstream.pool().join();
+        let _share = upstream.pool().count_connection();
         // A PROXY header names one client: its connection is of no use for another's.
-        let kept = upstream.pool().proxy_version().is_none().then_some(&worker.kept);
-        let asker = Asker { upstream, client, peer, server, kept };
+        let idle_pool = upstream.pool().proxy_version().is_none().then_some(&worker.idle_pool);
+        let context = ConnectContext { upstream, client, peer, server, idle_pool };
         let mut may_replay = request.is_replayable();
-        let mut connected = connect::to_backend(asker, &mut record.attempts).await;
+        let mut connected = connect::to_backend(context, &mut record.attempts).await;
         loop {
             let Connected { stream, lease, is_reused } = match connected {
                 Ok(connected) => connected,
@@ -264,26 +264,26 @@ impl Session<'_> {
             let done = self.exchange_with(&stream, &lease, request, record, tally).await;
             connected = match done.end {
                 End::NotSent if !is_reused => {
-                    lease.ended_at_once(Instant::now());
+                    lease.record_immediate_close(Instant::now());
                     record.attempts.failed(lease.backend(), ConnectFailure::Reset);
                     drop(lease);
-                    connect::to_backend(asker, &mut record.attempts).await
+                    connect::to_backend(context, &mut record.attempts).await
                 }
                 // The backend had closed what was kept, as it may: that is no failure, and another connection helps.
-                End::NotSent => connect::afresh(asker, lease, &mut record.attempts).await,
+                End::NotSent => connect::reconnect(context, lease, &mut record.attempts).await,
                 End::Unanswered(_) if is_reused && may_replay => {
                     may_replay = false;
-                    connect::afresh(asker, lease, &mut record.attempts).await
+                    connect::reconnect(context, lease, &mut record.attempts).await
                 }
                 End::Unanswered(cause) => {
                     if !is_reused {
-                        lease.closed_early(Instant::now());
+                        lease.record_early_close(Instant::now());
                     }
                     return End::failed(502, "the backend closed without an answer", cause).into();
                 }
                 End::Answered { backend_keeps: true, .. } if !worker.is_closing() => {
-                    if let Some(kept) = kept {
-                        kept.put(lease.backend(), stream, self.http.backend_keep_alive, Instant::now());
+                    if let Some(idle_pool) = idle_pool {
+                        idle_pool.put(lease.backend(), stream, self.http.backend_keep_alive, Instant::now());
                     }
                     return done;
                 }
@@ -295,32 +295,32 @@ impl Session<'_> {
     /// One exchange on one connection; where it becomes a tunnel, to the tunnel's end.
     async fn exchange_with(
         &self,
-        backend: &Stream,
+        backend: &Transport,
         lease: &Lease,
         request: &Request<'_>,
         record: &RequestRecord<'_>,
         tally: &Tally,
     ) -> Done {
-        let Session { worker, service, limits, http, client, ref seat, .. } = *self;
+        let Session { worker, frontend, limits, http, client, ref idle_timer, .. } = *self;
         let meter = Meter {
             tally,
-            listener: &service.counters(worker.id).bytes,
+            listener: &frontend.counters(worker.id).bytes,
             backend: &lease.backend().counters(worker.id).bytes,
             on_first_byte: &|_| {},
         };
-        let shared = Shared::new(&worker.tools, &meter, seat);
+        let context = PumpContext::new(&worker.resources, &meter, idle_timer);
         let mut unfinished = Unfinished { client, backend, is_cut: true };
-        let shared = &shared;
-        let parties = Parties { worker, service, limits, http, client, backend, lease, record, shared, seat };
+        let context = &context;
+        let parties = Parties { worker, frontend, limits, http, client, backend, lease, record, context, idle_timer };
         let mut exchange = Exchange::new(parties, request);
         let mut end = poll_fn(|cx| exchange.poll(cx)).await;
         unfinished.is_cut = matches!(end, End::Cut(_));
         let overrun = exchange.into_overrun();
-        if let End::Upgraded(outward) = end {
+        if let End::Upgraded(to_client) = end {
             // What the client sent ahead was held back until now: before the 101 it was no business of the backend's.
-            let early = Early { inward: [request.rest(), &overrun].concat(), outward };
+            let early = Early { to_backend: [request.rest(), &overrun].concat(), to_client };
             let start = Start::After(early);
-            end = match relay::run(client, backend, &worker.tools, &meter, seat, &limits, start).await {
+            end = match relay::run(client, backend, &worker.resources, &meter, idle_timer, &limits, start).await {
                 Outcome::Over(cause) => End::Cut(cause),
                 Outcome::Untouched => End::Cut(Cause::BackendClosed),
             };
@@ -343,8 +343,8 @@ impl From<End> for Done {
 
 /// Neither side may take a part for the whole: dropped while this stands, both are reset.
 struct Unfinished<'a> {
-    client: &'a Stream,
-    backend: &'a Stream,
+    client: &'a Transport,
+    backend: &'a Transport,
     is_cut: bool,
 }
 

@@ -25,7 +25,7 @@ pub(in crate::proxy) struct Http {
 
 impl Http {
     /// `None` for a listener of another mode.
-    pub(in crate::proxy) fn new(listener: &config::Listener) -> Option<Self> {
+    pub(in crate::proxy) fn new(listener: &config::ListenerConfig) -> Option<Self> {
         if listener.mode != Mode::Http {
             return None;
         }

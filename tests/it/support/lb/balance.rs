@@ -96,10 +96,10 @@ impl Lb {
         let now = || process::open_files(self.pid());
         let of = |name| self.metrics().sum(name, &[]);
         wait_until_equal("tasks, as at the start", &self.at_rest.tasks, || of("tasks"));
-        let beyond_start = || now().others as f64 - self.at_rest.files.others as f64 - of("backend_connections_kept");
+        let beyond_start = || now().others as f64 - self.at_rest.files.others as f64 - of("backend_connections_idle");
         // A successor may do without the descriptor that the first process was started with.
         let least = if self.successor.is_some() { -1.0 } else { 0.0 };
-        wait_until("it has as many open files as at the start, beside kept connections", || {
+        wait_until("it has as many open files as at the start, beside idle ones", || {
             (least..=0.0).contains(&beyond_start())
         });
         let more_pipes = now().pipes.saturating_sub(self.at_rest.files.pipes) as u64;

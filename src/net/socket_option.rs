@@ -11,7 +11,7 @@ pub(super) fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
 }
 
 /// SO_RCVLOWAT (socket(7)): the socket counts as readable, and wakes, only from so many bytes on.
-pub(super) fn set_receive_low_water(socket: impl AsFd, bytes: c_int) -> io::Result<()> {
+pub(super) fn set_receive_low_watermark(socket: impl AsFd, bytes: c_int) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
 }
 

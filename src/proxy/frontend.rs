@@ -12,15 +12,16 @@ use metrics::Histogram;
 
 use crate::access_log::AccessLog;
 use crate::config;
-use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase, Roster};
-use crate::relay::{Limits, Tools};
+use crate::lifecycle::{ConnectionLimit, DrainWatch, IdleTimeouts, Phase};
+use crate::relay::{Limits, RelayResources};
 use crate::telemetry::metric;
 use crate::telemetry::{Cause, ListenerCounters, ListenerStats, PerWorker};
 
-use super::crew::Crew;
-use super::entrance::Entrance;
-use super::http::{Http, Kept};
+use super::http::Http;
+use super::idle_pool::IdlePool;
+use super::preface::AccessRules;
 use super::upstream::Upstream;
+use super::workers::Workers;
 
 /// A client that asks for nothing in this time, at a stop, is closed.
 const QUIET: Duration = Duration::from_secs(1);
@@ -31,7 +32,7 @@ const MOST_PAUSES: usize = 500;
 
 /// What listeners have in common.
 #[derive(Clone)]
-pub struct Shared {
+pub struct ListenerDeps {
     /// The process's limit of connections.
     pub global_limit: Arc<ConnectionLimit>,
     /// `None`: it is off.
@@ -40,13 +41,13 @@ pub struct Shared {
     pub workers: usize,
 }
 
-/// One listener as it is configured now, and all that serves its connections. Shared by all workers; a connection keeps the one that
+/// One listener as it is configured now, and all that serves its connections. ListenerDeps by all workers; a connection keeps the one that
 /// it began with.
-pub struct Service {
+pub struct Frontend {
     pub(super) stats: Arc<ListenerStats>,
     /// Serves whoever has no route of its own; `None`: such a connection is refused.
     pub(super) upstream: Option<Arc<Upstream>>,
-    pub(super) entrance: Entrance,
+    pub(super) access_rules: AccessRules,
     idle: Duration,
     half_closed: Duration,
     /// In http mode.
@@ -56,33 +57,33 @@ pub struct Service {
     pub(super) access_log: Option<Arc<AccessLog>>,
     pub(super) duration: Histogram,
     /// A reload has put another in its place.
-    is_retired: AtomicBool,
+    is_replaced: AtomicBool,
 }
 
-impl Service {
+impl Frontend {
     /// Puts a listener together. `before` is what a reload replaces: counts and limits go on.
     pub fn new(
-        listener: &config::Listener,
+        listener: &config::ListenerConfig,
         upstream_of: impl Fn(&str) -> Arc<Upstream>,
-        shared: &Shared,
+        deps: &ListenerDeps,
         before: Option<&Self>,
     ) -> Arc<Self> {
         let max = listener.max_connections.map_or(usize::MAX, NonZeroUsize::get);
-        let stats = || ListenerStats { name: listener.name.clone(), counters: PerWorker::new(shared.workers) };
+        let stats = || ListenerStats { name: listener.name.clone(), counters: PerWorker::new(deps.workers) };
         let own_limit = before.map_or_else(|| ConnectionLimit::new(max), |before| before.own_limit.clone());
         own_limit.set_max(max);
         Arc::new(Self {
             stats: before.map_or_else(|| Arc::new(stats()), |before| before.stats.clone()),
-            entrance: Entrance::new(listener, &upstream_of, before.map(|before| &before.entrance)),
+            access_rules: AccessRules::new(listener, &upstream_of, before.map(|before| &before.access_rules)),
             upstream: listener.pool.as_deref().map(upstream_of),
             idle: listener.idle_timeout,
             half_closed: listener.half_closed_timeout,
             http: Http::new(listener),
-            global_limit: shared.global_limit.clone(),
+            global_limit: deps.global_limit.clone(),
             own_limit,
-            access_log: shared.access_log.clone().filter(|_| listener.access_log),
+            access_log: deps.access_log.clone().filter(|_| listener.access_log),
             duration: metric::connection_duration(&listener.name),
-            is_retired: AtomicBool::new(false),
+            is_replaced: AtomicBool::new(false),
         })
     }
 
@@ -92,12 +93,12 @@ impl Service {
     }
 
     /// A reload has put another in its place: clients that ask again are to come on another connection.
-    pub fn retire(&self) {
-        self.is_retired.store(true, Ordering::Relaxed);
+    pub fn mark_replaced(&self) {
+        self.is_replaced.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_retired(&self) -> bool {
-        self.is_retired.load(Ordering::Relaxed)
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Relaxed)
     }
 
     /// The listener's name.
@@ -107,7 +108,7 @@ impl Service {
 
     /// What one worker counts of it.
     pub(super) fn counters(&self, worker: usize) -> &ListenerCounters {
-        self.stats.counters.of(worker)
+        self.stats.counters.worker(worker)
     }
 
     /// How long its connections to `upstream` may be without a byte.
@@ -122,14 +123,14 @@ pub struct Worker {
     /// Which worker this is, from 0.
     pub id: usize,
     /// Who is connected.
-    pub roster: Rc<Roster>,
+    pub idle_timeouts: Rc<IdleTimeouts>,
     /// How far the stop has come.
     pub drain: DrainWatch,
     /// All workers, this one among them.
-    pub crew: Arc<Crew>,
-    pub(super) tools: Tools,
+    pub workers: Arc<Workers>,
+    pub(super) resources: RelayResources,
     /// Connections to backends that wait for their next request.
-    pub(super) kept: Kept,
+    pub(super) idle_pool: IdlePool,
     /// Where heads are written; empty between two polls.
     pub(super) draft: RefCell<Vec<u8>>,
     /// The phase as this worker knows it: looked at for each request, so without the watch's lock.
@@ -138,16 +139,22 @@ pub struct Worker {
 
 impl Worker {
     /// A worker without connections; its listeners' limits are `shortest_limit` or longer.
-    pub fn new(id: usize, shortest_limit: Duration, drain: DrainWatch, crew: Arc<Crew>, tools: Tools) -> Rc<Self> {
-        let roster = Roster::new(shortest_limit, Instant::now());
-        let (kept, draft, phase) = (Kept::of(id), RefCell::default(), Cell::new(Phase::Running));
-        Rc::new(Self { id, roster, drain, crew, tools, kept, draft, phase })
+    pub fn new(
+        id: usize,
+        shortest_limit: Duration,
+        drain: DrainWatch,
+        workers: Arc<Workers>,
+        resources: RelayResources,
+    ) -> Rc<Self> {
+        let idle_timeouts = IdleTimeouts::new(shortest_limit, Instant::now());
+        let (idle_pool, draft, phase) = (IdlePool::new(id), RefCell::default(), Cell::new(Phase::Running));
+        Rc::new(Self { id, idle_timeouts, drain, workers, resources, idle_pool, draft, phase })
     }
 
     /// Has the connections that were idle for too long end.
-    pub fn sweep(&self, now: Instant) {
-        self.roster.sweep(now);
-        self.kept.sweep(now);
+    pub fn expire(&self, now: Instant) {
+        self.idle_timeouts.expire(now);
+        self.idle_pool.expire(now);
     }
 
     /// Follows the drain, and tells the connections that wait for a request.
@@ -159,7 +166,7 @@ impl Worker {
         // Clients that ask again and again hear of it with an answer; closed now, they would lose the request that is on its way.
         tokio::time::sleep(QUIET).await;
         self.phase.set(Phase::Closing);
-        let wakers = self.roster.wakers();
+        let wakers = self.idle_timeouts.wakers();
         // Not all at once: whoever is sent away comes back elsewhere, and all of them would be a storm there.
         for some in wakers.chunks(WOKEN_AT_ONCE.max(wakers.len() / MOST_PAUSES)) {
             some.iter().for_each(Waker::wake_by_ref);

@@ -18,8 +18,8 @@ const SLOWEST_SWEEP: Duration = Duration::from_secs(1);
 
 /// Who is connected, on one worker.
 #[derive(Debug)]
-pub struct Roster {
-    seats: RefCell<Slab<Entry>>,
+pub struct IdleTimeouts {
+    timers: RefCell<Slab<Entry>>,
     period: Duration,
     started: Instant,
     now: Cell<u32>,
@@ -34,16 +34,16 @@ struct Entry {
 
 /// One connection's place in the roster; dropping it leaves.
 #[derive(Debug)]
-pub struct Seat {
-    roster: Rc<Roster>,
+pub struct IdleTimer {
+    idle_timeouts: Rc<IdleTimeouts>,
     key: usize,
 }
 
-impl Roster {
+impl IdleTimeouts {
     /// A roster precise enough for limits of `shortest_limit` and more.
     pub fn new(shortest_limit: Duration, now: Instant) -> Rc<Self> {
         let period = (shortest_limit / SWEEPS_PER_LIMIT).clamp(FASTEST_SWEEP, SLOWEST_SWEEP);
-        Rc::new(Self { seats: RefCell::default(), period, started: now, now: Cell::new(0) })
+        Rc::new(Self { timers: RefCell::default(), period, started: now, now: Cell::new(0) })
     }
 
     /// The time between sweeps.
@@ -52,19 +52,19 @@ impl Roster {
     }
 
     /// Enters a connection that may be idle for `limit`.
-    pub fn enter(self: &Rc<Self>, limit: Duration) -> Seat {
+    pub fn start(self: &Rc<Self>, limit: Duration) -> IdleTimer {
         let entry = Entry { last_active: self.now.clone(), limit: Cell::new(self.ticks(limit)), waker: None };
-        let key = self.seats.borrow_mut().insert(entry);
-        Seat { roster: self.clone(), key }
+        let key = self.timers.borrow_mut().insert(entry);
+        IdleTimer { idle_timeouts: self.clone(), key }
     }
 
     /// Moves the clock to `now` and wakes every connection whose limit has passed.
-    pub fn sweep(&self, now: Instant) {
+    pub fn expire(&self, now: Instant) {
         let elapsed = nanos(now.duration_since(self.started)) / nanos(self.period);
         // 2^32 ticks of a second are 136 years.
         self.now.set(u32::try_from(elapsed).unwrap_or(u32::MAX));
-        for (_, entry) in self.seats.borrow().iter() {
-            if let Some(waker) = entry.waker.as_ref().filter(|_| entry.is_overdue(self.now.get())) {
+        for (_, entry) in self.timers.borrow().iter() {
+            if let Some(waker) = entry.waker.as_ref().filter(|_| entry.is_expired(self.now.get())) {
                 waker.wake_by_ref();
             }
         }
@@ -72,7 +72,7 @@ impl Roster {
 
     /// What wakes each connection that waits now, for something that concerns them all.
     pub fn wakers(&self) -> Vec<Waker> {
-        self.seats.borrow().iter().filter_map(|(_, entry)| entry.waker.clone()).collect()
+        self.timers.borrow().iter().filter_map(|(_, entry)| entry.waker.clone()).collect()
     }
 
     /// Ticks that must pass until at least `limit` has: the one under way is not whole.
@@ -88,44 +88,44 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 impl Entry {
-    fn is_overdue(&self, now: u32) -> bool {
+    fn is_expired(&self, now: u32) -> bool {
         now.saturating_sub(self.last_active.get()) >= self.limit.get()
     }
 }
 
-impl Seat {
+impl IdleTimer {
     /// The connection moved a byte.
     pub fn touch(&self) {
-        self.roster.seats.borrow()[self.key].last_active.set(self.roster.now.get());
+        self.idle_timeouts.timers.borrow()[self.key].last_active.set(self.idle_timeouts.now.get());
     }
 
     /// From now on the connection may be idle for `limit`, counted from its last byte.
     pub fn set_limit(&self, limit: Duration) {
-        self.roster.seats.borrow()[self.key].limit.set(self.roster.ticks(limit));
+        self.idle_timeouts.timers.borrow()[self.key].limit.set(self.idle_timeouts.ticks(limit));
     }
 
     /// The same, unless the limit is lower already.
     pub fn lower_limit(&self, limit: Duration) {
-        let seats = self.roster.seats.borrow();
-        let entry = &seats[self.key];
-        entry.limit.set(entry.limit.get().min(self.roster.ticks(limit)));
+        let timers = self.idle_timeouts.timers.borrow();
+        let entry = &timers[self.key];
+        entry.limit.set(entry.limit.get().min(self.idle_timeouts.ticks(limit)));
     }
 
     /// Whether the limit has passed; else the task of `cx` is woken when it has.
-    pub fn poll_overdue(&self, cx: &Context<'_>) -> bool {
-        let mut seats = self.roster.seats.borrow_mut();
-        let entry = &mut seats[self.key];
+    pub fn poll_expired(&self, cx: &Context<'_>) -> bool {
+        let mut timers = self.idle_timeouts.timers.borrow_mut();
+        let entry = &mut timers[self.key];
         match &mut entry.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             waker => *waker = Some(cx.waker().clone()),
         }
-        entry.is_overdue(self.roster.now.get())
+        entry.is_expired(self.idle_timeouts.now.get())
     }
 }
 
-impl Drop for Seat {
+impl Drop for IdleTimer {
     fn drop(&mut self) {
-        self.roster.seats.borrow_mut().remove(self.key);
+        self.idle_timeouts.timers.borrow_mut().remove(self.key);
     }
 }
 
@@ -136,24 +136,24 @@ mod tests {
     #[test]
     fn a_seat_is_overdue_after_its_limit_and_never_before() {
         let start = Instant::now();
-        let roster = Roster::new(Duration::from_secs(8), start);
-        let seat = roster.enter(Duration::from_secs(8));
+        let idle_timeouts = IdleTimeouts::new(Duration::from_secs(8), start);
+        let idle_timer = idle_timeouts.start(Duration::from_secs(8));
         let cx = Context::from_waker(Waker::noop());
-        roster.sweep(start + Duration::from_millis(8_900));
-        assert!(!seat.poll_overdue(&cx));
-        roster.sweep(start + Duration::from_secs(9));
-        assert!(seat.poll_overdue(&cx));
-        seat.touch();
-        assert!(!seat.poll_overdue(&cx));
-        seat.set_limit(Duration::from_secs(1));
-        roster.sweep(start + Duration::from_secs(11));
-        assert!(seat.poll_overdue(&cx));
+        idle_timeouts.expire(start + Duration::from_millis(8_900));
+        assert!(!idle_timer.poll_expired(&cx));
+        idle_timeouts.expire(start + Duration::from_secs(9));
+        assert!(idle_timer.poll_expired(&cx));
+        idle_timer.touch();
+        assert!(!idle_timer.poll_expired(&cx));
+        idle_timer.set_limit(Duration::from_secs(1));
+        idle_timeouts.expire(start + Duration::from_secs(11));
+        assert!(idle_timer.poll_expired(&cx));
     }
 
     #[test]
     fn leaving_frees_the_seat() {
-        let roster = Roster::new(Duration::from_secs(1), Instant::now());
-        drop(roster.enter(Duration::from_secs(1)));
-        assert!(roster.seats.borrow().is_empty());
+        let idle_timeouts = IdleTimeouts::new(Duration::from_secs(1), Instant::now());
+        drop(idle_timeouts.start(Duration::from_secs(1)));
+        assert!(idle_timeouts.timers.borrow().is_empty());
     }
 }

@@ -61,7 +61,7 @@ impl Capacity {
     }
 
     /// Logs that connections are accepted, and within which limits.
-    pub(super) fn tell(&self, max_connections: usize) {
+    pub(super) fn log_start(&self, max_connections: usize) {
         let Self { workers, open_files, memory, .. } = self;
         tracing::info!(workers, max_connections, open_files, memory, "accepting connections");
     }

@@ -7,24 +7,24 @@ use tokio::sync::Notify;
 
 /// One for each pool. The hot path reads two atomics and writes none.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(super) struct PoolEvents {
     epoch: Instant,
     generation: AtomicU64,
     /// Milliseconds after `epoch` when the clock asks for something; `u64::MAX`: nothing.
     next_event: AtomicU64,
     /// Clients that wait for room.
     waiting: AtomicUsize,
-    room: Notify,
+    notify_one_waiter: Notify,
 }
 
-impl Signals {
+impl PoolEvents {
     pub(super) fn new(epoch: Instant) -> Self {
         Self {
             epoch,
             generation: AtomicU64::new(0),
             next_event: AtomicU64::new(u64::MAX),
             waiting: AtomicUsize::new(0),
-            room: Notify::new(),
+            notify_one_waiter: Notify::new(),
         }
     }
 
@@ -41,7 +41,7 @@ impl Signals {
     }
 
     /// Whether the clock asks for something now; who is told so, does it.
-    pub(super) fn take_due(&self, now: Instant) -> bool {
+    pub(super) fn take_due_event(&self, now: Instant) -> bool {
         let due = self.next_event.load(Ordering::Acquire);
         due != u64::MAX
             && due <= self.millis(now)
@@ -53,15 +53,15 @@ impl Signals {
     }
 
     /// A connection ended: the longest waiting client may try again.
-    pub(super) fn room(&self) {
+    pub(super) fn notify_one_waiter(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.room.notify_one();
+            self.notify_one_waiter.notify_one();
         }
     }
 
     /// A backend is there (again): everybody who waits may try.
-    pub(super) fn rooms(&self) {
-        (0..self.waiting.load(Ordering::SeqCst)).for_each(|_| self.room.notify_one());
+    pub(super) fn notify_all_waiters(&self) {
+        (0..self.waiting.load(Ordering::SeqCst)).for_each(|_| self.notify_one_waiter.notify_one());
     }
 
     pub(super) fn waiting(&self) -> &AtomicUsize {
@@ -69,7 +69,7 @@ impl Signals {
     }
 
     pub(super) fn room_notify(&self) -> &Notify {
-        &self.room
+        &self.notify_one_waiter
     }
 
     /// Time on the pool's clock.

@@ -13,27 +13,27 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// It accepts, and this is the process that counts: it may have taken over from another.
 pub(super) fn ready() {
-    tell(&format!("MAINPID={}\nREADY=1", std::process::id()));
+    notify(&format!("MAINPID={}\nREADY=1", std::process::id()));
 }
 
 /// It reads its configuration again. The time tells systemd which of its reloads that is.
 pub(super) fn reloading() {
     let now = clock_gettime(ClockId::Monotonic);
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
-    tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
 /// It was asked to stop.
 pub(super) fn stopping() {
-    tell("STOPPING=1");
+    notify("STOPPING=1");
 }
 
 /// It is not stuck.
 pub(super) fn alive() {
-    tell("WATCHDOG=1");
+    notify("WATCHDOG=1");
 }
 
-fn tell(state: &str) {
+fn notify(state: &str) {
     let Some(name) = env::var_os("NOTIFY_SOCKET") else { return };
     let sent = address_of(name.as_encoded_bytes()).and_then(|address| {
         let socket = UnixDatagram::unbound()?;

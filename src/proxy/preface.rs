@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 
 use crate::config::{self, Networks, ProxyProtocol};
 use crate::lifecycle::{ClientLimits, ClientPermit, ClientRefusal, Clients};
-use crate::net::{Peer, Stream};
+use crate::net::{Peer, Transport};
 use crate::protocol::client_hello::{self, MAX_HELLO_BYTES, ServerNamePattern};
 use crate::protocol::proxy_header::{self, MAX_HEADER_BYTES, Origin};
 use crate::telemetry::{Cause, Rejection};
 
 use super::connect::Refusal;
-use super::crew::Permits;
-use super::service::{Service, Worker};
+use super::frontend::{Frontend, Worker};
 use super::upstream::Upstream;
+use super::workers::Permits;
 
 /// A listener's rules.
-pub(super) struct Entrance {
+pub(super) struct AccessRules {
     requires_header: bool,
     trusted: Networks,
     allow: Networks,
@@ -36,16 +36,16 @@ pub(super) struct Entrance {
 }
 
 /// A connection that may go on.
-pub(super) struct Entered<'a> {
+pub(super) struct Preface<'a> {
     /// Where the client connected to, where a PROXY header says it.
     pub(super) server: Option<Box<SocketAddr>>,
     /// What serves it.
     pub(super) upstream: &'a Arc<Upstream>,
 }
 
-impl Entrance {
+impl AccessRules {
     pub(super) fn new(
-        listener: &config::Listener,
+        listener: &config::ListenerConfig,
         upstream_of: &impl Fn(&str) -> Arc<Upstream>,
         before: Option<&Self>,
     ) -> Self {
@@ -69,7 +69,7 @@ impl Entrance {
     }
 
     /// Whether the client is known by its address: nothing it sends is read before a backend is asked.
-    pub(super) fn knows_client(&self) -> bool {
+    pub(super) fn knows_client_by_address(&self) -> bool {
         !self.requires_header
     }
 
@@ -103,66 +103,66 @@ impl Entrance {
     }
 }
 
-impl<'a> Entered<'a> {
+impl<'a> Preface<'a> {
     /// A connection of which nothing has to be read; its client was admitted.
-    pub(super) fn at_once(service: &'a Service) -> Result<Self, Refusal> {
-        let upstream = service.upstream.as_ref().ok_or(Refusal::Rejected(Rejection::NoRoute))?;
+    pub(super) fn without_reading(frontend: &'a Frontend) -> Result<Self, Refusal> {
+        let upstream = frontend.upstream.as_ref().ok_or(Refusal::Rejected(Rejection::NoRoute))?;
         Ok(Self { server: None, upstream })
     }
 
     /// Reads what has to be read; `peer` becomes whom a PROXY header names, and `permits` has its part of what it may take. Safe to
     /// cancel.
-    pub(super) async fn by_reading(
+    pub(super) async fn read(
         worker: &Worker,
-        service: &'a Service,
-        client: &Stream,
+        frontend: &'a Frontend,
+        client: &Transport,
         peer: &mut Peer,
         permits: &mut Permits,
     ) -> Result<Self, Refusal> {
-        let entrance = &service.entrance;
+        let access_rules = &frontend.access_rules;
         let mut server = None;
-        if entrance.requires_header {
-            if !entrance.trusts(*peer) {
+        if access_rules.requires_header {
+            if !access_rules.trusts(*peer) {
                 return Err(Refusal::Rejected(Rejection::UntrustedProxy));
             }
-            let look = Look { worker, client, most: MAX_HEADER_BYTES, refusal: Rejection::ProxyHeader };
-            let (origin, length) = look.until(entrance.timeout, proxy_header::parse).await?;
+            let look = Peeker { worker, client, most: MAX_HEADER_BYTES, refusal: Rejection::ProxyHeader };
+            let (origin, length) = look.until(access_rules.timeout, proxy_header::parse).await?;
             client.discard(length).map_err(|_| Refusal::Closed(Cause::ClientReset))?;
             if let Origin::Tcp { client, server: address } = origin {
                 *peer = Peer::Tcp(client);
                 server = Some(Box::new(address));
             }
             // A client without an address, by the header's word, is judged by the only one there is: the proxy's.
-            entrance.allows(*peer).map_err(Refusal::Rejected)?;
-            permits.client = entrance.count(*peer).map_err(Refusal::Rejected)?;
+            access_rules.allows(*peer).map_err(Refusal::Rejected)?;
+            permits.client = access_rules.count(*peer).map_err(Refusal::Rejected)?;
             if origin == Origin::Unix {
                 *peer = Peer::Unix;
             }
         }
-        let upstream = match entrance.routes.is_empty() {
+        let upstream = match access_rules.routes.is_empty() {
             true => None,
             false => {
-                let look = Look { worker, client, most: MAX_HELLO_BYTES, refusal: Rejection::ClientHello };
-                let hello = look.until(entrance.timeout, client_hello::parse).await?;
-                hello.server_name.and_then(|name| entrance.route(&name))
+                let look = Peeker { worker, client, most: MAX_HELLO_BYTES, refusal: Rejection::ClientHello };
+                let hello = look.until(access_rules.timeout, client_hello::parse).await?;
+                hello.server_name.and_then(|name| access_rules.route(&name))
             }
         };
-        let upstream = upstream.or(service.upstream.as_ref()).ok_or(Refusal::Rejected(Rejection::NoRoute))?;
+        let upstream = upstream.or(frontend.upstream.as_ref()).ok_or(Refusal::Rejected(Rejection::NoRoute))?;
         Ok(Self { server, upstream })
     }
 }
 
 /// A look at what a client sends first.
-struct Look<'a> {
+struct Peeker<'a> {
     worker: &'a Worker,
-    client: &'a Stream,
+    client: &'a Transport,
     /// More than this is not looked at.
     most: usize,
     /// What it is refused for.
     refusal: Rejection,
 }
 
-impl Look<'_> {
+impl Peeker<'_> {
     /// Looks until `parse` has a verdict.
     async fn until<T, E: Debug>(
         &self,
@@ -174,14 +174,14 @@ impl Look<'_> {
         let verdict = poll_fn(|cx| {
             loop {
                 let look = |bytes: &[u8]| (bytes.len(), parse(bytes));
-                let scratch = &self.worker.tools.scratch;
+                let scratch = &self.worker.resources.scratch;
                 // One byte more than may be: so there is always something new to wait for.
                 match ready!(scratch.poll_peek(cx, self.client, known, self.most + 1, look)) {
                     Ok((_, Ok(Some(parsed)))) => return Poll::Ready(Ok(parsed)),
                     Ok((seen, Ok(None))) if seen <= self.most => known = seen,
                     Ok((_, parsed)) => {
                         let error = parsed.err();
-                        tracing::debug!(reason = self.refusal.word(), ?error, "a client is refused");
+                        tracing::debug!(reason = self.refusal.as_str(), ?error, "a client is refused");
                         return Poll::Ready(Err(refused));
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {

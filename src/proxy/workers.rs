@@ -12,15 +12,15 @@ use crate::lifecycle::{ClientPermit, Permit};
 use crate::net::{Accepted, Peer};
 use crate::telemetry::PerWorker;
 
-use super::service::Service;
+use super::frontend::Frontend;
 
 /// A worker keeps a connection unless it has this many more than the least loaded one, and a quarter: handing over
 /// costs a wake-up of the other.
 const TOLERATED_SKEW: usize = 4;
 
 /// A connection that was let in, and is to be served.
-pub struct Handover {
-    pub(super) service: Arc<Service>,
+pub struct Admitted {
+    pub(super) frontend: Arc<Frontend>,
     pub(super) accepted: Accepted,
     pub(super) peer: Peer,
     pub(super) permits: Permits,
@@ -35,17 +35,17 @@ pub(super) struct Permits {
 }
 
 /// All workers. The inboxes have no limit of their own: what is in them holds permits, and those are limited.
-pub struct Crew {
+pub struct Workers {
     loads: PerWorker<AtomicUsize>,
-    inboxes: Vec<UnboundedSender<Handover>>,
+    inboxes: Vec<UnboundedSender<Admitted>>,
 }
 
 /// Counts one connection of a worker while it lives.
 pub(super) struct Load<'a>(&'a AtomicUsize);
 
-impl Crew {
+impl Workers {
     /// A crew of `workers`, and the inbox of each.
-    pub fn new(workers: usize) -> (Arc<Self>, Vec<UnboundedReceiver<Handover>>) {
+    pub fn new(workers: usize) -> (Arc<Self>, Vec<UnboundedReceiver<Admitted>>) {
         let (inboxes, receivers) = (0..workers).map(|_| unbounded_channel()).unzip();
         (Arc::new(Self { loads: PerWorker::new(workers), inboxes }), receivers)
     }
@@ -58,21 +58,21 @@ impl Crew {
 
     /// Counts a connection that `worker` serves.
     pub(super) fn count(&self, worker: usize) -> Load<'_> {
-        let load = self.loads.of(worker);
+        let load = self.loads.worker(worker);
         load.fetch_add(1, Ordering::Relaxed);
         Load(load)
     }
 
     /// Gives the connection to a clearly less loaded worker; gives it back where there is none.
-    pub(super) fn hand_over(&self, from: usize, handover: Handover) -> Option<Handover> {
+    pub(super) fn rebalance(&self, from: usize, admitted: Admitted) -> Option<Admitted> {
         let loads = self.loads.iter().map(|load| load.load(Ordering::Relaxed));
         let (idlest, least) = loads.enumerate().min_by_key(|(_, load)| *load)?;
-        let own = self.loads.of(from).load(Ordering::Relaxed);
+        let own = self.loads.worker(from).load(Ordering::Relaxed);
         if own <= least + least / 4 + TOLERATED_SKEW {
-            return Some(handover);
+            return Some(admitted);
         }
         // A worker that is gone gives it back.
-        self.inboxes[idlest].send(handover).err().map(|back| back.0)
+        self.inboxes[idlest].send(admitted).err().map(|back| back.0)
     }
 }
 

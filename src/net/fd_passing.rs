@@ -17,7 +17,7 @@ const MOST_NAME_BYTES: usize = 512;
 const END: &[u8] = b"\n";
 
 /// Sockets that listen on one address, by the address as the configuration writes it.
-pub type Handed = (String, Vec<OwnedFd>);
+pub type PassedSockets = (String, Vec<OwnedFd>);
 
 /// Sends them all. `to` must be a seqpacket socket: each message arrives as one.
 ///
@@ -47,8 +47,8 @@ fn send(to: impl AsFd, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<(
 ///
 /// # Errors
 /// The sender was gone before it had sent them all.
-pub fn receive_sockets(from: impl AsFd) -> io::Result<Vec<Handed>> {
-    let mut all: Vec<Handed> = Vec::new();
+pub fn receive_sockets(from: impl AsFd) -> io::Result<Vec<PassedSockets>> {
+    let mut all: Vec<PassedSockets> = Vec::new();
     loop {
         let mut name = [0; MOST_NAME_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];

@@ -4,7 +4,7 @@ use crate::config::HealthCheck;
 
 /// What the checks of one backend say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// No check has ended yet.
     Unknown,
     /// The last checks went well.
@@ -15,27 +15,27 @@ pub enum Verdict {
 
 /// Counts results in a row.
 #[derive(Debug)]
-pub struct Checker {
+pub struct RiseFall {
     rise: usize,
     fall: usize,
-    verdict: Verdict,
+    verdict: CheckVerdict,
     /// Results in a row that speak against the verdict.
     against: usize,
 }
 
-impl Checker {
+impl RiseFall {
     /// Knows nothing yet.
     pub fn new(settings: &HealthCheck) -> Self {
-        Self { rise: settings.rise.get(), fall: settings.fall.get(), verdict: Verdict::Unknown, against: 0 }
+        Self { rise: settings.rise.get(), fall: settings.fall.get(), verdict: CheckVerdict::Unknown, against: 0 }
     }
 
     /// Goes on under other settings, with its verdict.
-    pub fn under(self, settings: &HealthCheck) -> Self {
+    pub fn with_settings(self, settings: &HealthCheck) -> Self {
         Self { verdict: self.verdict, ..Self::new(settings) }
     }
 
     /// What the checks say now.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> CheckVerdict {
         self.verdict
     }
 
@@ -43,16 +43,16 @@ impl Checker {
     /// down at the start gets no connections.
     pub fn record(&mut self, is_well: bool) -> bool {
         let (agrees, needed) = match self.verdict {
-            Verdict::Unknown => (false, 1),
-            Verdict::Up => (is_well, self.fall),
-            Verdict::Down => (!is_well, self.rise),
+            CheckVerdict::Unknown => (false, 1),
+            CheckVerdict::Up => (is_well, self.fall),
+            CheckVerdict::Down => (!is_well, self.rise),
         };
         self.against = if agrees { 0 } else { self.against + 1 };
         if self.against < needed {
             return false;
         }
         self.against = 0;
-        self.verdict = if is_well { Verdict::Up } else { Verdict::Down };
+        self.verdict = if is_well { CheckVerdict::Up } else { CheckVerdict::Down };
         true
     }
 }
@@ -64,9 +64,9 @@ mod tests {
 
     use super::*;
 
-    fn checker() -> Checker {
+    fn rise_fall() -> RiseFall {
         let count = |n| NonZeroUsize::new(n).expect("not zero");
-        Checker::new(&HealthCheck {
+        RiseFall::new(&HealthCheck {
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             rise: count(2),
@@ -77,19 +77,19 @@ mod tests {
 
     #[test]
     fn the_first_result_decides_by_itself() {
-        let mut checker = checker();
-        assert!(checker.record(false));
-        assert_eq!(checker.verdict(), Verdict::Down);
+        let mut rise_fall = rise_fall();
+        assert!(rise_fall.record(false));
+        assert_eq!(rise_fall.verdict(), CheckVerdict::Down);
     }
 
     #[test]
     fn falls_after_three_failures_in_a_row_and_rises_after_two_successes() {
-        let mut checker = checker();
-        checker.record(true);
-        let falling: Vec<bool> = [false, false, true, false, false, false].map(|well| checker.record(well)).into();
+        let mut rise_fall = rise_fall();
+        rise_fall.record(true);
+        let falling: Vec<bool> = [false, false, true, false, false, false].map(|well| rise_fall.record(well)).into();
         assert_eq!(falling, [false, false, false, false, false, true]);
-        let rising: Vec<bool> = [true, false, true, true].map(|well| checker.record(well)).into();
+        let rising: Vec<bool> = [true, false, true, true].map(|well| rise_fall.record(well)).into();
         assert_eq!(rising, [false, false, false, true]);
-        assert_eq!(checker.verdict(), Verdict::Up);
+        assert_eq!(rise_fall.verdict(), CheckVerdict::Up);
     }
 }

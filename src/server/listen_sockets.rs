@@ -12,8 +12,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::{self, BindAddress, Config};
 use crate::lifecycle::{ConnectionLimit, Permit};
-use crate::net::{self, Handed, ListenAddress, ListenOptions};
-use crate::proxy::{Door, Service};
+use crate::net::{self, ListenAddress, ListenOptions, PassedSockets};
+use crate::proxy::{Acceptor, Frontend};
 
 use super::run::{RunError, listening};
 
@@ -21,20 +21,20 @@ use super::run::{RunError, listening};
 const LONGEST_CLOSE: Duration = Duration::from_millis(500);
 
 /// One worker's part of a door.
-pub(super) struct Opening {
-    pub(super) door: Arc<Door>,
+pub(super) struct SocketForWorker {
+    pub(super) acceptor: Arc<Acceptor>,
     pub(super) socket: OwnedFd,
     pub(super) accepting: Permit,
 }
 
 /// All open doors.
-pub(super) struct Doors {
-    workers: Vec<UnboundedSender<Opening>>,
-    open: HashMap<Key, OpenDoor>,
+pub(super) struct ListenSockets {
+    workers: Vec<UnboundedSender<SocketForWorker>>,
+    open: HashMap<BindKey, OpenSockets>,
     /// The accept loops of doors that were closed: one permit for each that runs still.
     closing: Vec<Arc<ConnectionLimit>>,
     /// From the process before this one; what nobody asks for is closed with the start's end.
-    handed: Vec<Handed>,
+    passed: Vec<PassedSockets>,
     /// Sockets by the number that the first process was started with: kept whether a door uses them or not, for their numbers mean
     /// nothing in another process, and are used once only.
     inherited: BTreeMap<u32, [OwnedFd; 1]>,
@@ -44,80 +44,80 @@ pub(super) struct Doors {
 
 /// Which door an address of the configuration is. One whose port the kernel chooses is its listener's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key(BindAddress, Option<(String, usize)>);
+struct BindKey(BindAddress, Option<(String, usize)>);
 
-struct OpenDoor {
-    door: Arc<Door>,
+struct OpenSockets {
+    acceptor: Arc<Acceptor>,
     /// Duplicates of those that the workers accept from: for new options, and for the next process.
     sockets: Vec<OwnedFd>,
     options: ListenOptions,
     accepting: Arc<ConnectionLimit>,
 }
 
-/// Doors that a configuration wants, with the sockets that were missing: nothing has changed yet.
-pub(super) struct Plan(Vec<Wanted>);
+/// ListenSockets that a configuration wants, with the sockets that were missing: nothing has changed yet.
+pub(super) struct BindPlan(Vec<PlannedBind>);
 
-struct Wanted {
-    key: Key,
+struct PlannedBind {
+    key: BindKey,
     listener: String,
     options: ListenOptions,
     /// `None`: it is open.
-    sockets: Option<Bound>,
+    sockets: Option<BoundSockets>,
 }
 
 /// New sockets: those for the workers, and duplicates of them.
-struct Bound {
+struct BoundSockets {
     accepted_from: Vec<OwnedFd>,
     kept: Vec<OwnedFd>,
 }
 
-impl Doors {
+impl ListenSockets {
     /// None yet; `handed` are open sockets of the process before this one.
-    pub(super) fn new(workers: Vec<UnboundedSender<Opening>>, handed: Option<Vec<Handed>>) -> Self {
-        let is_successor = handed.is_some();
-        let (mut inherited, mut doors) = (BTreeMap::new(), Vec::new());
-        for (name, mut sockets) in handed.unwrap_or_default() {
+    pub(super) fn new(workers: Vec<UnboundedSender<SocketForWorker>>, passed: Option<Vec<PassedSockets>>) -> Self {
+        let is_successor = passed.is_some();
+        let (mut inherited, mut listen_sockets) = (BTreeMap::new(), Vec::new());
+        for (name, mut sockets) in passed.unwrap_or_default() {
             match (name.parse(), sockets.pop()) {
                 (Ok(BindAddress::Inherited(number)), Some(socket)) => drop(inherited.insert(number, [socket])),
                 (_, Some(socket)) => {
                     sockets.push(socket);
-                    doors.push((name, sockets));
+                    listen_sockets.push((name, sockets));
                 }
                 (_, None) => {}
             }
         }
         let (open, closing) = Default::default();
-        Self { workers, open, closing, handed: doors, inherited, is_successor }
+        Self { workers, open, closing, passed: listen_sockets, inherited, is_successor }
     }
 
     /// Binds what is not open yet.
     ///
     /// # Errors
     /// An address can't be had; nothing has changed.
-    pub(super) fn plan(&mut self, config: &Config) -> Result<Plan, RunError> {
+    pub(super) fn plan(&mut self, config: &Config) -> Result<BindPlan, RunError> {
         let mut plan = Vec::new();
         for listener in &config.listeners {
             for (index, address) in listener.bind.iter().enumerate() {
                 let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
-                let key = Key(address.clone(), own);
-                let options = options_of(listener, config);
+                let key = BindKey(address.clone(), own);
+                let options = client_socket_options(listener, config);
                 let sockets = match self.open.contains_key(&key) {
                     true => None,
                     false => Some(listening(self.bind(&key, &options), || {
                         format!("can't listen on {address} (listener `{}`)", listener.name)
                     })?),
                 };
-                plan.push(Wanted { key, listener: listener.name.clone(), options, sockets });
+                plan.push(PlannedBind { key, listener: listener.name.clone(), options, sockets });
             }
         }
-        Ok(Plan(plan))
+        Ok(BindPlan(plan))
     }
 
-    fn bind(&mut self, key: &Key, options: &ListenOptions) -> io::Result<Bound> {
+    fn bind(&mut self, key: &BindKey, options: &ListenOptions) -> io::Result<BoundSockets> {
         let (name, workers) = (key.name(), self.workers.len());
-        let handed = self.handed.iter().position(|(handed, _)| *handed == name);
-        let accepted_from = match (handed, &key.0) {
-            (Some(index), _) => net::extend(self.handed.swap_remove(index).1, workers, options)?,
+        let passed = self.passed.iter().position(|(passed, _)| *passed == name);
+        let accepted_from = match (passed, &key.0) {
+            (Some(index), _) => net::extend(self.passed.swap_remove(index).1, workers, options)?,
             (None, BindAddress::Inherited(number)) => net::extend(vec![self.inherited(*number)?], workers, options)?,
             (None, address) => {
                 let addresses = listen_addresses(address)?;
@@ -127,7 +127,7 @@ impl Doors {
             }
         };
         let kept = accepted_from.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-        Ok(Bound { accepted_from, kept })
+        Ok(BoundSockets { accepted_from, kept })
     }
 
     fn inherited(&mut self, number: u32) -> io::Result<OwnedFd> {
@@ -146,26 +146,26 @@ impl Doors {
     /// Whether this process, or the one before, listens on the port already.
     fn has_port(&self, port: u16) -> bool {
         let open = self.open.values().map(|open| &open.sockets);
-        let mut all = open.chain(self.handed.iter().map(|(_, sockets)| sockets)).flatten();
+        let mut all = open.chain(self.passed.iter().map(|(_, sockets)| sockets)).flatten();
         all.any(|socket| net::local_port(socket) == Some(port))
     }
 
     /// Opens, keeps and closes doors as planned; `service_of` gives a listener's service. Waits, but not for long, until the closed ones
     /// have let in whoever waited: then their addresses are free.
-    pub(super) async fn follow(&mut self, plan: Plan, service_of: impl Fn(&str) -> Arc<Service>) {
+    pub(super) async fn apply(&mut self, plan: BindPlan, frontend_of: impl Fn(&str) -> Arc<Frontend>) {
         let mut before = std::mem::take(&mut self.open);
-        for Wanted { key, listener, options, sockets } in plan.0 {
-            let service = service_of(&listener);
+        for PlannedBind { key, listener, options, sockets } in plan.0 {
+            let frontend = frontend_of(&listener);
             let open = match (before.remove(&key), sockets) {
                 (Some(mut open), _) => {
-                    open.door.serve_by(service);
+                    open.acceptor.set_frontend(frontend);
                     open.set_options(options);
                     open
                 }
                 (None, sockets) => {
                     let bound = sockets.expect("what was not open was bound");
                     tracing::info!(listener, address = net::local_address(&bound.kept[0]), "listening");
-                    self.open(service, bound, options)
+                    self.open(frontend, bound, options)
                 }
             };
             self.open.insert(key, open);
@@ -179,46 +179,46 @@ impl Doors {
     }
 
     /// Gives each worker its sockets.
-    fn open(&self, service: Arc<Service>, bound: Bound, options: ListenOptions) -> OpenDoor {
-        let (door, accepting) = (Door::new(service), ConnectionLimit::new(usize::MAX));
+    fn open(&self, frontend: Arc<Frontend>, bound: BoundSockets, options: ListenOptions) -> OpenSockets {
+        let (acceptor, accepting) = (Acceptor::new(frontend), ConnectionLimit::new(usize::MAX));
         for (socket, worker) in bound.accepted_from.into_iter().zip(self.workers.iter().cycle()) {
             let accepting = accepting.try_acquire().expect("there is no limit of listening sockets");
             // A worker that is gone was stopped: then nobody is to be accepted.
-            let _ = worker.send(Opening { door: door.clone(), socket, accepting });
+            let _ = worker.send(SocketForWorker { acceptor: acceptor.clone(), socket, accepting });
         }
-        OpenDoor { door, sockets: bound.kept, options, accepting }
+        OpenSockets { acceptor, sockets: bound.kept, options, accepting }
     }
 
-    fn close_one(&mut self, open: OpenDoor) {
-        open.door.close();
+    fn close_one(&mut self, open: OpenSockets) {
+        open.acceptor.close();
         self.closing.push(open.accepting);
     }
 
     /// A socket of the process before this one that is no door.
-    pub(super) fn take_handed(&mut self, name: &str) -> Option<OwnedFd> {
-        let index = self.handed.iter().position(|(handed, _)| handed == name)?;
-        self.handed.swap_remove(index).1.pop()
+    pub(super) fn take_passed(&mut self, name: &str) -> Option<OwnedFd> {
+        let index = self.passed.iter().position(|(passed, _)| passed == name)?;
+        self.passed.swap_remove(index).1.pop()
     }
 
     /// The process before this one serves what was not asked for to its end.
-    pub(super) fn forget_handed(&mut self) {
-        self.handed.clear();
+    pub(super) fn close_unclaimed(&mut self) {
+        self.passed.clear();
     }
 
     /// All sockets by the name under which the next process asks for them.
     pub(super) fn sockets(&self) -> Vec<(String, &[OwnedFd])> {
-        let doors = self.open.iter().filter(|(key, _)| !matches!(key.0, BindAddress::Inherited(_)));
-        let doors = doors.map(|(key, open)| (key.name(), &open.sockets[..]));
+        let listen_sockets = self.open.iter().filter(|(key, _)| !matches!(key.0, BindAddress::Inherited(_)));
+        let listen_sockets = listen_sockets.map(|(key, open)| (key.name(), &open.sockets[..]));
         let inherited =
             self.inherited.iter().map(|(number, socket)| (BindAddress::Inherited(*number).to_string(), &socket[..]));
-        doors.chain(inherited).collect()
+        listen_sockets.chain(inherited).collect()
     }
 
     /// The addresses that a listener got.
-    pub(super) fn addresses(&self, listener: &config::Listener) -> Vec<String> {
+    pub(super) fn addresses(&self, listener: &config::ListenerConfig) -> Vec<String> {
         let addresses = listener.bind.iter().enumerate().filter_map(|(index, address)| {
             let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
-            let open = self.open.get(&Key(address.clone(), own))?;
+            let open = self.open.get(&BindKey(address.clone(), own))?;
             match address {
                 BindAddress::Unix(_) => Some(address.to_string()),
                 _ => open.sockets.first().map(net::local_address),
@@ -243,7 +243,7 @@ impl Doors {
     }
 }
 
-impl Key {
+impl BindKey {
     /// The same in every process with this configuration.
     fn name(&self) -> String {
         match &self.1 {
@@ -253,7 +253,7 @@ impl Key {
     }
 }
 
-impl OpenDoor {
+impl OpenSockets {
     fn set_options(&mut self, options: ListenOptions) {
         if self.options != options {
             // A unix socket has none of them, and a TCP socket has them all.
@@ -264,7 +264,7 @@ impl OpenDoor {
 }
 
 /// Accepted sockets inherit what the listener's pool wants of its connections.
-fn options_of(listener: &config::Listener, config: &Config) -> ListenOptions {
+fn client_socket_options(listener: &config::ListenerConfig, config: &Config) -> ListenOptions {
     let named = listener.pool.as_ref().or_else(|| listener.routes.first().map(|route| &route.pool));
     let pool = config.pools.iter().find(|pool| Some(&pool.name) == named);
     let tcp = &pool.expect("a valid configuration has every listener's pool").tcp;

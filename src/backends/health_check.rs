@@ -66,8 +66,8 @@ async fn check_for_ever(pool: Arc<Pool>, backend: Arc<Backend>, settings: Arc<He
             .await
             .unwrap_or_else(|_| Err(Fault::Backends(format!("no answer within {:?}", settings.timeout))));
         match result {
-            Ok(()) => backend.checked(true, "", Instant::now()),
-            Err(Fault::Backends(reason)) => backend.checked(false, &reason, Instant::now()),
+            Ok(()) => backend.record_check(true, "", Instant::now()),
+            Err(Fault::Backends(reason)) => backend.record_check(false, &reason, Instant::now()),
             Err(Fault::Ours(reason)) => tracing::debug!(backend = backend.label(), reason, "no health check"),
         }
         tokio::time::sleep(jittered(settings.interval)).await;
