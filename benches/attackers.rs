@@ -1,5 +1,6 @@
-//! What honest clients notice of thousands of idle attackers on their listener: how long each takes with and without them, in turn.
-//! `cargo bench --bench attackers` prints it (docs/faults.md); it needs 10,000 open files a process (ulimit -Hn).
+//! What honest clients notice of thousands of idle attackers on their listener: how long each takes with and without
+//! them, in turn. `cargo bench --bench attackers` prints it (docs/faults.md); it needs 10,000 open files a process
+//! (ulimit -Hn).
 
 use std::fs;
 use std::io::{self, Write};
@@ -35,7 +36,8 @@ impl Drop for Balancer {
     }
 }
 
-/// What clients send first, after the header: one asks for the pool that answers, one for the pool that never stops sending.
+/// What clients send first, after the header: one asks for the pool that answers, one for the pool that never stops
+/// sending.
 struct Hellos {
     answered: Vec<u8>,
     flooded: Vec<u8>,
@@ -75,7 +77,8 @@ async fn measure() -> io::Result<()> {
             [alone, attacked].map(|times| (at(&times, 50), at(&times, 99)));
         let ratio = attacked99.as_secs_f64() / alone99.as_secs_f64();
         println!(
-            "| {round}, {order} | {alone50:.0?} | {alone99:.0?} | {attacked50:.0?} | {attacked99:.0?} | {ratio:.2} | {held} |"
+            "| {round}, {order} | {alone50:.0?} | {alone99:.0?} | {attacked50:.0?} | {attacked99:.0?} \
+             | {ratio:.2} | {held} |"
         );
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! What a step of the relay costs: one small message there and back, through `relay::run`, all on one thread.
 //!
-//! Client, relay and backend share a runtime as a worker has it, so that no time goes into waking other threads. *direct* is
-//! the same exchange without the relay: the difference is the relay's, and holds two sends, two receives and their turns of epoll.
+//! Client, relay and backend share a runtime as a worker has it, so that no time goes into waking other threads.
+//! *direct* is the same exchange without the relay: the difference is the relay's, and holds two sends, two receives
+//! and their turns of epoll.
 #![allow(missing_docs, reason = "nobody imports a bench")]
 
 use std::future::poll_fn;

@@ -1,5 +1,5 @@
-//! How many clients change their backend when a replica of the balancer, or a backend, goes or comes: a simulation with the
-//! program's own tables, for docs/scaling.md. `cargo bench --bench replicas` prints its table.
+//! How many clients change their backend when a replica of the balancer, or a backend, goes or comes: a simulation with
+//! the program's own tables, for docs/scaling.md. `cargo bench --bench replicas` prints its table.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -47,8 +47,8 @@ fn replica(policy: Policy, backends: impl Iterator<Item = u32>) -> Arc<Balancer>
     Balancer::new(pool)
 }
 
-/// The replica that a router in front picks for a client: by a hash of its address, as ECMP does; the routers here spread again over those
-/// that are left, the worst that may happen.
+/// The replica that a router in front picks for a client: by a hash of its address, as ECMP does; the routers here
+/// spread again over those that are left, the worst that may happen.
 fn replica_of(client: u32, replicas: u32) -> u32 {
     (client.wrapping_mul(0x9E37_79B9) >> 8) % replicas
 }

@@ -3,7 +3,6 @@
 #![no_main]
 
 use lb_fuzz::client_hello::{ClientHello, MAX_HELLO_BYTES, NotClientHello, ServerNamePattern, parse};
-use lb_fuzz::cuts;
 use libfuzzer_sys::fuzz_target;
 
 /// Version, random, no session id, one cipher suite and one compression method.
@@ -22,17 +21,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn judge(data: &[u8]) {
-    let verdict = parse(data);
-    let mut decided = false;
-    for cut in cuts(data.len()) {
-        match parse(&data[..cut]) {
-            Ok(None) => assert!(!decided, "a verdict was taken back at {cut}"),
-            other => {
-                assert_eq!(other, verdict, "cut at {cut}");
-                decided = true;
-            }
-        }
-    }
+    let verdict = lb_fuzz::check_prefixes(data, parse);
     assert!(verdict != Ok(None) || data.len() < MAX_HELLO_BYTES, "waits for more than is allowed");
     let Ok(Some(hello)) = verdict else { return };
     let message = message(data);

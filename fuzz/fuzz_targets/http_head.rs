@@ -1,9 +1,8 @@
 //! Heads of requests and responses: one verdict wherever the input is cut, and nothing ambiguous is passed on.
 #![no_main]
 
-use lb_fuzz::cuts;
 use lb_fuzz::http1::{
-    Asked, ClientSide, Framing, HeadLimits, HeaderEdit, RequestHead, ResponseHead, Variables, Version,
+    ClientSide, Framing, HeadLimits, HeaderEdit, RequestFacts, RequestHead, ResponseHead, Variables, Version,
     write_request_head, write_response_head,
 };
 use libfuzzer_sys::fuzz_target;
@@ -24,23 +23,13 @@ fuzz_target!(|data: &[u8]| {
     request(data);
     for head in [false, true] {
         for upgrade in [false, true] {
-            response(data, Asked { head, upgrade });
+            response(data, RequestFacts { head, upgrade });
         }
     }
 });
 
 fn request(data: &[u8]) {
-    let verdict = RequestHead::parse(data, &LIMITS);
-    let mut decided = false;
-    for cut in cuts(data.len()) {
-        match RequestHead::parse(&data[..cut], &LIMITS) {
-            Ok(None) => assert!(!decided, "a verdict was taken back at {cut}"),
-            other => {
-                assert_eq!(other, verdict, "cut at {cut}");
-                decided = true;
-            }
-        }
-    }
+    let verdict = lb_fuzz::check_prefixes(data, |bytes| RequestHead::parse(bytes, &LIMITS));
     let Ok(Some(head)) = verdict else { return };
     assert_eq!(RequestHead::parse(&data[..head.len - 1], &LIMITS), Ok(None), "complete at its last byte, not before");
     let skipped = if data.starts_with(b"\r\n") { 2 } else { 0 };
@@ -97,18 +86,8 @@ fn written_request(out: &[u8], head: &RequestHead, data: &[u8]) {
     assert_eq!(values(&lines, "connection"), connection);
 }
 
-fn response(data: &[u8], asked: Asked) {
-    let verdict = ResponseHead::parse(data, asked, &LIMITS);
-    let mut decided = false;
-    for cut in cuts(data.len()) {
-        match ResponseHead::parse(&data[..cut], asked, &LIMITS) {
-            Ok(None) => assert!(!decided, "a verdict was taken back at {cut}"),
-            other => {
-                assert_eq!(other, verdict, "cut at {cut}");
-                decided = true;
-            }
-        }
-    }
+fn response(data: &[u8], asked: RequestFacts) {
+    let verdict = lb_fuzz::check_prefixes(data, |bytes| ResponseHead::parse(bytes, asked, &LIMITS));
     let Ok(Some(head)) = verdict else { return };
     assert_eq!(ResponseHead::parse(&data[..head.len - 1], asked, &LIMITS), Ok(None));
     let skipped = if data.starts_with(b"\r\n") { 2 } else { 0 };

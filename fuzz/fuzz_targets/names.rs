@@ -1,5 +1,5 @@
-//! Names of hosts and services, and every other form of an address: what is taken is within the limits of DNS, and what is shown of it
-//! is read as the same again.
+//! Names of hosts and services, and every other form of an address: what is taken is within the limits of DNS, and
+//! what is shown of it is read as the same again.
 #![no_main]
 
 use std::fmt::Display;

@@ -2,7 +2,6 @@
 //! is read back. The input is taken as it is, and as the block of a binary header, with a checksum and without.
 #![no_main]
 
-use lb_fuzz::cuts;
 use lb_fuzz::proxy_header::{MAX_HEADER_BYTES, Malformed, Origin, Version, parse, write};
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, SocketAddr};
@@ -18,17 +17,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn judge(data: &[u8]) {
-    let verdict = parse(data);
-    let mut decided = false;
-    for cut in cuts(data.len()) {
-        match parse(&data[..cut]) {
-            Ok(None) => assert!(!decided, "a verdict was taken back at {cut}"),
-            other => {
-                assert_eq!(other, verdict, "cut at {cut}");
-                decided = true;
-            }
-        }
-    }
+    let verdict = lb_fuzz::check_prefixes(data, parse);
     assert!(verdict != Ok(None) || data.len() < MAX_HEADER_BYTES, "waits for more than is allowed");
     let Ok(Some((origin, length))) = verdict else { return };
     assert!(length <= MAX_HEADER_BYTES);

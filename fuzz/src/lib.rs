@@ -8,9 +8,21 @@ pub mod client_hello;
 pub mod http1;
 #[path = "../../src/protocol/proxy_header/mod.rs"]
 pub mod proxy_header;
+#[path = "../../src/protocol/segmentation.rs"]
+mod segmentation;
+
+use std::fmt::Debug;
+
+/// The verdict on an input, which must be the same wherever the input is cut.
+pub fn check_prefixes<T, E>(data: &[u8], parse: impl Fn(&[u8]) -> Result<Option<T>, E>) -> Result<Option<T>, E>
+where
+    Result<Option<T>, E>: Debug + PartialEq,
+{
+    segmentation::check_prefixes(data, cuts(data.len()), parse)
+}
 
 /// Every place to cut a short input at; of a long one, about `MOST_CUTS` over its whole length.
-pub fn cuts(length: usize) -> impl Iterator<Item = usize> {
+fn cuts(length: usize) -> impl Iterator<Item = usize> {
     (0..=length).step_by(length / MOST_CUTS + 1)
 }
 

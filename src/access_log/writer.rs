@@ -13,8 +13,8 @@ use super::line::Entry;
 /// Lines that wait to be written; at 200 bytes a line, 40,000 of them. Beyond that they are dropped.
 const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
-/// Lines are gathered for so long before they are written. Writing each by itself cost a wake-up and a call a line, a third of
-/// what a small HTTP request costs.
+/// Lines are gathered for so long before they are written. Writing each by itself cost a wake-up and a call a line, a
+/// third of what a small HTTP request costs.
 const GATHERED_FOR: Duration = Duration::from_millis(10);
 
 /// Where lines go.
@@ -152,7 +152,7 @@ impl Queue {
                     let lines = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
                     self.dropped.fetch_add(lines, Ordering::Relaxed);
                     if !is_failing {
-                        tracing::error!(%error, "the access log can't be written; lines are dropped and counted until it can");
+                        tracing::error!(%error, "the access log can't be written; lines are dropped and counted");
                     }
                     is_failing = true;
                 }

@@ -1,6 +1,7 @@
 //! What each client takes of a listener: its connections at once, and how fast it makes new ones.
 //!
-//! Pure but for a lock: the time is an argument. An IPv6 client is its /64 network, since a host has all of one (RFC 6177).
+//! Time is an argument, except where a permit is dropped, which reads the clock. An IPv6 client is its /64 network,
+//! since a host has all of one (RFC 6177).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Workers meet on one lock of so many.
 const SHARDS: usize = 64;
-/// Clients that one shard remembers. A flood of addresses beyond 65,536 in all takes no more memory: who is new then is let
-/// in uncounted, since a client with one connection is not what the limits are for.
+/// Clients that one shard remembers. A flood of addresses beyond 65,536 in all takes no more memory: new clients are
+/// then let in uncounted, since a client with one connection is not what the limits are for.
 const CLIENTS_PER_SHARD: usize = 1024;
 /// A client may make the connections of so long a time at once.
 const BURST: Duration = Duration::from_secs(1);
@@ -52,8 +53,8 @@ struct Shard {
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     active: usize,
-    /// When its rate is used up no more, since the start: the theoretical arrival time of the generic cell rate algorithm
-    /// (ITU-T I.371), which needs no timer.
+    /// When its rate is used up no more, since the start: the theoretical arrival time of the generic cell rate
+    /// algorithm (ITU-T I.371), which needs no timer.
     spent_until: Duration,
 }
 
@@ -116,8 +117,8 @@ impl Clients {
 }
 
 impl Shard {
-    /// Room for one more client. Looking for clients that can be forgotten takes a while, and a flood would have it done for each
-    /// connection: so at most once in the time in which there may be new ones.
+    /// Room for one more client. Looking for clients that can be forgotten takes a while, and a flood would have it
+    /// done for each connection: so at most once in the time in which there may be new ones.
     fn has_room(&mut self, now: Duration) -> bool {
         if self.clients.len() >= CLIENTS_PER_SHARD && now.saturating_sub(self.swept_at) >= BURST {
             self.clients.retain(|_, taken| taken.active > 0 || taken.spent_until > now);

@@ -3,3 +3,7 @@
 pub mod client_hello;
 pub mod http1;
 pub mod proxy_header;
+#[cfg(test)]
+mod segmentation;
+#[cfg(test)]
+mod vectors;

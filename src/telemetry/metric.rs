@@ -28,28 +28,35 @@ names! {
     counter CONNECT_FAILURES = "lb_backend_connect_failures_total", "Connections to a backend that failed, by reason.";
     counter BACKEND_BYTES = "lb_backend_bytes_total", "Bytes relayed: in to the backend, out from it.";
     counter EJECTIONS = "lb_backend_ejections_total", "Times that passive failure detection set a backend aside.";
-    counter RETRIES = "lb_retries_total", "Further backends tried for a client whose backend could not be connected to.";
+    counter RETRIES = "lb_retries_total",
+        "Further backends tried for a client whose backend could not be connected to.";
     counter ACCEPT_ERRORS = "lb_accept_errors_total", "Failed accepts, by reason.";
-    counter LOG_DROPPED = "lb_access_log_dropped_total", "Access log lines lost because the log could not be written fast enough.";
-    counter HTTP_REQUESTS = "lb_http_requests_total", "HTTP requests, by the status of the answer; 499: the client left before it.";
+    counter LOG_DROPPED = "lb_access_log_dropped_total",
+        "Access log lines lost because the log could not be written fast enough.";
+    counter HTTP_REQUESTS = "lb_http_requests_total",
+        "HTTP requests, by the status of the answer; 499: the client left before it.";
     counter RELOADS = "lb_config_reloads_total", "Reloads of the configuration, by result.";
     counter ADMIN_REFUSED = "lb_admin_refused_total", "Changes by the admin API that were refused, by reason.";
     gauge LAST_RELOAD = "lb_config_last_reload_successful", "1 unless the last reload failed.";
     gauge ACTIVE = "lb_connections_active", "Client connections that live now.";
     gauge BACKEND_ACTIVE = "lb_backend_connections_active", "Connections to a backend that live now.";
-    gauge BACKEND_IDLE = "lb_backend_connections_idle", "Connections to a backend that wait for their next request (http mode).";
+    gauge BACKEND_IDLE = "lb_backend_connections_idle",
+        "Connections to a backend that wait for their next request (http mode).";
     gauge BACKEND_UP = "lb_backend_up", "1 while a backend takes new connections, else 0.";
     gauge BUILD_INFO = "lb_build_info", "Always 1; the version is its label.";
-    gauge TASKS = "lb_tasks", "Tasks that live on the workers: one a connection, and a few of each worker and listener.";
+    gauge TASKS = "lb_tasks",
+        "Tasks that live on the workers: one a connection, and a few of each worker and listener.";
     gauge DRAINING = "lb_draining", "1 from the signal to stop on, else 0.";
     gauge MAX_CONNECTIONS = "lb_max_connections", "The limit of client connections at once.";
     seconds CONNECT_DURATION = "lb_connect_duration_seconds", "Time to connect to a backend.";
     seconds FIRST_BYTE_DURATION = "lb_first_byte_duration_seconds", "Time from accept to the backend's first byte.";
-    seconds HTTP_REQUEST_DURATION = "lb_http_request_duration_seconds", "Time from a request's head to the end of its answer.";
+    seconds HTTP_REQUEST_DURATION = "lb_http_request_duration_seconds",
+        "Time from a request's head to the end of its answer.";
     seconds CONNECTION_DURATION = "lb_connection_duration_seconds", "Life of a client connection.";
 }
 
-/// Upper bounds in seconds for [`CONNECT_DURATION`], [`FIRST_BYTE_DURATION`] and [`HTTP_REQUEST_DURATION`]: 100 µs (loopback) to 10 s.
+/// Upper bounds in seconds for [`CONNECT_DURATION`], [`FIRST_BYTE_DURATION`] and [`HTTP_REQUEST_DURATION`]: 100 µs
+/// (loopback) to 10 s.
 pub const LATENCY_BUCKETS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 

@@ -1,8 +1,14 @@
 //! The record layer under a ClientHello (RFC 8446 section 5.1): a handshake message may be cut into records anywhere,
 //! and is put together only where it was. It knows of the message nothing but its type and length.
 
-use super::{MAX_HELLO_BYTES, NotClientHello};
+use super::fault::NotClientHello;
 use std::borrow::Cow;
+
+/// The most bytes that a hello may take on the wire, record headers included. Browsers send 2 KiB with a hybrid key
+/// share; two larger shares (ML-KEM-1024), a second hello inside for ECH and a session ticket stay below 8 KiB.
+/// So: what fills one whole record (2^14), as nginx and HAProxy buffer, and 1 KiB for the headers of
+/// those who cut it into up to 200 records.
+pub const MAX_HELLO_BYTES: usize = 16 * 1024 + 1024;
 
 /// Type, legacy version and length.
 const RECORD_HEADER_BYTES: usize = 5;

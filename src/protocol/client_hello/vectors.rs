@@ -3,65 +3,18 @@
 //! it.
 
 use super::{ClientHello, MAX_HELLO_BYTES, NotClientHello, parse};
+use crate::protocol::segmentation;
+use crate::protocol::vectors::{self, Vector, Verdict, changed, find};
 use proptest::prelude::*;
-use serde_json::Value;
-
-type Verdict = Result<Option<ClientHello>, NotClientHello>;
-
-struct Vector {
-    name: String,
-    verdict: String,
-    server_name: Option<String>,
-    bytes: Vec<u8>,
-}
 
 fn vectors() -> Vec<Vector> {
-    let text = include_str!("../../../tests/data/client-hellos.jsonl");
-    text.lines().map(|line| Vector::parse(&serde_json::from_str(line).expect("a JSON line"))).collect()
+    vectors::vectors(include_str!("../../../tests/data/client-hellos.jsonl"))
 }
 
-fn vector(name: &str) -> Vector {
-    vectors().into_iter().find(|vector| vector.name == name).expect("a vector of this name")
-}
-
-impl Vector {
-    fn parse(line: &Value) -> Self {
-        let text = |key: &str| line[key].as_str().expect("a string").to_owned();
-        Self {
-            name: text("name"),
-            verdict: text("verdict"),
-            server_name: line["server_name"].as_str().map(str::to_owned),
-            bytes: from_hex(&text("hex")),
-        }
-    }
-}
-
-fn from_hex(hex: &str) -> Vec<u8> {
-    let (digits, rest) = hex.as_bytes().as_chunks::<2>();
-    assert!(rest.is_empty(), "{hex}");
-    let byte = |pair: &[u8; 2]| {
-        let text = std::str::from_utf8(pair).expect("ASCII");
-        u8::from_str_radix(text, 16).expect("hexadecimal digits")
-    };
-    digits.iter().map(byte).collect()
-}
-
-/// What holds of any bytes: each prefix is undecided or has the verdict of the whole, and once one is decided, every
-/// longer one is.
-fn check_prefixes(bytes: &[u8]) -> Verdict {
-    let whole = parse(bytes);
-    let mut decided_at = None;
-    for at in 0..=bytes.len() {
-        match parse(&bytes[..at]) {
-            Ok(None) => assert_eq!(decided_at, None, "taken back at {at}"),
-            verdict => {
-                assert_eq!(verdict, whole, "at {at}");
-                decided_at.get_or_insert(at);
-            }
-        }
-    }
-    assert!(whole != Ok(None) || bytes.len() < MAX_HELLO_BYTES, "waits for more than is allowed");
-    whole
+fn check_prefixes(bytes: &[u8]) -> Verdict<ClientHello, NotClientHello> {
+    let verdict = segmentation::check_prefixes(bytes, 0..=bytes.len(), parse);
+    assert!(verdict != Ok(None) || bytes.len() < MAX_HELLO_BYTES, "waits for more than is allowed");
+    verdict
 }
 
 /// The handshake message in sound records; what follows it is cut off.
@@ -91,7 +44,7 @@ fn in_records(message: &[u8], length: usize) -> Vec<u8> {
 
 /// A hello with a name, padded so that its message has this length.
 fn padded(length: usize) -> Vec<u8> {
-    let small = message(&vector("small/name").bytes);
+    let small = message(&find(vectors(), "small/name").bytes);
     // Type and length, version, random, empty id, one suite, one method.
     let (before, extensions) = small.split_at(4 + 2 + 32 + 1 + 4 + 2);
     let padding = length - small.len() - 4;
@@ -106,7 +59,7 @@ fn padded(length: usize) -> Vec<u8> {
 
 /// The records are sound, so that the inside is judged.
 fn is_sound_outside(vector: &Vector) -> bool {
-    vector.verdict == "accept" || vector.name.starts_with("names/") || vector.name.starts_with("body/")
+    vector.is_accepted() || vector.name.starts_with("names/") || vector.name.starts_with("body/")
 }
 
 #[test]
@@ -114,13 +67,10 @@ fn judges_every_vector_as_the_rules_ask() {
     let vectors = vectors();
     assert_eq!(vectors.len(), 104);
     for vector in vectors {
-        match parse(&vector.bytes) {
-            Ok(Some(hello)) => {
-                assert_eq!(vector.verdict, "accept", "{}", vector.name);
-                assert_eq!(hello.server_name, vector.server_name, "{}", vector.name);
-            }
-            Ok(None) => assert_eq!(vector.verdict, "incomplete", "{}", vector.name),
-            Err(fault) => assert_eq!(vector.verdict, "reject", "{}: {fault}", vector.name),
+        let verdict = parse(&vector.bytes);
+        vector.check(&verdict);
+        if let Ok(Some(hello)) = verdict {
+            assert_eq!(hello.server_name.as_deref(), vector.line["server_name"].as_str(), "{}", vector.name);
         }
     }
 }
@@ -154,15 +104,11 @@ fn judges_every_message_alike_however_it_is_cut_into_records() {
 #[test]
 fn judges_changed_vectors_alike_byte_by_byte() {
     for vector in vectors() {
-        for at in 0..vector.bytes.len() {
-            for change in [0x01, 0x20, 0x80, 0xff] {
-                let mut bytes = vector.bytes.clone();
-                bytes[at] ^= change;
-                if bytes.len() < 200 {
-                    check_prefixes(&bytes).ok();
-                } else {
-                    parse(&bytes).ok();
-                }
+        for bytes in changed(&vector.bytes, [0x01, 0x20, 0x80, 0xff]) {
+            if bytes.len() < 200 {
+                check_prefixes(&bytes).ok();
+            } else {
+                parse(&bytes).ok();
             }
         }
     }
@@ -191,7 +137,7 @@ fn says_why_a_hello_is_refused() {
         ("names/list longer than its extension", NotClientHello::ServerNameList),
         ("names/UTF-8", NotClientHello::HostName),
     ] {
-        assert_eq!(parse(&vector(name).bytes), Err(fault), "{name}");
+        assert_eq!(parse(&find(vectors(), name).bytes), Err(fault), "{name}");
     }
 }
 

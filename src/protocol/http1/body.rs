@@ -1,6 +1,7 @@
 //! One type for a body of whatever framing: how many of the bytes at hand belong to it, and when it is over.
 
-use super::{ChunkError, ChunkedScanner, Framing};
+use super::Framing;
+use super::chunked::{ChunkError, ChunkedScanner, Progress};
 
 /// Follows a body while its bytes pass by.
 #[derive(Clone, Debug)]
@@ -11,15 +12,6 @@ pub enum Body {
     Chunked(Box<ChunkedScanner>),
     /// Whatever comes until the peer closes.
     UntilClose,
-}
-
-/// What of the input belongs to the body, and whether the body is complete with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of the input that belong to the body.
-    pub consumed: usize,
-    /// The body is complete.
-    pub done: bool,
 }
 
 impl Body {

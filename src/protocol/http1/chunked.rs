@@ -2,7 +2,6 @@
 //! Strict where lax readers were smuggled through: sizes, line ends, extensions and trailers. It knows nothing of
 //! heads; data is skipped, not looked at.
 
-use super::Progress;
 use super::fields::is_same_name;
 use super::syntax::{is_text, is_token};
 use std::fmt;
@@ -27,6 +26,15 @@ const FORBIDDEN_TRAILERS: [&[u8]; 10] = [
     b"upgrade",
 ];
 const LONGEST_FORBIDDEN: usize = b"transfer-encoding".len();
+
+/// What of the input belongs to the body, and whether the body is complete with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the input that belong to the body.
+    pub consumed: usize,
+    /// The body is complete.
+    pub done: bool,
+}
 
 /// Why a chunked body is refused. What was scanned before is already on its way: close both connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

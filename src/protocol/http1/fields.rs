@@ -91,7 +91,7 @@ enum Coding {
 
 /// What a section of fields says about the message, the same for requests and responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct FieldFacts {
     section: Span,
     /// From the first Connection field to the last, whatever stands between.
     connection: Span,
@@ -103,7 +103,7 @@ pub(super) struct Facts {
     pub(super) says_upgrade: bool,
 }
 
-impl Facts {
+impl FieldFacts {
     /// Reads fields up to and including the empty line, and shows each known one to `note` once it is judged here.
     pub(super) fn read<E>(
         cursor: &mut Cursor<'_>,

@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn sets_headers_and_removes_every_incoming_copy() {
-        let text = "GET /a HTTP/1.1\r\nHost: Example.com:80\r\nx-real-ip: 6.6.6.6\r\nAccept: */*\r\nX_Real_IP: 6.6.6.6\r\nX-REAL_ip: 6\r\n\r\n";
+        let text = "GET /a HTTP/1.1\r\nHost: Example.com:80\r\nx-real-ip: 6.6.6.6\r\nAccept: */*\r\n\
+                    X_Real_IP: 6.6.6.6\r\nX-REAL_ip: 6\r\n\r\n";
         assert_eq!(
             request(text, &[("Host", "$host"), ("X-Real-IP", "$remote_addr")]),
             "GET /a HTTP/1.1\r\nHost: example.com\r\nX-Real-IP: 192.0.2.7\r\nAccept: */*\r\n\r\n"
@@ -242,7 +243,8 @@ mod tests {
 
     #[test]
     fn strips_hop_by_hop_fields_and_keeps_the_rest() {
-        let hop = "Connection: a, close\r\nA: 1\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nTE: trailers\r\nUpgrade: b\r\nconnection: C\r\nc: 1\r\n";
+        let hop = "Connection: a, close\r\nA: 1\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nTE: trailers\r\n\
+                   Upgrade: b\r\nconnection: C\r\nc: 1\r\n";
         assert_eq!(lines(hop), "");
         let end = "Trailer: Digest\r\nB:  2 \r\nExpect: 100-continue\r\nCookie: a=b\r\n";
         assert_eq!(lines(end), end);
@@ -299,7 +301,8 @@ mod tests {
 
     #[test]
     fn strips_hop_by_hop_fields_from_a_response() {
-        let text = "HTTP/1.1 200 OK\r\nConnection: a\r\nA: 1\r\nKeep-Alive: 5\r\nUpgrade: b\r\nB: 2\r\nContent-Length: 0\r\n\r\n";
+        let text = "HTTP/1.1 200 OK\r\nConnection: a\r\nA: 1\r\nKeep-Alive: 5\r\nUpgrade: b\r\nB: 2\r\n\
+                    Content-Length: 0\r\n\r\n";
         assert_eq!(response(text, Version::Http11, false), "HTTP/1.1 200 OK\r\nB: 2\r\nContent-Length: 0\r\n\r\n");
     }
 

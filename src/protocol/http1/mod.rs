@@ -17,8 +17,8 @@ mod template;
 #[cfg(test)]
 mod vectors;
 
-pub use body::{Body, Progress};
-pub use chunked::{ChunkError, ChunkedScanner};
+pub use body::Body;
+pub use chunked::{ChunkError, ChunkedScanner, Progress};
 pub use fault::{BadResponse, Fault, RequestError};
 pub use fields::{Field, Fields};
 pub use forward::{ClientSide, HeaderEdit, InvalidEdit, write_request_head, write_response_head};

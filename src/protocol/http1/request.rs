@@ -1,7 +1,7 @@
 //! A request's head: read strictly (RFC 9112 sections 2 to 6) into facts and positions.
 //! It decides what is refused and with which status; rewriting is left to `forward`.
 
-use super::fields::{Facts, Fields, Known, is_same_name};
+use super::fields::{FieldFacts, Fields, Known, is_same_name};
 use super::response::RequestFacts;
 use super::syntax::{Cursor, Span, Stop, is_token, is_visible, list, verdict};
 use super::target::{check_authority, check_target, host_of};
@@ -26,7 +26,7 @@ pub struct RequestHead {
     target: Span,
     authority: Option<Span>,
     host: Option<Span>,
-    pub(super) facts: Facts,
+    pub(super) facts: FieldFacts,
 }
 
 struct RequestLine {
@@ -53,7 +53,7 @@ impl RequestHead {
         let mut cursor = cursor.bounded(buf, limits.max_head_bytes, Fault::HeadTooLarge);
         let (mut host, mut expect_continue, mut names_protocol) = (None, false, true);
         let mut has_upgrade = false;
-        let facts = Facts::read(&mut cursor, buf, version, limits, |known, span, facts| {
+        let facts = FieldFacts::read(&mut cursor, buf, version, limits, |known, span, facts| {
             let value = span.slice(buf);
             match known {
                 Known::Host if host.is_some() => return Err(RequestError::RepeatedHost),

@@ -1,7 +1,7 @@
 //! A response's head, read as strictly as a request's: a backend is trusted no further than a client.
 //! Framing depends on what was asked (RFC 9112 section 6.3), so the request's part of it comes in as `RequestFacts`.
 
-use super::fields::{Facts, Fields};
+use super::fields::{FieldFacts, Fields};
 use super::syntax::{Cursor, Span, Stop, verdict};
 use super::{BadResponse, Fault, Framing, HeadLimits, Version};
 
@@ -29,7 +29,7 @@ pub struct ResponseHead {
     pub keep_alive: bool,
     /// Status code and reason phrase.
     pub(super) status_text: Span,
-    pub(super) facts: Facts,
+    pub(super) facts: FieldFacts,
 }
 
 impl ResponseHead {
@@ -53,7 +53,7 @@ impl ResponseHead {
         }
         let status_text = Span { start: status_start, end: cursor.text().end };
         cursor.line_end(Fault::ControlByte)?;
-        let facts = Facts::read(&mut cursor, buf, version, limits, |_, _, facts| {
+        let facts = FieldFacts::read(&mut cursor, buf, version, limits, |_, _, facts| {
             facts.check_coding_is_clear().map_err(BadResponse::from)
         })?;
         let framing = match facts.framing(Framing::UntilClose) {

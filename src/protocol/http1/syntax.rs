@@ -115,8 +115,8 @@ impl<'a> Cursor<'a> {
         Ok(if minor == b'0' { Version::Http10 } else { Version::Http11 })
     }
 
-    /// The version of a response. Some servers name a protocol of the same form (RTSP, ICE) or version 0.9: they are read
-    /// as HTTP/1.0, whose connection ends with the response.
+    /// The version of a response. Some servers name a protocol of the same form (RTSP, ICE) or version 0.9: they are
+    /// read as HTTP/1.0, whose connection ends with the response.
     pub(super) fn answer_version(&mut self) -> Result<Version, Stop<Fault>> {
         let name: &[u8] = match self.peek()? {
             b'R' => b"RTSP/",

@@ -2,6 +2,8 @@
 //! garbage changes or breaks a verdict.
 
 use super::{Body, HeadLimits, RequestFacts, RequestHead, ResponseHead};
+use crate::protocol::segmentation::check_prefixes;
+use crate::protocol::vectors::lines;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -63,8 +65,7 @@ struct Vector {
 }
 
 fn vectors() -> Vec<Vector> {
-    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/http1-vectors.jsonl"));
-    text.lines().map(|line| Vector::parse(&serde_json::from_str(line).expect("a JSON line"))).collect()
+    lines(include_str!("../../../tests/data/http1-vectors.jsonl")).map(|line| Vector::parse(&line)).collect()
 }
 
 impl Vector {
@@ -103,6 +104,8 @@ fn judges_every_vector_alike_at_every_split_and_byte_by_byte() {
             let (first, second) = vector.raw.split_at(at);
             assert_eq!(read(vector.direction, [first, second]), verdict, "{} at {at}", vector.name);
         }
+        let head_length = |buf: &[u8]| Ok::<_, String>(head(vector.direction, buf)?.map(|(length, _)| length));
+        check_prefixes(&vector.raw, 0..=vector.raw.len(), head_length).ok();
     }
 }
 
@@ -163,7 +166,8 @@ proptest! {
 
     #[test]
     fn never_panics_on_garbage(raw in prop::collection::vec(any::<u8>(), 0..300)) {
-        for start in [&b""[..], b"GET / HTTP/1.1\r\nHost: ", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"] {
+        let chunked = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for start in [&b""[..], b"GET / HTTP/1.1\r\nHost: ", chunked] {
             let _ = whole(Direction::Request, &[start, &raw].concat());
         }
         for start in [&b""[..], b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"] {

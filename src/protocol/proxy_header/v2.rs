@@ -1,8 +1,12 @@
 //! The header in its second version, binary (section 2.2). The lengths within it are checked as soon as they are there,
 //! the checksum when all is there. It keeps nothing of the TLVs, and knows no text header.
 
-use super::{MAX_HEADER_BYTES, Malformed, Origin};
+use super::{Malformed, Origin};
 use std::net::{IpAddr, SocketAddr};
+
+/// The most bytes that a header may have. Version 1 ends at 107; version 2 could announce 64 KiB of TLVs, of which real
+/// ones (names, ids, a certificate's common name) need a few hundred bytes.
+pub const MAX_HEADER_BYTES: usize = 4096;
 
 pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family and protocol, and the length of what follows.

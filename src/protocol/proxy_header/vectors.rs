@@ -2,76 +2,49 @@
 //! changes or breaks a verdict, and that what is written is read back.
 
 use super::{MAX_HEADER_BYTES, Malformed, Origin, Version, parse, write};
+use crate::protocol::segmentation;
+use crate::protocol::vectors::{self, Vector, Verdict, changed, find, from_hex};
 use proptest::prelude::*;
-use serde_json::Value;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-struct Vector {
-    name: String,
-    verdict: String,
-    /// Of an accepted one.
-    origin: Option<Origin>,
-    /// The header and what follows it.
-    bytes: Vec<u8>,
-    /// Of the header alone.
-    length: Option<usize>,
-}
-
+/// The bytes of each are the header and what follows it.
 fn vectors() -> Vec<Vector> {
-    let text = include_str!("../../../tests/data/proxy-vectors.jsonl");
-    text.lines().map(|line| Vector::parse(&serde_json::from_str(line).expect("a JSON line"))).collect()
+    let mut vectors = vectors::vectors(include_str!("../../../tests/data/proxy-vectors.jsonl"));
+    for vector in &mut vectors {
+        assert!(length(vector).is_none_or(|length| length == vector.bytes.len()), "{}", vector.line);
+        if let Some(payload) = vector.line["payload_after"].as_str() {
+            vector.bytes.extend(from_hex(payload));
+        }
+    }
+    vectors
 }
 
-impl Vector {
-    fn parse(line: &Value) -> Self {
-        let text = |key: &str| line[key].as_str().expect("a string").to_owned();
-        let address = |key: &str| text(key).parse().expect("an address");
-        let mut bytes = from_hex(&text("hex"));
-        let length = line["length"].as_u64().map(|length| usize::try_from(length).expect("a length"));
-        assert!(length.is_none_or(|length| length == bytes.len()), "{line}");
-        if let Some(payload) = line["payload_after"].as_str() {
-            bytes.extend(from_hex(payload));
-        }
-        let origin = match line["origin"].as_str() {
-            Some("tcp") => Some(Origin::Tcp { client: address("client"), server: address("server") }),
-            Some("local") => Some(Origin::Local),
-            Some("unix") => Some(Origin::Unix),
-            _ => None,
-        };
-        Self { name: text("name"), verdict: text("verdict"), origin, bytes, length }
+/// Of the header alone.
+fn length(vector: &Vector) -> Option<usize> {
+    vector.line["length"].as_u64().map(|length| usize::try_from(length).expect("a length"))
+}
+
+/// What an accepted one says.
+fn origin_of(vector: &Vector) -> Option<Origin> {
+    let address = |key: &str| vector.line[key].as_str().expect("a string").parse().expect("an address");
+    match vector.line["origin"].as_str() {
+        Some("tcp") => Some(Origin::Tcp { client: address("client"), server: address("server") }),
+        Some("local") => Some(Origin::Local),
+        Some("unix") => Some(Origin::Unix),
+        _ => None,
     }
 }
 
-fn from_hex(hex: &str) -> Vec<u8> {
-    let (digits, rest) = hex.as_bytes().as_chunks::<2>();
-    assert!(rest.is_empty(), "{hex}");
-    let byte = |pair: &[u8; 2]| {
-        let text = std::str::from_utf8(pair).expect("ASCII");
-        u8::from_str_radix(text, 16).expect("hexadecimal digits")
-    };
-    digits.iter().map(byte).collect()
-}
-
-/// What holds of any bytes: each prefix is undecided or has the verdict of the whole, and once one is decided, every
-/// longer one is; a header is accepted at its last byte, neither before nor after.
-fn check_prefixes(bytes: &[u8]) -> Result<Option<(Origin, usize)>, Malformed> {
-    let whole = parse(bytes);
-    let mut decided_at = None;
-    for at in 0..=bytes.len() {
-        match parse(&bytes[..at]) {
-            Ok(None) => assert_eq!(decided_at, None, "taken back at {at}"),
-            verdict => {
-                assert_eq!(verdict, whole, "at {at}");
-                decided_at.get_or_insert(at);
-            }
-        }
-    }
-    if let Ok(Some((_, length))) = whole {
-        assert_eq!(decided_at, Some(length), "at its last byte, not before");
+/// Besides the law of segmentation: a header is accepted at its last byte, neither before nor after.
+fn check_prefixes(bytes: &[u8]) -> Verdict<(Origin, usize), Malformed> {
+    let verdict = segmentation::check_prefixes(bytes, 0..=bytes.len(), parse);
+    if let Ok(Some((_, length))) = verdict {
+        assert_eq!(parse(&bytes[..length - 1]), Ok(None), "at its last byte, not before");
+        assert_eq!(parse(&bytes[..length]), verdict, "at its last byte, not after");
         assert!(length <= MAX_HEADER_BYTES);
     }
-    assert!(whole != Ok(None) || bytes.len() < MAX_HEADER_BYTES, "waits for more than is allowed");
-    whole
+    assert!(verdict != Ok(None) || bytes.len() < MAX_HEADER_BYTES, "waits for more than is allowed");
+    verdict
 }
 
 #[test]
@@ -80,14 +53,9 @@ fn judges_every_vector_as_the_specification_asks() {
     assert_eq!(vectors.len(), 144);
     for vector in vectors {
         let verdict = parse(&vector.bytes);
-        let said = match verdict {
-            Ok(Some(_)) => "accept",
-            Ok(None) => "incomplete",
-            Err(_) => "reject",
-        };
-        assert_eq!(said, vector.verdict, "{}: {verdict:?}", vector.name);
-        if let Ok(Some((origin, length))) = verdict {
-            assert_eq!((Some(origin), Some(length)), (vector.origin, vector.length), "{}", vector.name);
+        vector.check(&verdict);
+        if let Ok(Some((origin, header))) = verdict {
+            assert_eq!((Some(origin), Some(header)), (origin_of(&vector), length(&vector)), "{}", vector.name);
         }
     }
 }
@@ -102,22 +70,14 @@ fn judges_every_vector_alike_byte_by_byte() {
 #[test]
 fn judges_changed_vectors_alike_byte_by_byte() {
     for vector in vectors().iter().filter(|vector| vector.bytes.len() < 300) {
-        for at in 0..vector.bytes.len() {
-            for change in [0x01, 0x02, 0x10, 0x80, 0xff] {
-                let mut bytes = vector.bytes.clone();
-                bytes[at] ^= change;
-                check_prefixes(&bytes).ok();
-            }
+        for bytes in changed(&vector.bytes, [0x01, 0x02, 0x10, 0x80, 0xff]) {
+            check_prefixes(&bytes).ok();
         }
     }
 }
 
 #[test]
 fn says_why_a_header_is_refused() {
-    let cause = |name: &str| {
-        let vector = vectors().into_iter().find(|vector| vector.name == name).expect("a vector of this name");
-        parse(&vector.bytes)
-    };
     for (name, malformed) in [
         ("neither/HTTP", Malformed::Signature),
         ("v1/other word", Malformed::Signature),
@@ -139,12 +99,12 @@ fn says_why_a_header_is_refused() {
         ("v2/two checksums", Malformed::RepeatedChecksum),
         ("v2/wrong checksum", Malformed::WrongChecksum),
     ] {
-        assert_eq!(cause(name), Err(malformed), "{name}");
+        assert_eq!(parse(&find(vectors(), name).bytes), Err(malformed), "{name}");
     }
 }
 
 #[test]
-fn refuses_as_soon_as_nothing_can_mend_it() {
+fn refuses_as_soon_as_no_more_bytes_can_help() {
     let fixed = b"\r\n\r\n\0\r\nQUIT\n\x21\x11";
     assert_eq!(parse(b"G"), Err(Malformed::Signature));
     assert_eq!(parse(b"PO"), Err(Malformed::Signature));
@@ -173,9 +133,9 @@ fn writes_what_the_specification_shows() {
     assert_eq!(line(Origin::Local), "PROXY UNKNOWN\r\n");
     assert_eq!(line(Origin::Unix), "PROXY UNKNOWN\r\n");
     for name in ["v2/TCP over IPv4", "v2/TCP over IPv6", "v2/LOCAL without a block"] {
-        let vector = vectors().into_iter().find(|vector| vector.name == name).expect("a vector of this name");
-        let header = write_all(Version::V2, vector.origin.expect("an accepted vector"));
-        assert_eq!(Some(header.len()), vector.length, "{name}");
+        let vector = find(vectors(), name);
+        let header = write_all(Version::V2, origin_of(&vector).expect("an accepted vector"));
+        assert_eq!(Some(header.len()), length(&vector), "{name}");
         assert_eq!(header, vector.bytes[..header.len()], "{name}");
     }
     let unix = write_all(Version::V2, Origin::Unix);
@@ -201,7 +161,7 @@ fn origin() -> impl Strategy<Value = Origin> {
     ]
 }
 
-/// Equal but for the clothes of the addresses.
+/// IPv4-mapped addresses as IPv4 ones.
 fn canonical(origin: Origin) -> Origin {
     let bare = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     match origin {

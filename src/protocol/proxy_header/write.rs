@@ -1,7 +1,7 @@
 //! Writes a header in either version. What can't be said in it is left out rather than made up.
 
+use super::Origin;
 use super::v2::SIGNATURE;
-use super::{Origin, Version};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,6 +13,15 @@ const TCP_OVER_IPV6: u8 = 0x21;
 const UNIX_STREAM: u8 = 0x31;
 /// Two paths of 108 bytes each.
 const UNIX_BYTES: u8 = 216;
+
+/// Which header is written; both are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
+}
 
 /// Addresses of one family, since a header has room for one.
 enum Pair {

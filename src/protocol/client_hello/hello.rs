@@ -1,0 +1,76 @@
+//! From the message's body to the server name: lengths are checked exactly, and what they frame is skipped unless it
+//! leads to the name. It knows nothing of records.
+
+use super::fault::NotClientHello;
+use super::name::{is_ip_address, normalize};
+use super::reader::Reader;
+use super::records::read_message;
+
+const MAX_SESSION_ID_BYTES: usize = 32;
+const RANDOM_BYTES: usize = 32;
+const EXTENSION_SERVER_NAME: u16 = 0;
+const NAME_TYPE_HOST_NAME: u8 = 0;
+
+/// What a hello says to those on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientHello {
+    /// Lower case, without a trailing dot; `None` where the client named no host, or an IP address, which it must
+    /// not (RFC 6066 section 3) and some do.
+    pub server_name: Option<String>,
+}
+
+/// Reads the hello that `bytes` begin with: `None` asks for more of them. What comes after it isn't looked at, and the
+/// verdict is the same wherever the network cut the bytes; that of a hello's inside falls once the hello is complete.
+///
+/// # Errors
+/// The bytes are no ClientHello, or none that `MAX_HELLO_BYTES` could hold.
+pub fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, NotClientHello> {
+    let Some(message) = read_message(bytes)? else {
+        return Ok(None);
+    };
+    Ok(Some(ClientHello { server_name: server_name(&message)? }))
+}
+
+/// The body of the handshake message, from its legacy_version on.
+fn server_name(message: &[u8]) -> Result<Option<String>, NotClientHello> {
+    let mut body = Reader::new(message);
+    // SSL 3.0 to TLS 1.3 have major version 3; which one is for the backend to like.
+    if !matches!(body.take(2), Some([3, _])) {
+        return Err(NotClientHello::Version);
+    }
+    body.take(RANDOM_BYTES).ok_or(NotClientHello::CutShort)?;
+    let is_id = |id: &&[u8]| id.len() <= MAX_SESSION_ID_BYTES;
+    body.short_vector().filter(is_id).ok_or(NotClientHello::SessionId)?;
+    let are_suites = |suites: &&[u8]| !suites.is_empty() && suites.len().is_multiple_of(2);
+    body.long_vector().filter(are_suites).ok_or(NotClientHello::CipherSuites)?;
+    body.short_vector().filter(|methods| !methods.is_empty()).ok_or(NotClientHello::CompressionMethods)?;
+    // Before TLS 1.3 a hello may end here (RFC 5246 section 7.4.1.2).
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let mut extensions = body.last_long_vector().ok_or(NotClientHello::Extensions)?;
+    let mut list = None;
+    while !extensions.is_empty() {
+        let (kind, data) = extensions.u16().zip(extensions.long_vector()).ok_or(NotClientHello::Extensions)?;
+        if kind == EXTENSION_SERVER_NAME && list.replace(data).is_some() {
+            return Err(NotClientHello::RepeatedServerName);
+        }
+    }
+    list.map_or(Ok(None), host_name)
+}
+
+/// The one host name of a list; names of other types are skipped, as each begins with its length (RFC 6066 section 3).
+fn host_name(list: &[u8]) -> Result<Option<String>, NotClientHello> {
+    let malformed = NotClientHello::ServerNameList;
+    let mut names = Reader::new(list).last_long_vector().filter(|names| !names.is_empty()).ok_or(malformed)?;
+    let mut host = None;
+    while !names.is_empty() {
+        let (kind, name) = names.u8().zip(names.long_vector()).ok_or(malformed)?;
+        if kind == NAME_TYPE_HOST_NAME && host.replace(name).is_some() {
+            return Err(NotClientHello::RepeatedServerName);
+        }
+    }
+    host.filter(|host| !is_ip_address(host))
+        .map(|host| normalize(host).map_err(|_| NotClientHello::HostName))
+        .transpose()
+}
