@@ -1,6 +1,5 @@
 //! What a pick costs, by policy and number of backends; what making the tables anew costs; a line of the access log.
 //! `just bench` runs it.
-#![allow(missing_docs, reason = "Criterion's macros make public functions")]
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
@@ -10,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-use lb::access_log::{Attempt, Entry};
-use lb::backends::{Endpoint, Pool};
-use lb::balancer::{Balancer, PickRequest};
-use lb::config::{self, FailureDetection, Policy, Queue, Resolve, Tcp};
-use lb::net::Target;
+use lb::bench::access_log::{Attempt, Entry};
+use lb::bench::backends::{Endpoint, Pool};
+use lb::bench::balancer::{Balancer, PickRequest};
+use lb::bench::config::{self, FailureDetection, Policy, Queue, Resolve, Tcp};
+use lb::bench::net::Target;
 
 const POLICIES: [(&str, Policy); 4] = [
     ("round_robin", Policy::RoundRobin),

@@ -3,7 +3,6 @@
 //! Client, relay and backend share a runtime as a worker has it, so that no time goes into waking other threads.
 //! *direct* is the same exchange without the relay: the difference is the relay's, and holds two sends, two receives
 //! and their turns of epoll.
-#![allow(missing_docs, reason = "nobody imports a bench")]
 
 use std::future::poll_fn;
 use std::hint::black_box;
@@ -12,11 +11,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lb::config::RelayMode;
-use lb::lifecycle::IdleTimeouts;
-use lb::net::{DialOptions, ListenAddress, ListenOptions, ListenSocket, Target, Transport, bind, dial, local_address};
-use lb::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally};
-use lb::telemetry::ByteCounters;
+use lb::bench::config::RelayMode;
+use lb::bench::lifecycle::IdleTimeouts;
+use lb::bench::net::{
+    DialOptions, ListenAddress, ListenOptions, ListenSocket, Target, Transport, bind, dial, local_address,
+};
+use lb::bench::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally};
+use lb::bench::telemetry::ByteCounters;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::spawn_local;
 

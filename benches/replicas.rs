@@ -6,10 +6,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb::backends::{Endpoint, Pool};
-use lb::balancer::{Balancer, PickRequest};
-use lb::config::{self, Policy};
-use lb::net::Target;
+use lb::bench::backends::{Endpoint, Pool};
+use lb::bench::balancer::{Balancer, PickRequest};
+use lb::bench::config::{self, Policy};
+use lb::bench::net::Target;
 
 const CLIENTS: u32 = 20_000;
 

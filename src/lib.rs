@@ -4,16 +4,52 @@
 //! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config`, `protocol`, `net`,
 //! `lifecycle`, `telemetry`.
 
-pub mod access_log;
-pub mod admin;
-pub mod backends;
-pub mod balancer;
+pub(crate) mod access_log;
+pub(crate) mod admin;
+pub(crate) mod backends;
+pub(crate) mod balancer;
 pub mod cli;
-pub mod config;
-pub mod lifecycle;
-pub mod net;
-pub mod protocol;
-pub mod proxy;
-pub mod relay;
-pub mod server;
-pub mod telemetry;
+pub(crate) mod config;
+pub(crate) mod lifecycle;
+pub(crate) mod net;
+pub(crate) mod protocol;
+pub(crate) mod proxy;
+pub(crate) mod relay;
+pub(crate) mod server;
+pub(crate) mod telemetry;
+
+/// What the benches, and the fuzz target of configurations, use of the modules. No interface for anybody else.
+#[doc(hidden)]
+pub mod bench {
+    pub mod access_log {
+        pub use crate::access_log::{Attempt, Entry};
+    }
+    pub mod backends {
+        pub use crate::backends::{Endpoint, Pool};
+    }
+    pub mod balancer {
+        pub use crate::balancer::{Balancer, PickRequest};
+    }
+    pub mod config {
+        pub use crate::config::{
+            FailureDetection, Loaded, Policy, PoolConfig, Problems, Queue, RelayMode, Resolve, SendProxy, Source, Tcp,
+        };
+    }
+    pub mod lifecycle {
+        pub use crate::lifecycle::IdleTimeouts;
+    }
+    pub mod net {
+        pub use crate::net::{
+            DialOptions, ListenAddress, ListenOptions, ListenSocket, Target, Transport, bind, dial, local_address,
+        };
+    }
+    pub mod proxy {
+        pub use crate::proxy::CHECKS;
+    }
+    pub mod relay {
+        pub use crate::relay::{Limits, Meter, Pipes, RelayResources, Start, Tally, run};
+    }
+    pub mod telemetry {
+        pub use crate::telemetry::ByteCounters;
+    }
+}

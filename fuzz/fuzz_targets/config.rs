@@ -5,8 +5,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use lb::config::{Loaded, Problems, Source};
-use lb::proxy::CHECKS;
+use lb::bench::config::{Loaded, Problems, Source};
+use lb::bench::proxy::CHECKS;
 use libfuzzer_sys::fuzz_target;
 use tempfile::NamedTempFile;
 

@@ -48,12 +48,10 @@ pub struct Entry<'a> {
     /// When it ended.
     #[serde(serialize_with = "as_rfc3339")]
     pub time: SystemTime,
-    #[allow(missing_docs)]
     pub listener: &'a str,
     /// The client's address.
     #[serde(serialize_with = "as_text")]
     pub client: &'a dyn fmt::Display,
-    #[allow(missing_docs)]
     pub pool: Option<&'a str>,
     /// The backend that served it.
     pub backend: Option<&'a str>,

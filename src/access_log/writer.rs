@@ -20,9 +20,7 @@ const GATHERED_FOR: Duration = Duration::from_millis(10);
 /// Where lines go.
 #[derive(Clone, Debug)]
 pub enum Destination {
-    #[allow(missing_docs)]
     Stdout,
-    #[allow(missing_docs)]
     Stderr,
     /// Appended to this file.
     File(PathBuf),

@@ -76,6 +76,7 @@ impl Detector {
     }
 
     /// Failures within the window that ends now.
+    #[cfg(test)]
     pub fn recent_failures(&mut self, now: Instant) -> usize {
         self.forget_before_window(now);
         self.failures.len()

@@ -17,12 +17,10 @@ mod status;
 mod waiting;
 
 pub use backend::{Backend, Endpoint};
-pub use detection::{Detector, DetectorState, Transition};
 pub use discovery::Discovery;
 pub use health_check::watch as watch_health;
 pub use lease::Lease;
 pub use pool::Pool;
-pub use rise_fall::{CheckVerdict, RiseFall};
-pub use snapshot::BackendSnapshot;
-pub use status::{AdminState, BackendState};
-pub use waiting::{BudgetShare, QueueSlot, RetryPermit};
+pub use status::AdminState;
+#[cfg(test)]
+pub use status::BackendState;

@@ -29,7 +29,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use address::{BackendAddress, BindAddress};
-pub use http::{BackendKeepAlive, HeaderCheck, HttpConfig};
+pub use http::{BackendKeepAlive, HeaderCheck};
 pub use listener::{ListenerConfig, PerClient, ProxyProtocol, Route};
 pub use networks::Networks;
 pub use overrides::{Overrides, flag_name, variable_name};

@@ -16,7 +16,7 @@ pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
 pub use inherited::inherited;
 pub use listen::{
     Accepted, BACKLOG, ListenAddress, ListenOptions, ListenSocket, bind, extend, is_out_of_files, is_out_of_memory,
-    is_unix, local_address, local_port, set_options, share,
+    is_unix, local_address, local_port, set_options,
 };
 pub use splice::Pipe;
 pub use stream::{Hangup, Peer, Stream as Transport};

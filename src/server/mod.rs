@@ -16,4 +16,4 @@ mod systemd;
 mod upgrade;
 mod worker;
 
-pub use run::{RunError, Running, run, start};
+pub use run::{RunError, run, start};

@@ -1,5 +1,4 @@
 //! The behaviour of `lb`, through the real binary: real sockets, real servers and clients on loopback.
-#![allow(missing_docs, reason = "nobody imports a test")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a panic is how a test fails; counters are whole numbers")]
 
 mod access_log; // one line a connection

@@ -4,7 +4,6 @@ use std::fmt;
 
 /// Why no server name can be had of these bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it, and Display says it in words")]
 pub enum NotClientHello {
     // Of the records.
     NotHandshake,

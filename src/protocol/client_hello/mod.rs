@@ -13,7 +13,8 @@ mod records;
 #[cfg(test)]
 mod vectors;
 
-pub use fault::NotClientHello;
-pub use hello::{ClientHello, parse};
+pub use hello::parse;
 pub use pattern::ServerNamePattern;
 pub use records::MAX_HELLO_BYTES;
+#[allow(unused_imports, reason = "the fuzz targets use them: they compile this folder by itself")]
+pub use {fault::NotClientHello, hello::ClientHello};

@@ -38,7 +38,6 @@ pub struct Progress {
 
 /// Why a chunked body is refused. What was scanned before is already on its way: close both connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it, and Display says it in words")]
 pub enum ChunkError {
     MalformedSize,
     SizeTooLong,

@@ -6,7 +6,6 @@ use std::fmt;
 
 /// Causes that requests and responses share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it, and Display says it in words")]
 pub enum Fault {
     BareCr,
     BareLf,
@@ -31,7 +30,6 @@ pub enum Fault {
 
 /// Why a client's request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it, and Display says it in words")]
 pub enum RequestError {
     Fault(Fault),
     MalformedMethod,
@@ -44,7 +42,6 @@ pub enum RequestError {
 
 /// Why a backend's response can't be passed on; the client gets a 502.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it, and Display says it in words")]
 pub enum BadResponse {
     Fault(Fault),
     MalformedStatus,

@@ -5,7 +5,6 @@ use std::fmt;
 
 /// Why no connection may follow these bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it, and Display says it in words")]
 pub enum Malformed {
     Signature,
     // Version 1.
