@@ -13,6 +13,7 @@ use lb::bench::access_log::{Attempt, Entry};
 use lb::bench::backends::{Endpoint, Pool};
 use lb::bench::balancer::{Balancer, PickRequest};
 use lb::bench::config::{self, FailureDetection, Policy, Queue, Resolve, Tcp};
+use lb::bench::lifecycle::ConnectionId;
 use lb::bench::net::Target;
 
 const POLICIES: [(&str, Policy); 4] = [
@@ -128,6 +129,7 @@ fn access_log_line(criterion: &mut Criterion) {
     let attempts = [Attempt { backend: "10.0.0.1:80", outcome: "connected" }];
     let entry = Entry {
         time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+        connection: ConnectionId::next(),
         listener: "web",
         client: &client,
         pool: Some("app"),

@@ -36,7 +36,7 @@ pub mod bench {
         };
     }
     pub mod lifecycle {
-        pub use crate::lifecycle::IdleTimeouts;
+        pub use crate::lifecycle::{ConnectionId, IdleTimeouts};
     }
     pub mod net {
         pub use crate::net::{

@@ -1,17 +1,18 @@
 //! What a line says, as text and as JSON.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::io::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use crate::lifecycle::ConnectionId;
 use crate::telemetry::rfc3339;
 
-/// A backend that was tried, and what came of it.
+/// A backend that was tried, and the result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attempt<'a> {
-    /// Its address.
     pub backend: &'a str,
     /// `connected`, or why not.
     pub outcome: &'static str,
@@ -48,8 +49,9 @@ pub struct Entry<'a> {
     /// When it ended.
     #[serde(serialize_with = "as_rfc3339")]
     pub time: SystemTime,
+    /// The same for all requests of one connection.
+    pub connection: ConnectionId,
     pub listener: &'a str,
-    /// The client's address.
     #[serde(serialize_with = "as_text")]
     pub client: &'a dyn fmt::Display,
     pub pool: Option<&'a str>,
@@ -70,12 +72,10 @@ pub struct Entry<'a> {
     /// From accept to the end.
     #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
     pub duration: Duration,
-    /// Why it ended.
     pub cause: &'static str,
     /// The rule or limit that refused it, where one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// In http mode.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpEntry<'a>>,
 }
@@ -89,12 +89,10 @@ impl Entry<'_> {
 
     /// Appends the line as text for people.
     pub fn write_text(&self, out: &mut Vec<u8>) {
-        let mut line = String::with_capacity(256);
-        self.format_text(&mut line).expect("a String takes every character");
-        out.extend_from_slice(line.as_bytes());
+        self.format_text(out).expect("a Vec takes every byte");
     }
 
-    fn format_text(&self, line: &mut String) -> fmt::Result {
+    fn format_text(&self, line: &mut Vec<u8>) -> io::Result<()> {
         let time = rfc3339(self.time);
         write!(
             line,
@@ -120,15 +118,15 @@ impl Entry<'_> {
         if let Some(first_byte) = self.first_byte {
             write!(line, " first_byte={}", Milliseconds(first_byte))?;
         }
-        write!(line, " duration={}", Milliseconds(self.duration))?;
+        write!(line, " duration={} conn={}", Milliseconds(self.duration), self.connection)?;
         if self.attempts.iter().any(Attempt::failed) {
-            line.push_str(" attempts=");
+            line.extend_from_slice(b" attempts=");
             for (index, attempt) in self.attempts.iter().enumerate() {
                 let separator = if index == 0 { "" } else { "," };
                 write!(line, "{separator}{}({})", attempt.backend, attempt.outcome)?;
             }
         }
-        line.push('\n');
+        line.push(b'\n');
         Ok(())
     }
 }
@@ -185,6 +183,7 @@ mod tests {
     fn entry<'a>(attempts: &'a [Attempt<'a>]) -> Entry<'a> {
         Entry {
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            connection: ConnectionId::next(),
             listener: "web",
             client: &"192.0.2.1:5555",
             pool: Some("app"),
@@ -207,20 +206,27 @@ mod tests {
             Attempt { backend: "127.0.0.1:3002", outcome: "refused" },
             Attempt { backend: "127.0.0.1:3001", outcome: "connected" },
         ];
+        let entry = entry(&attempts);
+        let connection = entry.connection;
         let mut line = Vec::new();
-        entry(&attempts).write_text(&mut line);
-        let expected = "2023-11-14T22:13:20.123Z web 192.0.2.1:5555 -> app/127.0.0.1:3001 client_closed in=77 out=853 \
-                        connect=0.21ms duration=3.5ms attempts=127.0.0.1:3002(refused),127.0.0.1:3001(connected)\n";
+        entry.write_text(&mut line);
+        let expected = format!(
+            "2023-11-14T22:13:20.123Z web 192.0.2.1:5555 -> app/127.0.0.1:3001 client_closed in=77 out=853 \
+             connect=0.21ms duration=3.5ms conn={connection} \
+             attempts=127.0.0.1:3002(refused),127.0.0.1:3001(connected)\n"
+        );
         assert_eq!(String::from_utf8_lossy(&line), expected);
     }
 
     #[test]
     fn json_has_the_keys_of_the_contract() {
         let attempts = [Attempt { backend: "127.0.0.1:3001", outcome: "connected" }];
+        let entry = entry(&attempts);
         let mut line = Vec::new();
-        entry(&attempts).write_json(&mut line);
+        entry.write_json(&mut line);
         let value: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
         assert_eq!(value["time"], "2023-11-14T22:13:20.123Z");
+        assert_eq!(value["connection"], entry.connection.to_string());
         assert_eq!(value["connect_ms"], 0.21);
         assert_eq!(value["first_byte_ms"], serde_json::Value::Null);
         assert_eq!(value["attempts"][0]["outcome"], "connected");

@@ -1,5 +1,6 @@
 //! From the workers' lines to a file: a bounded buffer, and a thread that writes it out.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -17,7 +18,14 @@ const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// third of what a small HTTP request costs.
 const GATHERED_FOR: Duration = Duration::from_millis(10);
 
-/// Where lines go.
+/// Of the memory for one line, so much stays with its thread for the next.
+const LINE_BYTES: usize = 4 * 1024;
+
+thread_local! {
+    /// Where a line is formatted, so that nobody waits for that.
+    static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 #[derive(Clone, Debug)]
 pub enum Destination {
     Stdout,
@@ -26,7 +34,6 @@ pub enum Destination {
     File(PathBuf),
 }
 
-/// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people.
@@ -35,7 +42,8 @@ pub enum Format {
     Json,
 }
 
-/// Takes lines from any thread. Dropping it writes what it has.
+/// Takes lines from any thread. Dropping it writes the lines that it has and waits for that, however long the
+/// destination takes.
 #[derive(Debug)]
 pub struct AccessLog {
     format: Format,
@@ -73,22 +81,17 @@ impl AccessLog {
         Ok(Self { format, queue, writer: Some(writer) })
     }
 
-    /// Logs one connection. Waits for nothing but the copy of another line.
+    /// Logs one connection or request. Waits for nothing but the copies of other lines.
     pub fn log(&self, entry: &Entry<'_>) {
-        let mut state = self.queue.lock();
-        if state.bytes.len() >= BUFFER_BYTES {
-            self.queue.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let was_empty = state.bytes.is_empty();
+        let mut line = LINE.take();
         match self.format {
-            Format::Text => entry.write_text(&mut state.bytes),
-            Format::Json => entry.write_json(&mut state.bytes),
+            Format::Text => entry.write_text(&mut line),
+            Format::Json => entry.write_json(&mut line),
         }
-        drop(state);
-        if was_empty {
-            self.queue.filled.notify_one();
-        }
+        self.queue.append(&line);
+        line.clear();
+        line.shrink_to(LINE_BYTES);
+        LINE.set(line);
     }
 
     /// Opens the file again, which a log rotation may have renamed. Lines that wait go into the new one.
@@ -97,7 +100,6 @@ impl AccessLog {
         self.queue.filled.notify_one();
     }
 
-    /// Lines lost so far.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped.load(Ordering::Relaxed)
     }
@@ -119,6 +121,20 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn append(&self, line: &[u8]) {
+        let mut pending = self.lock();
+        if pending.bytes.len() >= BUFFER_BYTES {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_empty = pending.bytes.is_empty();
+        pending.bytes.extend_from_slice(line);
+        drop(pending);
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
     fn drain_into(&self, mut sink: Box<dyn Write>, destination: &Destination) {
         let mut batch = Vec::new();
         let mut is_failing = false;
@@ -128,14 +144,16 @@ impl Queue {
                 .filled
                 .wait_while(waiting, |state| state.bytes.is_empty() && !state.closed && !state.reopen)
                 .unwrap_or_else(PoisonError::into_inner);
-            // More lines come: while there are some, nobody has to wake this thread, and one write takes them all.
+            // More lines come: while some wait, no worker has to wake this thread, and one write takes them all.
             let gathered = self.filled.wait_timeout_while(state, GATHERED_FOR, |state| !state.closed && !state.reopen);
             (state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
             if std::mem::take(&mut state.reopen) {
                 drop(state);
                 match open(destination) {
                     Ok(fresh) => sink = fresh,
-                    Err(error) => tracing::error!(%error, "the access log can't be opened again; the old file goes on"),
+                    Err(error) => {
+                        tracing::error!(%error, "the access log can't be opened again; the old file stays in use")
+                    }
                 }
                 continue;
             }

@@ -17,7 +17,7 @@ const CLIENTS_PER_SHARD: usize = 1024;
 /// A client may make the connections of so long a time at once.
 const BURST: Duration = Duration::from_secs(1);
 
-/// What one client may take.
+/// What one client may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientLimits {
     /// Connections at once; `None`: any number.
@@ -69,7 +69,6 @@ pub struct ClientPermit {
 type Key = [u64; 2];
 
 impl Clients {
-    /// Nobody yet.
     pub fn new(now: Instant) -> Arc<Self> {
         Arc::new(Self { started: now, shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
     }
@@ -146,7 +145,7 @@ fn key_of(client: IpAddr) -> Key {
         IpAddr::V4(address) => [0, address.to_bits().into()],
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments().map(u64::from);
-            // One bit tells ::/64 from the IPv4 addresses.
+            // One bit keeps ::/64 apart from the IPv4 addresses.
             [a << 48 | b << 32 | c << 16 | d, 1 << 32]
         }
     }

@@ -1,11 +1,11 @@
-//! A limit of connections at once, and the count of those that live.
+//! A limit of connections at once, and the count of those that are open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// How many may live at once.
+/// How many may be open at once.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     max: AtomicUsize,
@@ -18,7 +18,6 @@ pub struct ConnectionLimit {
 pub struct Permit(Arc<ConnectionLimit>);
 
 impl ConnectionLimit {
-    /// At most `max`.
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max: AtomicUsize::new(max), active: AtomicUsize::new(0), emptied: Notify::new() })
     }
@@ -32,22 +31,20 @@ impl ConnectionLimit {
         Some(Permit(self.clone()))
     }
 
-    /// The most that may live at once.
     pub fn max(&self) -> usize {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// From now on at most `max`; those that live go on.
+    /// From now on at most `max`; open connections stay open.
     pub fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
     }
 
-    /// How many live now.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Acquire)
     }
 
-    /// Waits until none lives. Safe to cancel.
+    /// Waits until none is open. Safe to cancel.
     pub async fn emptied(&self) {
         loop {
             let emptied = self.emptied.notified();

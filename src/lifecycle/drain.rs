@@ -1,11 +1,10 @@
-//! The way from running to stopped, told to everyone who must know.
+//! The phases from running to stopped, and a watch for everything that acts on them.
 
 use tokio::sync::watch;
 
 /// How far the stop has come; it only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Not asked to stop.
     Running,
     /// Asked to stop: no longer ready, still accepting for the grace time.
     Leaving,
@@ -15,11 +14,9 @@ pub enum Phase {
     Over,
 }
 
-/// Moves the phase on.
 #[derive(Debug)]
 pub struct Drain(watch::Sender<Phase>);
 
-/// Sees the phase.
 #[derive(Clone, Debug)]
 pub struct DrainWatch(watch::Receiver<Phase>);
 
@@ -43,7 +40,6 @@ impl Drain {
 }
 
 impl DrainWatch {
-    /// The phase now.
     pub fn phase(&self) -> Phase {
         *self.0.borrow()
     }

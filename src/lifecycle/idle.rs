@@ -1,4 +1,4 @@
-//! The live connections of one worker and when each was last active: one sweep for all in place of a timer each.
+//! The idle timeouts of one worker's connections: one sweep over all of them in place of a timer each.
 //!
 //! A message costs one store of the current tick; nothing is armed or cancelled. The sweep wakes a connection whose
 //! limit has passed, and the connection itself decides what that means.
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-/// Sweeps within the shortest limit: a deadline is kept within an eighth of it.
+/// Sweeps within the shortest limit: a connection is closed at most an eighth of it late.
 const SWEEPS_PER_LIMIT: u32 = 8;
 const FASTEST_SWEEP: Duration = Duration::from_millis(10);
 const SLOWEST_SWEEP: Duration = Duration::from_secs(1);
 
-/// Who is connected, on one worker.
+/// The timers of all connections of one worker.
 #[derive(Debug)]
 pub struct IdleTimeouts {
     timers: RefCell<Slab<Entry>>,
@@ -32,7 +32,7 @@ struct Entry {
     waker: Option<Waker>,
 }
 
-/// One connection's place in the roster; dropping it leaves.
+/// One connection's timer; dropping it stops it.
 #[derive(Debug)]
 pub struct IdleTimer {
     idle_timeouts: Rc<IdleTimeouts>,
@@ -40,7 +40,7 @@ pub struct IdleTimer {
 }
 
 impl IdleTimeouts {
-    /// A roster precise enough for limits of `shortest_limit` and more.
+    /// Precise enough for limits of `shortest_limit` and more.
     pub fn new(shortest_limit: Duration, now: Instant) -> Rc<Self> {
         let period = (shortest_limit / SWEEPS_PER_LIMIT).clamp(FASTEST_SWEEP, SLOWEST_SWEEP);
         Rc::new(Self { timers: RefCell::default(), period, started: now, now: Cell::new(0) })
@@ -51,7 +51,7 @@ impl IdleTimeouts {
         self.period
     }
 
-    /// Enters a connection that may be idle for `limit`.
+    /// The timer of a connection that may be idle for `limit`.
     pub fn start(self: &Rc<Self>, limit: Duration) -> IdleTimer {
         let entry = Entry { last_active: self.now.clone(), limit: Cell::new(self.ticks(limit)), waker: None };
         let key = self.timers.borrow_mut().insert(entry);
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seat_is_overdue_after_its_limit_and_never_before() {
+    fn a_timer_expires_after_its_limit_and_never_before() {
         let start = Instant::now();
         let idle_timeouts = IdleTimeouts::new(Duration::from_secs(8), start);
         let idle_timer = idle_timeouts.start(Duration::from_secs(8));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn leaving_frees_the_seat() {
+    fn a_dropped_timer_takes_no_memory() {
         let idle_timeouts = IdleTimeouts::new(Duration::from_secs(1), Instant::now());
         drop(idle_timeouts.start(Duration::from_secs(1)));
         assert!(idle_timeouts.timers.borrow().is_empty());

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::access_log::{Attempt, Entry};
 use crate::backends::Backend;
+use crate::lifecycle::ConnectionId;
 use crate::net::{ConnectFailure, Peer};
 use crate::relay::Tally;
 use crate::telemetry::{Cause, Rejection};
@@ -76,6 +77,7 @@ impl Attempts {
 pub(super) struct Record<'a> {
     worker: &'a Worker,
     frontend: &'a Frontend,
+    pub(super) id: ConnectionId,
     /// Who the client is: the peer, or whom its PROXY header names.
     pub(super) peer: Peer,
     accepted_at: Instant,
@@ -94,8 +96,8 @@ enum ConnectionEnd {
 
 impl<'a> Record<'a> {
     pub(super) fn open(worker: &'a Worker, frontend: &'a Frontend, peer: Peer, tally: &'a Tally) -> Self {
-        let (accepted_at, attempts) = (Instant::now(), Attempts::default());
-        Self { worker, frontend, peer, accepted_at, upstream: None, attempts, tally, end: None }
+        let (id, accepted_at, attempts) = (ConnectionId::next(), Instant::now(), Attempts::default());
+        Self { worker, frontend, id, peer, accepted_at, upstream: None, attempts, tally, end: None }
     }
 
     /// The connection ended.
@@ -116,6 +118,7 @@ impl<'a> Record<'a> {
         let Some(log) = &self.frontend.access_log else { return };
         log.log(&Entry {
             time: SystemTime::now(),
+            connection: self.id,
             listener: self.frontend.name(),
             client: &self.peer,
             pool: self.upstream.map(|upstream| upstream.pool().name()),

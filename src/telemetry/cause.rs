@@ -1,8 +1,8 @@
-//! Why connections end, are refused, or are not accepted: the labels of counters and the words of the access log.
+//! Why connections end, are refused, or are not accepted: labels of counters, and the access log's causes and reasons.
 
-/// Declares an enum whose variants have a fixed word each and can index an array of counters.
+/// Declares an enum whose variants have a fixed label each and can index an array of counters.
 macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
@@ -11,9 +11,8 @@ macro_rules! labels {
             /// Every variant, in the order of their indices.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// Its word in metrics and logs.
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
+                match self { $(Self::$variant => $label,)* }
             }
 
             pub(super) const COUNT: usize = Self::ALL.len();
@@ -38,13 +37,13 @@ labels! {
         HalfClosedTimeout = "half_closed_timeout",
         /// No backend that was tried could be connected to.
         ConnectFailed = "connect_failed",
-        /// There was no backend to try.
+        /// The pool had no backend to try.
         NoBackend = "no_backend",
         /// Refused by a rule or limit.
         Rejected = "rejected",
         /// Cut at the end of the drain time.
         DrainForced = "drain_forced",
-        /// Our own fault: no file descriptor, no local port, a bug.
+        /// The balancer's fault: no file descriptor, no local port, a bug.
         Internal = "internal",
     }
 }

@@ -16,23 +16,20 @@ pub struct PerWorker<T>(Box<[OwnLine<T>]>);
 struct OwnLine<T>(T);
 
 impl<T: Default> PerWorker<T> {
-    /// One default value for each of `workers`.
     pub fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| OwnLine::default()).collect())
     }
 
-    /// The value of one worker.
     pub fn worker(&self, worker: usize) -> &T {
         &self.0[worker].0
     }
 
-    /// The values of all workers.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|line| &line.0)
     }
 }
 
-/// Bytes by direction, as seen by the balancer: in from clients, out to clients.
+/// Bytes by direction; metrics call them in (from clients) and out (to clients).
 #[derive(Debug, Default)]
 pub struct ByteCounters {
     to_backend: AtomicU64,
@@ -50,7 +47,6 @@ impl ByteCounters {
         self.to_client.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// What was counted so far.
     pub fn total(&self) -> Traffic {
         Traffic {
             to_backend: self.to_backend.load(Ordering::Relaxed),
@@ -62,9 +58,7 @@ impl ByteCounters {
 /// A sum of bytes by direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// From the client to the backend.
     pub to_backend: u64,
-    /// From the backend to the client.
     pub to_client: u64,
 }
 
@@ -80,9 +74,8 @@ impl std::iter::Sum for Traffic {
 /// What one worker counts of one backend.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
-    /// Relayed bytes.
     pub bytes: ByteCounters,
-    /// Connections to it that are kept for the next request: as many as there are now.
+    /// Connections to it that wait in the idle pool for their next request: a gauge.
     pub idle: AtomicUsize,
 }
 
@@ -93,9 +86,8 @@ pub struct ListenerCounters {
     closed: [AtomicU64; Cause::COUNT],
     rejected: [AtomicU64; Rejection::COUNT],
     accept_errors: [AtomicU64; AcceptError::COUNT],
-    /// By status from 100 to 999; there once the first request was counted, as only http mode has any.
+    /// By status from 100 to 999; made when the first request is counted, as only http mode has any.
     requests: OnceLock<Box<[AtomicU64]>>,
-    /// Relayed bytes.
     pub bytes: ByteCounters,
 }
 
@@ -106,14 +98,11 @@ const STATUSES: usize = 900;
 /// A listener's name and what each worker counts of it.
 #[derive(Debug)]
 pub struct ListenerStats {
-    /// Its name in metrics.
     pub name: String,
-    /// One set a worker.
     pub counters: PerWorker<ListenerCounters>,
 }
 
 impl ListenerCounters {
-    /// Counts an accepted connection.
     pub fn accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
@@ -136,7 +125,6 @@ impl ListenerCounters {
         }
     }
 
-    /// Counts a failed accept.
     pub fn accept_error(&self, reason: AcceptError) {
         self.accept_errors[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -145,17 +133,15 @@ impl ListenerCounters {
 /// A listener's counters, summed over the workers at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTotals {
-    /// Accepted connections.
     pub accepted: u64,
-    /// Ended ones, by [`Cause`].
+    /// By [`Cause`].
     pub closed: [u64; Cause::COUNT],
-    /// Refused ones, by [`Rejection`].
+    /// By [`Rejection`].
     pub rejected: [u64; Rejection::COUNT],
-    /// Failed accepts, by [`AcceptError`].
+    /// By [`AcceptError`].
     pub accept_errors: [u64; AcceptError::COUNT],
-    /// Answered HTTP requests, by status; those that there were.
+    /// Answered HTTP requests by status, without those that never occurred.
     pub requests: BTreeMap<u16, u64>,
-    /// Relayed bytes.
     pub bytes: Traffic,
 }
 
@@ -175,7 +161,7 @@ impl ListenerTotals {
         }
     }
 
-    /// Connections that live now.
+    /// Connections that are open.
     pub fn active(&self) -> u64 {
         let ended: u64 = self.closed.iter().chain(&self.rejected).sum();
         self.accepted - ended

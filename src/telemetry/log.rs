@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal};
 use tracing::Level;
 use tracing_subscriber::fmt;
 
-/// What is shown, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct LogSettings {
     /// The least severe level shown.

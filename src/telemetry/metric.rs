@@ -2,7 +2,6 @@
 
 use metrics::{Histogram, Unit, describe_counter, describe_gauge, describe_histogram};
 
-/// Every metric's name starts with it.
 pub const PREFIX: &str = "lb_";
 
 macro_rules! names {
@@ -38,14 +37,14 @@ names! {
     counter RELOADS = "lb_config_reloads_total", "Reloads of the configuration, by result.";
     counter ADMIN_REFUSED = "lb_admin_refused_total", "Changes by the admin API that were refused, by reason.";
     gauge LAST_RELOAD = "lb_config_last_reload_successful", "1 unless the last reload failed.";
-    gauge ACTIVE = "lb_connections_active", "Client connections that live now.";
-    gauge BACKEND_ACTIVE = "lb_backend_connections_active", "Connections to a backend that live now.";
+    gauge ACTIVE = "lb_connections_active", "Client connections that are open.";
+    gauge BACKEND_ACTIVE = "lb_backend_connections_active", "Connections to a backend that are open.";
     gauge BACKEND_IDLE = "lb_backend_connections_idle",
         "Connections to a backend that wait for their next request (http mode).";
     gauge BACKEND_UP = "lb_backend_up", "1 while a backend takes new connections, else 0.";
     gauge BUILD_INFO = "lb_build_info", "Always 1; the version is its label.";
     gauge TASKS = "lb_tasks",
-        "Tasks that live on the workers: one a connection, and a few of each worker and listener.";
+        "Tasks of the workers: one a connection, and a few of each worker and listener.";
     gauge DRAINING = "lb_draining", "1 from the signal to stop on, else 0.";
     gauge MAX_CONNECTIONS = "lb_max_connections", "The limit of client connections at once.";
     seconds CONNECT_DURATION = "lb_connect_duration_seconds", "Time to connect to a backend.";

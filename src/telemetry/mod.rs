@@ -1,7 +1,8 @@
 //! What can be counted: names of metrics, the counters behind them, and the set-up of the log.
 //!
-//! Workers count into atomics of their own; the main thread adds them up when somebody scrapes. So the hot path pays
-//! one uncontended add, and one scrape sees numbers that agree with each other.
+//! Each worker counts connections and bytes in atomics of its own, so that a count is one uncontended add; the main
+//! thread sums them up for a scrape, whose numbers agree with each other. Histograms are shared by all workers: a
+//! sample is a contended write. So are, outside this module, limits of connections and a backend's counts.
 
 mod cause;
 mod clock;

@@ -6,13 +6,19 @@ use std::io::{BufRead, BufReader, Write};
 use serde_json::Value;
 
 use crate::support::{
-    Folder, Lb, Refusing, Server, connect, connect_and_read, get, read_to_end, wait_until, wait_until_equal,
+    Folder, Lb, Origin, Reader, Refusing, Server, connect, connect_and_read, get, read_to_end, wait_until,
+    wait_until_equal,
 };
 
 /// Whether it is a time such as 2026-01-31T12:34:56.789Z.
 fn is_rfc3339_millis(text: &str) -> bool {
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     shape == "0000-00-00T00:00:00.000Z"
+}
+
+/// Whether it is a number in lower-case hexadecimal digits.
+fn is_connection_id(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
 }
 
 #[test]
@@ -36,6 +42,7 @@ fn a_line_has_the_keys_of_the_contract() {
         "cause",
         "client",
         "connect_ms",
+        "connection",
         "duration_ms",
         "first_byte_ms",
         "listener",
@@ -44,6 +51,7 @@ fn a_line_has_the_keys_of_the_contract() {
     ];
     assert_eq!(names, expected);
     assert!(is_rfc3339_millis(line["time"].as_str().unwrap()), "{line}");
+    assert!(is_connection_id(line["connection"].as_str().unwrap()), "{line}");
     assert_eq!((&line["listener"], &line["pool"]), (&"default".into(), &"default".into()));
     assert_eq!(line["client"], client_address);
     assert_eq!(line["backend"], server.address().to_string());
@@ -87,7 +95,46 @@ fn text_lines_name_the_same_things() {
     assert_eq!(words[4], format!("default/{}", server.address()));
     let attempts = format!("attempts={}(refused),{}(connected)", dead.address(), server.address());
     assert!(line.contains(&attempts), "{line}");
+    let (_, after) = line.split_once(" conn=").unwrap_or_else(|| panic!("a connection's id: {line}"));
+    assert!(is_connection_id(after.split(' ').next().unwrap()), "{line}");
     assert_eq!(line.lines().count(), 1);
+}
+
+#[test]
+fn requests_of_one_connection_share_its_id_and_others_have_another() {
+    let origin = Origin::new();
+    let lb = Lb::in_front_of(&[origin.address()]).with(&["--mode", "http"]).start();
+    let send = |client: &mut Reader| {
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(client.response().status(), 200);
+    };
+    let (one, other) = (connect(lb.address()), connect(lb.address()));
+    let addresses = [&one, &other].map(|client| client.local_addr().unwrap().to_string());
+    let (mut one, mut other) = (Reader::of(one), Reader::of(other));
+    send(&mut one);
+    send(&mut other);
+    send(&mut one);
+    // A head that can't be read is a request of its connection, too.
+    other.send(b"no request\r\n\r\n");
+    assert_eq!(other.response().status(), 400);
+    let lines = lb.access_log(4);
+    let [ids, others] = addresses.map(|client| -> Vec<&str> {
+        let lines = lines.iter().filter(|line| line["client"] == client.as_str());
+        lines.map(|line| line["connection"].as_str().unwrap()).collect()
+    });
+    assert!(ids.iter().chain(&others).all(|id| is_connection_id(id)), "{lines:?}");
+    assert_eq!((ids.len(), others.len()), (2, 2), "{lines:?}");
+    assert!(ids[0] == ids[1] && others[0] == others[1] && ids[0] != others[0], "{lines:?}");
+}
+
+#[test]
+fn two_connections_have_two_ids() {
+    let server = Server::named("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    get(lb.address(), "/");
+    get(lb.address(), "/");
+    let lines = lb.access_log(2);
+    assert_ne!(lines[0]["connection"], lines[1]["connection"]);
 }
 
 #[test]

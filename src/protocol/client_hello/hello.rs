@@ -34,7 +34,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, NotClientHello> {
 /// The body of the handshake message, from its legacy_version on.
 fn server_name(message: &[u8]) -> Result<Option<String>, NotClientHello> {
     let mut body = Reader::new(message);
-    // SSL 3.0 to TLS 1.3 have major version 3; which one is for the backend to like.
+    // SSL 3.0 to TLS 1.3 have major version 3; which of them, the backend decides.
     if !matches!(body.take(2), Some([3, _])) {
         return Err(NotClientHello::Version);
     }

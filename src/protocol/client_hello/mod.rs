@@ -2,7 +2,7 @@
 //! a connection can be routed while TLS stays between client and backend. Lengths are checked exactly; what they
 //! frame is skipped unless it leads to the name: versions, ciphers, GREASE (RFC 8701) and unknown extensions alike.
 //! Under Encrypted ClientHello (RFC 9849) the name is the outer one, which is all that anybody sees on the way.
-//! It knows no keys, answers nothing, and doesn't tell a hello that a backend will like from one that it won't.
+//! It knows no keys, answers nothing, and doesn't judge whether a backend will accept the hello.
 
 mod fault;
 mod hello;

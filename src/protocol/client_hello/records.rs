@@ -24,7 +24,7 @@ struct Fragment<'a> {
     length: usize,
 }
 
-/// The message's body, once all of it is there.
+/// The message's body, once all of it has come.
 pub(super) fn read_message(bytes: &[u8]) -> Result<Option<Cow<'_, [u8]>>, NotClientHello> {
     let wire = &bytes[..bytes.len().min(MAX_HELLO_BYTES)];
     let Some(length) = complete_length(wire)? else {
@@ -73,7 +73,7 @@ fn complete_length(wire: &[u8]) -> Result<Option<usize>, NotClientHello> {
     Ok(None)
 }
 
-/// The record at the start of `wire`, if its header is there. A header is refused at its first wrong byte.
+/// The record at the start of `wire`, if its header is complete. A header is refused at its first wrong byte.
 fn fragment(wire: &[u8]) -> Result<Option<Fragment<'_>>, NotClientHello> {
     let (header, payload) = wire.split_at(wire.len().min(RECORD_HEADER_BYTES));
     if header.first().is_some_and(|kind| *kind != RECORD_HANDSHAKE) {
@@ -105,7 +105,7 @@ fn amid_message(fault: NotClientHello, gathered: usize) -> NotClientHello {
     }
 }
 
-/// The length with the header, once the header is there.
+/// The length with the header, once that is complete.
 fn message_length(header: &[u8]) -> Result<Option<usize>, NotClientHello> {
     if header.first().is_some_and(|kind| *kind != MESSAGE_CLIENT_HELLO) {
         return Err(NotClientHello::OtherMessage);

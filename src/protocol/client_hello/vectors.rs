@@ -150,7 +150,11 @@ fn takes_a_hello_of_the_most_bytes_and_no_more() {
     assert_eq!((most.len(), parse(&most)), (MAX_HELLO_BYTES, hello));
     let more = in_records(&padded(MAX_HELLO_BYTES - 9), one_record);
     assert_eq!(parse(&more), Err(NotClientHello::TooLong));
-    assert_eq!(parse(&more[..MAX_HELLO_BYTES]), Err(NotClientHello::TooLong), "nobody waits for what can't be taken");
+    assert_eq!(
+        parse(&more[..MAX_HELLO_BYTES]),
+        Err(NotClientHello::TooLong),
+        "it doesn't wait for what can't be accepted"
+    );
     assert_eq!(parse(&more[..MAX_HELLO_BYTES - 1]), Ok(None));
     let too_long = in_records(&padded(MAX_HELLO_BYTES), one_record);
     assert_eq!(parse(&too_long[..9]), Err(NotClientHello::TooLong), "by the length that it announces");

@@ -1,4 +1,4 @@
-//! One type for a body of whatever framing: how many of the bytes at hand belong to it, and when it is over.
+//! One type for a body of whatever framing: how many of the received bytes belong to it, and when it is over.
 
 use super::Framing;
 use super::chunked::{ChunkError, ChunkedScanner, Progress};

@@ -8,7 +8,7 @@ use std::fmt;
 
 /// A u64 has sixteen; more could only be leading zeros or an overflow.
 const MAX_SIZE_DIGITS: u8 = 16;
-/// Over a whole body, as in hyper: nobody reads them, so they only serve to waste our time.
+/// Over a whole body, as in hyper: nobody reads them, so they only waste time.
 const MAX_EXTENSION_BYTES: u32 = 16 << 10;
 /// Over a whole trailer section: checksums and signatures fit.
 const MAX_TRAILER_BYTES: u32 = 8 << 10;

@@ -71,7 +71,7 @@ pub(super) fn is_alias_of_known(name: &[u8]) -> bool {
     name.contains(&b'_') && KNOWN.iter().any(|(spelling, _)| is_same_name(spelling, name))
 }
 
-/// Equal but for case and for `_` in place of `-`: CGI-like backends can't tell such names apart.
+/// Equal but for case and for `_` in place of `-`: to CGI-like backends such names are the same.
 pub(super) fn is_same_name(a: &[u8], b: &[u8]) -> bool {
     let fold = |byte: &u8| {
         if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }

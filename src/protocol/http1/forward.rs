@@ -113,7 +113,7 @@ pub struct ClientSide {
 /// Appends the head that the client gets. An interim response must not be sent to an HTTP/1.0 client at all
 /// (RFC 9110 section 15.2).
 pub fn write_response_head(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, client: ClientSide) {
-    // A 426 must tell which protocol is wanted (RFC 9110 section 15.5.22).
+    // A 426 must say which protocol is wanted (RFC 9110 section 15.5.22).
     let keeps_upgrade = head.is_upgrade() || head.status == 426;
     let has_framing = head.status == 304 || !has_no_body(head.status);
     out.extend_from_slice(b"HTTP/1.1 ");

@@ -27,21 +27,18 @@ pub use template::{InvalidTemplate, Template, Variables};
 #[allow(unused_imports, reason = "the fuzz targets use them: they compile this folder by itself")]
 pub use {chunked::ChunkedScanner, response::RequestFacts};
 
-/// The versions that are spoken here; any other is refused.
+/// Any other is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0
     Http10,
-    /// HTTP/1.1
     Http11,
 }
 
 /// How the end of a message's body is found (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body.
     None,
-    /// This many bytes.
+    /// So many bytes.
     Length(u64),
     /// Up to the end of the chunked coding.
     Chunked,

@@ -50,7 +50,7 @@ impl<'a> Cursor<'a> {
         Self { buf: &buf[..buf.len().min(limit)], at: 0, is_full: buf.len() >= limit, overflow }
     }
 
-    /// Goes on from here under another limit.
+    /// Continues from here under another limit.
     pub(super) fn bounded(self, buf: &'a [u8], limit: usize, overflow: Fault) -> Self {
         Self { at: self.at, ..Self::new(buf, limit, overflow) }
     }
@@ -132,12 +132,12 @@ impl<'a> Cursor<'a> {
         Ok(if (name, major, minor) == (b"HTTP/", b'1', b'1') { Version::Http11 } else { Version::Http10 })
     }
 
-    fn digit(&mut self, spoken: std::ops::RangeInclusive<u8>) -> Result<u8, Stop<Fault>> {
+    fn digit(&mut self, accepted: std::ops::RangeInclusive<u8>) -> Result<u8, Stop<Fault>> {
         let digit = self.peek()?;
         if !digit.is_ascii_digit() {
             return Err(Fault::MalformedVersion.into());
         }
-        if !spoken.contains(&digit) {
+        if !accepted.contains(&digit) {
             return Err(Fault::UnsupportedVersion.into());
         }
         self.at += 1;

@@ -29,7 +29,7 @@ fn head(direction: Direction, buf: &[u8]) -> Result<Option<(usize, Body)>, Strin
     }
 }
 
-/// Reads as a connection does: the buffer grows piece by piece, and the body is followed once the head is there.
+/// Reads as a connection does: the buffer grows piece by piece, and the body is followed once the head is complete.
 fn read<'a>(direction: Direction, pieces: impl IntoIterator<Item = &'a [u8]>) -> Verdict {
     let mut buf = Vec::new();
     let mut body = None;

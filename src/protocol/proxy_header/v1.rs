@@ -1,5 +1,5 @@
 //! The header in its first version, one line of text (section 2.1), read from left to right. A field is judged by its
-//! alphabet and length while it comes, and by its value once the byte after it is there. It knows no binary header.
+//! alphabet and length while it comes, and by its value once the byte after it has come. It knows no binary header.
 
 use super::{Malformed, Origin};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,5 +1,5 @@
-//! The header in its second version, binary (section 2.2). The lengths within it are checked as soon as they are there,
-//! the checksum when all is there. It keeps nothing of the TLVs, and knows no text header.
+//! The header in its second version, binary (section 2.2). The lengths within it are checked as soon as they have come,
+//! the checksum when all has. It keeps nothing of the TLVs, and knows no text header.
 
 use super::{Malformed, Origin};
 use std::net::{IpAddr, SocketAddr};

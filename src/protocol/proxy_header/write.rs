@@ -17,7 +17,7 @@ const UNIX_BYTES: u8 = 216;
 /// Which header is written; both are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// One line of text.
+    /// A line of text.
     V1,
     /// Binary.
     V2,
@@ -30,7 +30,7 @@ enum Pair {
 }
 
 /// Appends the header that says `origin`. Of addresses of two families the IPv4 one is written as an IPv4-mapped one;
-/// version 1 has no word for a unix socket and says UNKNOWN.
+/// version 1 can't say a unix socket and says UNKNOWN.
 pub fn write(version: Version, origin: Origin, out: &mut Vec<u8>) {
     match version {
         Version::V1 => write_v1(origin, out),

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::time::{Instant, SystemTime};
 
 use crate::access_log::{Entry, HttpEntry, escaped};
+use crate::lifecycle::ConnectionId;
 use crate::net::Peer;
 use crate::protocol::http1::RequestHead;
 use crate::relay::Tally;
@@ -25,6 +26,7 @@ pub(super) struct RequestRecord<'a> {
     frontend: &'a Frontend,
     upstream: &'a Upstream,
     http: &'a Http,
+    connection: ConnectionId,
     peer: Peer,
     began: Instant,
     /// What the log will show; not kept where nothing is logged.
@@ -50,7 +52,7 @@ impl<'a> RequestRecord<'a> {
         frontend: &'a Frontend,
         upstream: &'a Upstream,
         http: &'a Http,
-        peer: Peer,
+        (connection, peer): (ConnectionId, Peer),
         tally: &'a Tally,
         head: Option<(&RequestHead, &[u8])>,
     ) -> Self {
@@ -59,6 +61,7 @@ impl<'a> RequestRecord<'a> {
             frontend,
             upstream,
             http,
+            connection,
             peer,
             began: Instant::now(),
             texts: frontend.access_log.as_ref().map(|_| head.map(Texts::new).unwrap_or_default()),
@@ -115,6 +118,7 @@ impl Drop for RequestRecord<'_> {
         let (Some(log), Some(texts)) = (&self.frontend.access_log, &self.texts) else { return };
         log.log(&Entry {
             time: SystemTime::now(),
+            connection: self.connection,
             listener: self.frontend.name(),
             client: &self.peer,
             pool: Some(self.upstream.pool().name()),

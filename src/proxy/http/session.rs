@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::backends::Lease;
-use crate::lifecycle::IdleTimer;
+use crate::lifecycle::{ConnectionId, IdleTimer};
 use crate::net::{ConnectFailure, Peer, Transport};
 use crate::protocol::http1::{Framing, RequestHead, Version};
 use crate::relay::{self, Early, Limits, Meter, Outcome, PumpContext, Start, Tally};
@@ -35,6 +35,7 @@ pub(in crate::proxy) async fn serve(
     upstream: &Upstream,
     http: &Http,
     client: &Transport,
+    connection: ConnectionId,
     (peer, server): (Peer, Option<&SocketAddr>),
 ) -> Cause {
     let mut session = Session {
@@ -44,6 +45,7 @@ pub(in crate::proxy) async fn serve(
         limits: frontend.limits(upstream),
         http,
         client,
+        connection,
         peer,
         server,
         forwarded_from: ForwardedFrom::new(http, client, peer),
@@ -70,6 +72,7 @@ struct Session<'a> {
     limits: Limits,
     http: &'a Http,
     client: &'a Transport,
+    connection: ConnectionId,
     peer: Peer,
     /// Where the client connected to, where a PROXY header says it.
     server: Option<&'a SocketAddr>,
@@ -160,13 +163,21 @@ impl Session<'_> {
     /// A head that can't be read is answered, and nothing after it.
     async fn refuse(&mut self, status: u16, reason: &str) -> Next {
         let tally = Tally::default();
-        let record = RequestRecord::open(self.worker, self.frontend, self.upstream, self.http, self.peer, &tally, None);
+        let record = self.open_record(&tally, None);
         let page = reply::page(status, reason, Version::Http11, false, false);
         self.reply(&record, &tally, status, &page).await;
         record.ended(Cause::Rejected.as_str());
         drop(record);
         reply::linger(self.client, &self.worker.resources.scratch, &self.idle_timer).await;
         Next::Close(Cause::Rejected)
+    }
+
+    fn open_record<'a>(&self, tally: &'a Tally, head: Option<(&RequestHead, &[u8])>) -> RequestRecord<'a>
+    where
+        Self: 'a,
+    {
+        let client = (self.connection, self.peer);
+        RequestRecord::open(self.worker, self.frontend, self.upstream, self.http, client, tally, head)
     }
 
     /// Sends an answer of our own; `false`: the client did not take it.
@@ -188,8 +199,7 @@ impl Session<'_> {
         let mut inbox = std::mem::take(&mut self.inbox);
         self.pieces = 0;
         let about = Some((head, &inbox[..]));
-        let mut record =
-            RequestRecord::open(self.worker, self.frontend, self.upstream, self.http, self.peer, &tally, about);
+        let mut record = self.open_record(&tally, about);
         let (done, end, is_whole) = match Request::new(head, &inbox, &self.forwarded_from, self.http) {
             Ok(request) => {
                 let done = self.exchange(&request, &mut record, &tally).await;
