@@ -1,4 +1,5 @@
-//! Clients that mean harm: who says nothing or half of what is due, never reads, leaves at the wrong time, or comes too often.
+//! Clients that mean harm: who says nothing or half of what is due, never reads, leaves at the wrong time, or comes too
+//! often.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -72,7 +73,8 @@ fn with_listeners_of_each_kind(echo: SocketAddr, flood: SocketAddr, limits: &str
     Lb::with_config(&format!(
         "max_connections: 8000\nlisteners:\n\
          \x20 plain: {{bind: '127.0.0.1:0', pool: echo, {limits}}}\n\
-         \x20 proxied: {{bind: '127.0.0.1:0', pool: echo, proxy_protocol: required, trusted_proxies: [127.0.0.1], {limits}}}\n\
+         \x20 proxied: {{bind: '127.0.0.1:0', pool: echo, proxy_protocol: required, \
+         trusted_proxies: [127.0.0.1], {limits}}}\n\
          \x20 routed: {{bind: '127.0.0.1:0', pool: echo, routes: [{{sni: '*', pool: echo}}], {limits}}}\n\
          \x20 bulk: {{bind: '127.0.0.1:0', pool: flood, {limits}}}\n\
          pools:\n  echo: {{backends: ['{echo}']}}\n  flood: {{backends: ['{flood}']}}\n"

@@ -142,7 +142,8 @@ fn clients_notice_nothing_while_three_of_four_backends_fail_and_come_back() {
     let visits = load.end();
     for visit in &visits {
         assert!(visit.greeting.is_ok(), "a client saw the failure: {visit:?}");
-        // Two attempts may have fallen on the silent one's address at most: one before its ejection, and the budget's wait.
+        // Two attempts may have fallen on the silent one's address at most: one before its ejection, and the budget's
+        // wait.
         assert!(visit.took < CONNECT_TIMEOUT * 3, "a client waited for too long: {visit:?}");
     }
     let quiet = |visit: &&Visit| visit.began > all_ejected && visit.began < before_repair;

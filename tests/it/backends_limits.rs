@@ -142,7 +142,8 @@ fn a_client_that_leaves_the_queue_gives_its_place_back() {
 fn who_waits_is_served_as_soon_as_another_backend_is_there_again() {
     let (narrow, away) = (Server::greeting("narrow"), crate::support::Refusing::new());
     let yaml = format!(
-        "listen: 127.0.0.1:0\nbackends: [{{address: '{}', max_connections: 1}}, {{address: '{}', max_connections: 5}}]\n\
+        "listen: 127.0.0.1:0\n\
+         backends: [{{address: '{}', max_connections: 1}}, {{address: '{}', max_connections: 5}}]\n\
          queue: {{length: 5, timeout: 20s}}\nhealth_check: {{interval: 50ms, rise: 1, fall: 1}}\n",
         narrow.address(),
         away.address(),

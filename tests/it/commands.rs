@@ -60,7 +60,8 @@ fn the_table_shows_what_the_api_tells() {
     let (server_address, dead_address) = (server.address().to_string(), dead.address().to_string());
     let yaml = format!(
         "listeners:\n  web: {{bind: 127.0.0.1:0, pool: app}}\npools:\n  app:\n    backends: ['{dead_address}', \
-         {{address: '{server_address}', weight: 7}}]\n    failure_detection: {{failures: 1}}\nadmin: {{bind: 127.0.0.1:0}}\n"
+         {{address: '{server_address}', weight: 7}}]\n    failure_detection: {{failures: 1}}\n\
+         admin: {{bind: 127.0.0.1:0}}\n"
     );
     let file = folder.write("lb.yaml", yaml);
     let lb = Lb::with_arguments(&["-c", &file.display().to_string()]).start();

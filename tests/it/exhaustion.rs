@@ -1,4 +1,5 @@
-//! What the machine runs out of: the pipes of an ordinary user, and local ports. EMFILE is among the limits (lifecycle).
+//! What the machine runs out of: the pipes of an ordinary user, and local ports. EMFILE is among the limits
+//! (lifecycle).
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};

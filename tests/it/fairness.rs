@@ -10,7 +10,8 @@ use crate::support::{Lb, Pair, Pairs, Server, allow_open_files, connect, wait_un
 
 const PING_PONGS: usize = 1_000;
 const ROUNDS: usize = 4;
-/// For a round of all thousand on one busy worker and a busy machine: a starved one would wait for as long as the flow lasts.
+/// For a round of all thousand on one busy worker and a busy machine: a starved one would wait for as long as the flow
+/// lasts.
 const LONGEST_ROUND: Duration = Duration::from_secs(5);
 
 /// A flow without an end, read as fast as it comes.

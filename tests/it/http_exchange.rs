@@ -134,7 +134,8 @@ fn responses_without_a_body_keep_the_connection() {
 #[test]
 fn an_http_1_0_client_gets_chunks_without_their_coding_and_no_interim_response() {
     let server = answering(
-        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
     );
     let lb = http(&[server.address()]).start();
     let mut client = connect(lb.address());
@@ -351,8 +352,9 @@ fn a_stop_tells_clients_and_closes_those_without_a_request() {
 #[test]
 fn wrong_headers_to_set_are_problems_of_the_configuration() {
     let folder = crate::support::Folder::new();
-    let yaml = "listen: 127.0.0.1:0\nmode: http\nbackends: [127.0.0.1:1]\nhttp:\n  set_headers:\n    X-A: $nothing\n    \
-                Connection: close\n    host: a\n  max_header_bytes: 1B\ntrusted_proxies: [here]\n";
+    let yaml = "listen: 127.0.0.1:0\nmode: http\nbackends: [127.0.0.1:1]\nhttp:\n  set_headers:\n    \
+                X-A: $nothing\n    Connection: close\n    host: a\n  max_header_bytes: 1B\n\
+                trusted_proxies: [here]\n";
     let file = folder.write("lb.yaml", yaml).display().to_string();
     let output = crate::support::run_to_end(folder.path(), &["check", "-c", &file], &[]);
     assert_eq!(output.status.code(), Some(2));

@@ -1,4 +1,5 @@
-//! Http mode against request smuggling: one verdict however the bytes are cut, and nothing of a refused request arrives.
+//! Http mode against request smuggling: one verdict however the bytes are cut, and nothing of a refused request
+//! arrives.
 
 use std::io::Write;
 use std::thread;
@@ -79,7 +80,8 @@ fn refused() -> Vec<String> {
 fn passed() -> Vec<(String, String)> {
     let length = HIDDEN.len();
     let chunks = format!("{length:x}\r\n{HIDDEN}\r\n0\r\n\r\n");
-    // Names whose length, counted in a byte, is that of another header, or none (HAProxy CVE-2021-40346): they hide nothing.
+    // Names whose length, counted in a byte, is that of another header, or none (HAProxy CVE-2021-40346): they hide
+    // nothing.
     let long_names = ["Content-Length", "Transfer-Encoding"].into_iter().flat_map(|name| {
         let long = move |length: usize| format!("{name}0{}", "a".repeat(length - name.len() - 1));
         [256, 256 + name.len(), 512 + name.len()].map(long)

@@ -112,7 +112,8 @@ impl Prometheus {
     fn that_scrapes(lb: &Lb, rules: Option<&str>) -> Self {
         let folder = Folder::new();
         let mut config = format!(
-            "global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}}\nscrape_configs:\n  - job_name: lb\n    \
+            "global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}}\n\
+             scrape_configs:\n  - job_name: lb\n    \
              static_configs: [{{targets: ['{}']}}]\n",
             lb.admin()
         );

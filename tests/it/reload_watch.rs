@@ -48,8 +48,8 @@ fn a_watched_file_that_another_is_renamed_over_is_followed() {
     assert_eq!(lb.reloads("failure"), 0.0);
 }
 
-/// What kubelet does with a ConfigMap: the file is a link to `..data/lb.yaml`, and `..data` a link to a folder, which is replaced
-/// by a rename.
+/// What kubelet does with a ConfigMap: the file is a link to `..data/lb.yaml`, and `..data` a link to a folder, which
+/// is replaced by a rename.
 fn publish(volume: &Path, version: &str, yaml: &str) {
     let folder = volume.join(version);
     fs::create_dir(&folder).unwrap();

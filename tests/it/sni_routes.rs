@@ -1,5 +1,5 @@
-//! Routes by the server name of TLS: which pool a ClientHello chooses, that none of its bytes is touched, and with real TLS on both
-//! sides that the client meets the server it asked for.
+//! Routes by the server name of TLS: which pool a ClientHello chooses, that none of its bytes is touched, and with real
+//! TLS on both sides that the client meets the server it asked for.
 
 use std::fs;
 use std::io::Write;

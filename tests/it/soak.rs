@@ -17,7 +17,8 @@ use crate::support::{
 const KIB: u64 = 1024;
 const MIB: usize = 1024 * 1024;
 const DEFAULT_SECONDS: u64 = 10;
-/// What the first seconds of the soak take stays: scratch buffers, the allocator's arenas, code that was not run before.
+/// What the first seconds of the soak take stays: scratch buffers, the allocator's arenas, code that was not run
+/// before.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Malloc's own ups and downs between two looks; a leak of a connection's state (2 KiB) would pass it many times over.
 const MOST_GROWTH: u64 = 4096 * KIB;
@@ -212,8 +213,9 @@ fn a_soak_leaves_nothing_behind() {
     let after = resident_bytes(lb.pid());
     // Every client has checked every byte that it got; one that missed any would have failed the test.
     println!(
-        "soak of {seconds} s: {connections} connections, {reloads} reloads, {outages} outages of a backend, {} retries; \
-         bytes in {}, out {}; cut with a backend: {cut}, lost else: 0; resident KiB at its start {}, at most {}, at its end {}; open files as at the start",
+        "soak of {seconds} s: {connections} connections, {reloads} reloads, {outages} outages of a backend, \
+         {} retries; bytes in {}, out {}; cut with a backend: {cut}, lost else: 0; \
+         resident KiB at its start {}, at most {}, at its end {}; open files as at the start",
         metrics.sum("retries_total", &[]),
         metrics.sum("bytes_total", &[("direction", "in")]),
         metrics.sum("bytes_total", &[("direction", "out")]),
@@ -246,8 +248,8 @@ fn come_and_go(lb: &Lb, connections: usize) {
 fn nothing_grows_when_nobody_scrapes() {
     const WARM_UP: usize = 4_000;
     const CONNECTIONS: usize = 16_000;
-    // Each leaves three values in histograms, which must not wait for a scrape: 16,000 would take 400 KB and more, each of
-    // them a whole connection's state 30 MB.
+    // Each leaves three values in histograms, which must not wait for a scrape: 16,000 would take 400 KB and more, each
+    // of them a whole connection's state 30 MB.
     const MOST_GROWTH: u64 = 1024 * KIB;
     let server = server();
     let lb = Lb::in_front_of(&[server.address()]).with(&["--access-log", "off"]).start();

@@ -1,4 +1,5 @@
-//! Bytes through pipes, and the same without them: readers that stall, ends and resets behind them, changes of the method.
+//! Bytes through pipes, and the same without them: readers that stall, ends and resets behind them, changes of the
+//! method.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,5 +1,5 @@
-//! An upgrade (SIGUSR2): another process takes over the listening sockets while clients come, go and stay. And sockets that a
-//! process is started with (`fd@N`).
+//! An upgrade (SIGUSR2): another process takes over the listening sockets while clients come, go and stay. And sockets
+//! that a process is started with (`fd@N`).
 
 use std::fs;
 use std::io::{Read, Write};
@@ -124,7 +124,8 @@ fn the_file_that_lies_where_the_program_was_is_started() {
     let mut lb = Lb::in_front_of(&[server.address()]).in_its_folder().start();
     let (program, copy) = (lb.folder().join("lb"), lb.folder().join("copy"));
     fs::hard_link(&program, &copy).unwrap();
-    // By another process: while this one writes a file, a child that it forks elsewhere may hold it, and nobody can execute it.
+    // By another process: while this one writes a file, a child that it forks elsewhere may hold it, and nobody can
+    // execute it.
     let put = |script: &str| {
         let write = "printf %s \"$1\" >\"$0.fresh\" && chmod 755 \"$0.fresh\" && mv \"$0.fresh\" \"$0\"";
         output_of(Path::new("/bin/sh"), &["-c", write, &program.display().to_string(), script]);

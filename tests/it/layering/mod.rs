@@ -72,7 +72,6 @@ const COLUMN_EXCEPTIONS: &[(&str, &str)] = &[
     ("src/proxy", "being removed"),
     ("src/relay", "being removed"),
     ("src/server", "being removed"),
-    ("tests/it", "being removed"),
 ];
 
 /// Documents with lines that are longer.

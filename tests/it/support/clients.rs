@@ -62,8 +62,8 @@ pub fn connect_and_read(address: SocketAddr) -> (Vec<u8>, Ending) {
     }
 }
 
-/// Sends the pieces, a segment each as far as the network likes, then ends where `ends`, and reads until the other side has
-/// ended too. A reset may come while it still sends.
+/// Sends the pieces, a segment each as far as the network likes, then ends where `ends`, and reads until the other side
+/// has ended too. A reset may come while it still sends.
 #[track_caller]
 pub fn send_and_read<'a>(
     stream: &mut TcpStream,

@@ -51,8 +51,8 @@ pub struct LbBuilder {
     folder: Folder,
 }
 
-/// A running balancer. Dropping it checks that nothing is left of the test's connections, and kills it; when the test fails, its
-/// log is shown.
+/// A running balancer. Dropping it checks that nothing is left of the test's connections, and kills it; when the test
+/// fails, its log is shown.
 pub struct Lb {
     processes: Processes,
     output: Lines,

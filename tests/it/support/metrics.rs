@@ -56,7 +56,8 @@ impl Metrics {
             assert!(active >= 0.0, "listener {listener}: active is {active}");
             assert!(
                 accepted == ended + active,
-                "listener {listener}: accepted {accepted} is not closed {closed} + active {active} + rejected {rejected}"
+                "listener {listener}: accepted {accepted} is not closed {closed} + active {active} + \
+                 rejected {rejected}"
             );
         }
     }

@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use super::required;
 
-/// Runs the test of that name once more, in a network of its own, where loopback is up: whether this is that run. The other one
-/// waits for it.
+/// Runs the test of that name once more, in a network of its own, where loopback is up: whether this is that run. The
+/// other one waits for it.
 pub fn is_in_a_network_of_its_own(test: &str) -> bool {
     const MARK: &str = "LB_TEST_IN_A_NETWORK_OF_ITS_OWN";
     if std::env::var_os(MARK).is_some() {

@@ -45,7 +45,8 @@ impl Notifications {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the first message from `position` on that has this assignment; gives where the next one begins, and it.
+    /// Waits for the first message from `position` on that has this assignment; gives where the next one begins, and
+    /// it.
     #[track_caller]
     pub fn wait_for(&self, position: usize, name: &str, value: &str) -> (usize, Message) {
         let is_it = |message: &Message| message.get(name).is_some_and(|is| is == value);

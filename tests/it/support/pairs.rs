@@ -13,8 +13,8 @@ use super::{Lb, PATIENCE, Refusing, connect, send_pattern_from};
 const KIB: usize = 1024;
 /// What is sent between two looks at whether it was passed on: less than any receive buffer.
 const PORTION: usize = 64 * KIB;
-/// So many looks without a byte moved mean that none will be: 700 ms, longer than the first probes of a closed window (200
-/// and 400 ms), which can find room after all.
+/// So many looks without a byte moved mean that none will be: 700 ms, longer than the first probes of a closed window
+/// (200 and 400 ms), which can find room after all.
 const LOOKS: usize = 140;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -72,8 +72,8 @@ impl Pairs {
     }
 }
 
-/// Sends the pattern until the balancer can't pass it on, for nobody reads: how many bytes that were. The sender can still
-/// send a little. No other connection may move bytes meanwhile.
+/// Sends the pattern until the balancer can't pass it on, for nobody reads: how many bytes that were. The sender can
+/// still send a little. No other connection may move bytes meanwhile.
 #[track_caller]
 pub fn send_until_stuck(lb: &Lb, from: &mut TcpStream) -> usize {
     let passed_on = || lb.metrics().sum("bytes_total", &[]);

@@ -9,8 +9,8 @@ use super::programs::{Program, required};
 /// Where distributions put nginx's modules.
 const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-/// nginx listening at `address`, with these blocks (`http { server { … } }` or `stream { … }`); they may use `$TEMP` for
-/// directives that an `http` block wants.
+/// nginx listening at `address`, with these blocks (`http { server { … } }` or `stream { … }`); they may use `$TEMP`
+/// for directives that an `http` block wants.
 #[track_caller]
 pub fn nginx(folder: &Folder, address: SocketAddr, blocks: &str) -> Program {
     let at = folder.path().join(format!("nginx-{}", address.port()));

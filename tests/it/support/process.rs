@@ -17,8 +17,8 @@ pub struct OpenFiles {
     pub others: usize,
 }
 
-/// What a process has open; without the system's files (/etc/hosts), which it reads for a moment at its start and whenever a name is
-/// resolved.
+/// What a process has open; without the system's files (/etc/hosts), which it reads for a moment at its start and
+/// whenever a name is resolved.
 pub fn open_files(pid: u32) -> OpenFiles {
     let kept = targets(pid).filter(|target| !target.starts_with("/etc"));
     let (pipes, others): (Vec<_>, Vec<_>) = kept.partition(|target| is_pipe(target));

@@ -18,7 +18,8 @@ pub fn has_keepalive_at_peer(stream: &TcpStream) -> bool {
     of_peer.next().expect("the peer's end is on this machine")[5].starts_with("02:")
 }
 
-/// Whether a process holds a listening socket of its own making: 3 is the number of one that it was started with, which it keeps.
+/// Whether a process holds a listening socket of its own making: 3 is the number of one that it was started with, which
+/// it keeps.
 pub(super) fn listens(pid: u32) -> bool {
     let Ok(folder) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     let open: BTreeSet<String> = folder
@@ -31,7 +32,8 @@ pub(super) fn listens(pid: u32) -> bool {
         || rows("unix").any(|row| row[3] == "00010000" && is_open(&row[6]))
 }
 
-/// The table begins with the sockets that listen (state 0A): no more of it is read, for the others may be many thousands.
+/// The table begins with the sockets that listen (state 0A): no more of it is read, for the others may be many
+/// thousands.
 fn listening(table: &str) -> impl Iterator<Item = Vec<String>> {
     rows(table).take_while(|row| row[3] == "0A")
 }

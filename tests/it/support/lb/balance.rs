@@ -84,8 +84,8 @@ impl Lb {
         assert_eq!(self.api("/api/v1/status")["connections"]["active"], 0);
     }
 
-    /// The same; and no open file and no task may be left of them. Where a reload or an upgrade has changed its shape, there is
-    /// nothing to compare these with.
+    /// The same; and no open file and no task may be left of them. Where a reload or an upgrade has changed its shape,
+    /// there is nothing to compare these with.
     #[track_caller]
     pub fn assert_balanced(&self) {
         self.assert_all_ended();
