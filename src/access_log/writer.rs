@@ -152,7 +152,7 @@ impl Queue {
                 match open(destination) {
                     Ok(fresh) => sink = fresh,
                     Err(error) => {
-                        tracing::error!(%error, "the access log can't be opened again; the old file stays in use")
+                        tracing::error!(%error, "the access log can't be opened again; the old file stays in use");
                     }
                 }
                 continue;
