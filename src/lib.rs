@@ -1,7 +1,7 @@
 //! `lb`: a layer-4 TCP load balancer that can inject HTTP/1 headers.
 //!
 //! The modules stand on floors, and one imports only from lower floors (ARCHITECTURE.md; checked by a test):
-//! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config`, `protocol`, `net`,
+//! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config` > `protocol`, `net`,
 //! `lifecycle`, `telemetry`.
 
 pub mod access_log;

@@ -17,10 +17,10 @@ const FLOORS: &[(&str, u8)] = &[
     ("relay", 2),
     ("access_log", 2),
     ("config", 1),
-    ("protocol", 1),
-    ("net", 1),
-    ("lifecycle", 1),
-    ("telemetry", 1),
+    ("protocol", 0),
+    ("net", 0),
+    ("lifecycle", 0),
+    ("telemetry", 0),
 ];
 
 /// Imports that break the rule, each with the reason why it is still there: (file, imported module, reason).
