@@ -4,7 +4,6 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use lb::access_log::{Attempt, Entry};
 use lb::backends::{Endpoint, Pool};
 use lb::balancer::{Balancer, PickRequest};
-use lb::config::{self, FailureDetection, Policy, Queue, Resolve, Tcp};
+use lb::config::{Policy, PoolConfig};
 use lb::net::Target;
 
 const POLICIES: [(&str, Policy); 4] = [
@@ -24,34 +23,6 @@ const POLICIES: [(&str, Policy); 4] = [
 ];
 const SIZES: [usize; 3] = [2, 10, 1000];
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-const SECOND: Duration = Duration::from_secs(1);
-
-fn settings(policy: Policy) -> config::PoolConfig {
-    let count = |count| NonZeroUsize::new(count).expect("not zero");
-    config::PoolConfig {
-        name: "app".to_owned(),
-        policy,
-        backends: Vec::new(),
-        connect_timeout: 2 * SECOND,
-        attempts: count(3),
-        retry_budget: 20,
-        queue: Queue { length: 0, timeout: SECOND },
-        failure_detection: Some(FailureDetection {
-            failures: count(3),
-            window: 10 * SECOND,
-            ejection: 10 * SECOND,
-            max_ejection: 300 * SECOND,
-            count_early_close: true,
-            count_5xx: false,
-        }),
-        health_check: None,
-        slow_start: Duration::ZERO,
-        source: Vec::new(),
-        send_proxy: config::SendProxy::Off,
-        resolve: Resolve { min_ttl: SECOND, max_ttl: 60 * SECOND, nameservers: Vec::new() },
-        tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
-    }
-}
 
 fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
     let identity = |index: usize| {
@@ -68,7 +39,7 @@ fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
 
 fn balancer(policy: Policy, backends: Vec<Endpoint>) -> Arc<Balancer> {
     let now = Instant::now();
-    let pool = Pool::new(settings(policy), 1, now);
+    let pool = Pool::new(PoolConfig { policy, ..PoolConfig::example() }, 1, now);
     pool.replace(backends, now);
     Balancer::new(pool)
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lb::config::RelayMode;
 use lb::lifecycle::IdleTimeouts;
-use lb::net::{DialOptions, ListenAddress, ListenOptions, ListenSocket, Target, Transport, bind, dial, local_address};
+use lb::net::{DialOptions, ListenAddress, ListenSocket, Target, TcpOptions, Transport, bind, dial, local_address};
 use lb::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally};
 use lb::telemetry::ByteCounters;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -28,7 +28,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// Two sockets of one connection: who connected, who accepted.
 async fn connection() -> (Transport, Transport) {
-    let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
+    let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None };
     let sockets = bind(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1, false);
     let socket = sockets.expect("a free port").remove(0);
     let address: SocketAddr = local_address(&socket).parse().expect("a TCP address");

@@ -2,11 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use crate::config::{LogDestination, LogFormat};
 
 use super::line::Entry;
 
@@ -17,30 +19,10 @@ const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// what a small HTTP request costs.
 const GATHERED_FOR: Duration = Duration::from_millis(10);
 
-/// Where lines go.
-#[derive(Clone, Debug)]
-pub enum Destination {
-    #[allow(missing_docs)]
-    Stdout,
-    #[allow(missing_docs)]
-    Stderr,
-    /// Appended to this file.
-    File(PathBuf),
-}
-
-/// How lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// Takes lines from any thread. Dropping it writes what it has.
 #[derive(Debug)]
 pub struct AccessLog {
-    format: Format,
+    format: LogFormat,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
 }
@@ -65,7 +47,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// The file can't be opened, or the thread not started.
-    pub fn start(destination: &Destination, format: Format) -> io::Result<Self> {
+    pub fn start(destination: &LogDestination, format: LogFormat) -> io::Result<Self> {
         let sink = open(destination)?;
         let queue = Arc::new(Queue::default());
         let (writers, destination) = (queue.clone(), destination.clone());
@@ -84,8 +66,8 @@ impl AccessLog {
         }
         let was_empty = state.bytes.is_empty();
         match self.format {
-            Format::Text => entry.write_text(&mut state.bytes),
-            Format::Json => entry.write_json(&mut state.bytes),
+            LogFormat::Text => entry.write_text(&mut state.bytes),
+            LogFormat::Json => entry.write_json(&mut state.bytes),
         }
         drop(state);
         if was_empty {
@@ -121,7 +103,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drain_into(&self, mut sink: Box<dyn Write>, destination: &Destination) {
+    fn drain_into(&self, mut sink: Box<dyn Write>, destination: &LogDestination) {
         let mut batch = Vec::new();
         let mut is_failing = false;
         loop {
@@ -162,14 +144,14 @@ impl Queue {
     }
 }
 
-fn open(destination: &Destination) -> io::Result<Box<dyn Write + Send>> {
+fn open(destination: &LogDestination) -> io::Result<Box<dyn Write + Send>> {
     Ok(match destination {
-        Destination::Stdout => Box::new(io::stdout()),
-        Destination::Stderr => Box::new(io::stderr()),
-        Destination::File(path) => Box::new(append_to(path)?),
+        LogDestination::Stdout => Box::new(io::stdout()),
+        LogDestination::Stderr => Box::new(io::stderr()),
+        LogDestination::File(path) => Box::new(append_to(path)?),
     })
 }
 
-fn append_to(path: &PathBuf) -> io::Result<File> {
+fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }

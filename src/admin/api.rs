@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::backends::Backend;
-use crate::config::{Mode, Policy};
+use crate::config::Policy;
 use crate::telemetry::{ListenerTotals, rfc3339};
 
 use super::view::{LastReload, ShownListener, View};
@@ -56,8 +56,8 @@ pub struct ListenerReport {
     pub name: String,
     /// Where it listens; none: a reload has taken it away, and connections hold it still.
     pub addresses: Vec<String>,
-    /// What is understood of the bytes.
-    pub mode: Mode,
+    /// What is understood of the bytes: `tcp` or `http`.
+    pub mode: String,
     /// The pool that serves it; null: only routes have one.
     pub pool: Option<String>,
     /// Connections that live now.
@@ -176,7 +176,7 @@ impl ListenerReport {
         Self {
             name: listener.stats.name.clone(),
             addresses: listener.addresses.clone(),
-            mode: listener.mode,
+            mode: listener.mode.to_owned(),
             pool: listener.pool.clone(),
             active: totals.active(),
             accepted: totals.accepted,

@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::AccessLog;
 use crate::backends::Pool;
-use crate::config::Mode;
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
 use crate::telemetry::{ListenerStats, ListenerTotals};
 
@@ -60,8 +59,8 @@ pub struct ShownListener {
     pub stats: Arc<ListenerStats>,
     /// Where it listens, with the ports that the kernel chose.
     pub addresses: Vec<String>,
-    #[allow(missing_docs)]
-    pub mode: Mode,
+    /// `tcp` or `http`.
+    pub mode: &'static str,
     /// `None`: only routes have one.
     pub pool: Option<String>,
 }

@@ -121,7 +121,7 @@ impl Discovery {
             let answer = match &settings.address {
                 BackendAddress::Name(host, port) => addresses(resolver, host, *port, &settings).await,
                 BackendAddress::Srv(service) => services(resolver, service, &settings).await,
-                BackendAddress::Tcp(_) | BackendAddress::Unix(_) => continue,
+                BackendAddress::Address(_) => continue,
             };
             let limits = self.resolve();
             // A reload may have taken it out meanwhile.
@@ -147,8 +147,7 @@ impl Discovery {
 impl Entry {
     fn new(settings: config::BackendConfig, now: Instant) -> Self {
         let target = match &settings.address {
-            BackendAddress::Tcp(address) => Some(Target::Tcp(*address)),
-            BackendAddress::Unix(path) => Some(Target::Unix(path.clone())),
+            BackendAddress::Address(target) => Some(target.clone()),
             BackendAddress::Name(..) | BackendAddress::Srv(_) => None,
         };
         let next_look = target.is_none().then_some(now);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 
-use crate::config::{self, SendProxy};
+use crate::config;
 use crate::net::Target;
 use crate::protocol::proxy_header;
 
@@ -71,11 +71,7 @@ impl Pool {
 
     /// The version of the PROXY header that each connection to a backend begins with; `None`: without one.
     pub fn proxy_version(&self) -> Option<proxy_header::Version> {
-        match self.settings().send_proxy {
-            SendProxy::Off => None,
-            SendProxy::V1 => Some(proxy_header::Version::V1),
-            SendProxy::V2 => Some(proxy_header::Version::V2),
-        }
+        self.settings().send_proxy
     }
 
     /// Every backend, whatever its state, in the order of the configuration.

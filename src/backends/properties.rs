@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::config::{FailureDetection, HealthCheck, Policy, PoolConfig, Queue, Resolve, Tcp};
+use crate::config::{FailureDetection, HealthCheck, PoolConfig};
 
 use super::detection::{Detector, DetectorState, Transition};
 use super::rise_fall::{CheckVerdict, RiseFall};
@@ -66,22 +66,7 @@ prop_compose! {
 }
 
 fn pool(detection: Option<FailureDetection>, check: Option<HealthCheck>, slow_start: Duration) -> PoolConfig {
-    PoolConfig {
-        name: "app".to_owned(),
-        policy: Policy::RoundRobin,
-        backends: Vec::new(),
-        connect_timeout: Duration::from_secs(2),
-        attempts: count(3),
-        retry_budget: 20,
-        queue: Queue { length: 0, timeout: Duration::from_secs(1) },
-        failure_detection: detection,
-        health_check: check,
-        slow_start,
-        source: Vec::new(),
-        send_proxy: crate::config::SendProxy::Off,
-        resolve: Resolve { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(60), nameservers: Vec::new() },
-        tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
-    }
+    PoolConfig { failure_detection: detection, health_check: check, slow_start, ..PoolConfig::example() }
 }
 
 fn health_check(rise: usize, fall: usize) -> HealthCheck {

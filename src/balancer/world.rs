@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use crate::backends::{Backend, BackendState, Endpoint, Lease, Pool};
-use crate::config::{self, FailureDetection, Policy, Queue, Resolve, Tcp};
+use crate::config::{self, FailureDetection, Policy};
 use crate::net::{ConnectFailure, Target};
 
 use super::{Balancer, PickError, PickRequest};
@@ -20,22 +20,7 @@ fn count(count: usize) -> NonZeroUsize {
 }
 
 pub(super) fn settings(policy: Policy, failure_detection: Option<FailureDetection>) -> config::PoolConfig {
-    config::PoolConfig {
-        name: "app".to_owned(),
-        policy,
-        backends: Vec::new(),
-        connect_timeout: Duration::from_secs(2),
-        attempts: count(3),
-        retry_budget: 20,
-        queue: Queue { length: 0, timeout: Duration::from_secs(1) },
-        failure_detection,
-        health_check: None,
-        slow_start: Duration::ZERO,
-        source: Vec::new(),
-        send_proxy: crate::config::SendProxy::Off,
-        resolve: Resolve { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(60), nameservers: Vec::new() },
-        tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
-    }
+    config::PoolConfig { policy, failure_detection, ..config::PoolConfig::example() }
 }
 
 pub(super) fn detection() -> FailureDetection {

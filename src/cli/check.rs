@@ -4,7 +4,6 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::{Loaded, Problem, Problems};
-use crate::proxy::CHECKS;
 
 use super::{CliError, ConfigArgs, print_line};
 
@@ -29,7 +28,7 @@ struct CheckReport<'a> {
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
-    let loaded = args.config.source().load(&CHECKS);
+    let loaded = args.config.source().load();
     if args.json {
         return verdict(loaded);
     }

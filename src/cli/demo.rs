@@ -16,7 +16,6 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Overrides, Source};
-use crate::proxy::CHECKS;
 use crate::server;
 use crate::telemetry::rfc3339;
 
@@ -54,11 +53,11 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
         ..Overrides::default()
     };
     let source = Source { flags, ..Source::default() };
-    let loaded = source.load(&CHECKS)?;
+    let loaded = source.load()?;
     println!("servers:  {} and {}", servers[0], servers[1]);
     println!("balancer: {listen} (round robin, http mode: it adds the headers that are shown below)");
     println!("admin:    http://{admin}/");
-    let running = server::start(source, CHECKS, &loaded)?;
+    let running = server::start(source, &loaded)?;
     let Some(requests) = args.requests else {
         println!("\ntry:      for i in 1 2 3 4; do curl http://{listen}/; done");
         println!("          curl 'http://{listen}/[1-10]'      ten GETs over one connection, five to each server");

@@ -1,5 +1,6 @@
 //! Listening sockets, and accepting from them.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -22,11 +23,11 @@ use super::stream::{NoDelay, Peer, Stream, register, reset_on_close};
 pub const BACKLOG: i32 = 65_535;
 
 /// Where to listen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ListenAddress {
-    /// One address and port.
+    /// One address and port; port 0 lets the kernel choose.
     Tcp(SocketAddr),
-    /// Every address of both families.
+    /// `*:port`: every address of both families, by one IPv6 socket that takes IPv4 too.
     Any(u16),
     /// A unix socket; a stale file of a dead process is replaced.
     Unix(PathBuf),
@@ -43,14 +44,24 @@ impl ListenAddress {
     }
 }
 
-/// Options of a listening socket; accepted sockets inherit them, which saves the calls for each.
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Any(port) => write!(f, "*:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Options of TCP sockets. Accepted sockets inherit a listening one's, which saves the calls for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenOptions {
-    /// Send small writes at once.
+pub struct TcpOptions {
+    /// Send small writes at once (TCP_NODELAY).
     pub nodelay: bool,
-    /// Idle time before the first keep-alive probe.
+    /// Idle time before the first keep-alive probe; `None`: no probes.
     pub keepalive: Option<Duration>,
-    /// How long sent bytes may stay unacknowledged.
+    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); `None`: the kernel's default.
     pub user_timeout: Option<Duration>,
 }
 
@@ -59,12 +70,7 @@ pub struct ListenOptions {
 ///
 /// # Errors
 /// What the kernel said: the address is taken, not ours, not permitted.
-pub fn bind(
-    address: &ListenAddress,
-    options: &ListenOptions,
-    sockets: usize,
-    is_ours: bool,
-) -> io::Result<Vec<OwnedFd>> {
+pub fn bind(address: &ListenAddress, options: &TcpOptions, sockets: usize, is_ours: bool) -> io::Result<Vec<OwnedFd>> {
     let (address, both_families) = match address {
         ListenAddress::Unix(path) => return share(vec![bind_unix(path)?.into()], sockets),
         ListenAddress::Tcp(address) => (*address, false),
@@ -79,7 +85,7 @@ pub fn bind(
 ///
 /// # Errors
 /// What the kernel said.
-pub fn extend(sockets: Vec<OwnedFd>, wanted: usize, options: &ListenOptions) -> io::Result<Vec<OwnedFd>> {
+pub fn extend(sockets: Vec<OwnedFd>, wanted: usize, options: &TcpOptions) -> io::Result<Vec<OwnedFd>> {
     let Some(first) = sockets.first() else { return Ok(sockets) };
     let socket = SockRef::from(first);
     let shares_port = socket.reuse_port().unwrap_or(false);
@@ -139,7 +145,7 @@ pub fn is_unix(socket: &OwnedFd) -> bool {
 fn bind_tcp(
     address: SocketAddr,
     both_families: bool,
-    options: &ListenOptions,
+    options: &TcpOptions,
     sockets: usize,
 ) -> io::Result<Vec<OwnedFd>> {
     (0..sockets)
@@ -158,7 +164,7 @@ fn bind_tcp(
 ///
 /// # Errors
 /// What the kernel said; for a unix socket, that it has none of them.
-pub fn set_options(socket: &impl AsFd, options: &ListenOptions) -> io::Result<()> {
+pub fn set_options(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(options.nodelay)?;
     socket.set_keepalive(options.keepalive.is_some())?;

@@ -15,7 +15,7 @@ pub use dial::{ConnectFailure, DialError, DialOptions, Target, dial};
 pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
 pub use inherited::inherited;
 pub use listen::{
-    Accepted, BACKLOG, ListenAddress, ListenOptions, ListenSocket, bind, extend, is_out_of_files, is_out_of_memory,
+    Accepted, BACKLOG, ListenAddress, ListenSocket, TcpOptions, bind, extend, is_out_of_files, is_out_of_memory,
     is_unix, local_address, local_port, set_options, share,
 };
 pub use splice::Pipe;

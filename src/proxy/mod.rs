@@ -13,11 +13,6 @@ mod record;
 mod upstream;
 mod workers;
 
-use crate::config::Checks;
-
-/// Judges what a configuration says in the words of protocols.
-pub const CHECKS: Checks = Checks { header: http::check_header, server_name: preface::check_server_name };
-
 pub use accept::{Acceptor, accept_loop, serve_inbox};
 pub use frontend::{Frontend, ListenerDeps, Worker};
 pub use upstream::Upstream;

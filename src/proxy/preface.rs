@@ -49,19 +49,15 @@ impl AccessRules {
         upstream_of: &impl Fn(&str) -> Arc<Upstream>,
         before: Option<&Self>,
     ) -> Self {
-        let pattern = |sni: &str| sni.parse().expect("the configuration was validated with `check_server_name`");
-        let route = |route: &config::Route| (pattern(&route.sni), upstream_of(&route.pool));
-        let mut routes: Vec<(ServerNamePattern, _)> = listener.routes.iter().map(route).collect();
+        let route = |route: &config::Route| (route.sni.clone(), upstream_of(&route.pool));
+        let mut routes: Vec<(ServerNamePattern, _)> = listener.mode.routes().iter().map(route).collect();
         routes.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.rank()));
         Self {
             requires_header: listener.proxy_protocol == ProxyProtocol::Required,
             trusted: listener.trusted_proxies.clone(),
             allow: listener.allow.clone(),
             deny: listener.deny.clone(),
-            limits: ClientLimits {
-                max_connections: listener.per_client.max_connections,
-                connections_per_second: listener.per_client.connections_per_second,
-            },
+            limits: listener.per_client,
             clients: before.map_or_else(|| Clients::new(Instant::now()), |before| before.clients.clone()),
             routes,
             timeout: listener.client_header_timeout,
@@ -200,9 +196,4 @@ fn address_of(peer: Peer) -> Option<IpAddr> {
         Peer::Tcp(address) => Some(address.ip()),
         Peer::Unix => None,
     }
-}
-
-/// Judges the name of a route.
-pub(super) fn check_server_name(name: &str) -> Result<(), String> {
-    name.parse::<ServerNamePattern>().map(drop)
 }

@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::admin::{self, View};
 use crate::config::{self, BindAddress};
-use crate::net::{self, ListenOptions};
+use crate::net::{self, TcpOptions};
 
 use super::listen_sockets::listen_addresses;
 use super::run::{RunError, doing, listening};
@@ -41,7 +41,7 @@ pub(super) fn start_admin(
 }
 
 fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
-    let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
+    let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None };
     let addresses = listen_addresses(address)?;
     let address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
     Ok(net::bind(address, &options, 1, false)?.swap_remove(0))

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::{self, BindAddress, Config};
 use crate::lifecycle::{ConnectionLimit, Permit};
-use crate::net::{self, ListenAddress, ListenOptions, PassedSockets};
+use crate::net::{self, ListenAddress, PassedSockets, TcpOptions};
 use crate::proxy::{Acceptor, Frontend};
 
 use super::run::{RunError, listening};
@@ -50,7 +50,7 @@ struct OpenSockets {
     acceptor: Arc<Acceptor>,
     /// Duplicates of those that the workers accept from: for new options, and for the next process.
     sockets: Vec<OwnedFd>,
-    options: ListenOptions,
+    options: TcpOptions,
     accepting: Arc<ConnectionLimit>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct BindPlan(Vec<PlannedBind>);
 struct PlannedBind {
     key: BindKey,
     listener: String,
-    options: ListenOptions,
+    options: TcpOptions,
     /// `None`: it is open.
     sockets: Option<BoundSockets>,
 }
@@ -113,7 +113,7 @@ impl ListenSockets {
         Ok(BindPlan(plan))
     }
 
-    fn bind(&mut self, key: &BindKey, options: &ListenOptions) -> io::Result<BoundSockets> {
+    fn bind(&mut self, key: &BindKey, options: &TcpOptions) -> io::Result<BoundSockets> {
         let (name, workers) = (key.name(), self.workers.len());
         let passed = self.passed.iter().position(|(passed, _)| *passed == name);
         let accepted_from = match (passed, &key.0) {
@@ -179,7 +179,7 @@ impl ListenSockets {
     }
 
     /// Gives each worker its sockets.
-    fn open(&self, frontend: Arc<Frontend>, bound: BoundSockets, options: ListenOptions) -> OpenSockets {
+    fn open(&self, frontend: Arc<Frontend>, bound: BoundSockets, options: TcpOptions) -> OpenSockets {
         let (acceptor, accepting) = (Acceptor::new(frontend), ConnectionLimit::new(usize::MAX));
         for (socket, worker) in bound.accepted_from.into_iter().zip(self.workers.iter().cycle()) {
             let accepting = accepting.try_acquire().expect("there is no limit of listening sockets");
@@ -220,7 +220,7 @@ impl ListenSockets {
             let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
             let open = self.open.get(&BindKey(address.clone(), own))?;
             match address {
-                BindAddress::Unix(_) => Some(address.to_string()),
+                BindAddress::Address(ListenAddress::Unix(_)) => Some(address.to_string()),
                 _ => open.sockets.first().map(net::local_address),
             }
         });
@@ -254,7 +254,7 @@ impl BindKey {
 }
 
 impl OpenSockets {
-    fn set_options(&mut self, options: ListenOptions) {
+    fn set_options(&mut self, options: TcpOptions) {
         if self.options != options {
             // A unix socket has none of them, and a TCP socket has them all.
             self.sockets.iter().for_each(|socket| drop(net::set_options(socket, &options)));
@@ -264,19 +264,16 @@ impl OpenSockets {
 }
 
 /// Accepted sockets inherit what the listener's pool wants of its connections.
-fn client_socket_options(listener: &config::ListenerConfig, config: &Config) -> ListenOptions {
-    let named = listener.pool.as_ref().or_else(|| listener.routes.first().map(|route| &route.pool));
+fn client_socket_options(listener: &config::ListenerConfig, config: &Config) -> TcpOptions {
+    let named = listener.pool.as_ref().or_else(|| listener.mode.routes().first().map(|route| &route.pool));
     let pool = config.pools.iter().find(|pool| Some(&pool.name) == named);
-    let tcp = &pool.expect("a valid configuration has every listener's pool").tcp;
-    ListenOptions { nodelay: tcp.nodelay, keepalive: tcp.keepalive, user_timeout: tcp.user_timeout }
+    pool.expect("a valid configuration has every listener's pool").tcp.clone()
 }
 
 /// Where the kernel is to listen: a name stands for all its addresses.
 pub(super) fn listen_addresses(address: &BindAddress) -> io::Result<Vec<ListenAddress>> {
     Ok(match address {
-        BindAddress::Tcp(address) => vec![ListenAddress::Tcp(*address)],
-        BindAddress::Any(port) => vec![ListenAddress::Any(*port)],
-        BindAddress::Unix(path) => vec![ListenAddress::Unix(path.clone())],
+        BindAddress::Address(address) => vec![address.clone()],
         BindAddress::Inherited(_) => {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "only a listener can be inherited"));
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::config::{Config, Loaded};
 
 use super::admin_server::read_token;
-use super::run::{RunError, Server, shortest_limit};
+use super::run::{RunError, Server};
 use super::systemd;
 
 /// Reads the configuration again and follows it. The answer is what to tell whoever asked: what changed, or why nothing did.
@@ -33,7 +33,7 @@ fn load(server: &Server) -> Result<Loaded, String> {
         Some(path) if path.exists() && !path.is_file() => {
             Err(format!("{} is not a file that can be read again", path.display()))
         }
-        _ => server.source.load(&server.checks).map_err(|problems| problems.to_string()),
+        _ => server.source.load().map_err(|problems| problems.to_string()),
     }
 }
 
@@ -44,7 +44,7 @@ async fn follow(server: &mut Server, loaded: Loaded) -> Result<String, RunError>
     server.view.connections.set_max(server.capacity.connections(loaded.config.max_connections));
     server.view.shown.store(server.running.shown().into());
     let mut late = needs_restart(&server.config, &loaded.config);
-    if shortest_limit(&loaded.config) < server.shortest_limit {
+    if loaded.config.shortest_limit() < server.shortest_limit {
         late.push("shorter timeouts (they are kept to within 2 s until then)");
     }
     server.config = loaded.config;

@@ -10,9 +10,9 @@ use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::access_log::{AccessLog, Destination, Format};
+use crate::access_log::AccessLog;
 use crate::admin::{Command, Exporter, Guard, Reloads, View};
-use crate::config::{self, BindAddress, Checks, Config, Loaded, LogFormat, LogLevel, Source};
+use crate::config::{BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
 use crate::lifecycle::{ConnectionLimit, Drain, Phase};
 use crate::proxy::{ListenerDeps, Workers};
 use crate::telemetry::{LogSettings, start_log};
@@ -77,7 +77,6 @@ pub struct Running {
 pub(super) struct Server {
     /// Where the configuration is read again.
     pub(super) source: Source,
-    pub(super) checks: Checks,
     pub(super) config: Config,
     pub(super) capacity: Capacity,
     pub(super) running: RunningConfig,
@@ -105,8 +104,8 @@ enum Ending {
 ///
 /// # Errors
 /// It could not start; nothing was served.
-pub fn run(source: Source, checks: Checks, loaded: &Loaded) -> Result<(), RunError> {
-    start(source, checks, loaded)?.until_stopped();
+pub fn run(source: Source, loaded: &Loaded) -> Result<(), RunError> {
+    start(source, loaded)?.until_stopped();
     Ok(())
 }
 
@@ -114,17 +113,17 @@ pub fn run(source: Source, checks: Checks, loaded: &Loaded) -> Result<(), RunErr
 ///
 /// # Errors
 /// What could not be had: an address, a file, a thread.
-pub fn start(source: Source, checks: Checks, loaded: &Loaded) -> Result<Running, RunError> {
+pub fn start(source: Source, loaded: &Loaded) -> Result<Running, RunError> {
     let config = &loaded.config;
-    start_log(LogSettings { level: level_of(config.log.level), json: config.log.format == LogFormat::Json });
+    start_log(LogSettings { level: config.log.level, json: config.log.format == LogFormat::Json });
     let runtime = doing(Builder::new_current_thread().enable_all().build_local(LocalOptions::default()), || {
         "can't start the runtime".to_owned()
     })?;
-    let (workers, server) = runtime.block_on(set_up(source, checks, loaded))?;
+    let (workers, server) = runtime.block_on(set_up(source, loaded))?;
     Ok(Running { runtime, workers, server })
 }
 
-async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>, Server), RunError> {
+async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>, Server), RunError> {
     let (started, config) = (Instant::now(), &loaded.config);
     // Early: looking up names takes a while, and a change in that time is one.
     let file = FileWatch::new(loaded.file.clone());
@@ -137,7 +136,7 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
     let exporter = doing(exporter, || "can't start the metrics".to_owned())?;
     let access_log = open_access_log(&config.log)?;
     let (drain, watch) = Drain::new();
-    let shortest_limit = shortest_limit(config);
+    let shortest_limit = config.shortest_limit();
     let (workers, inboxes) = Workers::new(capacity.workers);
     let (new_sockets, worker_configs): (Vec<_>, Vec<_>) = inboxes
         .into_iter()
@@ -187,7 +186,6 @@ async fn set_up(source: Source, checks: Checks, loaded: &Loaded) -> Result<(Vec<
     let config = config.clone();
     let server = Server {
         source,
-        checks,
         config,
         capacity,
         running,
@@ -324,29 +322,8 @@ async fn leave(
     }
 }
 
-/// Of all listeners.
-pub(super) fn shortest_limit(config: &Config) -> Duration {
-    config.listeners.iter().map(config::ListenerConfig::shortest_limit).min().unwrap_or(Duration::MAX)
-}
-
-fn open_access_log(settings: &config::LogConfig) -> Result<Option<Arc<AccessLog>>, RunError> {
-    let destination = match &settings.access {
-        config::AccessLog::Off => return Ok(None),
-        config::AccessLog::Stdout => Destination::Stdout,
-        config::AccessLog::Stderr => Destination::Stderr,
-        config::AccessLog::File(path) => Destination::File(path.clone()),
-    };
-    let format = if settings.format == LogFormat::Json { Format::Json } else { Format::Text };
-    let log = doing(AccessLog::start(&destination, format), || format!("can't open the access log ({destination:?})"))?;
-    Ok(Some(Arc::new(log)))
-}
-
-fn level_of(level: LogLevel) -> tracing::Level {
-    match level {
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
-        LogLevel::Trace => tracing::Level::TRACE,
-    }
+fn open_access_log(settings: &LogConfig) -> Result<Option<Arc<AccessLog>>, RunError> {
+    let Some(destination) = &settings.access else { return Ok(None) };
+    let log = AccessLog::start(destination, settings.format);
+    Ok(Some(Arc::new(doing(log, || format!("can't open the access log ({destination:?})"))?)))
 }

@@ -84,7 +84,7 @@ impl RunningConfig {
             |(RunningListener { settings, frontend }, addresses): (&RunningListener, Vec<String>)| ShownListener {
                 stats: frontend.stats().clone(),
                 addresses,
-                mode: settings.mode,
+                mode: settings.mode.as_str(),
                 pool: settings.pool.clone(),
             };
         Shown { listeners: present.chain(departed).map(show).collect(), pools: self.pools.all() }

@@ -1,9 +1,10 @@
 //! Patterns of server names, as a configuration writes them, and which of those that match a name comes first.
 //! It knows nothing of TLS.
 
-use super::name::{BadName, is_ip_address, normalize};
 use std::fmt;
 use std::str::FromStr;
+
+use crate::protocol::host_name::{BadName, is_ip_address, normalize};
 
 /// `example.com`: this name. `*.example.com`: every name below it, by one label or more, and not itself. `*`: every
 /// name.
@@ -70,7 +71,7 @@ fn wrong(text: &str, bad: BadName) -> String {
             "write a host name, such as example.com, or *.example.com, or * for every name"
         }
     };
-    format!("`{text}` is no server name; {remedy}")
+    format!("`{text}` is not a valid server name; {remedy}")
 }
 
 impl fmt::Display for ServerNamePattern {

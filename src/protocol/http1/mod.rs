@@ -24,7 +24,7 @@ pub use fields::{Field, Fields};
 pub use forward::{ClientSide, HeaderEdit, InvalidEdit, write_request_head, write_response_head};
 pub use request::RequestHead;
 pub use response::{RequestFacts, ResponseHead};
-pub use template::{InvalidTemplate, Template, Variables};
+pub use template::{InvalidTemplate, Template, Variable, Variables};
 
 /// The versions that are spoken here; any other is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub enum Framing {
 }
 
 /// Bounds on a head: what one peer can make a connection hold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Start line, fields and the empty line. Default 16 KiB.
     pub max_head_bytes: usize,

@@ -24,8 +24,10 @@ pub struct Variables<'a> {
     pub server_port: u16,
 }
 
+/// A variable of a template: `$host` and so on.
+#[allow(missing_docs, reason = "the fields of `Variables` say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Variable {
+pub enum Variable {
     Host,
     RemoteAddr,
     RemotePort,
@@ -94,6 +96,11 @@ impl Template {
         literal.push_str(rest);
         parts.extend(take(&mut literal));
         Ok(Self { parts })
+    }
+
+    /// Whether its value depends on `variable`.
+    pub fn uses(&self, variable: Variable) -> bool {
+        self.parts.contains(&Part::Variable(variable))
     }
 
     /// Appends the value. Control bytes, which no variable should hold, become spaces.

@@ -13,4 +13,3 @@ mod settings;
 
 pub(super) use session::serve;
 pub(super) use settings::Http;
-pub(super) use settings::check_header;

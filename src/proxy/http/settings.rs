@@ -6,7 +6,7 @@ use std::time::Duration;
 use metrics::Histogram;
 
 use crate::config::{self, BackendKeepAlive, Mode, Networks};
-use crate::protocol::http1::{HeadLimits, HeaderEdit};
+use crate::protocol::http1::{HeadLimits, HeaderEdit, Variable};
 use crate::telemetry::metric;
 
 /// A listener's part of http mode.
@@ -26,29 +26,18 @@ pub(in crate::proxy) struct Http {
 impl Http {
     /// `None` for a listener of another mode.
     pub(in crate::proxy) fn new(listener: &config::ListenerConfig) -> Option<Self> {
-        if listener.mode != Mode::Http {
-            return None;
-        }
-        let http = &listener.http;
-        let edit = |(name, template): &(String, String)| {
-            HeaderEdit::parse(name, template).expect("the configuration was validated with `check_header`")
-        };
-        let uses = |variable: &str| http.set_headers.iter().any(|(_, template)| template.contains(variable));
-        let usual = HeadLimits::default();
+        let Mode::Http(http) = &listener.mode else { return None };
+        let uses = |variable| http.set_headers.iter().any(|edit| edit.uses(variable));
         Some(Self {
-            edits: http.set_headers.iter().map(edit).collect(),
-            limits: HeadLimits {
-                max_head_bytes: http.max_header_bytes,
-                max_line_bytes: usual.max_line_bytes.min(http.max_header_bytes),
-                max_headers: http.max_headers,
-            },
+            edits: http.set_headers.clone(),
+            limits: http.head_limits,
             client_header: listener.client_header_timeout,
             response_header: http.response_header_timeout,
             keep_alive: http.keep_alive_timeout,
             backend_keep_alive: http.backend_keep_alive,
             duration: metric::http_request_duration(&listener.name),
-            uses_request_id: uses("request_id"),
-            uses_server_port: uses("server_port"),
+            uses_request_id: uses(Variable::RequestId),
+            uses_server_port: uses(Variable::ServerPort),
             trusted: listener.trusted_proxies.clone(),
         })
     }
@@ -57,12 +46,4 @@ impl Http {
     pub(super) fn trusts(&self, peer: Option<IpAddr>) -> bool {
         peer.is_some_and(|peer| self.trusted.contains(peer))
     }
-}
-
-/// Judges a header of the configuration's `set_headers`.
-///
-/// # Errors
-/// What is wrong, and the remedy.
-pub(in crate::proxy) fn check_header(name: &str, template: &str) -> Result<(), String> {
-    HeaderEdit::parse(name, template).map(drop).map_err(|invalid| format!("can't be set to `{template}`: {invalid}"))
 }
