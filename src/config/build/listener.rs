@@ -34,7 +34,7 @@ pub fn build_listener(
     };
     let pool = build_pool_name(spec, file, &mut block);
     let trusted_proxies = block.networks("trusted_proxies", &spec.trusted_proxies);
-    if spec.proxy_protocol == ProxyProtocol::Required && trusted_proxies.is_empty() {
+    if spec.proxy_protocol == ProxyProtocol::Required && spec.trusted_proxies.is_empty() {
         let message = "is required, but nobody may send it: name the balancers in front in `trusted_proxies`, such as \
                        [10.0.0.0/8]";
         block.problem("proxy_protocol", message);
