@@ -13,6 +13,7 @@ use lb::access_log::{Attempt, Entry};
 use lb::backends::{Endpoint, Pool};
 use lb::balancer::{Balancer, PickRequest};
 use lb::config::{Policy, PoolConfig};
+use lb::lifecycle::ConnectionIds;
 use lb::net::Target;
 
 const POLICIES: [(&str, Policy); 4] = [
@@ -99,6 +100,7 @@ fn access_log_line(criterion: &mut Criterion) {
     let client: SocketAddr = ([192, 0, 2, 1], 50_000).into();
     let attempts = [Attempt { backend: "10.0.0.1:80", outcome: "connected" }];
     let entry = Entry {
+        connection: ConnectionIds::new(0, 1).next(),
         time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         listener: "web",
         client: &client,

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use crate::lifecycle::ConnectionId;
 use crate::telemetry::rfc3339;
 
 /// A backend that was tried, and what came of it.
@@ -48,6 +49,9 @@ pub struct Entry<'a> {
     /// When it ended.
     #[serde(serialize_with = "as_rfc3339")]
     pub time: SystemTime,
+    /// The connection's number in the process, which the program's log shows too.
+    #[serde(serialize_with = "display")]
+    pub connection: ConnectionId,
     #[allow(missing_docs)]
     pub listener: &'a str,
     /// The client's address.
@@ -122,7 +126,7 @@ impl Entry<'_> {
         if let Some(first_byte) = self.first_byte {
             write!(line, " first_byte={}", Milliseconds(first_byte))?;
         }
-        write!(line, " duration={}", Milliseconds(self.duration))?;
+        write!(line, " duration={} conn={}", Milliseconds(self.duration), self.connection)?;
         if self.attempts.iter().any(Attempt::failed) {
             line.push_str(" attempts=");
             for (index, attempt) in self.attempts.iter().enumerate() {
@@ -161,6 +165,10 @@ fn as_rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, 
     serializer.collect_str(&rfc3339(*time))
 }
 
+fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
 fn as_text<S: Serializer>(value: &&dyn fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
@@ -183,9 +191,11 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::lifecycle::ConnectionIds;
 
     fn entry<'a>(attempts: &'a [Attempt<'a>]) -> Entry<'a> {
         Entry {
+            connection: ConnectionIds::new(0, 1).next(),
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             listener: "web",
             client: &"192.0.2.1:5555",
@@ -212,7 +222,7 @@ mod tests {
         let mut line = Vec::new();
         entry(&attempts).write_text(&mut line);
         let expected = "2023-11-14T22:13:20.123Z web 192.0.2.1:5555 -> app/127.0.0.1:3001 client_closed in=77 out=853 \
-                        connect=0.21ms duration=3.5ms attempts=127.0.0.1:3002(refused),127.0.0.1:3001(connected)\n";
+                        connect=0.21ms duration=3.5ms conn=1 attempts=127.0.0.1:3002(refused),127.0.0.1:3001(connected)\n";
         assert_eq!(String::from_utf8_lossy(&line), expected);
     }
 

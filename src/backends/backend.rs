@@ -369,7 +369,7 @@ impl Backend {
                 tracing::warn!(pool, backend, reason, seconds, "backend ejected");
             }
             StateChange::Passive(Transition::Recovered) => {
-                tracing::info!(pool, backend, reason, "backend is in use again")
+                tracing::info!(pool, backend, reason, "backend is in use again");
             }
             StateChange::Check(true) => tracing::info!(pool, backend, "health checks say up"),
             StateChange::Check(false) => tracing::warn!(pool, backend, reason, "health checks say down"),

@@ -1,11 +1,13 @@
 //! How long things live: the drain, the limits of connections, and the deadlines of idle ones.
 
 mod client_limits;
+mod connection_id;
 mod connection_limit;
 mod drain;
 mod idle;
 
 pub use client_limits::{ClientLimits, ClientPermit, ClientRefusal, Clients};
+pub use connection_id::{ConnectionId, ConnectionIds};
 pub use connection_limit::{ConnectionLimit, Permit};
 pub use drain::{Drain, DrainWatch, Phase};
 pub use idle::{IdleTimeouts, IdleTimer};

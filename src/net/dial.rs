@@ -63,6 +63,13 @@ pub struct DialError {
     source: io::Error,
 }
 
+impl DialError {
+    /// The connection was made, and failed with its first bytes.
+    pub fn reset(source: io::Error) -> Self {
+        Self { failure: ConnectFailure::Reset, source }
+    }
+}
+
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "connect failed ({}): {}", self.failure.as_str(), self.source)

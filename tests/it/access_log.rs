@@ -36,6 +36,7 @@ fn a_line_has_the_keys_of_the_contract() {
         "cause",
         "client",
         "connect_ms",
+        "connection",
         "duration_ms",
         "first_byte_ms",
         "listener",

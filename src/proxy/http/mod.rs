@@ -4,12 +4,11 @@
 //! mean is said by `protocol::http1`; how bodies move by `relay`.
 
 mod exchange;
+mod failure;
 mod record;
 mod reply;
 mod request;
 mod response;
 mod session;
-mod settings;
 
 pub(super) use session::serve;
-pub(super) use settings::Http;

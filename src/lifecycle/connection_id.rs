@@ -1,0 +1,49 @@
+//! Numbers for connections, by which the log and the access log can be joined.
+
+use std::cell::Cell;
+use std::fmt;
+
+/// A connection's number, unique within the process; shown in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId(u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+/// The numbers of one worker: every `workers`-th, so that workers share no counter.
+#[derive(Debug)]
+pub struct ConnectionIds {
+    next: Cell<u64>,
+    step: u64,
+}
+
+impl ConnectionIds {
+    /// Those of `worker`, which counts from 0, of `workers`.
+    pub fn new(worker: usize, workers: usize) -> Self {
+        // From 1 on: 0 would look like a missing number.
+        Self { next: Cell::new(worker as u64 + 1), step: workers as u64 }
+    }
+
+    /// The next one.
+    pub fn next(&self) -> ConnectionId {
+        let id = self.next.get();
+        self.next.set(id.wrapping_add(self.step));
+        ConnectionId(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_give_different_numbers() {
+        let workers = [ConnectionIds::new(0, 2), ConnectionIds::new(1, 2)];
+        let shown: Vec<String> = (0..32).map(|turn| workers[turn % 2].next().to_string()).collect();
+        assert_eq!(shown[..3], ["1", "2", "3"]);
+        assert_eq!(shown[31], "20");
+    }
+}
