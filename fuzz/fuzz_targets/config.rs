@@ -1,4 +1,5 @@
-//! A configuration of any bytes is read or refused, with names of hosts and services among them; what was read and printed reads the same again.
+//! A configuration of any bytes is read or refused, with names of hosts and services among them; what was read and
+//! printed reads the same again.
 
 #![no_main]
 

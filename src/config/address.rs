@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::net::{ListenAddress, Target};
-use crate::protocol::host_name;
+use crate::protocol::client_hello::name;
 
 /// Where a listener accepts.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -150,7 +150,7 @@ fn named_port(text: &str) -> Option<(&str, u16)> {
 
 /// A host name whose labels don't begin with a hyphen, which a name to look up has no use for; a client may send one.
 fn is_name(text: &str) -> bool {
-    host_name::normalize(text.as_bytes()).is_ok() && !text.split('.').any(|label| label.starts_with('-'))
+    name::normalize(text.as_bytes()).is_ok() && !text.split('.').any(|label| label.starts_with('-'))
 }
 
 #[cfg(test)]

@@ -46,8 +46,8 @@ impl Source {
     pub fn load(&self) -> Result<Loaded, Problems> {
         let path = self.find_file()?;
         let mut tree = path.as_deref().map_or_else(|| Ok(Tree::empty()), read_tree)?;
-        let (from_environment, wrong_variables) = self.environment.edits(variable_name);
-        let (from_flags, wrong_flags) = self.flags.edits(flag_name);
+        let (from_environment, wrong_variables) = self.environment.clone().edits(variable_name);
+        let (from_flags, wrong_flags) = self.flags.clone().edits(flag_name);
         tree.apply(from_environment);
         tree.apply(from_flags);
         let (file, mut reporter) = tree.into_file();

@@ -2,10 +2,13 @@
 //!
 //! Knows the names of flags and the keys they stand for; the values are judged where the file's values are.
 
+use std::mem;
+
 use clap::Args;
 
 use super::problem::Problem;
-use super::yaml::{Edit, EditValue, Scope};
+use super::yaml::Scope::{self, Global, Listener, Pool};
+use super::yaml::{Edit, EditValue};
 
 /// The flags that override the file; each is also an environment variable, `LB_` and its name in capitals.
 #[derive(Args, Clone, Debug, Default)]
@@ -66,28 +69,19 @@ struct Flag {
     value: fn(&mut Overrides) -> &mut Option<String>,
 }
 
+/// In the order in which they are applied.
 const FLAGS: [Flag; 11] = [
-    Flag { name: "mode", scope: Scope::Listener, path: "mode", value: |all| &mut all.mode },
-    Flag { name: "policy", scope: Scope::Pool, path: "policy", value: |all| &mut all.policy },
-    Flag { name: "admin", scope: Scope::Global, path: "admin.bind", value: |all| &mut all.admin },
-    Flag { name: "workers", scope: Scope::Global, path: "workers", value: |all| &mut all.workers },
-    Flag {
-        name: "max-connections",
-        scope: Scope::Global,
-        path: "max_connections",
-        value: |all| &mut all.max_connections,
-    },
-    Flag {
-        name: "connect-timeout",
-        scope: Scope::Pool,
-        path: "connect_timeout",
-        value: |all| &mut all.connect_timeout,
-    },
-    Flag { name: "idle-timeout", scope: Scope::Listener, path: "timeouts.idle", value: |all| &mut all.idle_timeout },
-    Flag { name: "drain-timeout", scope: Scope::Global, path: "drain.timeout", value: |all| &mut all.drain_timeout },
-    Flag { name: "log-level", scope: Scope::Global, path: "log.level", value: |all| &mut all.log_level },
-    Flag { name: "log-format", scope: Scope::Global, path: "log.format", value: |all| &mut all.log_format },
-    Flag { name: "access-log", scope: Scope::Global, path: "log.access", value: |all| &mut all.access_log },
+    Flag { name: "mode", scope: Listener, path: "mode", value: |all| &mut all.mode },
+    Flag { name: "policy", scope: Pool, path: "policy", value: |all| &mut all.policy },
+    Flag { name: "admin", scope: Global, path: "admin.bind", value: |all| &mut all.admin },
+    Flag { name: "workers", scope: Global, path: "workers", value: |all| &mut all.workers },
+    Flag { name: "max-connections", scope: Global, path: "max_connections", value: |all| &mut all.max_connections },
+    Flag { name: "connect-timeout", scope: Pool, path: "connect_timeout", value: |all| &mut all.connect_timeout },
+    Flag { name: "idle-timeout", scope: Listener, path: "timeouts.idle", value: |all| &mut all.idle_timeout },
+    Flag { name: "drain-timeout", scope: Global, path: "drain.timeout", value: |all| &mut all.drain_timeout },
+    Flag { name: "log-level", scope: Global, path: "log.level", value: |all| &mut all.log_level },
+    Flag { name: "log-format", scope: Global, path: "log.format", value: |all| &mut all.log_format },
+    Flag { name: "access-log", scope: Global, path: "log.access", value: |all| &mut all.access_log },
 ];
 
 impl Overrides {
@@ -113,37 +107,35 @@ impl Overrides {
 
     /// The edits, in the order of their force: simple flags, then `--set`; and a problem for each `--set` that has no
     /// `=`. `name` turns a flag's name into what the user typed.
-    pub(super) fn edits(&self, name: fn(&str) -> String) -> (Vec<Edit>, Vec<Problem>) {
-        let mut given = self.clone();
+    pub(super) fn edits(mut self, name: fn(&str) -> String) -> (Vec<Edit>, Vec<Problem>) {
         let mut edits = Vec::new();
         let mut add = |scope, flag: &str, path: &str, value| {
             edits.push(Edit { scope, path: path.to_owned(), value, origin: name(flag) });
         };
         if !self.listen.is_empty() {
-            add(Scope::Listener, "listen", "bind", EditValue::List(given.listen.clone()));
+            add(Listener, "listen", "bind", EditValue::List(mem::take(&mut self.listen)));
         }
         if !self.backend.is_empty() {
-            add(Scope::Pool, "backend", "backends", EditValue::Backends(given.backend.clone()));
+            add(Pool, "backend", "backends", EditValue::Backends(mem::take(&mut self.backend)));
         }
         for flag in &FLAGS {
-            if let Some(value) = (flag.value)(&mut given).take() {
+            if let Some(value) = (flag.value)(&mut self).take() {
                 add(flag.scope, flag.name, flag.path, EditValue::Text(value));
             }
         }
         if self.watch {
-            add(Scope::Global, "watch", "watch", EditValue::Yaml("true".to_owned()));
+            add(Global, "watch", "watch", EditValue::Yaml("true".to_owned()));
         }
         let mut problems = Vec::new();
-        for setting in &self.set {
+        for setting in self.set {
             let origin = format!("{} {setting}", name("set"));
             match setting.split_once('=') {
                 Some((path, value)) => {
                     let (path, value) = (path.trim().to_owned(), EditValue::Yaml(value.to_owned()));
-                    edits.push(Edit { scope: Scope::Global, path, value, origin });
+                    edits.push(Edit { scope: Global, path, value, origin });
                 }
                 None => {
-                    let message = format!("{origin}: write PATH=VALUE, such as drain.timeout=5s");
-                    problems.push(Problem::general(message));
+                    problems.push(Problem::general(format!("{origin}: write PATH=VALUE, such as drain.timeout=5s")));
                 }
             }
         }

@@ -18,7 +18,8 @@ pub fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "lb.yaml",
-        "description": "Configuration of lb: a short form with one listener and one pool, or a long form with names for them.",
+        "description":
+            "Configuration of lb: a short form with one listener and one pool, or a long form with names for them.",
         "anyOf": [short, long],
         "$defs": definitions,
     })

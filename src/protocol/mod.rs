@@ -1,6 +1,5 @@
 //! Protocols that are understood here: pure, bytes in and values out. No tokio, no sockets, no configuration.
 
 pub mod client_hello;
-pub(crate) mod host_name;
 pub mod http1;
 pub mod proxy_header;

@@ -1,4 +1,4 @@
-//! The shape of `lb.yaml`: its keys, their types, defaults and docs; and what `lb schema` says of them.
+//! The shape of `lb.yaml`: its keys with their types, defaults and docs, from which `lb schema` is made.
 //!
 //! Knows serde, but no YAML. Whether the values make sense together is `build`'s to say.
 

@@ -307,7 +307,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
                 Ok(OneOrMany(vec![text.to_owned()]))
             }
 
-            /// A status or another number may stand without quotes.
+            /// A status or another number needs no quotes.
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<OneOrMany, E> {
                 Ok(OneOrMany(vec![number.to_string()]))
             }

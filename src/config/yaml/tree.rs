@@ -1,8 +1,8 @@
 //! Reading and editing `lb.yaml` as a tree, and printing the effective configuration. The only file that knows
 //! serde_yaml.
 //!
-//! A text becomes a tree, the short form the long one, overrides are applied, and the tree is read into `File`, gathering
-//! every problem on the way.
+//! A text becomes a tree, the short form the long one, overrides are applied, and the tree is read into `File`,
+//! gathering every problem on the way.
 
 use serde::de::IntoDeserializer;
 use serde_path_to_error::Segment;
@@ -240,8 +240,8 @@ fn put(root: &mut Mapping, path: &str, value: Value) -> bool {
     true
 }
 
-/// Takes what is at the end of `steps` out of the tree, or the nearest thing around it that exists: each time the tree is
-/// smaller by something, so that reading it again comes to an end.
+/// Takes what is at the end of `steps` out of the tree, or the nearest thing around it that exists: the tree is smaller
+/// each time, so that reading it again comes to an end.
 fn take_out(root: &mut Mapping, steps: &[&Segment]) -> bool {
     fn within(value: &mut Value, steps: &[&Segment]) -> bool {
         match (value, steps) {

@@ -5,6 +5,7 @@
 //! It knows no keys, answers nothing, and doesn't tell a hello that a backend will like from one that it won't.
 
 mod fault;
+pub(crate) mod name;
 mod pattern;
 mod reader;
 mod records;
@@ -14,7 +15,6 @@ mod vectors;
 pub use fault::NotClientHello;
 pub use pattern::ServerNamePattern;
 
-use crate::protocol::host_name;
 use reader::Reader;
 
 /// The most bytes that a hello may take on the wire, record headers included. Browsers send 2 KiB with a hybrid key
@@ -87,7 +87,7 @@ fn host_name(list: &[u8]) -> Result<Option<String>, NotClientHello> {
             return Err(NotClientHello::RepeatedServerName);
         }
     }
-    host.filter(|host| !host_name::is_ip_address(host))
-        .map(|host| host_name::normalize(host).map_err(|_| NotClientHello::HostName))
+    host.filter(|host| !name::is_ip_address(host))
+        .map(|host| name::normalize(host).map_err(|_| NotClientHello::HostName))
         .transpose()
 }

@@ -1,10 +1,9 @@
 //! Patterns of server names, as a configuration writes them, and which of those that match a name comes first.
 //! It knows nothing of TLS.
 
+use super::name::{BadName, is_ip_address, normalize};
 use std::fmt;
 use std::str::FromStr;
-
-use crate::protocol::host_name::{BadName, is_ip_address, normalize};
 
 /// `example.com`: this name. `*.example.com`: every name below it, by one label or more, and not itself. `*`: every
 /// name.

@@ -208,6 +208,13 @@ mod tests {
     }
 
     #[test]
+    fn says_which_variables_it_uses() {
+        let template = Template::parse("request_id=$request_id, $$host").expect("a valid template");
+        assert!(template.uses(Variable::RequestId));
+        assert!(!template.uses(Variable::Host), "a dollar and a text");
+    }
+
+    #[test]
     fn takes_two_dollars_for_one() {
         assert_eq!(render("$$host costs 5$$", &VARIABLES), "$host costs 5$");
     }
