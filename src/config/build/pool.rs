@@ -146,7 +146,7 @@ fn build_http_check(http: &HttpCheckSpec, block: &mut Block<'_>) -> HttpCheck {
     for text in &http.status.0 {
         match parse_statuses(text) {
             Some(range) => status.push(range),
-            None => block.problem("status", format!("`{text}` is no range of statuses; write 200 or 200-399")),
+            None => block.problem("status", format!("`{text}` is not a range of statuses; write 200 or 200-399")),
         }
     }
     HttpCheck { path: http.path.clone(), host: http.host.clone(), status }
