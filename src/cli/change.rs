@@ -4,7 +4,8 @@ use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::admin::{AdminArgs, runtime};
-use super::{CliError, print_line};
+use super::environment::print_line;
+use super::error::CliError;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct BackendArgs {

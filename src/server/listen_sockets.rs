@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::ToSocketAddrs;
 use std::os::fd::OwnedFd;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::lifecycle::{ConnectionLimit, Permit};
 use crate::net::{self, ListenAddress, ListenOptions, PassedSockets};
 use crate::proxy::{Acceptor, Frontend};
 
-use super::run::{RunError, listening};
+use super::error::RunError;
 
 /// A reload waits this long for the doors that it closes.
 const LONGEST_CLOSE: Duration = Duration::from_millis(500);
@@ -37,7 +38,7 @@ pub(super) struct ListenSockets {
     passed: Vec<PassedSockets>,
     /// Sockets by the number that the first process was started with: kept whether a door uses them or not, for their numbers mean
     /// nothing in another process, and are used once only.
-    inherited: BTreeMap<u32, [OwnedFd; 1]>,
+    inherited: BTreeMap<u32, OwnedFd>,
     /// This process took over from another: it was started with no socket but those.
     is_successor: bool,
 }
@@ -75,19 +76,16 @@ impl ListenSockets {
     /// None yet; `handed` are open sockets of the process before this one.
     pub(super) fn new(workers: Vec<UnboundedSender<SocketForWorker>>, passed: Option<Vec<PassedSockets>>) -> Self {
         let is_successor = passed.is_some();
-        let (mut inherited, mut listen_sockets) = (BTreeMap::new(), Vec::new());
+        let mut inherited = BTreeMap::new();
+        let mut unclaimed = Vec::new();
         for (name, mut sockets) in passed.unwrap_or_default() {
-            match (name.parse(), sockets.pop()) {
-                (Ok(BindAddress::Inherited(number)), Some(socket)) => drop(inherited.insert(number, [socket])),
-                (_, Some(socket)) => {
-                    sockets.push(socket);
-                    listen_sockets.push((name, sockets));
-                }
-                (_, None) => {}
+            match name.parse() {
+                Ok(BindAddress::Inherited(number)) => inherited.extend(sockets.pop().map(|socket| (number, socket))),
+                _ if sockets.is_empty() => {}
+                _ => unclaimed.push((name, sockets)),
             }
         }
-        let (open, closing) = Default::default();
-        Self { workers, open, closing, passed: listen_sockets, inherited, is_successor }
+        Self { workers, open: HashMap::new(), closing: Vec::new(), passed: unclaimed, inherited, is_successor }
     }
 
     /// Binds what is not open yet.
@@ -101,11 +99,15 @@ impl ListenSockets {
                 let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
                 let key = BindKey(address.clone(), own);
                 let options = client_socket_options(listener, config);
-                let sockets = match self.open.contains_key(&key) {
-                    true => None,
-                    false => Some(listening(self.bind(&key, &options), || {
-                        format!("can't listen on {address} (listener `{}`)", listener.name)
-                    })?),
+                let sockets = if self.open.contains_key(&key) {
+                    None
+                } else {
+                    let bound = self.bind(&key, &options).map_err(|source| RunError::Listen {
+                        address: address.to_string(),
+                        listener: listener.name.clone(),
+                        source,
+                    })?;
+                    Some(bound)
                 };
                 plan.push(PlannedBind { key, listener: listener.name.clone(), options, sockets });
             }
@@ -131,7 +133,7 @@ impl ListenSockets {
     }
 
     fn inherited(&mut self, number: u32) -> io::Result<OwnedFd> {
-        if let Some([socket]) = self.inherited.get(&number) {
+        if let Some(socket) = self.inherited.get(&number) {
             return socket.try_clone();
         }
         if self.is_successor {
@@ -139,7 +141,7 @@ impl ListenSockets {
         }
         let socket = net::inherited(number)?;
         let kept = socket.try_clone()?;
-        self.inherited.insert(number, [kept]);
+        self.inherited.insert(number, kept);
         Ok(socket)
     }
 
@@ -209,8 +211,10 @@ impl ListenSockets {
     pub(super) fn sockets(&self) -> Vec<(String, &[OwnedFd])> {
         let listen_sockets = self.open.iter().filter(|(key, _)| !matches!(key.0, BindAddress::Inherited(_)));
         let listen_sockets = listen_sockets.map(|(key, open)| (key.name(), &open.sockets[..]));
-        let inherited =
-            self.inherited.iter().map(|(number, socket)| (BindAddress::Inherited(*number).to_string(), &socket[..]));
+        let inherited = self
+            .inherited
+            .iter()
+            .map(|(number, socket)| (BindAddress::Inherited(*number).to_string(), slice::from_ref(socket)));
         listen_sockets.chain(inherited).collect()
     }
 

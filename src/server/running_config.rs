@@ -8,9 +8,9 @@ use crate::config::{self, Config};
 use crate::proxy::{Frontend, ListenerDeps};
 use crate::telemetry::ListenerTotals;
 
+use super::error::RunError;
 use super::listen_sockets::ListenSockets;
 use super::pools::Pools;
-use super::run::RunError;
 
 pub(super) struct RunningConfig {
     deps: ListenerDeps,

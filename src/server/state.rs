@@ -1,0 +1,30 @@
+//! What the main thread keeps of the running balancer: where its configuration comes from, what it is now, and what runs for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin::View;
+use crate::config::{self, Checks, Config, Source};
+
+use super::capacity::Capacity;
+use super::file_watch::FileWatch;
+use super::running_config::RunningConfig;
+
+/// The state that a reload changes.
+pub(super) struct ServerState {
+    /// Where the configuration is read again.
+    pub(super) source: Source,
+    pub(super) checks: Checks,
+    pub(super) config: Config,
+    pub(super) capacity: Capacity,
+    pub(super) running: RunningConfig,
+    pub(super) view: Arc<View>,
+    pub(super) file: FileWatch,
+    /// The workers' clocks are as precise as this time limit needs, the shortest when they started.
+    pub(super) shortest_limit: Duration,
+}
+
+/// Of all listeners.
+pub(super) fn shortest_limit(config: &Config) -> Duration {
+    config.listeners.iter().map(config::ListenerConfig::shortest_limit).min().unwrap_or(Duration::MAX)
+}
