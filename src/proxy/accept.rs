@@ -124,7 +124,7 @@ fn admit(worker: &Rc<Worker>, frontend: &Arc<Frontend>, accepted: Accepted, peer
 /// Starts a task for the connection.
 fn begin(worker: &Rc<Worker>, admitted: Admitted) {
     let Admitted { frontend, accepted, peer, permits } = admitted;
-    match accepted.into_stream() {
+    match accepted.into_transport() {
         Ok(client) => drop(spawn_local(connection::serve(worker.clone(), frontend, client, peer, permits))),
         Err(error) => {
             tracing::warn!(listener = frontend.name(), %error, "an accepted socket could not be registered");
