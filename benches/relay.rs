@@ -53,7 +53,7 @@ async fn ends(method: Option<RelayMode>) -> (Transport, Transport) {
 }
 
 async fn relay(method: RelayMode, client: Transport, backend: Transport) {
-    let resources = RelayResources { scratch: Rc::default(), pipes: Pipes::new(1), method };
+    let resources = RelayResources { scratch: Rc::default(), pipes: Pipes::new(1), mode: method };
     let (of_listener, of_backend, tally) = (ByteCounters::default(), ByteCounters::default(), Tally::default());
     let meter =
         Meter { tally: &tally, listener: &of_listener, backend: &of_backend, on_first_byte: &|at| _ = black_box(at) };

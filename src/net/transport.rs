@@ -1,9 +1,8 @@
 //! A connection to a client or a backend: what relay, HTTP and preface may do with it, and nothing of what carries it.
 //!
-//! The only connected-socket type that leaves `net`. Today every transport is a plain socket ([`Stream`]); what else
-//! may carry bytes later, encrypted ones for one, becomes a second variant here, and its users don't change. No
-//! descriptor comes out of it: whoever could read or write past it would break the order of the bytes, and with it
-//! whatever is queued, encrypted or counted below.
+//! The only connected-socket type that leaves `net`. Today every transport is a plain socket ([`Stream`]); an encrypted
+//! one becomes a second variant here, and its users don't change. It gives no descriptor away: bytes that were received
+//! or sent past it would break the order of those that it holds.
 
 use std::io;
 use std::net::SocketAddr;

@@ -12,6 +12,7 @@ use crate::relay::{Direction, Limits, Pump, PumpContext, Step};
 use crate::telemetry::Cause;
 
 use super::super::frontend::{Frontend, Worker};
+use super::framer::BodyFramer;
 use super::record::RequestRecord;
 use super::request::Request;
 use super::response::Waiting;
@@ -70,7 +71,7 @@ pub(super) struct Exchange<'a> {
     pub(super) parties: Parties<'a>,
     pub(super) request: &'a Request<'a>,
     /// `None`: nothing has been sent yet.
-    up: Option<Pump>,
+    up: Option<Pump<BodyFramer>>,
     pub(super) upload: Upload,
     pub(super) down: Down,
     client_has_ended: bool,
@@ -90,7 +91,7 @@ pub(super) enum Down {
     /// Its head is still to come.
     Head(Waiting),
     /// The client is given the rest of the head and the body.
-    Body { pump: Pump, backend_keeps: bool, client_keeps: bool },
+    Body { pump: Pump<BodyFramer>, backend_keeps: bool, client_keeps: bool },
 }
 
 impl<'a> Exchange<'a> {
@@ -101,7 +102,7 @@ impl<'a> Exchange<'a> {
 
     /// What the client sent beyond the request, as far as it was received.
     pub(super) fn into_overrun(self) -> Vec<u8> {
-        self.up.map(Pump::into_overrun).unwrap_or_default()
+        self.up.map(|up| up.into_framer().into_overrun()).unwrap_or_default()
     }
 
     /// Moves what can be moved now.
@@ -135,7 +136,8 @@ impl<'a> Exchange<'a> {
         if sent == draft.len() && body.is_done() {
             self.upload = Upload::Whole;
         }
-        self.up = Some(Pump::framed(Direction::ToBackend, worker.resources.method, body).after(&draft[sent..]));
+        let up = Pump::new(Direction::ToBackend, worker.resources.mode, BodyFramer::new(body));
+        self.up = Some(up.after(&draft[sent..]));
         true
     }
 
@@ -144,7 +146,7 @@ impl<'a> Exchange<'a> {
         let Parties { client, backend, context, http, idle_timer, .. } = self.parties;
         match up.poll(cx, client, backend, context) {
             Step::Open => None,
-            Step::Ended if up.is_whole() => {
+            Step::Ended if up.framer().is_whole() => {
                 self.upload = Upload::Whole;
                 if matches!(self.down, Down::Head(_)) {
                     idle_timer.set_limit(http.response_header);
@@ -174,11 +176,11 @@ impl<'a> Exchange<'a> {
         let Down::Body { pump, backend_keeps, client_keeps } = &mut self.down else { return None };
         match pump.poll(cx, backend, client, context) {
             Step::Open => None,
-            Step::Ended if !pump.is_whole() => Some(End::Cut(Cause::BackendClosed)),
+            Step::Ended if !pump.framer().is_whole() => Some(End::Cut(Cause::BackendClosed)),
             Step::Ended => {
                 let is_whole = self.upload == Upload::Whole;
                 Some(End::Answered {
-                    backend_keeps: *backend_keeps && is_whole && !pump.has_overrun(),
+                    backend_keeps: *backend_keeps && is_whole && !pump.framer().has_overrun(),
                     client_keeps: *client_keeps && is_whole,
                 })
             }

@@ -4,6 +4,7 @@
 //! mean is said by `protocol::http1`; how bodies move by `relay`.
 
 mod exchange;
+mod framer;
 mod record;
 mod reply;
 mod request;

@@ -8,6 +8,7 @@ use crate::relay::{Direction, Pump};
 use crate::telemetry::Cause;
 
 use super::exchange::{Down, End, Exchange, Parties, Upload};
+use super::framer::BodyFramer;
 
 /// A backend that sends more of them before its response wants to keep us busy; real ones send one or two.
 const MAX_INTERIM_RESPONSES: u8 = 64;
@@ -174,10 +175,9 @@ impl Exchange<'_> {
             return Some(End::Answered { backend_keeps, client_keeps });
         }
         idle_timer.set_limit(limits.idle);
-        let mut pump = Pump::framed(Direction::ToClient, worker.resources.method, body).after(&draft[sent..]);
-        if head.must_dechunk(version) {
-            pump = pump.stripping_chunks();
-        }
+        let framer =
+            if head.must_dechunk(version) { BodyFramer::stripping_chunks(body) } else { BodyFramer::new(body) };
+        let pump = Pump::new(Direction::ToClient, worker.resources.mode, framer).after(&draft[sent..]);
         self.down = Down::Body { pump, backend_keeps, client_keeps };
         None
     }
