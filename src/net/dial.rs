@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipprot
 
 use super::socket_option::set_bind_address_no_port;
 use super::stream::{NoDelay, Stream};
+use super::transport::Transport;
 
 /// Options of a socket to a backend.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ pub enum ConnectFailure {
     Unreachable,
     /// No answer in time.
     Timeout,
-    /// Our own limit: open files, memory, local ports. Says nothing about the backend.
+    /// A limit of this machine: open files, memory, local ports. Says nothing about the backend.
     Local,
 }
 
@@ -44,7 +45,7 @@ impl ConnectFailure {
     /// In the order of their indices.
     pub const ALL: [Self; 5] = [Self::Refused, Self::Reset, Self::Unreachable, Self::Timeout, Self::Local];
 
-    /// Its word in metrics and logs.
+    /// As metrics and logs name it.
     pub fn as_str(self) -> &'static str {
         ["refused", "reset", "unreachable", "timeout", "local"][self as usize]
     }
@@ -118,14 +119,14 @@ impl fmt::Display for Target {
 /// Connects to `target`, from `source` where one is given. Safe to cancel: the half-made connection is closed.
 ///
 /// # Errors
-/// Why it did not work, the backend's fault and our own kept apart.
-pub async fn dial(target: &Target, source: Option<IpAddr>, options: &DialOptions) -> Result<Stream, DialError> {
+/// Why it did not work; local resource exhaustion is kept apart from the backend's faults.
+pub async fn dial(target: &Target, source: Option<IpAddr>, options: &DialOptions) -> Result<Transport, DialError> {
     let stream = match target {
         Target::Tcp(address) => start_tcp(*address, source, options)?,
         Target::Unix(path) => connect_unix(path)?,
     };
     match tokio::time::timeout(options.timeout, poll_fn(|cx| stream.poll_connected(cx))).await {
-        Ok(Ok(true)) => Ok(stream),
+        Ok(Ok(true)) => Ok(stream.into()),
         Ok(Ok(false)) => Err(stream.take_error().into()),
         Ok(Err(error)) => Err(DialError { failure: ConnectFailure::Local, source: error }),
         Err(_) => Err(DialError { failure: ConnectFailure::Timeout, source: io::ErrorKind::TimedOut.into() }),
@@ -146,7 +147,7 @@ fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions)
     }
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => {
-            Stream::register(fd, if options.nodelay { NoDelay::PlannedBind } else { NoDelay::Settled })
+            Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })
         }
         Err(error) => Err(error.into()),
     }
@@ -159,7 +160,7 @@ fn connect_unix(path: &Path) -> Result<Stream, DialError> {
     let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
     match rustix::net::connect(&fd, &address) {
         Ok(()) => Ok(Stream::register(fd, NoDelay::Settled)?),
-        // No socket there, or its queue is full.
+        // No such socket, or its queue is full.
         Err(error @ (Errno::NOENT | Errno::AGAIN)) => {
             Err(DialError { failure: ConnectFailure::Refused, source: error.into() })
         }

@@ -63,7 +63,7 @@ fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
     let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
     let addresses = listen_addresses(address)?;
     let address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    Ok(net::bind(address, &options, 1, false)?.swap_remove(0))
+    Ok(net::bind_listen_sockets(address, &options, 1, false)?.swap_remove(0))
 }
 
 /// The token that changes by the API need.

@@ -78,11 +78,11 @@ impl ListenSockets {
         let is_successor = passed.is_some();
         let mut inherited = BTreeMap::new();
         let mut unclaimed = Vec::new();
-        for (name, mut sockets) in passed.unwrap_or_default() {
-            match name.parse() {
+        for PassedSockets { address, mut sockets } in passed.unwrap_or_default() {
+            match address.parse() {
                 Ok(BindAddress::Inherited(number)) => inherited.extend(sockets.pop().map(|socket| (number, socket))),
                 _ if sockets.is_empty() => {}
-                _ => unclaimed.push((name, sockets)),
+                _ => unclaimed.push(PassedSockets { address, sockets }),
             }
         }
         Self { workers, open: HashMap::new(), closing: Vec::new(), passed: unclaimed, inherited, is_successor }
@@ -117,14 +117,18 @@ impl ListenSockets {
 
     fn bind(&mut self, key: &BindKey, options: &ListenOptions) -> io::Result<BoundSockets> {
         let (name, workers) = (key.name(), self.workers.len());
-        let passed = self.passed.iter().position(|(passed, _)| *passed == name);
+        let passed = self.passed.iter().position(|passed| passed.address == name);
         let accepted_from = match (passed, &key.0) {
-            (Some(index), _) => net::extend(self.passed.swap_remove(index).1, workers, options)?,
-            (None, BindAddress::Inherited(number)) => net::extend(vec![self.inherited(*number)?], workers, options)?,
+            (Some(index), _) => net::adopt_listen_sockets(self.passed.swap_remove(index).sockets, workers, options)?,
+            (None, BindAddress::Inherited(number)) => {
+                net::adopt_listen_sockets(vec![self.inherited(*number)?], workers, options)?
+            }
             (None, address) => {
                 let addresses = listen_addresses(address)?;
                 let is_ours = |address: &ListenAddress| address.port().is_some_and(|port| self.has_port(port));
-                let bound = addresses.iter().map(|address| net::bind(address, options, workers, is_ours(address)));
+                let bound = addresses
+                    .iter()
+                    .map(|address| net::bind_listen_sockets(address, options, workers, is_ours(address)));
                 bound.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect()
             }
         };
@@ -139,7 +143,7 @@ impl ListenSockets {
         if self.is_successor {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the process before this one had no such socket"));
         }
-        let socket = net::inherited(number)?;
+        let socket = net::inherited_listen_socket(number)?;
         let kept = socket.try_clone()?;
         self.inherited.insert(number, kept);
         Ok(socket)
@@ -148,7 +152,7 @@ impl ListenSockets {
     /// Whether this process, or the one before, listens on the port already.
     fn has_port(&self, port: u16) -> bool {
         let open = self.open.values().map(|open| &open.sockets);
-        let mut all = open.chain(self.passed.iter().map(|(_, sockets)| sockets)).flatten();
+        let mut all = open.chain(self.passed.iter().map(|passed| &passed.sockets)).flatten();
         all.any(|socket| net::local_port(socket) == Some(port))
     }
 
@@ -198,8 +202,8 @@ impl ListenSockets {
 
     /// A socket of the process before this one that is no door.
     pub(super) fn take_passed(&mut self, name: &str) -> Option<OwnedFd> {
-        let index = self.passed.iter().position(|(passed, _)| passed == name)?;
-        self.passed.swap_remove(index).1.pop()
+        let index = self.passed.iter().position(|passed| passed.address == name)?;
+        self.passed.swap_remove(index).sockets.pop()
     }
 
     /// The process before this one serves what was not asked for to its end.
@@ -261,7 +265,7 @@ impl OpenSockets {
     fn set_options(&mut self, options: ListenOptions) {
         if self.options != options {
             // A unix socket has none of them, and a TCP socket has them all.
-            self.sockets.iter().for_each(|socket| drop(net::set_options(socket, &options)));
+            self.sockets.iter().for_each(|socket| drop(net::set_listen_options(socket, &options)));
             self.options = options;
         }
     }
