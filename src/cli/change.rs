@@ -17,7 +17,7 @@ pub(super) struct BackendArgs {
 enum Change {
     /// Give it no new connections; those that live go on, and it is watched further
     Drain(Which),
-    /// Take it out of service: no new connections, whatever its health checks print_line
+    /// Take it out of service: no new connections, whatever its health checks say
     Disable(Which),
     /// Let it serve again
     Enable(Which),

@@ -1,5 +1,5 @@
-//! The addresses that are listened on, through start, reload, upgrade and drain: opened before anything else changes, closed only when
-//! nobody waits at them any more.
+//! The listening sockets through start, reload, upgrade and drain: bound before anything else changes, closed only when
+//! the kernel's queues are empty.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -18,32 +18,32 @@ use crate::proxy::{Acceptor, Frontend};
 
 use super::error::RunError;
 
-/// A reload waits this long for the doors that it closes.
+/// A reload waits this long for the acceptors that it closes.
 const LONGEST_CLOSE: Duration = Duration::from_millis(500);
 
-/// One worker's part of a door.
+/// One worker's socket of an address, and what accepts from it.
 pub(super) struct SocketForWorker {
     pub(super) acceptor: Arc<Acceptor>,
     pub(super) socket: OwnedFd,
     pub(super) accepting: Permit,
 }
 
-/// All open doors.
+/// All addresses that are listened on.
 pub(super) struct ListenSockets {
     workers: Vec<UnboundedSender<SocketForWorker>>,
     open: HashMap<BindKey, OpenSockets>,
-    /// The accept loops of doors that were closed: one permit for each that runs still.
+    /// The accept loops of closed acceptors: one permit for each that still runs.
     closing: Vec<Arc<ConnectionLimit>>,
-    /// From the process before this one; what nobody asks for is closed with the start's end.
+    /// From the old process; what the configuration doesn't claim is closed at the end of the start.
     passed: Vec<PassedSockets>,
-    /// Sockets by the number that the first process was started with: kept whether a door uses them or not, for their numbers mean
-    /// nothing in another process, and are used once only.
+    /// Sockets by the number that the first process was started with. Kept whether they are in use or not: a later
+    /// configuration may name them, and their numbers mean nothing in another process.
     inherited: BTreeMap<u32, OwnedFd>,
-    /// This process took over from another: it was started with no socket but those.
+    /// This process took over from another: it was started with no other sockets.
     is_successor: bool,
 }
 
-/// Which door an address of the configuration is. One whose port the kernel chooses is its listener's own.
+/// An address of the configuration. One whose port the kernel chooses is its listener's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct BindKey(BindAddress, Option<(String, usize)>);
 
@@ -55,7 +55,7 @@ struct OpenSockets {
     accepting: Arc<ConnectionLimit>,
 }
 
-/// ListenSockets that a configuration wants, with the sockets that were missing: nothing has changed yet.
+/// The addresses that a configuration wants, with the sockets that were missing: nothing has changed yet.
 pub(super) struct BindPlan(Vec<PlannedBind>);
 
 struct PlannedBind {
@@ -73,7 +73,7 @@ struct BoundSockets {
 }
 
 impl ListenSockets {
-    /// None yet; `handed` are open sockets of the process before this one.
+    /// None yet; `passed` are open sockets of the old process.
     pub(super) fn new(workers: Vec<UnboundedSender<SocketForWorker>>, passed: Option<Vec<PassedSockets>>) -> Self {
         let is_successor = passed.is_some();
         let mut inherited = BTreeMap::new();
@@ -141,7 +141,7 @@ impl ListenSockets {
             return socket.try_clone();
         }
         if self.is_successor {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the process before this one had no such socket"));
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the old process had no such socket"));
         }
         let socket = net::inherited_listen_socket(number)?;
         let kept = socket.try_clone()?;
@@ -156,8 +156,8 @@ impl ListenSockets {
         all.any(|socket| net::local_port(socket) == Some(port))
     }
 
-    /// Opens, keeps and closes doors as planned; `service_of` gives a listener's service. Waits, but not for long, until the closed ones
-    /// have let in whoever waited: then their addresses are free.
+    /// Opens, keeps and closes addresses as planned; `frontend_of` gives a listener's frontend. Waits, but not for long,
+    /// until the queues of the closed ones are empty: then their addresses are free.
     pub(super) async fn apply(&mut self, plan: BindPlan, frontend_of: impl Fn(&str) -> Arc<Frontend>) {
         let mut before = std::mem::take(&mut self.open);
         for PlannedBind { key, listener, options, sockets } in plan.0 {
@@ -180,7 +180,7 @@ impl ListenSockets {
             tracing::info!(address = %key.0, "no longer listening");
             self.close_one(open);
         }
-        // It takes the workers a moment; one that takes longer closes them later.
+        // It takes the workers a moment; a busy one closes its sockets later.
         let _ = tokio::time::timeout(LONGEST_CLOSE, self.closed()).await;
     }
 
@@ -189,7 +189,7 @@ impl ListenSockets {
         let (acceptor, accepting) = (Acceptor::new(frontend), ConnectionLimit::new(usize::MAX));
         for (socket, worker) in bound.accepted_from.into_iter().zip(self.workers.iter().cycle()) {
             let accepting = accepting.try_acquire().expect("there is no limit of listening sockets");
-            // A worker that is gone was stopped: then nobody is to be accepted.
+            // A worker that has ended was stopped: then nothing is to be accepted.
             let _ = worker.send(SocketForWorker { acceptor: acceptor.clone(), socket, accepting });
         }
         OpenSockets { acceptor, sockets: bound.kept, options, accepting }
@@ -200,26 +200,26 @@ impl ListenSockets {
         self.closing.push(open.accepting);
     }
 
-    /// A socket of the process before this one that is no door.
+    /// A socket of the old process that is not a listener's.
     pub(super) fn take_passed(&mut self, name: &str) -> Option<OwnedFd> {
         let index = self.passed.iter().position(|passed| passed.address == name)?;
         self.passed.swap_remove(index).sockets.pop()
     }
 
-    /// The process before this one serves what was not asked for to its end.
+    /// What is left belongs to the old process alone, which empties those queues.
     pub(super) fn close_unclaimed(&mut self) {
         self.passed.clear();
     }
 
     /// All sockets by the name under which the next process asks for them.
     pub(super) fn sockets(&self) -> Vec<(String, &[OwnedFd])> {
-        let listen_sockets = self.open.iter().filter(|(key, _)| !matches!(key.0, BindAddress::Inherited(_)));
-        let listen_sockets = listen_sockets.map(|(key, open)| (key.name(), &open.sockets[..]));
+        let bound = self.open.iter().filter(|(key, _)| !matches!(key.0, BindAddress::Inherited(_)));
+        let bound = bound.map(|(key, open)| (key.name(), &open.sockets[..]));
         let inherited = self
             .inherited
             .iter()
             .map(|(number, socket)| (BindAddress::Inherited(*number).to_string(), slice::from_ref(socket)));
-        listen_sockets.chain(inherited).collect()
+        bound.chain(inherited).collect()
     }
 
     /// The addresses that a listener got.
@@ -235,14 +235,14 @@ impl ListenSockets {
         addresses.collect()
     }
 
-    /// Closes all doors; whoever waits at one is still let in.
+    /// Closes all addresses; connections that the kernel has queued are still accepted.
     pub(super) fn close(&mut self) {
         for (_, open) in std::mem::take(&mut self.open) {
             self.close_one(open);
         }
     }
 
-    /// Waits until whoever waited at a closed door was let in. Safe to cancel.
+    /// Waits until the queues of closed addresses are empty. Safe to cancel.
     pub(super) async fn closed(&mut self) {
         while let Some(accepting) = self.closing.last() {
             accepting.emptied().await;
@@ -265,7 +265,9 @@ impl OpenSockets {
     fn set_options(&mut self, options: ListenOptions) {
         if self.options != options {
             // A unix socket has none of them, and a TCP socket has them all.
-            self.sockets.iter().for_each(|socket| drop(net::set_listen_options(socket, &options)));
+            for socket in &self.sockets {
+                let _ = net::set_listen_options(socket, &options);
+            }
             self.options = options;
         }
     }
