@@ -2,12 +2,20 @@
 
 #[path = "../../src/config/address.rs"]
 pub mod address;
+/// Its addresses are all that the configuration's addresses need of it.
+#[path = "../../src/net/address.rs"]
+pub mod net;
 #[path = "../../src/protocol/client_hello/mod.rs"]
 pub mod client_hello;
 #[path = "../../src/protocol/http1/mod.rs"]
 pub mod http1;
 #[path = "../../src/protocol/proxy_header/mod.rs"]
 pub mod proxy_header;
+
+/// Where the program's sources look for them.
+mod protocol {
+    pub use crate::client_hello;
+}
 
 /// Every place to cut a short input at; of a long one, about `MOST_CUTS` over its whole length.
 pub fn cuts(length: usize) -> impl Iterator<Item = usize> {

@@ -1,5 +1,6 @@
 //! The way from a request to its answer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http_body_util::Full;
@@ -13,9 +14,16 @@ use tokio::sync::oneshot;
 use crate::backends::AdminState;
 
 use super::api::{PoolsReport, StatusReport};
+use super::metrics::Exporter;
 use super::view::{Command, View};
 
 pub(super) type Answer = Response<Full<Bytes>>;
+
+/// What requests are answered from.
+pub(super) struct Admin {
+    pub(super) view: Arc<View>,
+    pub(super) exporter: Arc<Exporter>,
+}
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -53,7 +61,8 @@ enum Change<'a> {
 }
 
 /// Answers a request. Its body is of no interest.
-pub(super) async fn answer(request: &Request<Incoming>, view: &View) -> Answer {
+pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> Answer {
+    let view = &admin.view;
     let path = request.uri().path();
     match (Endpoint::parse(path), request.method()) {
         (Endpoint::Nowhere, _) => {
@@ -71,7 +80,7 @@ pub(super) async fn answer(request: &Request<Incoming>, view: &View) -> Answer {
             }
         },
         (Endpoint::Change(_), _) => not_allowed("POST"),
-        (endpoint, &Method::GET | &Method::HEAD) => show(&endpoint, view),
+        (endpoint, &Method::GET | &Method::HEAD) => show(&endpoint, admin),
         _ => not_allowed("GET, HEAD"),
     }
 }
@@ -110,7 +119,8 @@ impl<'a> Change<'a> {
     }
 }
 
-fn show(endpoint: &Endpoint<'_>, view: &View) -> Answer {
+fn show(endpoint: &Endpoint<'_>, admin: &Admin) -> Answer {
+    let view = &*admin.view;
     match endpoint {
         Endpoint::Page => {
             let mut page = respond(StatusCode::OK, HTML, include_str!("page/index.html"));
@@ -125,7 +135,7 @@ fn show(endpoint: &Endpoint<'_>, view: &View) -> Answer {
             Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
             None => respond(StatusCode::OK, TEXT, "ready\n"),
         },
-        Endpoint::Metrics => respond(StatusCode::OK, METRICS, view.exporter.render(view)),
+        Endpoint::Metrics => respond(StatusCode::OK, METRICS, admin.exporter.render(view)),
         Endpoint::Status => json(StatusCode::OK, &StatusReport::new(view)),
         Endpoint::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
         Endpoint::Change(_) | Endpoint::Nowhere => unreachable!("`answer` has these"),

@@ -14,7 +14,6 @@ use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
 use crate::telemetry::{ListenerStats, ListenerTotals};
 
 use super::guard::Guard;
-use super::metrics::Exporter;
 
 /// The running parts that the admin server shows.
 pub struct View {
@@ -32,8 +31,6 @@ pub struct View {
     pub shown: ArcSwap<Shown>,
     /// The access log, unless it is off.
     pub access_log: Option<Arc<AccessLog>>,
-    /// Renders the metrics.
-    pub exporter: Exporter,
     /// The configuration file, if there is one.
     pub config_file: Option<String>,
     /// How reloads went.

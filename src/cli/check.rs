@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use crate::config::{Loaded, Problem, Problems};
 
-use super::{CliError, ConfigArgs, print_line};
+use super::config_args::ConfigArgs;
+use super::environment::print_line;
+use super::error::CliError;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct CheckArgs {

@@ -2,7 +2,8 @@
 
 use crate::server;
 
-use super::{CliError, ConfigArgs};
+use super::config_args::ConfigArgs;
+use super::error::CliError;
 
 pub(super) fn run(args: &ConfigArgs) -> Result<(), CliError> {
     let source = args.source();

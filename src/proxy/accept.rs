@@ -138,7 +138,7 @@ fn admit(worker: &Rc<Worker>, frontend: &Arc<Frontend>, client: Accepted, peer: 
 /// Starts a task for the connection.
 fn begin(worker: &Rc<Worker>, admitted: Admitted) {
     let Admitted { accepted, admission } = admitted;
-    match accepted.into_stream() {
+    match accepted.into_transport() {
         Ok(client) => {
             spawn_local(connection::serve(worker.clone(), client, admission));
         }

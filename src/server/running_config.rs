@@ -1,4 +1,4 @@
-//! What a configuration comes to while it runs: pools, services, doors. A reload makes them follow another one.
+//! A configuration that runs: its pools, its listeners' frontends and their sockets. A reload applies another one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use crate::config::{self, Config};
 use crate::proxy::{Frontend, ListenerDeps};
 use crate::telemetry::ListenerTotals;
 
+use super::error::RunError;
 use super::listen_sockets::ListenSockets;
 use super::pools::Pools;
-use super::run::RunError;
 
+/// What runs for the configuration that was applied last.
 pub(super) struct RunningConfig {
     deps: ListenerDeps,
     pools: Pools,
@@ -34,7 +35,7 @@ impl RunningConfig {
         Self { deps, pools, listen_sockets, listeners: BTreeMap::new(), departed: Vec::new() }
     }
 
-    /// Becomes what `config` says. Connections that live go on as they began, and what stays the same keeps its state.
+    /// Applies `config`. Open connections continue as they began, and what stays the same keeps its state.
     ///
     /// # Errors
     /// An address can't be had; nothing has changed.
@@ -58,7 +59,7 @@ impl RunningConfig {
         Ok(())
     }
 
-    /// A listener that is as it was keeps its service; one that has changed gets another, which goes on with its counts.
+    /// An unchanged listener keeps its frontend; a changed one gets another, which continues its counts and limits.
     fn listening(&self, settings: &config::ListenerConfig) -> RunningListener {
         let known = self.listeners.get(&settings.name);
         if let Some(same) = known.filter(|known| known.settings == *settings) {
@@ -70,7 +71,7 @@ impl RunningConfig {
         RunningListener { settings: settings.clone(), frontend }
     }
 
-    /// What there is to see.
+    /// What the admin server shows.
     pub(super) fn shown(&mut self) -> Shown {
         let listeners = &self.listeners;
         self.departed.retain(|gone| {

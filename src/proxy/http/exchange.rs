@@ -10,13 +10,14 @@ use crate::backends::Lease;
 use crate::lifecycle::IdleTimer;
 use crate::net::{Hangup, Transport};
 use crate::protocol::http1::{Body, ClientSide, ResponseHead, Version, write_response_head};
-use crate::relay::{Direction, Limits, Pump, PumpContext, Step};
+use crate::relay::{Direction, Framer, Limits, Pump, PumpContext, Step};
 use crate::telemetry::Cause;
 
 use super::super::frontend::Frontend;
 use super::super::http_settings::HttpSettings;
 use super::super::worker::Worker;
 use super::failure::Failure;
+use super::framer::BodyFramer;
 use super::record::RequestRecord;
 use super::request::Request;
 use super::response::ResponseReader;
@@ -67,7 +68,7 @@ pub(super) struct Exchange<'a> {
     parties: Parties<'a>,
     request: &'a Request<'a>,
     /// `None`: nothing has been sent yet.
-    up: Option<Pump>,
+    up: Option<Pump<BodyFramer>>,
     upload: Upload,
     down: Down,
     client_has_ended: bool,
@@ -87,7 +88,7 @@ enum Down {
     /// Its head is still to come.
     Head(AwaitedHead),
     /// The client is given the rest of the head and the body.
-    Body { pump: Pump, backend_keeps: bool, client_keeps: bool },
+    Body { pump: Pump<BodyFramer>, backend_keeps: bool, client_keeps: bool },
 }
 
 /// What comes before the response's final head.
@@ -108,7 +109,7 @@ impl<'a> Exchange<'a> {
 
     /// What the client sent beyond the request, as far as it was received.
     pub(super) fn into_overrun(self) -> Vec<u8> {
-        self.up.map(Pump::into_overrun).unwrap_or_default()
+        self.up.map(|up| up.into_framer().into_overrun()).unwrap_or_default()
     }
 
     /// Moves what can be moved now.
@@ -143,7 +144,8 @@ impl<'a> Exchange<'a> {
         if sent == draft.len() && body.is_done() {
             self.upload = Upload::Whole;
         }
-        self.up = Some(Pump::framed(Direction::ToBackend, worker.resources.method, body).after(&draft[sent..]));
+        let up = Pump::new(Direction::ToBackend, worker.resources.mode, BodyFramer::new(body));
+        self.up = Some(up.after(&draft[sent..]));
         true
     }
 
@@ -152,7 +154,7 @@ impl<'a> Exchange<'a> {
         let Parties { client, backend, pump_context, http, idle_timer, .. } = self.parties;
         match up.poll(cx, client, backend, pump_context) {
             Step::Open => None,
-            Step::Ended if up.is_whole() => {
+            Step::Ended if up.framer().is_whole() => {
                 self.upload = Upload::Whole;
                 if matches!(self.down, Down::Head(_)) {
                     idle_timer.set_limit(http.response_header);
@@ -182,12 +184,12 @@ impl<'a> Exchange<'a> {
         let Down::Body { pump, backend_keeps, client_keeps } = &mut self.down else { return None };
         match pump.poll(cx, backend, client, pump_context) {
             Step::Open => None,
-            Step::Ended if !pump.is_whole() => Some(ExchangeEnd::Cut(Cause::BackendClosed)),
+            Step::Ended if !pump.framer().is_whole() => Some(ExchangeEnd::Cut(Cause::BackendClosed)),
             Step::Ended => {
                 let is_whole = self.upload == Upload::Whole;
                 Some(ExchangeEnd::Answered {
                     // Bytes beyond the response are no answer to anything: such a connection is not to be trusted.
-                    backend_keeps: *backend_keeps && is_whole && !pump.has_overrun(),
+                    backend_keeps: *backend_keeps && is_whole && !pump.framer().has_overrun(),
                     client_keeps: *client_keeps && is_whole,
                 })
             }
@@ -303,16 +305,13 @@ impl<'a> Exchange<'a> {
         draft.clear();
         draft.extend_from_slice(unsent);
         write_response_head(&mut draft, bytes, head, ClientSide { version, close: !client_keeps });
-        let mut body = Body::new(head.framing);
-        let rest = &bytes[head.len..];
-        let followed = match &mut body {
-            Body::Chunked(scanner) if head.must_dechunk(version) => scanner.decode(rest, &mut draft),
-            body => body.advance(rest).inspect(|progress| draft.extend_from_slice(&rest[..progress.consumed])),
-        };
-        let consumed = match followed {
+        let body = Body::new(head.framing);
+        let must_dechunk = head.must_dechunk(version);
+        let mut framer = if must_dechunk { BodyFramer::stripping_chunks(body) } else { BodyFramer::new(body) };
+        match framer.advance(&bytes[head.len..]) {
             Err(error) => return Some(ExchangeEnd::failed(502, error, Cause::BackendClosed)),
-            Ok(progress) => progress.consumed,
-        };
+            Ok(data) => draft.extend_from_slice(&data),
+        }
         record.answered(head.status);
         let sent = match client.poll_send(cx, &draft) {
             Poll::Pending => 0,
@@ -320,15 +319,12 @@ impl<'a> Exchange<'a> {
             Poll::Ready(Ok(sent)) => sent,
         };
         pump_context.moved(Direction::ToClient, sent);
-        let backend_keeps = head.keep_alive && consumed == rest.len();
-        if sent == draft.len() && body.is_done() && self.upload == Upload::Whole {
+        let backend_keeps = head.keep_alive && !framer.has_overrun();
+        if sent == draft.len() && framer.is_complete() && self.upload == Upload::Whole {
             return Some(ExchangeEnd::Answered { backend_keeps, client_keeps });
         }
         idle_timer.set_limit(limits.idle);
-        let mut pump = Pump::framed(Direction::ToClient, worker.resources.method, body).after(&draft[sent..]);
-        if head.must_dechunk(version) {
-            pump = pump.stripping_chunks();
-        }
+        let pump = Pump::new(Direction::ToClient, worker.resources.mode, framer).after(&draft[sent..]);
         self.down = Down::Body { pump, backend_keeps, client_keeps };
         None
     }

@@ -5,6 +5,7 @@
 
 mod exchange;
 mod failure;
+mod framer;
 mod record;
 mod reply;
 mod request;
