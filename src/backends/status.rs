@@ -10,22 +10,22 @@ use super::rise_fall::{CheckVerdict, RiseFall};
 /// Steps in which a slow start raises a backend's share: finer ones would only rebuild tables more often.
 pub const FULL_SHARE: u32 = 8;
 
-/// Whether a backend gets new connections, in the admin API's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum BackendState {
-    /// It does.
-    Up,
-    /// Set aside by passive failure detection.
-    Ejected,
-    /// One connection is finding out.
-    Probing,
-    /// Its health checks fail.
-    Down,
-    /// An operator has it take no new connections; those that live go on, and it is watched.
-    Draining,
-    /// An operator has taken it out: no new connections, whatever its checks say.
-    Disabled,
+labels! {
+    /// Whether a backend gets new connections.
+    BackendState {
+        /// It does.
+        Up = "up",
+        /// Set aside by passive failure detection.
+        Ejected = "ejected",
+        /// One connection is finding out.
+        Probing = "probing",
+        /// Its health checks fail.
+        Down = "down",
+        /// An operator has it take no new connections; open ones stay open, and it is watched.
+        Draining = "draining",
+        /// An operator has taken it out: no new connections, whatever its checks say.
+        Disabled = "disabled",
+    }
 }
 
 /// What an operator wants of a backend.
@@ -41,13 +41,6 @@ pub enum AdminState {
 }
 
 impl BackendState {
-    const ALL: [Self; 6] = [Self::Up, Self::Ejected, Self::Probing, Self::Down, Self::Draining, Self::Disabled];
-
-    /// Its word in the API.
-    pub fn as_str(self) -> &'static str {
-        ["up", "ejected", "probing", "down", "draining", "disabled"][self as usize]
-    }
-
     /// Whether an operator keeps new connections from it: then it gets none, not even when all others fail.
     pub fn is_by_operator(self) -> bool {
         matches!(self, Self::Draining | Self::Disabled)

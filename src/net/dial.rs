@@ -25,30 +25,23 @@ pub struct DialOptions {
     pub user_timeout: Option<Duration>,
 }
 
-/// Why no connection came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// Nobody listens there.
-    Refused,
-    /// The backend reset the connection while it was made.
-    Reset,
-    /// No route, or the network said no.
-    Unreachable,
-    /// No answer in time.
-    Timeout,
-    /// Our own limit: open files, memory, local ports. Says nothing about the backend.
-    Local,
+labels! {
+    /// Why no connection came about.
+    ConnectFailure {
+        /// Nobody listens there.
+        Refused = "refused",
+        /// The backend reset the connection while it was made.
+        Reset = "reset",
+        /// No route, or the network said no.
+        Unreachable = "unreachable",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// A limit of this machine: open files, memory, local ports. Says nothing about the backend.
+        Local = "local",
+    }
 }
 
 impl ConnectFailure {
-    /// In the order of their indices.
-    pub const ALL: [Self; 5] = [Self::Refused, Self::Reset, Self::Unreachable, Self::Timeout, Self::Local];
-
-    /// Its word in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        ["refused", "reset", "unreachable", "timeout", "local"][self as usize]
-    }
-
     /// Whether it speaks against the backend.
     pub fn is_backends_fault(self) -> bool {
         self != Self::Local
