@@ -56,6 +56,13 @@ pub struct DialError {
     source: io::Error,
 }
 
+impl DialError {
+    /// A connection that failed after it was made, before it was of any use.
+    pub fn new(failure: ConnectFailure, source: io::Error) -> Self {
+        Self { failure, source }
+    }
+}
+
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "connect failed ({}): {}", self.failure.as_str(), self.source)

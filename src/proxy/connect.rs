@@ -1,14 +1,13 @@
 //! Finding a backend that answers: pick (waiting in the queue for room), dial or take a kept connection, and on to the
 //! next one where that failed.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::backends::Lease;
 use crate::balancer::{PickError, PickRequest};
-use crate::net::{self, ConnectFailure, Peer, Transport};
-use crate::protocol::proxy_header::{self, Origin};
+use crate::net::{ConnectFailure, Peer, Transport};
+use crate::protocol::proxy_header::Origin;
 use crate::telemetry::{Cause, Rejection};
 
 use super::idle_pool::IdlePool;
@@ -103,20 +102,13 @@ enum DialFailure {
 async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, DialFailure> {
     let upstream = context.upstream;
     let started = Instant::now();
-    let target = lease.backend().target();
-    let options = upstream.dial_options();
     let dialled = tokio::select! {
         biased;
-        dialled = net::dial(target, upstream.next_source(target), &options) => dialled,
+        dialled = upstream.connector().connect(lease.backend().target(), || origin(context)) => dialled,
         // One that has only ended its side may wait for an answer still.
         () = context.client.reset_by_peer() => return Err(DialFailure::Client),
     };
     match dialled {
-        Ok(stream) if send_proxy_header(context, &stream).is_err() => {
-            attempts.failed(lease.backend(), ConnectFailure::Reset);
-            lease.connect_failed(ConnectFailure::Reset, Instant::now());
-            Err(DialFailure::Backend)
-        }
         Ok(stream) => {
             let took = started.elapsed();
             lease.connected(took);
@@ -133,18 +125,14 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     }
 }
 
-/// Says who the client is, in a header of the PROXY protocol, where the pool wants one.
-fn send_proxy_header(context: ConnectContext<'_>, backend: &Transport) -> io::Result<()> {
-    let Some(version) = context.upstream.pool().proxy_version() else { return Ok(()) };
+/// Whose connection a backend is given, in the words of the PROXY protocol.
+fn origin(context: ConnectContext<'_>) -> Origin {
     let server = context.server.copied().or_else(|| context.client.local_address());
-    let origin = match (context.peer, server) {
+    match (context.peer, server) {
         (Peer::Tcp(client), Some(server)) => Origin::Tcp { client, server },
         // A client of a unix socket.
         _ => Origin::Unix,
-    };
-    let mut header = Vec::new();
-    proxy_header::write(version, origin, &mut header);
-    backend.send_first(&header)
+    }
 }
 
 /// One attempt that was the backend's fault makes it more than our own trouble.
@@ -164,7 +152,7 @@ async fn pick(context: ConnectContext<'_>, attempts: &Attempts) -> Result<Lease,
         Peer::Tcp(address) => Some(address.ip()),
         Peer::Unix => None,
     };
-    let balancer = &context.upstream.balancer;
+    let balancer = context.upstream.balancer();
     let choose = || balancer.pick(&PickRequest { now: Instant::now(), client: address, tried: attempts.tried() });
     let pool = balancer.pool();
     if !pool.has_queue() {

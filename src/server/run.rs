@@ -276,6 +276,9 @@ impl Server {
                 command = self.commands.recv() => match command {
                     // Whoever asked may be gone.
                     Some(Command::Reload(answer)) => drop(answer.send(reload::reload(self).await)),
+                    Some(Command::SetAdminState { pool, backend, admin_state, answer }) => {
+                        let _ = answer.send(self.running.set_admin_state(&pool, &backend, admin_state));
+                    }
                     Some(Command::Shutdown) | None => {
                         tracing::info!(active = active(), "stopping; a signal stops at once");
                         return Ending::Requested;
