@@ -1,16 +1,18 @@
-//! What a pick costs, by policy and number of backends; what making the tables anew costs; a line of the access log.
+//! What a pick costs, by policy and number of backends; what building the tables anew costs; a line of the access log.
 //! `just bench` runs it.
 #![allow(missing_docs, reason = "Criterion's macros make public functions")]
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use lb::access_log::{Attempt, Entry};
-use lb::backends::{Endpoint, Pool};
+use lb::backends::{AdminState, Endpoint, Pool};
 use lb::balancer::{Balancer, PickRequest};
 use lb::config::{Policy, PoolConfig};
 use lb::lifecycle::ConnectionIds;
@@ -65,7 +67,7 @@ fn pick(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A change of the backends and the first pick after it, which makes the tables anew.
+/// A change of the backends, the table that is built for it, and a pick.
 fn rebuild(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rebuild");
     for (name, policy) in POLICIES {
@@ -76,6 +78,7 @@ fn rebuild(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let now = Instant::now();
                     balancer.pool().replace(sets.next().expect("a cycle never ends"), now);
+                    balancer.rebuild();
                     black_box(balancer.pick(&PickRequest { now, client: Some(CLIENT), tried: &[] }))
                 });
             });
@@ -89,10 +92,54 @@ fn rebuild(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let now = Instant::now();
                 balancer.pool().replace(sets.next().expect("a cycle never ends"), now);
+                balancer.rebuild();
                 black_box(balancer.pick(&PickRequest { now, client: Some(CLIENT), tried: &[] }))
             });
         });
     }
+    group.finish();
+}
+
+/// 1,000 backends of weights from 1 to 256, one of which starts slowly: what a change of it costs the next pick, what it
+/// costs the thread that builds the tables, and what a pick costs meanwhile.
+fn slow_start_in_a_thousand(criterion: &mut Criterion) {
+    let mut random = fastrand::Rng::with_seed(1);
+    let weights: Vec<u16> = (0..1000).map(|_| random.u16(1..=256)).collect();
+    let now = Instant::now();
+    let pool = Pool::new(PoolConfig { slow_start: Duration::from_secs(3600), ..PoolConfig::example() }, 1, now);
+    pool.replace(identities(weights.len(), |index| weights[index]), now);
+    let balancer = Balancer::new(pool);
+    let starting = balancer.pool().backends()[0].clone();
+    let change = || {
+        starting.set_admin_state(AdminState::Disable, now);
+        starting.set_admin_state(AdminState::Enable, now);
+    };
+    let pick = || balancer.pick(&PickRequest { now, client: None, tried: &[] });
+    let mut group = criterion.benchmark_group("slow_start_in_a_thousand");
+    group.bench_function("change_and_pick", |bencher| {
+        bencher.iter(|| {
+            change();
+            black_box(pick())
+        });
+    });
+    group.bench_function("change_and_rebuild", |bencher| {
+        bencher.iter(|| {
+            change();
+            balancer.rebuild();
+        });
+    });
+    group.bench_function("pick", |bencher| bencher.iter(|| black_box(pick())));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                change();
+                balancer.rebuild();
+            }
+        });
+        group.bench_function("pick_during_rebuilds", |bencher| bencher.iter(|| black_box(pick())));
+        is_over.store(true, Ordering::Relaxed);
+    });
     group.finish();
 }
 
@@ -133,5 +180,5 @@ fn access_log_line(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pick, rebuild, access_log_line);
+criterion_group!(benches, pick, rebuild, slow_start_in_a_thousand, access_log_line);
 criterion_main!(benches);

@@ -4,6 +4,9 @@
 //! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config` > `protocol`, `net`,
 //! `lifecycle`, `telemetry`.
 
+#[macro_use]
+mod labels;
+
 pub mod access_log;
 pub mod admin;
 pub mod backends;

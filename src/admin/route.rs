@@ -1,7 +1,6 @@
 //! The way from a request to its answer.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -145,7 +144,14 @@ fn show(endpoint: &Endpoint<'_>, admin: &Admin) -> Answer {
 async fn make(change: Change<'_>, view: &View) -> Answer {
     match change {
         Change::Backend { pool, address, admin_state } => {
-            change_backend(&decoded(pool), &decoded(address), admin_state, view)
+            let (answer, result) = oneshot::channel();
+            let (pool, backend) = (decoded(pool), decoded(address));
+            let _ = view.commands.send(Command::SetAdminState { pool, backend, admin_state, answer });
+            match result.await {
+                Ok(Ok(state)) => message(StatusCode::OK, state.as_str()),
+                Ok(Err(why)) => error(StatusCode::NOT_FOUND, &why),
+                Err(_) => stopping(),
+            }
         }
         Change::Shutdown => {
             tracing::info!("asked to stop by the API");
@@ -159,25 +165,15 @@ async fn make(change: Change<'_>, view: &View) -> Answer {
             match result.await {
                 Ok(Ok(what)) => message(StatusCode::OK, &what),
                 Ok(Err(why)) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
-                Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "the balancer is stopping"),
+                Err(_) => stopping(),
             }
         }
     }
 }
 
-fn change_backend(pool: &str, address: &str, admin_state: AdminState, view: &View) -> Answer {
-    let shown = view.shown.load();
-    let Some(pool) = shown.pools.iter().find(|known| known.name() == pool) else {
-        return error(StatusCode::NOT_FOUND, &format!("there is no pool {pool}"));
-    };
-    let backends = pool.backends();
-    let Some(backend) = backends.iter().find(|known| known.label() == address) else {
-        return error(StatusCode::NOT_FOUND, &format!("pool {} has no backend {address}", pool.name()));
-    };
-    if backend.set_admin_state(admin_state, Instant::now()) {
-        tracing::info!(pool = pool.name(), backend = address, state = backend.state().as_str(), "changed by the API");
-    }
-    message(StatusCode::OK, backend.state().as_str())
+/// Commands are taken no more.
+fn stopping() -> Answer {
+    error(StatusCode::SERVICE_UNAVAILABLE, "the balancer is stopping")
 }
 
 fn decoded(segment: &str) -> String {

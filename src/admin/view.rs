@@ -9,7 +9,7 @@ use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::AccessLog;
-use crate::backends::Pool;
+use crate::backends::{AdminState, BackendState, Pool};
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
 use crate::telemetry::{ListenerStats, ListenerTotals};
 
@@ -62,10 +62,22 @@ pub struct ShownListener {
     pub pool: Option<String>,
 }
 
-/// What a client of the API asks for.
+/// What a client of the API asks for. The main loop does it: changes by the API, a reload and name servers are made one
+/// after the other.
 pub enum Command {
-    /// To read the configuration again; the answer is what came of it.
+    /// To read the configuration again; the answer is what has changed, or why nothing has.
     Reload(oneshot::Sender<Result<String, String>>),
+    /// To let a backend serve, drain it or take it out.
+    SetAdminState {
+        /// The pool's name.
+        pool: String,
+        /// The backend's address, as it is shown.
+        backend: String,
+        #[allow(missing_docs)]
+        admin_state: AdminState,
+        /// The backend's state afterwards, or what there is not.
+        answer: oneshot::Sender<Result<BackendState, String>>,
+    },
     /// To drain and stop.
     Shutdown,
 }

@@ -11,7 +11,8 @@ use crate::backends::{Backend, BackendState, Endpoint, Lease, Pool};
 use crate::config::{self, FailureDetection, Policy};
 use crate::net::{ConnectFailure, Target};
 
-use super::{Balancer, PickError, PickRequest};
+use super::pick::Balancer;
+use super::request::{PickError, PickRequest};
 
 const POLICIES: [Policy; 4] = [Policy::RoundRobin, Policy::LeastConnections, Policy::RandomTwo, Policy::SourceHash];
 
@@ -81,7 +82,18 @@ impl World {
         self.backends().iter().position(|known| Arc::ptr_eq(known, backend)).expect("one of the pool")
     }
 
+    /// By a table of this moment, as a running balancer's is but for milliseconds.
     pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[Arc<Backend>]) -> Result<Lease, PickError> {
+        self.balancer.rebuild();
+        self.pick_with_old_table(client, tried)
+    }
+
+    /// By the table that was built last.
+    pub(super) fn pick_with_old_table(
+        &self,
+        client: Option<IpAddr>,
+        tried: &[Arc<Backend>],
+    ) -> Result<Lease, PickError> {
         self.balancer.pick(&PickRequest { now: self.now, client, tried })
     }
 
@@ -109,7 +121,7 @@ pub(super) enum Event {
     Connects(IpAddr),
     /// Somebody connects, and the backend refuses.
     IsRefused(IpAddr),
-    /// One of those that live gets an answer, and ends.
+    /// An open one gets an answer, and ends.
     EndsWell(prop::sample::Index),
     /// The backend closes it early.
     EndsEarly(prop::sample::Index),

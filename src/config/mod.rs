@@ -26,9 +26,7 @@ pub use load::{Loaded, Source};
 pub use log::{LogConfig, LogDestination, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;
-pub use pool::{
-    BackendConfig, FailureDetection, HealthCheck, HttpCheck, Policy, PoolConfig, Queue, Resolve, scaled_weight,
-};
+pub use pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, Policy, PoolConfig, Queue, Resolve};
 pub use problem::{Problem, Problems};
 pub use root::{AdminConfig, Config, DrainConfig, RelayMode};
 pub use schema::schema;

@@ -119,15 +119,6 @@ pub struct Resolve {
     pub nameservers: Vec<SocketAddr>,
 }
 
-/// An SRV record's weight (0 to 65535) as one of ours (1 to 256), the `heaviest` of its set being the largest.
-/// RFC 2782: weight 0 gets a very small share.
-pub fn scaled_weight(weight: u16, heaviest: u16) -> u16 {
-    if heaviest <= 256 {
-        return weight.max(1);
-    }
-    u16::try_from(u32::from(weight) * 256 / u32::from(heaviest)).expect("at most 256").max(1)
-}
-
 /// When a backend is set aside, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureDetection {

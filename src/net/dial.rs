@@ -27,30 +27,23 @@ pub struct DialOptions {
     pub user_timeout: Option<Duration>,
 }
 
-/// Why no connection came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// Nobody listens there.
-    Refused,
-    /// The backend reset the connection while it was made.
-    Reset,
-    /// No route, or the network said no.
-    Unreachable,
-    /// No answer in time.
-    Timeout,
-    /// A limit of this machine: open files, memory, local ports. Says nothing about the backend.
-    Local,
+labels! {
+    /// Why no connection came about.
+    ConnectFailure {
+        /// Nobody listens there.
+        Refused = "refused",
+        /// The backend reset the connection while it was made.
+        Reset = "reset",
+        /// No route, or the network said no.
+        Unreachable = "unreachable",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// A limit of this machine: open files, memory, local ports. Says nothing about the backend.
+        Local = "local",
+    }
 }
 
 impl ConnectFailure {
-    /// In the order of their indices.
-    pub const ALL: [Self; 5] = [Self::Refused, Self::Reset, Self::Unreachable, Self::Timeout, Self::Local];
-
-    /// As metrics and logs name it.
-    pub fn as_str(self) -> &'static str {
-        ["refused", "reset", "unreachable", "timeout", "local"][self as usize]
-    }
-
     /// Whether it speaks against the backend.
     pub fn is_backends_fault(self) -> bool {
         self != Self::Local
@@ -66,9 +59,9 @@ pub struct DialError {
 }
 
 impl DialError {
-    /// The connection was made, and failed with its first bytes.
-    pub fn reset(source: io::Error) -> Self {
-        Self { failure: ConnectFailure::Reset, source }
+    /// A connection that failed after it was made, before it was of any use.
+    pub fn new(failure: ConnectFailure, source: io::Error) -> Self {
+        Self { failure, source }
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::backends::Lease;
 use crate::balancer::{PickError, PickRequest};
 use crate::lifecycle::ConnectionId;
-use crate::net::{self, ConnectFailure, DialError, Peer, Transport};
-use crate::protocol::proxy_header::{self, Origin};
+use crate::net::{ConnectFailure, Peer, Transport};
+use crate::protocol::proxy_header::Origin;
 use crate::telemetry::{Cause, Rejection};
 
 use super::attempts::Attempts;
@@ -97,15 +97,13 @@ enum DialFailure {
 async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, DialFailure> {
     let upstream = context.upstream;
     let started = Instant::now();
-    let target = lease.backend().target();
-    let options = upstream.dial_options();
     let dialled = tokio::select! {
         biased;
-        dialled = net::dial(target, upstream.next_source(target), &options) => dialled,
+        dialled = upstream.connector().connect(lease.backend().target(), || origin(context)) => dialled,
         // A client that has only ended its side may still wait for an answer.
         () = context.client.reset_by_peer() => return Err(DialFailure::Client),
     };
-    let error = match dialled.and_then(|transport| send_proxy_header(context, &transport).map(|()| transport)) {
+    let error = match dialled {
         Ok(transport) => {
             let took = started.elapsed();
             lease.connected(took);
@@ -123,18 +121,14 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     Err(DialFailure::Backend)
 }
 
-/// Says who the client is, in a header of the PROXY protocol, where the pool wants one.
-fn send_proxy_header(context: ConnectContext<'_>, backend: &Transport) -> Result<(), DialError> {
-    let Some(version) = context.upstream.pool().proxy_version() else { return Ok(()) };
+/// Whose connection a backend is given, in the words of the PROXY protocol.
+fn origin(context: ConnectContext<'_>) -> Origin {
     let server = context.server.copied().or_else(|| context.client.local_address());
-    let origin = match (context.peer, server) {
+    match (context.peer, server) {
         (Peer::Tcp(client), Some(server)) => Origin::Tcp { client, server },
         // A client of a unix socket.
         _ => Origin::Unix,
-    };
-    let mut header = Vec::new();
-    proxy_header::write(version, origin, &mut header);
-    backend.send_first(&header).map_err(DialError::reset)
+    }
 }
 
 /// Local trouble (no port, no file) is the cause only where no attempt was the backend's fault.
@@ -158,7 +152,7 @@ enum NoLease {
 
 /// Chooses a backend, waiting in the pool's queue while all are full.
 async fn pick(context: ConnectContext<'_>, attempts: &Attempts) -> Result<Lease, NoLease> {
-    let balancer = &context.upstream.balancer;
+    let balancer = context.upstream.balancer();
     let choose =
         || balancer.pick(&PickRequest { now: Instant::now(), client: context.peer.ip(), tried: attempts.tried() });
     let pool = balancer.pool();

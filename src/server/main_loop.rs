@@ -128,6 +128,10 @@ impl MainLoop {
                 let _ = answer.send(reload(&mut self.state).await);
                 None
             }
+            Some(Command::SetAdminState { pool, backend, admin_state, answer }) => {
+                let _ = answer.send(self.state.running.set_admin_state(&pool, &backend, admin_state));
+                None
+            }
             Some(Command::Shutdown) | None => {
                 let active = self.state.view.connections.active();
                 tracing::info!(active, "stopping; a signal stops at once");

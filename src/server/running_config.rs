@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::admin::{Shown, ShownListener};
+use crate::backends::{AdminState, BackendState};
 use crate::config::{self, Config};
 use crate::proxy::{Frontend, ListenerDeps};
 use crate::telemetry::ListenerTotals;
@@ -59,7 +60,20 @@ impl RunningConfig {
         Ok(())
     }
 
-    /// An unchanged listener keeps its frontend; a changed one gets another, which continues its counts and limits.
+    /// Does what an operator wants of a backend, and gives the state that it has then.
+    ///
+    /// # Errors
+    /// What there is not: the pool, or the backend.
+    pub(super) fn set_admin_state(
+        &self,
+        pool: &str,
+        backend: &str,
+        admin_state: AdminState,
+    ) -> Result<BackendState, String> {
+        self.pools.set_admin_state(pool, backend, admin_state)
+    }
+
+    /// A listener that is as it was keeps its service; one that has changed gets another, which goes on with its counts.
     fn listening(&self, settings: &config::ListenerConfig) -> RunningListener {
         let known = self.listeners.get(&settings.name);
         if let Some(same) = known.filter(|known| known.settings == *settings) {

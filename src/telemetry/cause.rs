@@ -1,26 +1,5 @@
 //! Why connections end, are refused, or are not accepted: the labels of counters and the words of the access log.
 
-/// Declares an enum whose variants have a fixed word each and can index an array of counters.
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl $name {
-            /// Every variant, in the order of their indices.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// Its word in metrics and logs.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-
-            pub(super) const COUNT: usize = Self::ALL.len();
-        }
-    };
-}
-
 labels! {
     /// Why a connection ended. Every accepted connection has exactly one.
     Cause {

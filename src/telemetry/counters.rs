@@ -90,9 +90,9 @@ pub struct BackendCounters {
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
     accepted: AtomicU64,
-    closed: [AtomicU64; Cause::COUNT],
-    rejected: [AtomicU64; Rejection::COUNT],
-    accept_errors: [AtomicU64; AcceptError::COUNT],
+    closed: [AtomicU64; Cause::ALL.len()],
+    rejected: [AtomicU64; Rejection::ALL.len()],
+    accept_errors: [AtomicU64; AcceptError::ALL.len()],
     /// By status from 100 to 999; there once the first request was counted, as only http mode has any.
     requests: OnceLock<Box<[AtomicU64]>>,
     /// Relayed bytes.
@@ -148,11 +148,11 @@ pub struct ListenerTotals {
     /// Accepted connections.
     pub accepted: u64,
     /// Ended ones, by [`Cause`].
-    pub closed: [u64; Cause::COUNT],
+    pub closed: [u64; Cause::ALL.len()],
     /// Refused ones, by [`Rejection`].
-    pub rejected: [u64; Rejection::COUNT],
+    pub rejected: [u64; Rejection::ALL.len()],
     /// Failed accepts, by [`AcceptError`].
-    pub accept_errors: [u64; AcceptError::COUNT],
+    pub accept_errors: [u64; AcceptError::ALL.len()],
     /// Answered HTTP requests, by status; those that there were.
     pub requests: BTreeMap<u16, u64>,
     /// Relayed bytes.
