@@ -1,19 +1,20 @@
-//! What a pick costs, by policy and number of backends; what making the tables anew costs; a line of the access log.
+//! What a pick costs, by policy and number of backends; what building the tables anew costs; a line of the access log.
 //! `just bench` runs it.
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use lb::bench::access_log::{Attempt, Entry};
-use lb::bench::backends::{Endpoint, Pool};
+use lb::bench::backends::{AdminState, Endpoint, Pool};
 use lb::bench::balancer::{Balancer, PickRequest};
-use lb::bench::config::{self, FailureDetection, Policy, Queue, Resolve, Tcp};
-use lb::bench::lifecycle::ConnectionId;
+use lb::bench::config::{Policy, PoolConfig};
+use lb::bench::lifecycle::ConnectionIds;
 use lb::bench::net::Target;
 
 const POLICIES: [(&str, Policy); 4] = [
@@ -24,34 +25,6 @@ const POLICIES: [(&str, Policy); 4] = [
 ];
 const SIZES: [usize; 3] = [2, 10, 1000];
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-const SECOND: Duration = Duration::from_secs(1);
-
-fn settings(policy: Policy) -> config::PoolConfig {
-    let count = |count| NonZeroUsize::new(count).expect("not zero");
-    config::PoolConfig {
-        name: "app".to_owned(),
-        policy,
-        backends: Vec::new(),
-        connect_timeout: 2 * SECOND,
-        attempts: count(3),
-        retry_budget: 20,
-        queue: Queue { length: 0, timeout: SECOND },
-        failure_detection: Some(FailureDetection {
-            failures: count(3),
-            window: 10 * SECOND,
-            ejection: 10 * SECOND,
-            max_ejection: 300 * SECOND,
-            count_early_close: true,
-            count_5xx: false,
-        }),
-        health_check: None,
-        slow_start: Duration::ZERO,
-        source: Vec::new(),
-        send_proxy: config::SendProxy::Off,
-        resolve: Resolve { min_ttl: SECOND, max_ttl: 60 * SECOND, nameservers: Vec::new() },
-        tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
-    }
-}
 
 fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
     let identity = |index: usize| {
@@ -68,7 +41,7 @@ fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
 
 fn balancer(policy: Policy, backends: Vec<Endpoint>) -> Arc<Balancer> {
     let now = Instant::now();
-    let pool = Pool::new(settings(policy), 1, now);
+    let pool = Pool::new(PoolConfig { policy, ..PoolConfig::example() }, 1, now);
     pool.replace(backends, now);
     Balancer::new(pool)
 }
@@ -93,7 +66,7 @@ fn pick(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A change of the backends and the first pick after it, which makes the tables anew.
+/// A change of the backends, the table that is built for it, and a pick.
 fn rebuild(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rebuild");
     for (name, policy) in POLICIES {
@@ -104,6 +77,7 @@ fn rebuild(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let now = Instant::now();
                     balancer.pool().replace(sets.next().expect("a cycle never ends"), now);
+                    balancer.rebuild();
                     black_box(balancer.pick(&PickRequest { now, client: Some(CLIENT), tried: &[] }))
                 });
             });
@@ -117,6 +91,7 @@ fn rebuild(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let now = Instant::now();
                 balancer.pool().replace(sets.next().expect("a cycle never ends"), now);
+                balancer.rebuild();
                 black_box(balancer.pick(&PickRequest { now, client: Some(CLIENT), tried: &[] }))
             });
         });
@@ -124,12 +99,55 @@ fn rebuild(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// 1,000 backends of weights from 1 to 256, one of which starts slowly: what a change of it costs the next pick, what
+/// it costs the thread that builds the tables, and what a pick costs meanwhile.
+fn slow_start_in_a_thousand(criterion: &mut Criterion) {
+    let mut random = fastrand::Rng::with_seed(1);
+    let weights: Vec<u16> = (0..1000).map(|_| random.u16(1..=256)).collect();
+    let now = Instant::now();
+    let pool = Pool::new(PoolConfig { slow_start: Duration::from_secs(3600), ..PoolConfig::example() }, 1, now);
+    pool.replace(identities(weights.len(), |index| weights[index]), now);
+    let balancer = Balancer::new(pool);
+    let starting = balancer.pool().backends()[0].clone();
+    let change = || {
+        starting.set_admin_state(AdminState::Disable, now);
+        starting.set_admin_state(AdminState::Enable, now);
+    };
+    let pick = || balancer.pick(&PickRequest { now, client: None, tried: &[] });
+    let mut group = criterion.benchmark_group("slow_start_in_a_thousand");
+    group.bench_function("change_and_pick", |bencher| {
+        bencher.iter(|| {
+            change();
+            black_box(pick())
+        });
+    });
+    group.bench_function("change_and_rebuild", |bencher| {
+        bencher.iter(|| {
+            change();
+            balancer.rebuild();
+        });
+    });
+    group.bench_function("pick", |bencher| bencher.iter(|| black_box(pick())));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                change();
+                balancer.rebuild();
+            }
+        });
+        group.bench_function("pick_during_rebuilds", |bencher| bencher.iter(|| black_box(pick())));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    group.finish();
+}
+
 fn access_log_line(criterion: &mut Criterion) {
     let client: SocketAddr = ([192, 0, 2, 1], 50_000).into();
     let attempts = [Attempt { backend: "10.0.0.1:80", outcome: "connected" }];
     let entry = Entry {
+        connection: ConnectionIds::new(0, 1).next(),
         time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
-        connection: ConnectionId::next(),
         listener: "web",
         client: &client,
         pool: Some("app"),
@@ -161,5 +179,5 @@ fn access_log_line(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pick, rebuild, access_log_line);
+criterion_group!(benches, pick, rebuild, slow_start_in_a_thousand, access_log_line);
 criterion_main!(benches);

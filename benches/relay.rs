@@ -14,7 +14,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lb::bench::config::RelayMode;
 use lb::bench::lifecycle::IdleTimeouts;
 use lb::bench::net::{
-    DialOptions, ListenAddress, ListenOptions, ListenSocket, Target, Transport, bind, dial, local_address,
+    DialOptions, ListenAddress, ListenSocket, Target, TcpOptions, Transport, bind_listen_sockets, dial, local_address,
 };
 use lb::bench::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally};
 use lb::bench::telemetry::ByteCounters;
@@ -30,8 +30,8 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// Two sockets of one connection: who connected, who accepted.
 async fn connection() -> (Transport, Transport) {
-    let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
-    let sockets = bind(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1, false);
+    let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None };
+    let sockets = bind_listen_sockets(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1, false);
     let socket = sockets.expect("a free port").remove(0);
     let address: SocketAddr = local_address(&socket).parse().expect("a TCP address");
     let listener = ListenSocket::new(socket).expect("within the runtime");
@@ -39,7 +39,7 @@ async fn connection() -> (Transport, Transport) {
     let target = Target::Tcp(address);
     let (dialled, accepted) = tokio::join!(dial(&target, None, &dial_options), listener.accept());
     let (accepted, _) = accepted.expect("somebody connects");
-    (dialled.expect("it listens"), accepted.into_stream().expect("within the runtime"))
+    (dialled.expect("it listens"), accepted.into_transport().expect("within the runtime"))
 }
 
 /// A client and a backend, with nothing or with the relay between them.
@@ -52,7 +52,7 @@ async fn ends(method: Option<RelayMode>) -> (Transport, Transport) {
 }
 
 async fn relay(method: RelayMode, client: Transport, backend: Transport) {
-    let resources = RelayResources { scratch: Rc::default(), pipes: Pipes::new(1), method };
+    let resources = RelayResources { scratch: Rc::default(), pipes: Pipes::new(1), mode: method };
     let (of_listener, of_backend, tally) = (ByteCounters::default(), ByteCounters::default(), Tally::default());
     let meter =
         Meter { tally: &tally, listener: &of_listener, backend: &of_backend, on_first_byte: &|at| _ = black_box(at) };

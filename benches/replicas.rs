@@ -2,41 +2,20 @@
 //! the program's own tables, for docs/scaling.md. `cargo bench --bench replicas` prints its table.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lb::bench::backends::{Endpoint, Pool};
 use lb::bench::balancer::{Balancer, PickRequest};
-use lb::bench::config::{self, Policy};
+use lb::bench::config::{Policy, PoolConfig};
 use lb::bench::net::Target;
 
 const CLIENTS: u32 = 20_000;
 
-fn pool(policy: Policy) -> config::PoolConfig {
-    let second = Duration::from_secs(1);
-    config::PoolConfig {
-        name: "app".to_owned(),
-        policy,
-        backends: Vec::new(),
-        connect_timeout: second,
-        attempts: NonZeroUsize::MIN,
-        retry_budget: 20,
-        queue: config::Queue { length: 0, timeout: second },
-        failure_detection: None,
-        health_check: None,
-        slow_start: Duration::ZERO,
-        source: Vec::new(),
-        send_proxy: config::SendProxy::Off,
-        resolve: config::Resolve { min_ttl: second, max_ttl: second, nameservers: Vec::new() },
-        tcp: config::Tcp { keepalive: None, nodelay: true, user_timeout: None },
-    }
-}
-
 /// One replica in front of these backends.
 fn replica(policy: Policy, backends: impl Iterator<Item = u32>) -> Arc<Balancer> {
     let now = Instant::now();
-    let pool = Pool::new(pool(policy), 1, now);
+    let pool = Pool::new(PoolConfig { policy, ..PoolConfig::example() }, 1, now);
     let endpoint = |number| Endpoint {
         target: Target::Tcp(SocketAddr::from((Ipv4Addr::from_bits(0x0A00_0000 + number), 80))),
         weight: 1,

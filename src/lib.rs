@@ -1,8 +1,11 @@
 //! `lb`: a layer-4 TCP load balancer that can inject HTTP/1 headers.
 //!
 //! The modules stand on floors, and one imports only from lower floors (ARCHITECTURE.md; checked by a test):
-//! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config`, `protocol`, `net`,
+//! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config` > `protocol`, `net`,
 //! `lifecycle`, `telemetry`.
+
+#[macro_use]
+mod labels;
 
 pub(crate) mod access_log;
 pub(crate) mod admin;
@@ -25,26 +28,22 @@ pub mod bench {
         pub use crate::access_log::{Attempt, Entry};
     }
     pub mod backends {
-        pub use crate::backends::{Endpoint, Pool};
+        pub use crate::backends::{AdminState, Endpoint, Pool};
     }
     pub mod balancer {
         pub use crate::balancer::{Balancer, PickRequest};
     }
     pub mod config {
-        pub use crate::config::{
-            FailureDetection, Loaded, Policy, PoolConfig, Problems, Queue, RelayMode, Resolve, SendProxy, Source, Tcp,
-        };
+        pub use crate::config::{Loaded, Policy, PoolConfig, Problems, RelayMode, Source};
     }
     pub mod lifecycle {
-        pub use crate::lifecycle::{ConnectionId, IdleTimeouts};
+        pub use crate::lifecycle::{ConnectionIds, IdleTimeouts};
     }
     pub mod net {
         pub use crate::net::{
-            DialOptions, ListenAddress, ListenOptions, ListenSocket, Target, Transport, bind, dial, local_address,
+            DialOptions, ListenAddress, ListenSocket, Target, TcpOptions, Transport, bind_listen_sockets, dial,
+            local_address,
         };
-    }
-    pub mod proxy {
-        pub use crate::proxy::CHECKS;
     }
     pub mod relay {
         pub use crate::relay::{Limits, Meter, Pipes, RelayResources, Start, Tally, run};

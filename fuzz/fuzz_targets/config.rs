@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use lb::bench::config::{Loaded, Problems, Source};
-use lb::bench::proxy::CHECKS;
 use libfuzzer_sys::fuzz_target;
 use tempfile::NamedTempFile;
 
@@ -14,7 +13,7 @@ fn load(bytes: &[u8]) -> Result<Loaded, Problems> {
     let mut file = NamedTempFile::new().expect("a temporary file");
     file.write_all(bytes).expect("room for it");
     let source = Source { file: Some(PathBuf::from(file.path())), ..Source::default() };
-    source.load(&CHECKS)
+    source.load()
 }
 
 fuzz_target!(|bytes: &[u8]| {

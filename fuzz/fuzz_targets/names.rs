@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
             judge(&name);
         }
         Some(BackendAddress::Srv(name)) => judge(&name),
-        Some(BackendAddress::Tcp(_) | BackendAddress::Unix(_)) | None => {}
+        Some(BackendAddress::Address(_)) | None => {}
     }
 });
 

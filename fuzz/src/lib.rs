@@ -2,6 +2,9 @@
 
 #[path = "../../src/config/address.rs"]
 pub mod address;
+/// Its addresses are all that the configuration's addresses need of it.
+#[path = "../../src/net/address.rs"]
+pub mod net;
 #[path = "../../src/protocol/client_hello/mod.rs"]
 pub mod client_hello;
 #[path = "../../src/protocol/http1/mod.rs"]
@@ -19,6 +22,11 @@ where
     Result<Option<T>, E>: Debug + PartialEq,
 {
     segmentation::check_prefixes(data, cuts(data.len()), parse)
+}
+
+/// Where the program's sources look for them.
+mod protocol {
+    pub use crate::client_hello;
 }
 
 /// Every place to cut a short input at; of a long one, about `MOST_CUTS` over its whole length.

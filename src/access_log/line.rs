@@ -49,7 +49,8 @@ pub struct Entry<'a> {
     /// When it ended.
     #[serde(serialize_with = "as_rfc3339")]
     pub time: SystemTime,
-    /// The same for all requests of one connection.
+    /// The same for all requests of one connection, and in the program's log.
+    #[serde(serialize_with = "as_text")]
     pub connection: ConnectionId,
     pub listener: &'a str,
     #[serde(serialize_with = "as_text")]
@@ -157,7 +158,7 @@ fn as_rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, 
     serializer.collect_str(&rfc3339(*time))
 }
 
-fn as_text<S: Serializer>(value: &&dyn fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
@@ -179,11 +180,12 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::lifecycle::ConnectionIds;
 
     fn entry<'a>(attempts: &'a [Attempt<'a>]) -> Entry<'a> {
         Entry {
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
-            connection: ConnectionId::next(),
+            connection: ConnectionIds::new(0, 1).next(),
             listener: "web",
             client: &"192.0.2.1:5555",
             pool: Some("app"),
@@ -207,14 +209,11 @@ mod tests {
             Attempt { backend: "127.0.0.1:3001", outcome: "connected" },
         ];
         let entry = entry(&attempts);
-        let connection = entry.connection;
         let mut line = Vec::new();
         entry.write_text(&mut line);
-        let expected = format!(
-            "2023-11-14T22:13:20.123Z web 192.0.2.1:5555 -> app/127.0.0.1:3001 client_closed in=77 out=853 \
-             connect=0.21ms duration=3.5ms conn={connection} \
-             attempts=127.0.0.1:3002(refused),127.0.0.1:3001(connected)\n"
-        );
+        let expected = "2023-11-14T22:13:20.123Z web 192.0.2.1:5555 -> app/127.0.0.1:3001 client_closed in=77 out=853 \
+                        connect=0.21ms duration=3.5ms conn=1 \
+                        attempts=127.0.0.1:3002(refused),127.0.0.1:3001(connected)\n";
         assert_eq!(String::from_utf8_lossy(&line), expected);
     }
 
@@ -226,7 +225,7 @@ mod tests {
         entry.write_json(&mut line);
         let value: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
         assert_eq!(value["time"], "2023-11-14T22:13:20.123Z");
-        assert_eq!(value["connection"], entry.connection.to_string());
+        assert_eq!(value["connection"], "1");
         assert_eq!(value["connect_ms"], 0.21);
         assert_eq!(value["first_byte_ms"], serde_json::Value::Null);
         assert_eq!(value["attempts"][0]["outcome"], "connected");

@@ -7,4 +7,4 @@ mod line;
 mod writer;
 
 pub use line::{Attempt, Entry, HttpEntry, escaped};
-pub use writer::{AccessLog, Destination, Format};
+pub use writer::AccessLog;

@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use crate::config::{LogDestination, LogFormat};
 
 use super::line::Entry;
 
@@ -26,27 +28,11 @@ thread_local! {
     static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-#[derive(Clone, Debug)]
-pub enum Destination {
-    Stdout,
-    Stderr,
-    /// Appended to this file.
-    File(PathBuf),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// Takes lines from any thread. Dropping it writes the lines that it has and waits for that, however long the
 /// destination takes.
 #[derive(Debug)]
 pub struct AccessLog {
-    format: Format,
+    format: LogFormat,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
 }
@@ -71,7 +57,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// The file can't be opened, or the thread not started.
-    pub fn start(destination: &Destination, format: Format) -> io::Result<Self> {
+    pub fn start(destination: &LogDestination, format: LogFormat) -> io::Result<Self> {
         let sink = open(destination)?;
         let queue = Arc::new(Queue::default());
         let (writers, destination) = (queue.clone(), destination.clone());
@@ -85,8 +71,8 @@ impl AccessLog {
     pub fn log(&self, entry: &Entry<'_>) {
         let mut line = LINE.take();
         match self.format {
-            Format::Text => entry.write_text(&mut line),
-            Format::Json => entry.write_json(&mut line),
+            LogFormat::Text => entry.write_text(&mut line),
+            LogFormat::Json => entry.write_json(&mut line),
         }
         self.queue.append(&line);
         line.clear();
@@ -135,7 +121,7 @@ impl Queue {
         }
     }
 
-    fn drain_into(&self, mut sink: Box<dyn Write>, destination: &Destination) {
+    fn drain_into(&self, mut sink: Box<dyn Write>, destination: &LogDestination) {
         let mut batch = Vec::new();
         let mut is_failing = false;
         loop {
@@ -178,14 +164,14 @@ impl Queue {
     }
 }
 
-fn open(destination: &Destination) -> io::Result<Box<dyn Write + Send>> {
+fn open(destination: &LogDestination) -> io::Result<Box<dyn Write + Send>> {
     Ok(match destination {
-        Destination::Stdout => Box::new(io::stdout()),
-        Destination::Stderr => Box::new(io::stderr()),
-        Destination::File(path) => Box::new(append_to(path)?),
+        LogDestination::Stdout => Box::new(io::stdout()),
+        LogDestination::Stderr => Box::new(io::stderr()),
+        LogDestination::File(path) => Box::new(append_to(path)?),
     })
 }
 
-fn append_to(path: &PathBuf) -> io::Result<File> {
+fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::backends::Backend;
-use crate::config::{Mode, Policy};
+use crate::config::Policy;
 use crate::telemetry::{ListenerTotals, rfc3339};
 
 use super::view::{LastReload, ShownListener, View};
@@ -14,13 +14,11 @@ use super::view::{LastReload, ShownListener, View};
 /// `GET /api/v1/status`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct StatusReport {
-    #[allow(missing_docs)]
     pub version: String,
     /// Since the start.
     pub uptime_seconds: f64,
     /// Worker threads.
     pub workers: usize,
-    #[allow(missing_docs)]
     pub connections: ConnectionsReport,
     /// Asked to stop.
     pub draining: bool,
@@ -52,12 +50,11 @@ pub struct ReloadReport {
 /// One listener.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ListenerReport {
-    #[allow(missing_docs)]
     pub name: String,
     /// Where it listens; none: a reload has taken it away, and connections hold it still.
     pub addresses: Vec<String>,
-    /// What is understood of the bytes.
-    pub mode: Mode,
+    /// What is understood of the bytes: `tcp` or `http`.
+    pub mode: String,
     /// The pool that serves it; null: only routes have one.
     pub pool: Option<String>,
     /// Connections that live now.
@@ -93,7 +90,6 @@ pub struct PoolsReport {
 /// One pool.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct PoolReport {
-    #[allow(missing_docs)]
     pub name: String,
     /// How the next backend is chosen.
     pub policy: Policy,
@@ -108,11 +104,8 @@ pub struct PoolReport {
 /// One backend.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct BackendReport {
-    #[allow(missing_docs)]
     pub address: String,
-    #[allow(missing_docs)]
     pub weight: u16,
-    #[allow(missing_docs)]
     pub backup: bool,
     /// Connections at once; null: any number.
     pub max_connections: Option<usize>,
@@ -176,7 +169,7 @@ impl ListenerReport {
         Self {
             name: listener.stats.name.clone(),
             addresses: listener.addresses.clone(),
-            mode: listener.mode,
+            mode: listener.mode.to_owned(),
             pool: listener.pool.clone(),
             active: totals.active(),
             accepted: totals.accepted,

@@ -20,29 +20,23 @@ pub struct Guard {
     refused: [AtomicU64; AdminRefusal::ALL.len()],
 }
 
-/// Why a change is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AdminRefusal {
-    /// There is no token file, and others than this machine reach the admin server.
-    NoTokenFile,
-    /// The request has no token.
-    NoToken,
-    /// The request's token is another.
-    WrongToken,
-    /// The page that asks is not the admin server's own.
-    ForeignOrigin,
-    /// The request is for another host: its name was made to resolve to this address.
-    ForeignHost,
+labels! {
+    /// Why a change is refused.
+    AdminRefusal {
+        /// There is no token file, and others than this machine reach the admin server.
+        NoTokenFile = "no_token_file",
+        /// The request has no token.
+        NoToken = "no_token",
+        /// The request's token is another.
+        WrongToken = "wrong_token",
+        /// The page that asks is not the admin server's own.
+        ForeignOrigin = "foreign_origin",
+        /// The request is for another host: its name was made to resolve to this address.
+        ForeignHost = "foreign_host",
+    }
 }
 
 impl AdminRefusal {
-    const ALL: [Self; 5] = [Self::NoTokenFile, Self::NoToken, Self::WrongToken, Self::ForeignOrigin, Self::ForeignHost];
-
-    /// Its label in metrics.
-    fn as_str(self) -> &'static str {
-        ["no_token_file", "no_token", "wrong_token", "foreign_origin", "foreign_host"][self as usize]
-    }
-
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,

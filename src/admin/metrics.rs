@@ -131,7 +131,7 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
     gauge!(metric::BACKEND_IDLE, &labels()).set(now.idle as f64);
     gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_up())));
     let [pool, backend] = labels();
-    for failure in ConnectFailure::ALL {
+    for &failure in ConnectFailure::ALL {
         let labels = [pool.clone(), backend.clone(), ("reason", failure.as_str().to_owned())];
         counter!(metric::CONNECT_FAILURES, &labels).absolute(now.connect_failures[failure as usize]);
     }

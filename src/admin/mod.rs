@@ -6,10 +6,12 @@ mod guard;
 mod metrics;
 mod route;
 mod server;
+mod token;
 mod view;
 
 pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
 pub use guard::Guard;
 pub use metrics::Exporter;
 pub use server::{AdminListener, serve, upkeep};
+pub use token::read_token;
 pub use view::{Command, Reloads, Shown, ShownListener, View};

@@ -1,6 +1,6 @@
 //! The way from a request to its answer.
 
-use std::time::Instant;
+use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -13,9 +13,16 @@ use tokio::sync::oneshot;
 use crate::backends::AdminState;
 
 use super::api::{PoolsReport, StatusReport};
+use super::metrics::Exporter;
 use super::view::{Command, View};
 
 pub(super) type Answer = Response<Full<Bytes>>;
+
+/// What requests are answered from.
+pub(super) struct Admin {
+    pub(super) view: Arc<View>,
+    pub(super) exporter: Arc<Exporter>,
+}
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -53,7 +60,8 @@ enum Change<'a> {
 }
 
 /// Answers a request. Its body is of no interest.
-pub(super) async fn answer(request: &Request<Incoming>, view: &View) -> Answer {
+pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> Answer {
+    let view = &admin.view;
     let path = request.uri().path();
     match (Endpoint::parse(path), request.method()) {
         (Endpoint::Nowhere, _) => {
@@ -71,7 +79,7 @@ pub(super) async fn answer(request: &Request<Incoming>, view: &View) -> Answer {
             }
         },
         (Endpoint::Change(_), _) => not_allowed("POST"),
-        (endpoint, &Method::GET | &Method::HEAD) => show(&endpoint, view),
+        (endpoint, &Method::GET | &Method::HEAD) => show(&endpoint, admin),
         _ => not_allowed("GET, HEAD"),
     }
 }
@@ -110,7 +118,8 @@ impl<'a> Change<'a> {
     }
 }
 
-fn show(endpoint: &Endpoint<'_>, view: &View) -> Answer {
+fn show(endpoint: &Endpoint<'_>, admin: &Admin) -> Answer {
+    let view = &*admin.view;
     match endpoint {
         Endpoint::Page => {
             let mut page = respond(StatusCode::OK, HTML, include_str!("page/index.html"));
@@ -125,7 +134,7 @@ fn show(endpoint: &Endpoint<'_>, view: &View) -> Answer {
             Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
             None => respond(StatusCode::OK, TEXT, "ready\n"),
         },
-        Endpoint::Metrics => respond(StatusCode::OK, METRICS, view.exporter.render(view)),
+        Endpoint::Metrics => respond(StatusCode::OK, METRICS, admin.exporter.render(view)),
         Endpoint::Status => json(StatusCode::OK, &StatusReport::new(view)),
         Endpoint::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
         Endpoint::Change(_) | Endpoint::Nowhere => unreachable!("`answer` has these"),
@@ -135,7 +144,14 @@ fn show(endpoint: &Endpoint<'_>, view: &View) -> Answer {
 async fn make(change: Change<'_>, view: &View) -> Answer {
     match change {
         Change::Backend { pool, address, admin_state } => {
-            change_backend(&decoded(pool), &decoded(address), admin_state, view)
+            let (answer, result) = oneshot::channel();
+            let (pool, backend) = (decoded(pool), decoded(address));
+            let _ = view.commands.send(Command::SetAdminState { pool, backend, admin_state, answer });
+            match result.await {
+                Ok(Ok(state)) => message(StatusCode::OK, state.as_str()),
+                Ok(Err(why)) => error(StatusCode::NOT_FOUND, &why),
+                Err(_) => stopping(),
+            }
         }
         Change::Shutdown => {
             tracing::info!("asked to stop by the API");
@@ -149,25 +165,15 @@ async fn make(change: Change<'_>, view: &View) -> Answer {
             match result.await {
                 Ok(Ok(what)) => message(StatusCode::OK, &what),
                 Ok(Err(why)) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
-                Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "the balancer is stopping"),
+                Err(_) => stopping(),
             }
         }
     }
 }
 
-fn change_backend(pool: &str, address: &str, admin_state: AdminState, view: &View) -> Answer {
-    let shown = view.shown.load();
-    let Some(pool) = shown.pools.iter().find(|known| known.name() == pool) else {
-        return error(StatusCode::NOT_FOUND, &format!("there is no pool {pool}"));
-    };
-    let backends = pool.backends();
-    let Some(backend) = backends.iter().find(|known| known.label() == address) else {
-        return error(StatusCode::NOT_FOUND, &format!("pool {} has no backend {address}", pool.name()));
-    };
-    if backend.set_admin_state(admin_state, Instant::now()) {
-        tracing::info!(pool = pool.name(), backend = address, state = backend.state().as_str(), "changed by the API");
-    }
-    message(StatusCode::OK, backend.state().as_str())
+/// Commands are taken no more.
+fn stopping() -> Answer {
+    error(StatusCode::SERVICE_UNAVAILABLE, "the balancer is stopping")
 }
 
 fn decoded(segment: &str) -> String {

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 
 use crate::net;
 
-use super::metrics::UPKEEP_INTERVAL;
-use super::route;
+use super::metrics::{Exporter, UPKEEP_INTERVAL};
+use super::route::{self, Admin};
 use super::view::View;
 
 /// A request's head must come within this time.
@@ -63,16 +63,17 @@ impl AdminListener {
 }
 
 /// Serves until dropped.
-pub async fn serve(listener: AdminListener, view: Arc<View>) -> Infallible {
+pub async fn serve(listener: AdminListener, view: Arc<View>, exporter: Arc<Exporter>) -> Infallible {
+    let admin = Arc::new(Admin { view, exporter });
     let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
         let permit = clients.clone().acquire_owned().await.expect("the semaphore is never closed");
         let accepted = match &listener {
             AdminListener::Tcp(listener) => {
-                listener.accept().await.map(|(stream, _)| spawn_client(stream, &view, permit))
+                listener.accept().await.map(|(stream, _)| spawn_client(stream, &admin, permit))
             }
             AdminListener::Unix(listener) => {
-                listener.accept().await.map(|(stream, _)| spawn_client(stream, &view, permit))
+                listener.accept().await.map(|(stream, _)| spawn_client(stream, &admin, permit))
             }
         };
         if let Err(error) = accepted {
@@ -83,22 +84,22 @@ pub async fn serve(listener: AdminListener, view: Arc<View>) -> Infallible {
 }
 
 /// Keeps the metrics' memory flat, scraped or not.
-pub async fn upkeep(view: Arc<View>) -> Infallible {
+pub async fn upkeep(exporter: Arc<Exporter>) -> Infallible {
     loop {
         tokio::time::sleep(UPKEEP_INTERVAL).await;
-        view.exporter.upkeep();
+        exporter.upkeep();
     }
 }
 
-fn spawn_client<S>(stream: S, view: &Arc<View>, permit: tokio::sync::OwnedSemaphorePermit)
+fn spawn_client<S>(stream: S, admin: &Arc<Admin>, permit: tokio::sync::OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let view = view.clone();
+    let admin = admin.clone();
     tokio::spawn(async move {
         let answer = service_fn(move |request| {
-            let view = view.clone();
-            async move { Ok::<_, Infallible>(route::answer(&request, &view).await) }
+            let admin = admin.clone();
+            async move { Ok::<_, Infallible>(route::answer(&request, &admin).await) }
         });
         let serving = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())

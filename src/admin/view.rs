@@ -9,13 +9,11 @@ use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::AccessLog;
-use crate::backends::Pool;
-use crate::config::Mode;
+use crate::backends::{AdminState, BackendState, Pool};
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
 use crate::telemetry::{ListenerStats, ListenerTotals};
 
 use super::guard::Guard;
-use super::metrics::Exporter;
 
 /// The running parts that the admin server shows.
 pub struct View {
@@ -33,8 +31,6 @@ pub struct View {
     pub shown: ArcSwap<Shown>,
     /// The access log, unless it is off.
     pub access_log: Option<Arc<AccessLog>>,
-    /// Renders the metrics.
-    pub exporter: Exporter,
     /// The configuration file, if there is one.
     pub config_file: Option<String>,
     /// How reloads went.
@@ -60,16 +56,27 @@ pub struct ShownListener {
     pub stats: Arc<ListenerStats>,
     /// Where it listens, with the ports that the kernel chose.
     pub addresses: Vec<String>,
-    #[allow(missing_docs)]
-    pub mode: Mode,
+    /// `tcp` or `http`.
+    pub mode: &'static str,
     /// `None`: only routes have one.
     pub pool: Option<String>,
 }
 
-/// What a client of the API asks for.
+/// What a client of the API asks for. The main loop does it: changes by the API, a reload and name servers are made one
+/// after the other.
 pub enum Command {
-    /// To read the configuration again; the answer is what came of it.
+    /// To read the configuration again; the answer is what has changed, or why nothing has.
     Reload(oneshot::Sender<Result<String, String>>),
+    /// To let a backend serve, drain it or take it out.
+    SetAdminState {
+        /// The pool's name.
+        pool: String,
+        /// The backend's address, as it is shown.
+        backend: String,
+        admin_state: AdminState,
+        /// The backend's state afterwards, or what there is not.
+        answer: oneshot::Sender<Result<BackendState, String>>,
+    },
     /// To drain and stop.
     Shutdown,
 }
@@ -85,7 +92,6 @@ pub struct Reloads {
 /// The last one.
 #[derive(Clone, Debug)]
 pub struct LastReload {
-    #[allow(missing_docs)]
     pub at: SystemTime,
     /// What it changed, or why it changed nothing.
     pub result: Result<String, String>,

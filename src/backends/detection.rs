@@ -1,7 +1,7 @@
-//! Passive failure detection: from what befalls a backend's connections to whether it gets new ones.
+//! Passive failure detection: from what happens to a backend's connections to whether it gets new ones.
 //!
-//! Pure: the clock and the random numbers are arguments. The state machine is a circuit breaker (Nygard, "Release It!"):
-//! up -> ejected for a while -> one probe decides -> up again, or ejected for twice as long.
+//! Pure: the clock and the random numbers are arguments. The state machine is a circuit breaker (Nygard, "Release
+//! It!"): up -> ejected for a while -> one probe decides -> up again, or ejected for twice as long.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ pub enum DetectorState {
     },
 }
 
-/// A change of standing, to be told once.
+/// A change of state, to be logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
     /// Set aside for so long.
@@ -65,12 +65,16 @@ impl Detector {
         }
     }
 
-    /// Goes on under other settings; what was seen stays.
+    /// Continues under other settings; what was seen stays.
     pub fn with_settings(self, settings: FailureDetection) -> Self {
         Self { settings, ..self }
     }
 
-    /// The standing now.
+    pub(super) fn settings(&self) -> &FailureDetection {
+        &self.settings
+    }
+
+    /// The state now.
     pub fn detector_state(&self) -> DetectorState {
         self.detector_state
     }

@@ -1,6 +1,9 @@
-//! What a pool's backends tell those who pick among them: something changed, there is room again.
+//! What a pool's backends have in common: the signals that something changed or that there is room again, and the clock
+//! that their times are kept on.
+//!
+//! Doesn't know the backends.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -8,30 +11,49 @@ use tokio::sync::Notify;
 /// One for each pool. The hot path reads two atomics and writes none.
 #[derive(Debug)]
 pub(super) struct PoolEvents {
+    /// The pool's name in the log.
+    pool: String,
     epoch: Instant,
     generation: AtomicU64,
-    /// Milliseconds after `epoch` when the clock asks for something; `u64::MAX`: nothing.
+    /// Signalled with each new generation, for the one that keeps tables of the backends.
+    changed: Notify,
+    /// Milliseconds after `epoch` when a backend has to be looked at again; `u64::MAX`: never.
     next_event: AtomicU64,
     /// Clients that wait for room.
     waiting: AtomicUsize,
-    notify_one_waiter: Notify,
+    room: Notify,
+    is_retired: AtomicBool,
 }
 
 impl PoolEvents {
-    pub(super) fn new(epoch: Instant) -> Self {
+    pub(super) fn new(pool: &str, epoch: Instant) -> Self {
         Self {
+            pool: pool.to_owned(),
             epoch,
             generation: AtomicU64::new(0),
+            changed: Notify::new(),
             next_event: AtomicU64::new(u64::MAX),
             waiting: AtomicUsize::new(0),
-            notify_one_waiter: Notify::new(),
+            room: Notify::new(),
+            is_retired: AtomicBool::new(false),
         }
     }
 
-    /// A backend's state changed, and it asks to be looked at again at `next_event`.
+    pub(super) fn pool(&self) -> &str {
+        &self.pool
+    }
+
+    /// A backend's state changed, and it is to be looked at again at `next_event`.
     pub(super) fn changed(&self, next_event: Option<Instant>) {
         self.look_again_at(next_event);
+        // Release: a table of this generation, or of a later one, is built from the state that was just written.
         self.generation.fetch_add(1, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Waits for a new generation; one that came since the last wait counts. For one task only. Safe to cancel.
+    pub(super) async fn next_generation(&self) {
+        self.changed.notified().await;
     }
 
     pub(super) fn look_again_at(&self, at: Option<Instant>) {
@@ -40,7 +62,7 @@ impl PoolEvents {
         }
     }
 
-    /// Whether the clock asks for something now; who is told so, does it.
+    /// Whether a backend is due to be looked at now; true for one caller only, who has to do it.
     pub(super) fn take_due_event(&self, now: Instant) -> bool {
         let due = self.next_event.load(Ordering::Acquire);
         due != u64::MAX
@@ -54,22 +76,34 @@ impl PoolEvents {
 
     /// A connection ended: the longest waiting client may try again.
     pub(super) fn notify_one_waiter(&self) {
+        // SeqCst: the other half of `QueueSlot::take`.
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.notify_one_waiter.notify_one();
+            self.room.notify_one();
         }
     }
 
-    /// A backend is there (again): everybody who waits may try.
+    /// A backend may have come, or come back: every client that waits may try again.
     pub(super) fn notify_all_waiters(&self) {
-        (0..self.waiting.load(Ordering::SeqCst)).for_each(|_| self.notify_one_waiter.notify_one());
+        // Not `notify_waiters`: that reaches only those that wait at this moment, and keeps nothing for a client that
+        // has taken its place in the queue and not begun to wait.
+        (0..self.waiting.load(Ordering::SeqCst)).for_each(|_| self.room.notify_one());
     }
 
     pub(super) fn waiting(&self) -> &AtomicUsize {
         &self.waiting
     }
 
-    pub(super) fn room_notify(&self) -> &Notify {
-        &self.notify_one_waiter
+    pub(super) fn room(&self) -> &Notify {
+        &self.room
+    }
+
+    /// The configuration has the pool no more.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
     }
 
     /// Time on the pool's clock.

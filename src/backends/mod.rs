@@ -1,13 +1,19 @@
-//! The servers behind the balancer: who they are, how they fare, who may get new connections.
+//! The servers behind the balancer: who they are, how they fare, how they are reached, who may get new connections.
 //!
 //! Knows nothing of listeners or clients. Which usable backend is next is the `balancer`'s question.
 
 mod backend;
+mod connector;
+mod counts;
 mod detection;
 mod discovery;
+mod endpoint;
 mod events;
+mod health;
 mod health_check;
+mod http_check;
 mod lease;
+mod membership;
 mod pool;
 #[cfg(test)]
 mod properties;
@@ -16,11 +22,11 @@ mod snapshot;
 mod status;
 mod waiting;
 
-pub use backend::{Backend, Endpoint};
-pub use discovery::Discovery;
+pub use backend::Backend;
+pub use connector::Connector;
+pub use endpoint::Endpoint;
 pub use health_check::watch as watch_health;
 pub use lease::Lease;
+pub use membership::Membership;
 pub use pool::Pool;
-pub use status::AdminState;
-#[cfg(test)]
-pub use status::BackendState;
+pub use status::{AdminState, BackendState};

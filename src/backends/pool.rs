@@ -1,4 +1,6 @@
 //! A pool: its backends as they are known now, and what all of them share.
+//!
+//! Doesn't know where its backends come from, nor which of them is next.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,11 +10,12 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 
-use crate::config::{self, SendProxy};
+use crate::config;
 use crate::net::Target;
 use crate::protocol::proxy_header;
 
-use super::backend::{Backend, Endpoint};
+use super::backend::Backend;
+use super::endpoint::Endpoint;
 use super::events::PoolEvents;
 use super::lease::Lease;
 use super::waiting::{BudgetShare, QueueSlot, RetryBudget, RetryPermit};
@@ -20,16 +23,16 @@ use super::waiting::{BudgetShare, QueueSlot, RetryBudget, RetryPermit};
 /// A probe to a backend that says nothing must hold for this long beyond the connect timeout to count as well.
 const PROBE_HOLDS: Duration = Duration::from_secs(1);
 
-/// The backends that serve one thing. It lives as long as the configuration has a pool of its name: a reload changes its settings
-/// and its backends, and what is known of those that stay is kept.
+/// The backends that serve one thing, for as long as the configuration has a pool of this name: a reload changes its
+/// settings and its backends, and what is known of those that stay is kept.
 #[derive(Debug)]
 pub struct Pool {
     name: String,
-    settings: Arc<ArcSwap<config::PoolConfig>>,
+    settings: ArcSwap<config::PoolConfig>,
     workers: usize,
     backends: ArcSwap<Vec<Arc<Backend>>>,
     events: Arc<PoolEvents>,
-    /// Told when the set of backends changed.
+    /// Signalled when the set of backends changed.
     replaced: Notify,
     budget: RetryBudget,
     retries: AtomicU64,
@@ -41,20 +44,20 @@ impl Pool {
         Arc::new(Self {
             workers,
             backends: ArcSwap::default(),
-            events: Arc::new(PoolEvents::new(now)),
+            events: Arc::new(PoolEvents::new(&settings.name, now)),
             replaced: Notify::new(),
             budget: RetryBudget::new(settings.retry_budget),
             retries: AtomicU64::new(0),
             name: settings.name.clone(),
-            settings: Arc::new(ArcSwap::from_pointee(settings)),
+            settings: ArcSwap::from_pointee(settings),
         })
     }
 
-    /// Goes on under other settings; its backends are [`Pool::replace`]'s to change.
+    /// Continues under other settings; its backends are [`Pool::replace`]'s to change.
     pub fn reconfigure(&self, settings: config::PoolConfig, now: Instant) {
         self.budget.set_percent(settings.retry_budget);
+        self.backends().iter().for_each(|backend| backend.health().reconfigure(&settings, now));
         self.settings.store(Arc::new(settings));
-        self.backends().iter().for_each(|backend| backend.reconfigure(now));
         self.events.changed(None);
         self.events.notify_all_waiters();
     }
@@ -64,18 +67,14 @@ impl Pool {
         &self.name
     }
 
-    /// As configured now. Not to be held over an await: a reload would wait for nothing, but keep the old ones alive.
+    /// As configured now. Not to be held over an await: it would keep the settings of before a reload.
     pub fn settings(&self) -> Guard<Arc<config::PoolConfig>> {
         self.settings.load()
     }
 
     /// The version of the PROXY header that each connection to a backend begins with; `None`: without one.
     pub fn proxy_version(&self) -> Option<proxy_header::Version> {
-        match self.settings().send_proxy {
-            SendProxy::Off => None,
-            SendProxy::V1 => Some(proxy_header::Version::V1),
-            SendProxy::V2 => Some(proxy_header::Version::V2),
-        }
+        self.settings().send_proxy
     }
 
     /// Every backend, whatever its state, in the order of the configuration.
@@ -83,8 +82,8 @@ impl Pool {
         self.backends.load_full()
     }
 
-    /// Makes `wanted` the pool's backends. Those that were there before live on with their state and counts; the
-    /// connections of those that are gone live on too.
+    /// Makes `wanted` the pool's backends. Those that it had before keep their state and counts; connections to those
+    /// that are gone stay open. Called by the pool's membership only.
     pub fn replace(&self, wanted: Vec<Endpoint>, now: Instant) {
         let before = self.backends();
         let known: HashMap<&Target, &Arc<Backend>> = before.iter().map(|backend| (backend.target(), backend)).collect();
@@ -94,7 +93,7 @@ impl Pool {
                 is_changed |= backend.update_from(&endpoint);
                 (*backend).clone()
             }
-            None => Backend::new(&endpoint, self.settings.clone(), self.workers, self.events.clone(), now),
+            None => Backend::new(&endpoint, &self.settings(), self.workers, self.events.clone(), now),
         };
         let backends: Vec<_> = wanted.into_iter().map(&mut take).collect();
         if !is_changed {
@@ -111,9 +110,10 @@ impl Pool {
         self.replaced.notify_waiters();
     }
 
-    /// The configuration has it no more: connections of its clients go on, and nothing is kept for later ones.
+    /// The configuration has it no more: connections of its clients stay open and may still need a backend, and nothing
+    /// is kept for later ones.
     pub fn mark_removed(&self) {
-        self.backends().iter().for_each(|backend| backend.mark_removed());
+        self.events.retire();
     }
 
     /// Whether another backend may be tried for a client for whom `tried` of them failed.
@@ -144,7 +144,7 @@ impl Pool {
         self.retries.load(Ordering::Relaxed)
     }
 
-    /// Whether clients wait for room: whoever comes now waits behind them.
+    /// Whether clients wait for room: one that comes now waits behind them.
     pub fn has_queue(&self) -> bool {
         self.events.waiting().load(Ordering::Acquire) > 0
     }
@@ -164,6 +164,12 @@ impl Pool {
         self.events.generation()
     }
 
+    /// Waits until the generation changes; a change since the last wait counts. For one task only: that of the
+    /// balancer's tables. Safe to cancel.
+    pub async fn next_generation(&self) {
+        self.events.next_generation().await;
+    }
+
     /// Does what the clock asks for, and gives the connection that is to probe a backend now, where one is due. One
     /// load when nothing is.
     pub fn due_probe(&self, now: Instant) -> Option<Lease> {
@@ -172,9 +178,9 @@ impl Pool {
         }
         let backends = self.backends();
         let settle = self.settings().connect_timeout.saturating_add(PROBE_HOLDS);
-        backends.iter().for_each(|backend| backend.tick(now));
-        let probe = backends.iter().find_map(|backend| backend.lease_probe(now, settle));
-        backends.iter().for_each(|backend| self.events.look_again_at(backend.next_event(now)));
+        backends.iter().for_each(|backend| backend.health().tick(now));
+        let probe = backends.iter().find_map(|backend| Lease::take_probe(backend, now, settle));
+        backends.iter().for_each(|backend| self.events.look_again_at(backend.health().next_event(now)));
         probe
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::config::{FailureDetection, HealthCheck, Policy, PoolConfig, Queue, Resolve, Tcp};
+use crate::config::{FailureDetection, HealthCheck, PoolConfig};
 
 use super::detection::{Detector, DetectorState, Transition};
 use super::rise_fall::{CheckVerdict, RiseFall};
@@ -14,7 +14,7 @@ use super::status::{BackendState, FULL_SHARE, Status};
 /// A probe that lives for this long counts as well.
 const PROBE_LEASE: Duration = Duration::from_secs(3);
 
-/// What may befall a backend.
+/// What may happen to a backend.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// Time passes.
@@ -66,22 +66,7 @@ prop_compose! {
 }
 
 fn pool(detection: Option<FailureDetection>, check: Option<HealthCheck>, slow_start: Duration) -> PoolConfig {
-    PoolConfig {
-        name: "app".to_owned(),
-        policy: Policy::RoundRobin,
-        backends: Vec::new(),
-        connect_timeout: Duration::from_secs(2),
-        attempts: count(3),
-        retry_budget: 20,
-        queue: Queue { length: 0, timeout: Duration::from_secs(1) },
-        failure_detection: detection,
-        health_check: check,
-        slow_start,
-        source: Vec::new(),
-        send_proxy: crate::config::SendProxy::Off,
-        resolve: Resolve { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(60), nameservers: Vec::new() },
-        tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
-    }
+    PoolConfig { failure_detection: detection, health_check: check, slow_start, ..PoolConfig::example() }
 }
 
 fn health_check(rise: usize, fall: usize) -> HealthCheck {
@@ -206,23 +191,24 @@ proptest! {
     }
 
     #[test]
-    fn every_change_of_use_is_told_once(settings in settings(), events in events()) {
+    fn every_change_of_use_is_reported_once(settings in settings(), events in events()) {
         let mut course = Course::new(&settings);
-        let mut is_told_up = true;
+        let mut is_reported_up = true;
         for (event, random) in events {
             let before = course.detector.detector_state();
             match course.take(event, random) {
                 Some(Transition::Ejected(duration)) => {
-                    prop_assert_eq!(course.detector.detector_state(), DetectorState::Ejected { until: course.now + duration });
-                    is_told_up = false;
+                    let until = course.now + duration;
+                    prop_assert_eq!(course.detector.detector_state(), DetectorState::Ejected { until });
+                    is_reported_up = false;
                 }
                 Some(Transition::Recovered) => {
                     prop_assert!(before != DetectorState::Up);
-                    is_told_up = true;
+                    is_reported_up = true;
                 }
                 None => {}
             }
-            prop_assert_eq!(is_told_up, course.detector.detector_state() == DetectorState::Up);
+            prop_assert_eq!(is_reported_up, course.detector.detector_state() == DetectorState::Up);
         }
     }
 
@@ -343,7 +329,8 @@ proptest! {
         steps in prop::collection::vec((events(), any::<bool>()), 1..12),
     ) {
         let start = Instant::now();
-        let mut status = Status::new(&pool(Some(settings.clone()), Some(health_check(rise, fall)), Duration::ZERO), start);
+        let pool = pool(Some(settings.clone()), Some(health_check(rise, fall)), Duration::ZERO);
+        let mut status = Status::new(&pool, start);
         let mut course = Course::new(&settings);
         let mut rise_fall = RiseFall::new(&health_check(rise, fall));
         for (events, is_well) in steps {

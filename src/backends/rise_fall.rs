@@ -29,7 +29,7 @@ impl RiseFall {
         Self { rise: settings.rise.get(), fall: settings.fall.get(), verdict: CheckVerdict::Unknown, against: 0 }
     }
 
-    /// Goes on under other settings, with its verdict.
+    /// Continues under other settings, with its verdict.
     pub fn with_settings(self, settings: &HealthCheck) -> Self {
         Self { verdict: self.verdict, ..Self::new(settings) }
     }

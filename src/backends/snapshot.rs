@@ -12,7 +12,7 @@ use super::status::BackendState;
 pub struct BackendSnapshot {
     /// Whether it gets new connections.
     pub state: BackendState,
-    /// Connections that live now.
+    /// Open connections.
     pub active: usize,
     /// Connections that are kept for the next request (http mode).
     pub idle: usize,

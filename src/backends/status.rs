@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config;
+use crate::config::{self, FailureDetection};
 
 use super::detection::{Detector, DetectorState, Transition};
 use super::rise_fall::{CheckVerdict, RiseFall};
@@ -10,22 +10,22 @@ use super::rise_fall::{CheckVerdict, RiseFall};
 /// Steps in which a slow start raises a backend's share: finer ones would only rebuild tables more often.
 pub const FULL_SHARE: u32 = 8;
 
-/// Whether a backend gets new connections, in the admin API's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum BackendState {
-    /// It does.
-    Up,
-    /// Set aside by passive failure detection.
-    Ejected,
-    /// One connection is finding out.
-    Probing,
-    /// Its health checks fail.
-    Down,
-    /// An operator has it take no new connections; those that live go on, and it is watched.
-    Draining,
-    /// An operator has taken it out: no new connections, whatever its checks say.
-    Disabled,
+labels! {
+    /// Whether a backend gets new connections.
+    BackendState {
+        /// It does.
+        Up = "up",
+        /// Set aside by passive failure detection.
+        Ejected = "ejected",
+        /// One connection is finding out.
+        Probing = "probing",
+        /// Its health checks fail.
+        Down = "down",
+        /// An operator has it take no new connections; open ones stay open, and it is watched.
+        Draining = "draining",
+        /// An operator has taken it out: no new connections, whatever its checks say.
+        Disabled = "disabled",
+    }
 }
 
 /// What an operator wants of a backend.
@@ -41,13 +41,6 @@ pub enum AdminState {
 }
 
 impl BackendState {
-    const ALL: [Self; 6] = [Self::Up, Self::Ejected, Self::Probing, Self::Down, Self::Draining, Self::Disabled];
-
-    /// Its word in the API.
-    pub fn as_str(self) -> &'static str {
-        ["up", "ejected", "probing", "down", "draining", "disabled"][self as usize]
-    }
-
     /// Whether an operator keeps new connections from it: then it gets none, not even when all others fail.
     pub fn is_by_operator(self) -> bool {
         matches!(self, Self::Draining | Self::Disabled)
@@ -65,6 +58,8 @@ pub(super) struct Status {
     pub(super) admin_state: AdminState,
     /// What went wrong last, and when.
     pub(super) last_error: Option<(String, SystemTime)>,
+    /// So far.
+    pub(super) ejections: u64,
     rise_fall: Option<RiseFall>,
     slow_start: Duration,
     /// When it came back; `None`: it was never away, or the slow start is over.
@@ -77,13 +72,14 @@ impl Status {
             detector: pool.failure_detection.clone().map(|settings| Detector::new(settings, now)),
             admin_state: AdminState::default(),
             last_error: None,
+            ejections: 0,
             rise_fall: pool.health_check.as_ref().map(RiseFall::new),
             slow_start: pool.slow_start,
             back_since: None,
         }
     }
 
-    /// Goes on under other settings: what was learnt stays.
+    /// Continues under other settings: what was learnt stays.
     pub(super) fn reconfigure(&mut self, pool: &config::PoolConfig, now: Instant) {
         self.detector = match (self.detector.take(), pool.failure_detection.clone()) {
             (Some(detector), Some(settings)) => Some(detector.with_settings(settings)),
@@ -119,6 +115,22 @@ impl Status {
         self.detector.as_ref().map_or(DetectorState::Up, Detector::detector_state)
     }
 
+    /// The settings of failure detection, where there is any.
+    pub(super) fn detection(&self) -> Option<&FailureDetection> {
+        self.detector.as_ref().map(Detector::settings)
+    }
+
+    pub(super) fn note_error(&mut self, error: String) {
+        self.last_error = Some((error, SystemTime::now()));
+    }
+
+    /// A connection failed; `Some` where that ejects. `random` is uniform in 0..1.
+    pub(super) fn failed(&mut self, now: Instant, is_probe: bool, random: f64) -> Option<Transition> {
+        let transition = self.detector.as_mut()?.failed(now, is_probe, random);
+        self.ejections += u64::from(transition.is_some());
+        transition
+    }
+
     /// Takes a health check's result; true where it changed the verdict.
     pub(super) fn record_check(&mut self, is_well: bool) -> bool {
         self.rise_fall.as_mut().is_some_and(|rise_fall| rise_fall.record(is_well))
@@ -148,7 +160,8 @@ impl Status {
             let passed = now.saturating_duration_since(since).as_nanos() / step.as_nanos().max(1);
             since + step * (u32::try_from(passed).unwrap_or(FULL_SHARE).min(FULL_SHARE) + 1)
         });
-        // While it is down or kept out nobody may probe: an ejection that is over would else ask to be looked at at each pick.
+        // While it is down or kept out nobody may probe: an ejection that is over would
+        // else have to be looked at at each pick.
         let detector =
             self.detector.as_ref().filter(|_| matches!(self.state(), BackendState::Ejected | BackendState::Probing));
         let probe = detector.and_then(Detector::next_event);
@@ -156,7 +169,7 @@ impl Status {
     }
 }
 
-/// A change worth telling.
+/// A change that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StateChange {
     Passive(Transition),

@@ -1,4 +1,6 @@
 //! Waiting at a pool: for room on its backends, and for a retry within the budget.
+//!
+//! Knows nothing of the backends: a client that is called has to find out by itself whether one has room for it.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,14 +16,17 @@ const LEAST_RETRIES: usize = 3;
 /// A place in the queue of clients that wait for room. Dropping it leaves the queue, and passes on a call for it.
 pub struct QueueSlot<'a> {
     events: &'a PoolEvents,
-    /// Nobody waited before: whatever room came until now was told to nobody.
+    /// Nobody waited before, so that no connection that ended until now has called anybody.
     is_first: Cell<bool>,
 }
 
 impl<'a> QueueSlot<'a> {
     /// The last place of a queue of at most `length`; `None`: it is full.
     pub(super) fn take(events: &'a PoolEvents, length: usize) -> Option<Self> {
-        // SeqCst: a connection that ends either sees that somebody waits, or is seen to have ended.
+        // The other half of `Backend::release`, which gives back its connection and then reads this count, while a
+        // client adds itself to the count and then looks for room. SeqCst puts all four in one order: either the end of
+        // the connection sees that somebody waits, or the client sees that the connection has ended. With less, each
+        // could miss the other, and the client would sleep beside a free backend.
         let ahead = events.waiting().fetch_add(1, Ordering::SeqCst);
         if ahead >= length {
             events.waiting().fetch_sub(1, Ordering::AcqRel);
@@ -30,11 +35,13 @@ impl<'a> QueueSlot<'a> {
         Some(Self { events, is_first: Cell::new(ahead == 0) })
     }
 
-    /// Waits until a connection of the pool ended, first come, first served; the first to come is called at once. Safe to
-    /// cancel: the call goes to the next.
+    /// Waits until a connection of the pool ended, first come, first served; the first to come is called at once. Safe
+    /// to cancel: the call goes to the next.
     pub async fn wait_turn(&self) {
+        // The first looks once more without a call: a connection may have ended after it found all backends full and
+        // before it was counted here, and such an end calls nobody. For those behind it the ends since then do.
         if !self.is_first.take() {
-            self.events.room_notify().notified().await;
+            self.events.room().notified().await;
         }
     }
 }
@@ -58,13 +65,17 @@ pub(super) struct RetryBudget {
 /// The right to one retry; dropping it gives it back.
 pub struct RetryPermit<'a>(&'a RetryBudget);
 
-/// Counts one client connection of the pool while it lives.
+/// Counts one client connection of the pool until dropped.
 pub struct BudgetShare<'a>(&'a RetryBudget);
 
 impl RetryBudget {
     pub(super) fn new(percent: u8) -> Self {
-        let (connections, retrying) = Default::default();
-        Self { percent: AtomicUsize::new(percent.into()), connections, retrying, freed: Notify::new() }
+        Self {
+            percent: AtomicUsize::new(percent.into()),
+            connections: AtomicUsize::default(),
+            retrying: AtomicUsize::default(),
+            freed: Notify::new(),
+        }
     }
 
     pub(super) fn set_percent(&self, percent: u8) {
@@ -80,11 +91,11 @@ impl RetryBudget {
     pub(super) async fn retry(&self, limit: Duration) -> Option<RetryPermit<'_>> {
         let granted = async {
             loop {
-                let freed = self.freed.notified();
                 if let Some(retry) = self.try_retry() {
                     return retry;
                 }
-                freed.await;
+                // A permit that was given back since then has left its call: `notify_one` keeps one while nobody waits.
+                self.freed.notified().await;
             }
         };
         tokio::time::timeout(limit, granted).await.ok()
@@ -93,10 +104,10 @@ impl RetryBudget {
     fn try_retry(&self) -> Option<RetryPermit<'_>> {
         let allowed =
             (self.connections.load(Ordering::Relaxed) * self.percent.load(Ordering::Relaxed) / 100).max(LEAST_RETRIES);
-        if self.retrying.fetch_add(1, Ordering::AcqRel) >= allowed {
-            self.retrying.fetch_sub(1, Ordering::AcqRel);
-            return None;
-        }
+        // Never above the limit, not even for a moment: an attempt at that moment would fail for nothing, and its
+        // client would sleep though there is budget.
+        let one_more = |retrying| (retrying < allowed).then_some(retrying + 1);
+        self.retrying.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).ok()?;
         Some(RetryPermit(self))
     }
 }

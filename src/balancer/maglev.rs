@@ -184,7 +184,10 @@ mod tests {
         }
 
         #[test]
-        fn maglev_honours_weights_within_one_percent(labels in any_labels(2..20), seed in prop::collection::vec(1u32..16, 20)) {
+        fn maglev_honours_weights_within_one_percent(
+            labels in any_labels(2..20),
+            seed in prop::collection::vec(1u32..16, 20),
+        ) {
             let weights = &seed[..labels.len()];
             let sum: u32 = weights.iter().sum();
             let table = weighted_table(&labels, weights);
@@ -195,10 +198,13 @@ mod tests {
         }
 
         #[test]
-        fn maglev_moves_few_clients_of_the_backends_that_stay(labels in any_labels(2..100), removed in any::<prop::sample::Index>()) {
+        fn maglev_moves_few_clients_of_the_backends_that_stay(
+            labels in any_labels(2..100),
+            removed in any::<prop::sample::Index>(),
+        ) {
             let removed = labels[removed.index(labels.len())].clone();
             let after: Vec<String> = labels.iter().filter(|label| **label != removed).cloned().collect();
-            let (old, new) = (weighted_table(&labels, &vec![8; labels.len()]), weighted_table(&after, &vec![8; after.len()]));
+            let [old, new] = [&labels, &after].map(|labels| weighted_table(labels, &vec![8; labels.len()]));
             let moved = (0..old.0.len() as u64)
                 .map(|client| (&labels[old.look_up(client, 0)], &after[new.look_up(client, 0)]))
                 .filter(|(was, is)| **was != removed && was != is)

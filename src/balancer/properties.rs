@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::backends::{Backend, BackendState};
+use crate::backends::{Backend, BackendState, Lease};
 use crate::config::Policy;
 use crate::net::ConnectFailure;
 
-use super::PickError;
-use super::order::order_of;
+use super::order::{order_of, turns_of};
+use super::request::PickError;
 use super::world::{World, clients, detection, endpoint, events, policies, settings, weighted};
 
 /// Maglev tables are slow to build without optimization.
@@ -68,6 +68,26 @@ proptest! {
         }
     }
 
+    #[test]
+    fn rounds_are_exact_or_of_bounded_length_with_each_share_less_than_a_turn_off(
+        weights in prop::collection::vec(0u32..=2048, 1..3000),
+    ) {
+        let (turns, most) = (turns_of(&weights), 32_768.max(32 * weights.len()));
+        let [sum, length] = [&weights, &turns].map(|all| all.iter().map(|one| u64::from(*one)).sum::<u64>());
+        prop_assert!(length <= (most + weights.len()) as u64, "{} turns of {} backends", length, weights.len());
+        let is_exact = weights.iter().zip(&turns).all(|(weight, turns)| {
+            u64::from(*turns) * sum == u64::from(*weight) * length
+        });
+        let mean = sum as f64 / weights.len() as f64;
+        for (weight, turns) in weights.iter().zip(&turns).filter(|_| !is_exact) {
+            let due = most as f64 * f64::from(*weight) / sum as f64;
+            prop_assert!((f64::from(*turns) - due).abs() < 1.0, "{} turns, due are {}", turns, due);
+            prop_assert_eq!(*turns > 0, *weight > 0);
+            // Of connections, not of turns: roundings change the round's length too.
+            let share = f64::from(*turns) / length as f64 / (f64::from(*weight) / sum as f64);
+            prop_assert!(f64::from(*weight) < mean || (0.95..1.05).contains(&share), "{} of its share", share);
+        }
+    }
 }
 
 proptest! {
@@ -96,7 +116,8 @@ proptest! {
         let mut world = World::new(settings(policy, Some(detection())), weighted(&vec![1; backends]));
         for event in events {
             let (before, now) = (world.states(), world.now);
-            let is_due = |index: usize| world.backends()[index].snapshot(now).ejected_for.is_some_and(|wait| wait.is_zero());
+            let ejected_for = |index: usize| world.backends()[index].snapshot(now).ejected_for;
+            let is_due = |index: usize| ejected_for(index).is_some_and(|wait| wait.is_zero());
             let due: Vec<bool> = (0..backends).map(is_due).collect();
             let some_usable = before.contains(&BackendState::Up);
             if let Some(Ok(index)) = world.take(event) {
@@ -116,7 +137,8 @@ proptest! {
             let picked = world.take(event);
             if let (Some(Ok(index)), true) = (picked, before.contains(&BackendState::Up)) {
                 // Whoever is sent to a backend while it is probed is a second probe.
-                let still_probing = before[index] == BackendState::Probing && world.states()[index] == BackendState::Probing;
+                let both = [before[index], world.states()[index]];
+                let still_probing = both == [BackendState::Probing; 2];
                 prop_assert!(!still_probing, "backend {} of {:?}", index, before);
             }
         }
@@ -139,7 +161,7 @@ proptest! {
         let mut world = World::new(settings(policy, Some(detection())), weighted(&vec![1; backends]));
         let failing = world.backends()[0].clone();
         for _ in 0..2 {
-            failing.lease().expect("no limit").connect_failed(ConnectFailure::Timeout, world.now);
+            Lease::take(&failing).expect("no limit").connect_failed(ConnectFailure::Timeout, world.now);
         }
         prop_assert_eq!(failing.state(), BackendState::Ejected);
         world.now += Duration::from_secs(12);
@@ -256,9 +278,10 @@ proptest! {
         }
         let counts_of = |world: &World| -> HashMap<String, (usize, u64, BackendState)> {
             let all = world.backends();
-            all.iter()
-                .map(|backend| (backend.label().to_owned(), (backend.active(), backend.snapshot(world.now).total, backend.state())))
-                .collect()
+            let counts = |backend: &Backend| {
+                (backend.active(), backend.snapshot(world.now).total, backend.state())
+            };
+            all.iter().map(|backend| (backend.label().to_owned(), counts(backend))).collect()
         };
         let was = counts_of(&world);
         world.balancer.pool().replace(after.iter().map(|index| endpoint(*index, 1, false, 0)).collect(), world.now);

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use crate::backends::{Backend, BackendState, Endpoint, Lease, Pool};
-use crate::config::{self, FailureDetection, Policy, Queue, Resolve, Tcp};
+use crate::config::{self, FailureDetection, Policy};
 use crate::net::{ConnectFailure, Target};
 
-use super::{Balancer, PickError, PickRequest};
+use super::pick::Balancer;
+use super::request::{PickError, PickRequest};
 
 const POLICIES: [Policy; 4] = [Policy::RoundRobin, Policy::LeastConnections, Policy::RandomTwo, Policy::SourceHash];
 
@@ -20,22 +21,7 @@ fn count(count: usize) -> NonZeroUsize {
 }
 
 pub(super) fn settings(policy: Policy, failure_detection: Option<FailureDetection>) -> config::PoolConfig {
-    config::PoolConfig {
-        name: "app".to_owned(),
-        policy,
-        backends: Vec::new(),
-        connect_timeout: Duration::from_secs(2),
-        attempts: count(3),
-        retry_budget: 20,
-        queue: Queue { length: 0, timeout: Duration::from_secs(1) },
-        failure_detection,
-        health_check: None,
-        slow_start: Duration::ZERO,
-        source: Vec::new(),
-        send_proxy: crate::config::SendProxy::Off,
-        resolve: Resolve { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(60), nameservers: Vec::new() },
-        tcp: Tcp { keepalive: None, nodelay: true, user_timeout: None },
-    }
+    config::PoolConfig { policy, failure_detection, ..config::PoolConfig::example() }
 }
 
 pub(super) fn detection() -> FailureDetection {
@@ -96,7 +82,18 @@ impl World {
         self.backends().iter().position(|known| Arc::ptr_eq(known, backend)).expect("one of the pool")
     }
 
+    /// By a table of this moment, as a running balancer's is but for milliseconds.
     pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[Arc<Backend>]) -> Result<Lease, PickError> {
+        self.balancer.rebuild();
+        self.pick_with_old_table(client, tried)
+    }
+
+    /// By the table that was built last.
+    pub(super) fn pick_with_old_table(
+        &self,
+        client: Option<IpAddr>,
+        tried: &[Arc<Backend>],
+    ) -> Result<Lease, PickError> {
         self.balancer.pick(&PickRequest { now: self.now, client, tried })
     }
 
@@ -124,7 +121,7 @@ pub(super) enum Event {
     Connects(IpAddr),
     /// Somebody connects, and the backend refuses.
     IsRefused(IpAddr),
-    /// One of those that live gets an answer, and ends.
+    /// An open one gets an answer, and ends.
     EndsWell(prop::sample::Index),
     /// The backend closes it early.
     EndsEarly(prop::sample::Index),

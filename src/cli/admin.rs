@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{CliError, client, variable};
+use super::client;
+use super::environment::variable;
+use super::error::CliError;
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
@@ -38,10 +40,7 @@ struct ApiMessage {
 
 /// A runtime for a few questions.
 pub(super) fn runtime() -> Result<Runtime, CliError> {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::Failed(format!("can't start the runtime: {error}")))
+    Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)
 }
 
 impl AdminArgs {
@@ -49,8 +48,7 @@ impl AdminArgs {
     pub(super) fn admin(&self) -> Result<Admin, CliError> {
         let address = self.admin.clone().or_else(|| variable("LB_ADMIN")).unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
         if address == "off" {
-            let message = "the admin server is off (LB_ADMIN or --admin says so): nothing to ask";
-            return Err(CliError::Failed(message.to_owned()));
+            return Err(CliError::AdminOff);
         }
         let address = address.strip_prefix("*:").map_or_else(|| address.clone(), |port| format!("127.0.0.1:{port}"));
         let file = self.token_file.clone().or_else(|| variable("LB_TOKEN_FILE").map(PathBuf::from));
@@ -59,14 +57,7 @@ impl AdminArgs {
 }
 
 fn read_token(file: &Path) -> Result<String, CliError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| CliError::Failed(format!("can't read the token from {}: {error}", file.display())))?;
-    match text.trim() {
-        token if token.is_empty() || token.chars().any(char::is_control) => {
-            Err(CliError::Failed(format!("{} must hold the token as its only line", file.display())))
-        }
-        token => Ok(token.to_owned()),
-    }
+    crate::admin::read_token(file).map_err(|source| CliError::Token { file: file.to_owned(), source })
 }
 
 impl Admin {
@@ -87,23 +78,21 @@ impl Admin {
         match self.read(path, &body)? {
             ApiMessage { result: Some(result), .. } if status.is_success() => Ok(result),
             ApiMessage { error: Some(error), .. } if status == StatusCode::UNAUTHORIZED => {
-                Err(CliError::Failed(format!("{error} (--token-file FILE gives it)")))
+                Err(CliError::Unauthorized(error))
             }
-            ApiMessage { error, .. } => Err(CliError::Failed(error.unwrap_or_else(|| status.to_string()))),
+            ApiMessage { error, .. } => Err(CliError::Refused(error.unwrap_or_else(|| status.to_string()))),
         }
     }
 
     async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), CliError> {
-        client::ask(&self.address, method, path, self.token.as_deref()).await.map_err(|error| {
-            CliError::Failed(format!(
-                "no answer from the admin server at {}: {error} (is lb running? --admin ADDR says where)",
-                self.address
-            ))
-        })
+        client::ask(&self.address, method, path, self.token.as_deref())
+            .await
+            .map_err(|source| CliError::NoAnswer { address: self.address.clone(), source })
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, CliError> {
-        serde_json::from_slice(body)
-            .map_err(|error| CliError::Failed(format!("{}{path} answered no report: {error}", self.address)))
+        let not_a_report =
+            |source| CliError::NotAReport { address: self.address.clone(), path: path.to_owned(), source };
+        serde_json::from_slice(body).map_err(not_a_report)
     }
 }

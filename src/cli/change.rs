@@ -4,7 +4,8 @@ use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::admin::{AdminArgs, runtime};
-use super::{CliError, print_line};
+use super::environment::print_line;
+use super::error::CliError;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct BackendArgs {
@@ -16,7 +17,7 @@ pub(super) struct BackendArgs {
 enum Change {
     /// Give it no new connections; those that live go on, and it is watched further
     Drain(Which),
-    /// Take it out of service: no new connections, whatever its health checks print_line
+    /// Take it out of service: no new connections, whatever its health checks say
     Disable(Which),
     /// Let it serve again
     Enable(Which),

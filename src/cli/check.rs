@@ -4,9 +4,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::{Loaded, Problem, Problems};
-use crate::proxy::CHECKS;
 
-use super::{CliError, ConfigArgs, print_line};
+use super::config_args::ConfigArgs;
+use super::environment::print_line;
+use super::error::CliError;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct CheckArgs {
@@ -29,7 +30,7 @@ struct CheckReport<'a> {
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
-    let loaded = args.config.source().load(&CHECKS);
+    let loaded = args.config.source().load();
     if args.json {
         return verdict(loaded);
     }

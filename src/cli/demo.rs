@@ -16,11 +16,11 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Overrides, Source};
-use crate::proxy::CHECKS;
 use crate::server;
 use crate::telemetry::rfc3339;
 
-use super::{CliError, client};
+use super::client;
+use super::error::CliError;
 
 const LISTEN: &str = "127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:9900";
@@ -37,13 +37,12 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
-    let failed = |error: io::Error| CliError::Failed(format!("the demo can't start: {error}"));
     if let Some(address) = args.server {
-        return serve_alone(address).map_err(failed);
+        return serve_alone(address).map_err(CliError::Demo);
     }
-    let servers = start_servers().map_err(failed)?;
-    let listen = free_address(LISTEN).map_err(failed)?;
-    let admin = free_address(ADMIN).map_err(failed)?;
+    let servers = start_servers().map_err(CliError::Demo)?;
+    let listen = free_address(LISTEN).map_err(CliError::Demo)?;
+    let admin = free_address(ADMIN).map_err(CliError::Demo)?;
     let flags = Overrides {
         listen: vec![listen.to_string()],
         mode: Some("http".to_owned()),
@@ -54,11 +53,11 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
         ..Overrides::default()
     };
     let source = Source { flags, ..Source::default() };
-    let loaded = source.load(&CHECKS)?;
+    let loaded = source.load()?;
     println!("servers:  {} and {}", servers[0], servers[1]);
     println!("balancer: {listen} (round robin, http mode: it adds the headers that are shown below)");
     println!("admin:    http://{admin}/");
-    let running = server::start(source, CHECKS, &loaded)?;
+    let running = server::start(source, &loaded)?;
     let Some(requests) = args.requests else {
         println!("\ntry:      for i in 1 2 3 4; do curl http://{listen}/; done");
         println!("          curl 'http://{listen}/[1-10]'      ten GETs over one connection, five to each server");
@@ -70,10 +69,10 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
     println!("\nsending {requests} GETs to http://{listen}/\n");
     let shares = send(requests, &listen, &servers);
     running.stop();
-    let shares = shares.map_err(|error| CliError::Failed(format!("a GET through the balancer failed: {error}")))?;
+    let shares = shares.map_err(CliError::DemoRequest)?;
     println!("\nanswered by {}: {}, by {}: {}", servers[0], shares[0], servers[1], shares[1]);
     if shares[0].abs_diff(shares[1]) > requests % 2 {
-        return Err(CliError::Failed("the requests were not shared equally".to_owned()));
+        return Err(CliError::UnequalShares);
     }
     Ok(())
 }

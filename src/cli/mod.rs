@@ -4,20 +4,20 @@ mod admin;
 mod change;
 mod check;
 mod client;
+mod config_args;
 mod demo;
+mod environment;
+mod error;
 mod run;
 mod schema;
 mod status;
 
-use std::fmt;
-use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{Overrides, Problems, Source};
-use crate::server::RunError;
+use config_args::ConfigArgs;
+use error::CliError;
 
 /// A layer-4 TCP load balancer.
 ///
@@ -52,75 +52,6 @@ enum Command {
     Reload(change::ReloadArgs),
 }
 
-/// Where the configuration comes from.
-#[derive(Args, Clone, Debug)]
-struct ConfigArgs {
-    /// The configuration file [env: LB_CONFIG] [default: ./lb.yaml, else /etc/lb/lb.yaml]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    overrides: Overrides,
-}
-
-impl ConfigArgs {
-    fn source(&self) -> Source {
-        let file = self.config.clone().or_else(|| variable("LB_CONFIG").map(PathBuf::from));
-        Source { file, environment: Overrides::from_environment(variable), flags: self.overrides.clone() }
-    }
-}
-
-/// An environment variable; an empty one counts as not set.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// Prints a line to standard output. Whoever reads it may have gone, as `head` does: that is no failure of ours.
-fn print_line(text: impl fmt::Display) {
-    let _ = writeln!(io::stdout(), "{text}");
-}
-
-/// What made a command fail.
-#[derive(Debug)]
-enum CliError {
-    /// Exit code 2.
-    Config(Problems),
-    /// Exit code 1.
-    Run(RunError),
-    /// Exit code 1.
-    Failed(String),
-    /// The configuration's problems were told in another form. Exit code 2.
-    AlreadyReported,
-}
-
-impl fmt::Display for CliError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(problems) => {
-                for problem in &problems.0 {
-                    writeln!(f, "error: {problem}")?;
-                }
-                let count = problems.0.len();
-                write!(f, "{count} problem{}; nothing was started", if count == 1 { "" } else { "s" })
-            }
-            Self::Run(error) => write!(f, "error: {error}"),
-            Self::Failed(message) => write!(f, "error: {message}"),
-            Self::AlreadyReported => Ok(()),
-        }
-    }
-}
-
-impl From<Problems> for CliError {
-    fn from(problems: Problems) -> Self {
-        Self::Config(problems)
-    }
-}
-
-impl From<RunError> for CliError {
-    fn from(error: RunError) -> Self {
-        Self::Run(error)
-    }
-}
-
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -142,11 +73,7 @@ pub fn main() -> ExitCode {
             if !matches!(error, CliError::AlreadyReported) {
                 eprintln!("{error}");
             }
-            match error {
-                // As clap has it too.
-                CliError::Config(_) | CliError::AlreadyReported => ExitCode::from(2),
-                CliError::Run(_) | CliError::Failed(_) => ExitCode::FAILURE,
-            }
+            error.exit_code()
         }
     }
 }

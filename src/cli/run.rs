@@ -1,13 +1,13 @@
 //! `lb run`: the balancer itself.
 
-use crate::proxy::CHECKS;
 use crate::server;
 
-use super::{CliError, ConfigArgs};
+use super::config_args::ConfigArgs;
+use super::error::CliError;
 
 pub(super) fn run(args: &ConfigArgs) -> Result<(), CliError> {
     let source = args.source();
-    let loaded = source.load(&CHECKS)?;
-    server::run(source, CHECKS, &loaded)?;
+    let loaded = source.load()?;
+    server::run(source, &loaded)?;
     Ok(())
 }

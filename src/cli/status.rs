@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::admin::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
 
 use super::admin::{Admin, AdminArgs, runtime};
-use super::{CliError, print_line};
+use super::environment::print_line;
+use super::error::CliError;
 
 /// Between two looks of `--watch`.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -57,7 +58,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
         if ready.is_success() {
             return Ok(());
         }
-        Err(CliError::Failed(format!("not ready: {}", String::from_utf8_lossy(&body).trim_end())))
+        Err(CliError::NotReady(String::from_utf8_lossy(&body).trim_end().to_owned()))
     })
 }
 

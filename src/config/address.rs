@@ -1,19 +1,17 @@
 //! Addresses as the user writes them: where to listen, where a backend is.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use crate::net::{ListenAddress, Target};
+use crate::protocol::client_hello::name;
 
 /// Where a listener accepts.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum BindAddress {
-    /// One address and port; port 0 lets the kernel choose.
-    Tcp(SocketAddr),
-    /// `*:port`: every address of both families, by one IPv6 socket that takes IPv4 too.
-    Any(u16),
-    /// A unix socket.
-    Unix(PathBuf),
+    /// One that the kernel understands.
+    Address(ListenAddress),
     /// A host name and port: every address that it resolves to at the start.
     Name(String, u16),
     /// A listening socket that the process was started with, by its descriptor's number.
@@ -21,60 +19,60 @@ pub enum BindAddress {
 }
 
 impl BindAddress {
-    /// Port 0 may be asked for often: each time the kernel chooses another one.
+    /// Port 0 may be used more than once: each time the kernel chooses another one.
     pub fn is_chosen_by_kernel(&self) -> bool {
         match self {
-            Self::Tcp(address) => address.port() == 0,
-            Self::Any(port) | Self::Name(_, port) => *port == 0,
-            Self::Unix(_) | Self::Inherited(_) => false,
+            Self::Address(ListenAddress::Tcp(address)) => address.port() == 0,
+            Self::Address(ListenAddress::Any(port)) | Self::Name(_, port) => *port == 0,
+            Self::Address(ListenAddress::Unix(_)) | Self::Inherited(_) => false,
         }
     }
 
     /// Whether only this machine can reach it.
     pub fn is_local(&self) -> bool {
         match self {
-            Self::Tcp(address) => address.ip().is_loopback(),
-            Self::Unix(_) => true,
+            Self::Address(ListenAddress::Tcp(address)) => address.ip().is_loopback(),
+            Self::Address(ListenAddress::Unix(_)) => true,
             Self::Name(host, _) => host.eq_ignore_ascii_case("localhost"),
-            Self::Any(_) | Self::Inherited(_) => false,
+            Self::Address(ListenAddress::Any(_)) | Self::Inherited(_) => false,
         }
     }
 }
+
+/// Descriptors below are standard input, output and error.
+const FIRST_INHERITED: u32 = 3;
 
 impl FromStr for BindAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(path.into()))
-            } else {
-                Err(format!("`{text}`: a unix socket needs an absolute path, such as unix:/run/lb.sock"))
-            };
+        if let Some(path) = unix_path(text, "unix:/run/lb.sock") {
+            return Ok(Self::Address(ListenAddress::Unix(path?)));
         }
         if let Some(port) = text.strip_prefix("*:") {
-            return port.parse().map(Self::Any).map_err(|_| format!("`{text}`: the port must be from 0 to 65535"));
+            let port = port.parse().map_err(|_| format!("`{text}`: the port must be from 0 to 65535"))?;
+            return Ok(Self::Address(ListenAddress::Any(port)));
         }
         if let Some(number) = text.strip_prefix("fd@") {
-            let wrong = || format!("`{text}`: write fd@ and the number of a socket that lb is started with, from 3 on");
-            return number.parse().ok().filter(|number| *number >= 3).map(Self::Inherited).ok_or_else(wrong);
+            return match number.parse() {
+                Ok(number) if number >= FIRST_INHERITED => Ok(Self::Inherited(number)),
+                _ => Err(format!("`{text}`: write fd@ and the number of a socket that lb is started with, from 3 on")),
+            };
         }
-        let wrong = || {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(ListenAddress::Tcp(address)));
+        }
+        let (host, port) = named_port(text).ok_or_else(|| {
             format!("`{text}` is not an address to listen on; write host:port, [::]:port, *:port, unix:/path or fd@3")
-        };
-        text.parse().map(Self::Tcp).or_else(|_| {
-            let (host, port) = named_port(text).ok_or_else(wrong)?;
-            Ok(Self::Name(host.to_owned(), port))
-        })
+        })?;
+        Ok(Self::Name(host.to_owned(), port))
     }
 }
 
 impl fmt::Display for BindAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Any(port) => write!(f, "*:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Address(address) => address.fmt(f),
             Self::Name(host, port) => write!(f, "{host}:{port}"),
             Self::Inherited(number) => write!(f, "fd@{number}"),
         }
@@ -84,78 +82,75 @@ impl fmt::Display for BindAddress {
 /// Where a backend listens.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum BackendAddress {
-    /// An IP address and port.
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
+    /// One that can be dialled as it is.
+    Address(Target),
     /// A host name and port: every address that it resolves to is a backend.
     Name(String, u16),
     /// A service's SRV records: their hosts, ports and weights.
     Srv(String),
 }
 
-/// Of a name in text, without the dot of the root (RFC 1035, 2.3.4: 255 bytes, two of which text has no need of).
-const MAX_NAME_LENGTH: usize = 253;
-
 impl FromStr for BackendAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = unix_path(text, "unix:/run/app.sock") {
+            return Ok(Self::Address(Target::Unix(path?)));
+        }
         let wrong = || {
             format!(
                 "`{text}` is not a backend's address; write IP:port, name:port, unix:/path or srv:_service._tcp.name"
             )
         };
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(path.into()))
-            } else {
-                Err(format!("`{text}`: a unix socket needs an absolute path, such as unix:/run/app.sock"))
-            };
-        }
         if let Some(service) = text.strip_prefix("srv:") {
             return if is_name(service) { Ok(Self::Srv(service.to_owned())) } else { Err(wrong()) };
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let port = match port.parse() {
-            Ok(0) | Err(_) => return Err(format!("`{text}`: a backend's port must be from 1 to 65535")),
-            Ok(port) => port,
-        };
-        match text.parse() {
-            Ok(address) => Ok(Self::Tcp(address)),
-            Err(_) if named_port(text).is_some() => Ok(Self::Name(host.to_owned(), port)),
-            Err(_) => Err(wrong()),
+        let (_, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        if matches!(port.parse::<u16>(), Ok(0) | Err(_)) {
+            return Err(format!("`{text}`: a backend's port must be from 1 to 65535"));
         }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(Target::Tcp(address)));
+        }
+        let (host, port) = named_port(text).ok_or_else(wrong)?;
+        Ok(Self::Name(host.to_owned(), port))
     }
-}
-
-/// A host name and a port.
-fn named_port(text: &str) -> Option<(&str, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    // Digits and dots only are an address gone wrong, not a name.
-    let is_host = is_name(host) && !host.chars().all(|c| c.is_ascii_digit() || c == '.');
-    Some((host, port.parse().ok()?)).filter(|_| is_host)
-}
-
-fn is_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-    };
-    let labels = text.strip_suffix('.').unwrap_or(text);
-    labels.len() <= MAX_NAME_LENGTH && labels.split('.').all(is_label)
 }
 
 impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Address(target) => target.fmt(f),
             Self::Name(host, port) => write!(f, "{host}:{port}"),
             Self::Srv(service) => write!(f, "srv:{service}"),
         }
     }
+}
+
+/// The path of `unix:/path`; `None`: the text is of another form.
+fn unix_path(text: &str, example: &str) -> Option<Result<PathBuf, String>> {
+    let path = text.strip_prefix("unix:")?;
+    Some(if path.starts_with('/') {
+        Ok(path.into())
+    } else {
+        Err(format!("`{text}`: a unix socket needs an absolute path, such as {example}"))
+    })
+}
+
+/// A host name and a port.
+fn named_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    // Digits and dots only are a mistyped address, not a name.
+    let is_like_address = host.chars().all(|c| c.is_ascii_digit() || c == '.');
+    if is_like_address || !is_name(host) {
+        return None;
+    }
+    Some((host, port.parse().ok()?))
+}
+
+/// A host name whose labels don't begin with a hyphen, which a name to look up has no use for; a client may send one.
+fn is_name(text: &str) -> bool {
+    name::normalize(text.as_bytes()).is_ok() && !text.split('.').any(|label| label.starts_with('-'))
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::report::Reporter;
-
 /// A set of addresses, written as networks (`10.0.0.0/8`, `fd00::/8`) or single addresses.
 ///
 /// Overlapping and adjacent networks are merged, so that a look-up is one binary search whatever was written: 10,000
@@ -54,23 +52,10 @@ impl FromIterator<IpNet> for Networks {
     }
 }
 
-/// A network within ::ffff:0:0/96 stands for IPv4 clients (RFC 4291, 2.5.5.2), who are asked for as such.
+/// A network within ::ffff:0:0/96 stands for IPv4 clients (RFC 4291, 2.5.5.2), and those are looked up as IPv4.
 fn unmapped(network: Ipv6Net) -> Option<Ipv4Net> {
     let prefix = network.prefix_len().checked_sub(96)?;
     Ipv4Net::new(network.network().to_ipv4_mapped()?, prefix).ok()
-}
-
-/// Reads the list at `path`.
-pub(super) fn build(path: &str, texts: &[String], report: &mut Reporter) -> Networks {
-    let mut read = |(index, text): (usize, &String)| {
-        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        if network.is_err() {
-            let message = format!("`{text}` is not a network; write it as 10.0.0.0/8, fd00::/8 or 192.0.2.7");
-            report.problem(&format!("{path}[{index}]"), message);
-        }
-        network.ok()
-    };
-    texts.iter().enumerate().filter_map(&mut read).collect()
 }
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
 //! What flags and environment variables change in the configuration: a list of edits to its tree.
 //!
-//! Knows the names of flags and the paths they stand for; the values are judged where the file's values are.
+//! Knows the names of flags and the keys they stand for; the values are judged where the file's values are.
+
+use std::mem;
 
 use clap::Args;
+
+use super::problem::Problem;
+use super::yaml::Scope::{self, Global, Listener, Pool};
+use super::yaml::{Edit, EditValue};
 
 /// The flags that override the file; each is also an environment variable, `LB_` and its name in capitals.
 #[derive(Args, Clone, Debug, Default)]
@@ -35,7 +41,7 @@ pub struct Overrides {
     /// A connection with no byte either way for this long is closed, such as 10m
     #[arg(long, value_name = "TIME")]
     pub idle_timeout: Option<String>,
-    /// After SIGTERM, connections may go on for this long, such as 30s
+    /// After SIGTERM, connections may continue for this long, such as 30s
     #[arg(long, value_name = "TIME")]
     pub drain_timeout: Option<String>,
     /// error, warn, info, debug or trace
@@ -55,130 +61,94 @@ pub struct Overrides {
     pub set: Vec<String>,
 }
 
-/// Whose key a simple flag stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// A top-level key.
-    Global,
-    /// A key of the only listener.
-    Listener,
-    /// A key of the only pool.
-    Pool,
+/// A flag with one value, and the key that it stands for.
+struct Flag {
+    name: &'static str,
+    scope: Scope,
+    path: &'static str,
+    value: fn(&mut Overrides) -> &mut Option<String>,
 }
 
-/// One change to the configuration's tree.
-#[derive(Clone, Debug)]
-pub struct Edit {
-    /// Whose key `path` is.
-    pub scope: Scope,
-    /// The key's path within its scope.
-    pub path: String,
-    /// The new value.
-    pub value: EditValue,
-    /// What the user typed, for messages: `--policy`, `LB_POLICY`.
-    pub origin: String,
-}
-
-/// The new value of an [`Edit`].
-#[derive(Clone, Debug)]
-pub enum EditValue {
-    /// A text, whatever it looks like.
-    Text(String),
-    /// To be read as YAML.
-    Yaml(String),
-    /// A list of texts.
-    List(Vec<String>),
-    /// Backends in the flag's own form, `ADDR[,weight=N][,backup]`.
-    Backends(Vec<String>),
-}
+/// In the order in which they are applied.
+const FLAGS: [Flag; 11] = [
+    Flag { name: "mode", scope: Listener, path: "mode", value: |all| &mut all.mode },
+    Flag { name: "policy", scope: Pool, path: "policy", value: |all| &mut all.policy },
+    Flag { name: "admin", scope: Global, path: "admin.bind", value: |all| &mut all.admin },
+    Flag { name: "workers", scope: Global, path: "workers", value: |all| &mut all.workers },
+    Flag { name: "max-connections", scope: Global, path: "max_connections", value: |all| &mut all.max_connections },
+    Flag { name: "connect-timeout", scope: Pool, path: "connect_timeout", value: |all| &mut all.connect_timeout },
+    Flag { name: "idle-timeout", scope: Listener, path: "timeouts.idle", value: |all| &mut all.idle_timeout },
+    Flag { name: "drain-timeout", scope: Global, path: "drain.timeout", value: |all| &mut all.drain_timeout },
+    Flag { name: "log-level", scope: Global, path: "log.level", value: |all| &mut all.log_level },
+    Flag { name: "log-format", scope: Global, path: "log.format", value: |all| &mut all.log_format },
+    Flag { name: "access-log", scope: Global, path: "log.access", value: |all| &mut all.access_log },
+];
 
 impl Overrides {
-    /// Reads the environment variables through `variable`. `LB_LISTEN` and
-    /// `LB_BACKEND` take several values with spaces between them, `LB_SET` with `;` between them.
+    /// Reads the environment variables through `variable`. `LB_LISTEN` and `LB_BACKEND` take several values with spaces
+    /// between them, `LB_SET` with `;` between them.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let one = |name: &str| variable(name);
-        let many = |name: &str, separator: char| {
-            let value = one(name).unwrap_or_default();
+        let many = |flag: &str, separator: char| -> Vec<String> {
+            let value = variable(&variable_name(flag)).unwrap_or_default();
             value.split(separator).map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
         };
-        Self {
-            listen: many("LB_LISTEN", ' '),
-            backend: many("LB_BACKEND", ' '),
-            mode: one("LB_MODE"),
-            policy: one("LB_POLICY"),
-            admin: one("LB_ADMIN"),
-            workers: one("LB_WORKERS"),
-            max_connections: one("LB_MAX_CONNECTIONS"),
-            connect_timeout: one("LB_CONNECT_TIMEOUT"),
-            idle_timeout: one("LB_IDLE_TIMEOUT"),
-            drain_timeout: one("LB_DRAIN_TIMEOUT"),
-            log_level: one("LB_LOG_LEVEL"),
-            log_format: one("LB_LOG_FORMAT"),
-            access_log: one("LB_ACCESS_LOG"),
-            watch: one("LB_WATCH").is_some_and(|value| value != "false"),
-            set: many("LB_SET", ';'),
+        let mut overrides = Self {
+            listen: many("listen", ' '),
+            backend: many("backend", ' '),
+            watch: variable(&variable_name("watch")).is_some_and(|value| value != "false"),
+            set: many("set", ';'),
+            ..Self::default()
+        };
+        for flag in &FLAGS {
+            *(flag.value)(&mut overrides) = variable(&variable_name(flag.name));
         }
+        overrides
     }
 
-    /// The edits, in the order of their force: simple flags, then `--set`. `name` turns a flag's name into what the
-    /// user typed. Beside them a message for each `--set` that has no `=`.
-    pub fn edits(&self, name: impl Fn(&str) -> String) -> (Vec<Edit>, Vec<String>) {
+    /// The edits, in the order of their force: simple flags, then `--set`; and a problem for each `--set` that has no
+    /// `=`. `name` turns a flag's name into what the user typed.
+    pub(super) fn edits(mut self, name: fn(&str) -> String) -> (Vec<Edit>, Vec<Problem>) {
         let mut edits = Vec::new();
         let mut add = |scope, flag: &str, path: &str, value| {
             edits.push(Edit { scope, path: path.to_owned(), value, origin: name(flag) });
         };
         if !self.listen.is_empty() {
-            add(Scope::Listener, "listen", "bind", EditValue::List(self.listen.clone()));
+            add(Listener, "listen", "bind", EditValue::List(mem::take(&mut self.listen)));
         }
         if !self.backend.is_empty() {
-            add(Scope::Pool, "backend", "backends", EditValue::Backends(self.backend.clone()));
+            add(Pool, "backend", "backends", EditValue::Backends(mem::take(&mut self.backend)));
         }
-        let simple = [
-            (Scope::Listener, "mode", "mode", &self.mode),
-            (Scope::Pool, "policy", "policy", &self.policy),
-            (Scope::Global, "admin", "admin.bind", &self.admin),
-            (Scope::Global, "workers", "workers", &self.workers),
-            (Scope::Global, "max-connections", "max_connections", &self.max_connections),
-            (Scope::Pool, "connect-timeout", "connect_timeout", &self.connect_timeout),
-            (Scope::Listener, "idle-timeout", "timeouts.idle", &self.idle_timeout),
-            (Scope::Global, "drain-timeout", "drain.timeout", &self.drain_timeout),
-            (Scope::Global, "log-level", "log.level", &self.log_level),
-            (Scope::Global, "log-format", "log.format", &self.log_format),
-            (Scope::Global, "access-log", "log.access", &self.access_log),
-        ];
-        for (scope, flag, path, value) in simple {
-            if let Some(value) = value {
-                add(scope, flag, path, EditValue::Text(value.clone()));
+        for flag in &FLAGS {
+            if let Some(value) = (flag.value)(&mut self).take() {
+                add(flag.scope, flag.name, flag.path, EditValue::Text(value));
             }
         }
         if self.watch {
-            add(Scope::Global, "watch", "watch", EditValue::Yaml("true".to_owned()));
+            add(Global, "watch", "watch", EditValue::Yaml("true".to_owned()));
         }
-        let mut wrong = Vec::new();
-        for setting in &self.set {
+        let mut problems = Vec::new();
+        for setting in self.set {
+            let origin = format!("{} {setting}", name("set"));
             match setting.split_once('=') {
                 Some((path, value)) => {
                     let (path, value) = (path.trim().to_owned(), EditValue::Yaml(value.to_owned()));
-                    edits.push(Edit {
-                        scope: Scope::Global,
-                        path,
-                        value,
-                        origin: format!("{} {setting}", name("set")),
-                    });
+                    edits.push(Edit { scope: Global, path, value, origin });
                 }
-                None => wrong.push(format!("{} {setting}: write PATH=VALUE, such as drain.timeout=5s", name("set"))),
+                None => {
+                    problems.push(Problem::general(format!("{origin}: write PATH=VALUE, such as drain.timeout=5s")));
+                }
             }
         }
-        (edits, wrong)
+        (edits, problems)
     }
 }
 
 /// A flag's name as typed on the command line.
-pub fn flag_name(flag: &str) -> String {
+pub(super) fn flag_name(flag: &str) -> String {
     format!("--{flag}")
 }
 
 /// A flag's name as an environment variable.
-pub fn variable_name(flag: &str) -> String {
+pub(super) fn variable_name(flag: &str) -> String {
     format!("LB_{}", flag.replace('-', "_").to_ascii_uppercase())
 }

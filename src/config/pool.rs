@@ -8,7 +8,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackendAddress, Policy};
+use crate::net::TcpOptions;
+use crate::protocol::proxy_header;
+
+use super::address::BackendAddress;
 
 /// Backends that serve the same thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,41 +22,42 @@ pub struct PoolConfig {
     pub policy: Policy,
     /// At least one; no address twice.
     pub backends: Vec<BackendConfig>,
-    /// One connect may take this long; default 2 seconds.
+    /// One connect may take this long.
     pub connect_timeout: Duration,
-    /// Backends tried for one client connection; default 3.
+    /// Backends tried for one client connection.
     pub attempts: NonZeroUsize,
-    /// Retries under way at once, in per cent of the pool's connections; default 20.
+    /// Retries under way at once, in per cent of the pool's connections.
     pub retry_budget: u8,
     /// Clients that may wait for room on the backends.
     pub queue: Queue,
     /// `None`: off.
     pub failure_detection: Option<FailureDetection>,
-    /// `None`: off, the default.
+    /// `None`: off.
     pub health_check: Option<HealthCheck>,
-    /// A backend that came back gets its full share only after so long; default 0.
+    /// A backend that came back gets its full share only after so long.
     pub slow_start: Duration,
     /// Addresses that connections to backends come from, in turn; empty: the kernel chooses.
     pub source: Vec<IpAddr>,
-    /// The PROXY header that each connection to a backend begins with.
-    pub send_proxy: SendProxy,
+    /// The PROXY header that each connection to a backend begins with; `None`: none.
+    pub send_proxy: Option<proxy_header::Version>,
     /// How names of backends are resolved.
     pub resolve: Resolve,
     /// Options of the sockets to backends.
-    pub tcp: Tcp,
+    pub tcp: TcpOptions,
 }
 
-/// The PROXY header that a backend is sent.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+/// How the next backend is chosen.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SendProxy {
-    /// None.
-    #[default]
-    Off,
-    /// Version 1: a line of text.
-    V1,
-    /// Version 2: binary.
-    V2,
+pub enum Policy {
+    /// In turn, exact over all workers, weights interleaved smoothly.
+    RoundRobin,
+    /// The one with the fewest connections for its weight.
+    LeastConnections,
+    /// The better of two taken at random.
+    RandomTwo,
+    /// By the client's address (Maglev): a client keeps its backend.
+    SourceHash,
 }
 
 /// One server.
@@ -72,22 +76,22 @@ pub struct BackendConfig {
 /// Clients that may wait for room on the backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// How many; default 0.
+    /// How many.
     pub length: usize,
-    /// How long; default 1 second.
+    /// How long.
     pub timeout: Duration,
 }
 
 /// Active health checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// From one check to the next, 10 % more or less; default 2 seconds.
+    /// From one check to the next, 10 % more or less.
     pub interval: Duration,
-    /// A check must be over in this time; default 1 second.
+    /// A check must be over in this time.
     pub timeout: Duration,
-    /// Successes in a row that bring a backend back; default 2.
+    /// Successes in a row that bring a backend back.
     pub rise: NonZeroUsize,
-    /// Failures in a row that take it out; default 3.
+    /// Failures in a row that take it out.
     pub fall: NonZeroUsize,
     /// What to ask; `None`: that it accepts a connection is enough.
     pub http: Option<HttpCheck>,
@@ -96,58 +100,38 @@ pub struct HealthCheck {
 /// A health check by GET.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpCheck {
-    /// The path to ask for; default `/`.
+    /// The path to ask for.
     pub path: String,
     /// The Host header; `None`: the backend's address.
     pub host: Option<String>,
-    /// Good answers; default 200 to 399.
+    /// Good answers.
     pub status: Vec<RangeInclusive<u16>>,
 }
 
 /// How names of backends are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolve {
-    /// A name isn't asked for again sooner; default 1 second.
+    /// A name isn't asked for again sooner.
     pub min_ttl: Duration,
-    /// A name is asked for again at the latest after this; default 1 minute.
+    /// A name is asked for again at the latest after this.
     pub max_ttl: Duration,
     /// Asked in place of the system's name servers.
     pub nameservers: Vec<SocketAddr>,
 }
 
-/// An SRV record's weight (0 to 65535) as one of ours (1 to 256), the `heaviest` of its set being the largest.
-/// RFC 2782: weight 0 gets a very small share.
-pub fn scaled_weight(weight: u16, heaviest: u16) -> u16 {
-    if heaviest <= 256 {
-        return weight.max(1);
-    }
-    u16::try_from(u32::from(weight) * 256 / u32::from(heaviest)).expect("at most 256").max(1)
-}
-
 /// When a backend is set aside, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureDetection {
-    /// Failures within `window` that eject; default 3.
+    /// Failures within `window` that eject.
     pub failures: NonZeroUsize,
-    /// Default 10 seconds.
+    /// How long a failure counts.
     pub window: Duration,
-    /// The first ejection; each repeat is twice as long. Default 10 seconds.
+    /// The first ejection; each repeat is twice as long.
     pub ejection: Duration,
-    /// The longest ejection; default 5 minutes.
+    /// The longest ejection.
     pub max_ejection: Duration,
-    /// Whether a backend that closes after the client's first bytes and before its own has failed; default true.
+    /// Whether a backend that closes after the client's first bytes and before its own has failed.
     pub count_early_close: bool,
-    /// In http mode, whether a response of status 502, 503 or 504 is a failure; default false.
+    /// In http mode, whether a response of status 502, 503 or 504 is a failure.
     pub count_5xx: bool,
-}
-
-/// Socket options.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tcp {
-    /// Idle time before the first keep-alive probe; `None`: no probes. Default 60 seconds.
-    pub keepalive: Option<Duration>,
-    /// Whether small writes go out at once (TCP_NODELAY); default true.
-    pub nodelay: bool,
-    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); `None`: the kernel's default.
-    pub user_timeout: Option<Duration>,
 }

@@ -1,12 +1,13 @@
-//! The JSON Schema of `lb.yaml`, made from the mirror's types, so that editors complete and check it.
+//! The JSON Schema of `lb.yaml`, made from the file's types, so that editors complete and check it.
 
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::listener::ListenerSpec;
-use super::mirror::{File, PoolSpec};
-use super::short_form::long_form_path;
+use super::file::File;
+use super::file::listener::ListenerSpec;
+use super::file::pool::PoolSpec;
+use super::yaml::long_form_path;
 
 /// Draft 2020-12, for the short form and the long one.
 pub fn schema() -> Value {
@@ -17,7 +18,8 @@ pub fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "lb.yaml",
-        "description": "Configuration of lb: a short form with one listener and one pool, or a long form with names for them.",
+        "description":
+            "Configuration of lb: a short form with one listener and one pool, or a long form with names for them.",
         "anyOf": [short, long],
         "$defs": definitions,
     })
@@ -51,11 +53,6 @@ fn properties_of(object: &Map<String, Value>) -> Map<String, Value> {
     object.get("properties").and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
-/// A text of a certain shape, or a number where YAML reads one.
-pub(super) fn text(description: &str, pattern: &str) -> Schema {
-    json_schema!({ "type": "string", "description": description, "pattern": pattern })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +74,6 @@ mod tests {
     #[test]
     fn the_file_in_docs_is_this_one() {
         let kept: Value = serde_json::from_str(include_str!("../../docs/lb.schema.json")).expect("JSON");
-        assert!(kept == schema(), "make it anew: cargo run -- schema >docs/lb.schema.json");
+        assert!(kept == schema(), "regenerate it: cargo run -- schema >docs/lb.schema.json");
     }
 }

@@ -8,7 +8,7 @@ mod drain;
 mod idle;
 
 pub use client_limits::{ClientLimits, ClientPermit, ClientRefusal, Clients};
-pub use connection_id::ConnectionId;
+pub use connection_id::{ConnectionId, ConnectionIds};
 pub use connection_limit::{ConnectionLimit, Permit};
 pub use drain::{Drain, DrainWatch, Phase};
 pub use idle::{IdleTimeouts, IdleTimer};

@@ -4,15 +4,17 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto};
 
+use super::address::Target;
 use super::socket_option::set_bind_address_no_port;
 use super::stream::{NoDelay, Stream};
+use super::transport::Transport;
 
 /// Options of a socket to a backend.
 #[derive(Clone, Debug)]
@@ -25,30 +27,23 @@ pub struct DialOptions {
     pub user_timeout: Option<Duration>,
 }
 
-/// Why no connection came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// Nobody listens there.
-    Refused,
-    /// The backend reset the connection while it was made.
-    Reset,
-    /// No route, or the network said no.
-    Unreachable,
-    /// No answer in time.
-    Timeout,
-    /// Our own limit: open files, memory, local ports. Says nothing about the backend.
-    Local,
+labels! {
+    /// Why no connection came about.
+    ConnectFailure {
+        /// Nobody listens there.
+        Refused = "refused",
+        /// The backend reset the connection while it was made.
+        Reset = "reset",
+        /// No route, or the network said no.
+        Unreachable = "unreachable",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// A limit of this machine: open files, memory, local ports. Says nothing about the backend.
+        Local = "local",
+    }
 }
 
 impl ConnectFailure {
-    /// In the order of their indices.
-    pub const ALL: [Self; 5] = [Self::Refused, Self::Reset, Self::Unreachable, Self::Timeout, Self::Local];
-
-    /// Its word in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        ["refused", "reset", "unreachable", "timeout", "local"][self as usize]
-    }
-
     /// Whether it speaks against the backend.
     pub fn is_backends_fault(self) -> bool {
         self != Self::Local
@@ -61,6 +56,13 @@ pub struct DialError {
     /// Whose fault, and what kind.
     pub failure: ConnectFailure,
     source: io::Error,
+}
+
+impl DialError {
+    /// A connection that failed after it was made, before it was of any use.
+    pub fn new(failure: ConnectFailure, source: io::Error) -> Self {
+        Self { failure, source }
+    }
 }
 
 impl fmt::Display for DialError {
@@ -90,35 +92,17 @@ impl From<io::Error> for DialError {
     }
 }
 
-/// Where a backend listens.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Target {
-    /// An address and port.
-    Tcp(SocketAddr),
-    /// A unix socket's path.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// Connects to `target`, from `source` where one is given. Safe to cancel: the half-made connection is closed.
 ///
 /// # Errors
-/// Why it did not work, the backend's fault and our own kept apart.
-pub async fn dial(target: &Target, source: Option<IpAddr>, options: &DialOptions) -> Result<Stream, DialError> {
+/// Why it did not work; local resource exhaustion is kept apart from the backend's faults.
+pub async fn dial(target: &Target, source: Option<IpAddr>, options: &DialOptions) -> Result<Transport, DialError> {
     let stream = match target {
         Target::Tcp(address) => start_tcp(*address, source, options)?,
         Target::Unix(path) => connect_unix(path)?,
     };
     match tokio::time::timeout(options.timeout, poll_fn(|cx| stream.poll_connected(cx))).await {
-        Ok(Ok(true)) => Ok(stream),
+        Ok(Ok(true)) => Ok(stream.into()),
         Ok(Ok(false)) => Err(stream.take_error().into()),
         Ok(Err(error)) => Err(DialError { failure: ConnectFailure::Local, source: error }),
         Err(_) => Err(DialError { failure: ConnectFailure::Timeout, source: io::ErrorKind::TimedOut.into() }),
@@ -139,7 +123,7 @@ fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions)
     }
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => {
-            Stream::register(fd, if options.nodelay { NoDelay::PlannedBind } else { NoDelay::Settled })
+            Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })
         }
         Err(error) => Err(error.into()),
     }
@@ -152,7 +136,7 @@ fn connect_unix(path: &Path) -> Result<Stream, DialError> {
     let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
     match rustix::net::connect(&fd, &address) {
         Ok(()) => Ok(Stream::register(fd, NoDelay::Settled)?),
-        // No socket there, or its queue is full.
+        // No such socket, or its queue is full.
         Err(error @ (Errno::NOENT | Errno::AGAIN)) => {
             Err(DialError { failure: ConnectFailure::Refused, source: error.into() })
         }

@@ -5,29 +5,35 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 /// Sockets in one message; the kernel takes 253 at most (SCM_MAX_FD).
 const MOST_SOCKETS: usize = 128;
 /// An address as text: a unix socket's path has 108 bytes at most.
-const MOST_NAME_BYTES: usize = 512;
+const MOST_ADDRESS_BYTES: usize = 512;
 /// The last message: an empty one would be an end of file.
 const END: &[u8] = b"\n";
 
-/// Sockets that listen on one address, by the address as the configuration writes it.
-pub type PassedSockets = (String, Vec<OwnedFd>);
+/// Sockets that listen on one address, received from another process.
+#[derive(Debug)]
+pub struct PassedSockets {
+    /// As the configuration writes it: the name under which they were sent.
+    pub address: String,
+    /// At least one.
+    pub sockets: Vec<OwnedFd>,
+}
 
-/// Sends them all. `to` must be a seqpacket socket: each message arrives as one.
+/// Sends them all, each with its address. `to` must be a seqpacket socket: each message arrives as one.
 ///
 /// # Errors
 /// The receiver is gone, or doesn't receive.
 pub fn send_sockets<'a>(to: impl AsFd, all: impl Iterator<Item = (&'a str, &'a [OwnedFd])>) -> io::Result<()> {
-    for (name, sockets) in all {
+    for (address, sockets) in all {
         for some in sockets.chunks(MOST_SOCKETS) {
             let borrowed: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
-            send(&to, name.as_bytes(), &borrowed)?;
+            send(&to, address.as_bytes(), &borrowed)?;
         }
     }
     send(&to, END, &[])
@@ -43,27 +49,33 @@ fn send(to: impl AsFd, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<(
     Ok(())
 }
 
-/// Receives them all.
+/// Receives what [`send_sockets`] sends.
 ///
 /// # Errors
-/// The sender was gone before it had sent them all.
+/// The sender was gone before it had sent them all, or this process has no descriptors for them all: with fewer than
+/// were sent, connections that wait in the queues of the missing ones would be lost.
 pub fn receive_sockets(from: impl AsFd) -> io::Result<Vec<PassedSockets>> {
     let mut all: Vec<PassedSockets> = Vec::new();
     loop {
-        let mut name = [0; MOST_NAME_BYTES];
+        let mut text = [0; MOST_ADDRESS_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(&from, &mut [IoSliceMut::new(&mut name)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-        let name = match &name[..received.bytes] {
+        let received = recvmsg(&from, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        // The kernel leaves out descriptors that exceed the limit of open files, and says so (unix(7), recvmsg(2)).
+        // Those that came are closed with `ancillary`.
+        if received.flags.intersects(ReturnFlags::CTRUNC | ReturnFlags::TRUNC) {
+            return Err(io::Error::other("some of the sockets could not be received: too few open files are allowed"));
+        }
+        let address = match &text[..received.bytes] {
             [] => return Err(io::ErrorKind::UnexpectedEof.into()),
             END => return Ok(all),
-            name => String::from_utf8_lossy(name).into_owned(),
+            address => String::from_utf8_lossy(address).into_owned(),
         };
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(sockets) = message {
-                match all.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, known)) => known.extend(sockets),
-                    None => all.push((name.clone(), sockets.collect())),
+                match all.iter_mut().find(|known| known.address == address) {
+                    Some(known) => known.sockets.extend(sockets),
+                    None => all.push(PassedSockets { address: address.clone(), sockets: sockets.collect() }),
                 }
             }
         }
@@ -78,17 +90,39 @@ mod tests {
 
     use super::*;
 
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a pair")
+    }
+
+    fn listening(sockets: usize) -> Vec<OwnedFd> {
+        (0..sockets).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port").into()).collect()
+    }
+
     #[test]
     fn sockets_arrive_under_their_names() {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a pair");
-        let listen = |_| OwnedFd::from(TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let (many, one): (Vec<OwnedFd>, Vec<OwnedFd>) = ((0..200).map(listen).collect(), (0..1).map(listen).collect());
+        let (ours, theirs) = pair();
+        let (many, one) = (listening(200), listening(1));
         send_sockets(&ours, [("many", &many[..]), ("one", &one[..])].into_iter()).expect("it fits");
         let all = receive_sockets(&theirs).expect("all were sent");
-        let counts: Vec<_> = all.iter().map(|(name, sockets)| (name.as_str(), sockets.len())).collect();
+        let counts: Vec<_> = all.iter().map(|passed| (passed.address.as_str(), passed.sockets.len())).collect();
         assert_eq!(counts, [("many", 200), ("one", 1)]);
         drop(ours);
         assert!(receive_sockets(&theirs).is_err());
+    }
+
+    /// As with too few open files, which a test could only bring about for all tests of this process.
+    #[test]
+    fn fewer_sockets_than_were_sent_are_an_error() {
+        const TOO_MANY: usize = MOST_SOCKETS + MOST_SOCKETS / 2;
+        let (ours, theirs) = pair();
+        let sockets = listening(TOO_MANY);
+        let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(TOO_MANY))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)));
+        sendmsg(&ours, &[IoSlice::new(b"address")], &mut ancillary, SendFlags::NOSIGNAL).expect("it fits");
+        send(&ours, END, &[]).expect("it fits");
+        let error = receive_sockets(&theirs).expect_err("not all had room");
+        assert_eq!(error.kind(), io::ErrorKind::Other);
     }
 }

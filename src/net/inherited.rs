@@ -1,30 +1,96 @@
 //! Sockets that the process was started with: systemd's socket activation (sd_listen_fds(3)), or any parent's `fd@N`.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::sockopt;
 
 /// Standard input, output and error are no sockets to listen on.
 const FIRST: u32 = 3;
 
-/// A duplicate of the listening socket that has this number; the number itself stays open, for the next reload, but no child gets it.
+/// A duplicate of the listening socket that has this number. The number itself stays open, for the next reload, but no
+/// child inherits it.
 ///
 /// # Errors
-/// There is no such descriptor, or it is no listening socket.
-#[allow(unsafe_code, reason = "a number from the configuration is not known to be open")]
-pub fn inherited(number: u32) -> io::Result<OwnedFd> {
+/// No such descriptor is open, or it is no listening socket.
+pub fn inherited_listen_socket(number: u32) -> io::Result<OwnedFd> {
     let raw = RawFd::try_from(number).ok().filter(|_| number >= FIRST).ok_or(io::ErrorKind::InvalidInput)?;
-    // SAFETY: the borrowed descriptor is used by the three calls below alone, of which each fails with EBADF if it is not open, and
-    // none closes it. Should another part of the process have opened it meanwhile, these calls read its type, and duplicate a
-    // listening socket only.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
-    if !sockopt::socket_acceptconn(borrowed)? {
+    // The duplicate first: everything else but the flag of the number itself is done with a descriptor that is ours.
+    let socket = duplicate(raw)?;
+    if !sockopt::socket_acceptconn(&socket)? {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is a socket that doesn't listen"));
     }
-    fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
-    let socket = fcntl_dupfd_cloexec(borrowed, 0)?;
+    close_on_exec(raw)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     Ok(socket)
+}
+
+/// A duplicate of `raw`, which need not be open.
+#[allow(
+    unsafe_code,
+    reason = "a number from the configuration is not known to be open: no `BorrowedFd` may be made of it"
+)]
+fn duplicate(raw: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) takes any number: one that is not open gives EBADF. F_DUPFD_CLOEXEC neither reads nor writes
+    // memory of ours, and leaves the descriptor of that number, whoever it belongs to, as it was.
+    let duplicate = unsafe { libc::fcntl(raw, libc::F_DUPFD_CLOEXEC, 0) };
+    if duplicate < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened this descriptor for us, so it is open, nobody else knows its number, and
+    // closing it is ours to do.
+    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+}
+
+/// Keeps children from inheriting `raw`, which need not be open.
+#[allow(
+    unsafe_code,
+    reason = "a number from the configuration is not known to be open: no `BorrowedFd` may be made of it"
+)]
+fn close_on_exec(raw: RawFd) -> io::Result<()> {
+    // SAFETY: fcntl(2) takes any number: one that is not open gives EBADF. F_SETFD touches no memory of ours. Should
+    // another part of this process have opened the number meanwhile, it has this flag already, as all that Rust opens.
+    let result = unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
+
+    use super::*;
+
+    fn number_of(socket: &impl AsRawFd) -> u32 {
+        u32::try_from(socket.as_raw_fd()).expect("an open descriptor")
+    }
+
+    #[test]
+    fn duplicates_a_listening_socket_and_keeps_it_from_children() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        fcntl_setfd(&listener, FdFlags::empty()).expect("it is open");
+        let socket = inherited_listen_socket(number_of(&listener)).expect("it listens");
+        assert_eq!(TcpListener::from(socket).local_addr().ok(), listener.local_addr().ok());
+        assert_eq!(fcntl_getfd(&listener), Ok(FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn refuses_what_is_no_listening_socket() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let connected = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        let error = inherited_listen_socket(number_of(&connected)).expect_err("it doesn't listen");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let pipe = std::io::pipe().expect("two descriptors").0;
+        let error = inherited_listen_socket(number_of(&pipe)).expect_err("it is no socket");
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::NOTSOCK));
+    }
+
+    #[test]
+    fn refuses_a_number_that_is_not_open() {
+        let error = inherited_listen_socket(i32::MAX.cast_unsigned()).expect_err("it is not open");
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::BADF));
+        assert!(inherited_listen_socket(0).is_err() && inherited_listen_socket(u32::MAX).is_err());
+    }
 }

@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,41 +16,22 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::stream::{NoDelay, Peer, Stream, register, reset_on_close};
+use super::address::ListenAddress;
+use super::peer::Peer;
+use super::stream::{NoDelay, Stream, register, reset_on_close};
+use super::transport::Transport;
 
 /// Connections that the kernel holds for us; it lowers this to net.core.somaxconn by itself.
 pub const BACKLOG: i32 = 65_535;
 
-/// Where to listen.
-#[derive(Clone, Debug)]
-pub enum ListenAddress {
-    /// One address and port.
-    Tcp(SocketAddr),
-    /// Every address of both families.
-    Any(u16),
-    /// A unix socket; a stale file of a dead process is replaced.
-    Unix(PathBuf),
-}
-
-impl ListenAddress {
-    /// Its port; `None`: it is a unix socket, or the kernel chooses.
-    pub fn port(&self) -> Option<u16> {
-        match self {
-            Self::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
-            Self::Any(port) => Some(*port).filter(|port| *port != 0),
-            Self::Unix(_) => None,
-        }
-    }
-}
-
-/// Options of a listening socket; accepted sockets inherit them, which saves the calls for each.
+/// Options of TCP sockets. Accepted sockets inherit a listening one's, which saves the calls for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenOptions {
-    /// Send small writes at once.
+pub struct TcpOptions {
+    /// Send small writes at once (TCP_NODELAY).
     pub nodelay: bool,
-    /// Idle time before the first keep-alive probe.
+    /// Idle time before the first keep-alive probe; `None`: no probes.
     pub keepalive: Option<Duration>,
-    /// How long sent bytes may stay unacknowledged.
+    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); `None`: the kernel's default.
     pub user_timeout: Option<Duration>,
 }
 
@@ -59,33 +40,34 @@ pub struct ListenOptions {
 ///
 /// # Errors
 /// What the kernel said: the address is taken, not ours, not permitted.
-pub fn bind(
+pub fn bind_listen_sockets(
     address: &ListenAddress,
-    options: &ListenOptions,
+    options: &TcpOptions,
     sockets: usize,
     is_ours: bool,
 ) -> io::Result<Vec<OwnedFd>> {
     let (address, both_families) = match address {
-        ListenAddress::Unix(path) => return share(vec![bind_unix(path)?.into()], sockets),
+        ListenAddress::Unix(path) => return duplicate_first(vec![bind_unix(path)?.into()], sockets),
         ListenAddress::Tcp(address) => (*address, false),
         ListenAddress::Any(port) => ((Ipv6Addr::UNSPECIFIED, *port).into(), true),
     };
-    let address = if is_ours { address } else { free(address, both_families)? };
+    let address = if is_ours { address } else { probe_free_port(address, both_families)? };
     bind_tcp(address, both_families, options, sockets)
 }
 
-/// Sockets that listen on one address already, for `wanted` workers: those that are missing are opened beside them. There may be
-/// more than wanted; each must be accepted from, for the kernel gives connections to all.
+/// Makes sockets that listen on one address already enough for `wanted` workers, and gives them `options`: those that
+/// are missing are opened beside them. There may be more than wanted; each must be accepted from, for the kernel gives
+/// connections to all.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn extend(sockets: Vec<OwnedFd>, wanted: usize, options: &ListenOptions) -> io::Result<Vec<OwnedFd>> {
+pub fn adopt_listen_sockets(sockets: Vec<OwnedFd>, wanted: usize, options: &TcpOptions) -> io::Result<Vec<OwnedFd>> {
     let Some(first) = sockets.first() else { return Ok(sockets) };
     let socket = SockRef::from(first);
     let shares_port = socket.reuse_port().unwrap_or(false);
     let address = socket.local_addr()?.as_socket();
     if address.is_some() {
-        sockets.iter().try_for_each(|socket| set_options(socket, options))?;
+        sockets.iter().try_for_each(|socket| set_listen_options(socket, options))?;
     }
     match address {
         Some(address) if shares_port => {
@@ -94,7 +76,7 @@ pub fn extend(sockets: Vec<OwnedFd>, wanted: usize, options: &ListenOptions) -> 
             let further = bind_tcp(address, both_families, options, missing)?;
             Ok(sockets.into_iter().chain(further).collect())
         }
-        _ => share(sockets, wanted),
+        _ => duplicate_first(sockets, wanted),
     }
 }
 
@@ -103,20 +85,17 @@ pub fn local_port(socket: &OwnedFd) -> Option<u16> {
     Some(SockRef::from(socket).local_addr().ok()?.as_socket()?.port())
 }
 
-/// Duplicates the first until there are `wanted`: all take from one queue.
-///
-/// # Errors
-/// There is no file descriptor left.
-pub fn share(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<OwnedFd>> {
+/// Duplicates the first until there are `wanted`: all accept from one queue.
+fn duplicate_first(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<OwnedFd>> {
     while sockets.len() < wanted {
         sockets.push(sockets[0].try_clone()?);
     }
     Ok(sockets)
 }
 
-/// `address` with the port that it gets. SO_REUSEPORT would let a second process of the same user share the port unnoticed: this
-/// finds out, and frees it again.
-fn free(address: SocketAddr, both_families: bool) -> io::Result<SocketAddr> {
+/// Binds `address` without SO_REUSEPORT, which would let a second process of the same user share the port unnoticed,
+/// and frees it again. Gives the address with the port that it got, where the kernel chose one.
+fn probe_free_port(address: SocketAddr, both_families: bool) -> io::Result<SocketAddr> {
     let probe = open_tcp(address, both_families)?;
     probe.bind(&address.into())?;
     Ok(probe.local_addr()?.as_socket().unwrap_or(address))
@@ -139,14 +118,14 @@ pub fn is_unix(socket: &OwnedFd) -> bool {
 fn bind_tcp(
     address: SocketAddr,
     both_families: bool,
-    options: &ListenOptions,
+    options: &TcpOptions,
     sockets: usize,
 ) -> io::Result<Vec<OwnedFd>> {
     (0..sockets)
         .map(|_| {
             let socket = open_tcp(address, both_families)?;
             socket.set_reuse_port(true)?;
-            set_options(&socket, options)?;
+            set_listen_options(&socket, options)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
@@ -158,7 +137,7 @@ fn bind_tcp(
 ///
 /// # Errors
 /// What the kernel said; for a unix socket, that it has none of them.
-pub fn set_options(socket: &impl AsFd, options: &ListenOptions) -> io::Result<()> {
+pub fn set_listen_options(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(options.nodelay)?;
     socket.set_keepalive(options.keepalive.is_some())?;
@@ -198,8 +177,8 @@ impl Accepted {
     ///
     /// # Errors
     /// The runtime's epoll refused it.
-    pub fn into_stream(self) -> io::Result<Stream> {
-        Stream::register(self.0, NoDelay::Settled)
+    pub fn into_transport(self) -> io::Result<Transport> {
+        Ok(Stream::register(self.0, NoDelay::Settled)?.into())
     }
 
     /// Closes it with a reset: nobody can take that for an empty answer, and no TIME_WAIT stays behind.
@@ -223,7 +202,7 @@ impl ListenSocket {
         Ok(Self { fd: register(fd, Interest::READABLE)? })
     }
 
-    /// Accepts the next connection: one accept4(2), which also tells the peer and sets the flags. Safe to cancel.
+    /// Accepts the next connection: one accept4(2), which also gives the peer and sets the flags. Safe to cancel.
     ///
     /// # Errors
     /// What accept4 said; errors of the dead connection itself are passed over.

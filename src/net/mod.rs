@@ -1,33 +1,29 @@
-//! Sockets: listen, accept, dial, send and receive, as few system calls as the work needs.
+//! Sockets: listen, accept, dial, send and receive, as few system calls as the work needs. What is connected leaves
+//! here as a [`Transport`].
 //!
 //! Takes its own option structs and knows neither the configuration nor backends. The only folder that may contain
 //! `unsafe`; nearly every system call has a safe wrapper in rustix or socket2.
 
+mod address;
 mod dial;
 mod fd_passing;
 mod inherited;
 mod listen;
+mod peer;
 mod socket_option;
 mod splice;
 mod stream;
+mod transport;
 
-pub use dial::{ConnectFailure, DialError, DialOptions, Target, dial};
+pub use address::{ListenAddress, Target};
+pub use dial::{ConnectFailure, DialError, DialOptions, dial};
 pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
-pub use inherited::inherited;
+pub use inherited::inherited_listen_socket;
 pub use listen::{
-    Accepted, BACKLOG, ListenAddress, ListenOptions, ListenSocket, bind, extend, is_out_of_files, is_out_of_memory,
-    is_unix, local_address, local_port, set_options,
+    Accepted, BACKLOG, ListenSocket, TcpOptions, adopt_listen_sockets, bind_listen_sockets, is_out_of_files,
+    is_out_of_memory, is_unix, local_address, local_port, set_listen_options,
 };
+pub use peer::Peer;
 pub use splice::Pipe;
-pub use stream::{Hangup, Peer, Stream as Transport};
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-/// Raises the soft limit of open files to the hard one and gives the result; `u64::MAX` where there is none.
-pub fn raise_open_file_limit() -> u64 {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
-        return maximum.unwrap_or(u64::MAX);
-    }
-    current.unwrap_or(u64::MAX)
-}
+pub use stream::Hangup;
+pub use transport::Transport;

@@ -18,8 +18,8 @@ pub(super) fn set_receive_low_watermark(socket: impl AsFd, bytes: c_int) -> io::
 #[allow(unsafe_code, reason = "the options above have no safe wrapper")]
 fn set(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of_val(&value)).expect("an int's size");
-    // SAFETY: the descriptor is open for the length of the call, `socket` being borrowed for it; `value` lives until the
-    // call returns and `length` is its size, so the kernel reads exactly that int.
+    // SAFETY: the descriptor is open for the length of the call, `socket` being borrowed for it; `value` lives until
+    // the call returns and `length` is its size, so the kernel reads exactly that int.
     let result =
         unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, std::ptr::from_ref(&value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

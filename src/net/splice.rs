@@ -36,19 +36,17 @@ impl Pipe {
     pub fn is_empty(&self) -> bool {
         self.held == 0
     }
-}
 
-impl Stream {
-    /// Fills the empty `pipe` with received bytes, `most` of them at most; 0 is the peer's end of stream.
-    pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: &mut Pipe, most: u64) -> Poll<io::Result<usize>> {
-        assert!(pipe.is_empty(), "only an empty pipe is filled: else EAGAIN could mean that the pipe is full");
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(pipe.capacity);
+    /// Fills the empty pipe with bytes that `from` received, `most` of them at most; 0 is the peer's end of stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream, most: u64) -> Poll<io::Result<usize>> {
+        assert!(self.is_empty(), "only an empty pipe is filled: else EAGAIN could mean that the pipe is full");
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.capacity);
         loop {
-            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            let mut guard = ready!(from.fd.poll_read_ready(cx))?;
             // Never SPLICE_F_MORE: it would hold back the last bytes of a message for up to 200 ms.
-            match splice(&self.fd, None, &pipe.write_end, None, most, SpliceFlags::NONBLOCK) {
+            match splice(&from.fd, None, &self.write_end, None, most, SpliceFlags::NONBLOCK) {
                 Ok(received) => {
-                    pipe.held = received;
+                    self.held = received;
                     return Poll::Ready(Ok(received));
                 }
                 Err(Errno::AGAIN) => guard.clear_ready(),
@@ -58,14 +56,14 @@ impl Stream {
         }
     }
 
-    /// Sends what the `pipe` holds, as much as the socket takes now; at least one byte.
-    pub fn poll_splice_out(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
-        self.before_send();
+    /// Sends what the pipe holds, as much as `to` takes now; at least one byte.
+    pub(super) fn poll_empty(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<usize>> {
+        to.before_send();
         loop {
-            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
-            match splice(&pipe.read_end, None, &self.fd, None, pipe.held, SpliceFlags::NONBLOCK) {
+            let mut guard = ready!(to.fd.poll_write_ready(cx))?;
+            match splice(&self.read_end, None, &to.fd, None, self.held, SpliceFlags::NONBLOCK) {
                 Ok(sent) => {
-                    pipe.held -= sent;
+                    self.held -= sent;
                     return Poll::Ready(Ok(sent));
                 }
                 Err(Errno::AGAIN) => guard.clear_ready(),

@@ -1,13 +1,13 @@
-//! One connected stream socket, TCP or unix, driven by the runtime's epoll.
+//! One connected stream socket, TCP or unix, driven by the runtime's epoll. Nothing above `net` sees it: see
+//! [`Transport`](super::Transport).
 //!
 //! Readiness is cleared on a short read or write, which saves the call that would only say EAGAIN: with edge-triggered
 //! epoll a later byte is a new event (epoll(7), "Questions and answers", 9).
 
 use std::cell::Cell;
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,28 +19,10 @@ use tokio::io::unix::AsyncFd;
 
 use super::socket_option::set_receive_low_watermark;
 
-/// Who is at the other end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// An address and port.
-    Tcp(SocketAddr),
-    /// A process on this machine.
-    Unix,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix:"),
-        }
-    }
-}
-
-/// A hushed socket wakes us when it holds this much. The kernel makes room for it: not more than splices take at once.
+/// A paused socket wakes us when it holds this much. The kernel makes room for it: not more than splices take at once.
 const PAUSED_LOW_WATERMARK_BYTES: i32 = 512 * 1024;
 
-/// What [`Stream::poll_hangup`] noticed.
+/// What [`poll_hangup`](super::Transport::poll_hangup) noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hangup {
     /// No more bytes come from the peer, who may still receive.
@@ -49,9 +31,9 @@ pub enum Hangup {
     Gone,
 }
 
-/// A connected socket. Dropping it closes it: cleanly, unless [`Stream::reset_on_close`] was called.
+/// A connected socket.
 #[derive(Debug)]
-pub struct Stream {
+pub(super) struct Stream {
     pub(super) fd: AsyncFd<OwnedFd>,
     nodelay: Cell<NoDelay>,
 }
@@ -62,9 +44,9 @@ pub struct Stream {
 pub(super) enum NoDelay {
     /// Not wanted, or set, or inherited from the listener.
     Settled,
-    /// PlannedBind once a second send comes.
-    PlannedBind,
-    /// PlannedBind at the next send.
+    /// Wanted, but nothing has been sent: the first send needs no option.
+    Wanted,
+    /// To be set before the next send, which is the second.
     Due,
 }
 
@@ -75,7 +57,7 @@ impl Stream {
     }
 
     /// Receives into `buffer`; 0 is the peer's end of stream.
-    pub fn poll_receive(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_receive(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
@@ -93,7 +75,7 @@ impl Stream {
     }
 
     /// Sends as much of `bytes` as the socket takes now; at least one byte.
-    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.before_send();
         loop {
             let mut guard = ready!(self.fd.poll_write_ready(cx))?;
@@ -111,14 +93,13 @@ impl Stream {
         }
     }
 
-    /// Looks at what was received without taking it. Ready when that is more than `known` bytes; an error of the kind
-    /// `UnexpectedEof` says that no more will come. `buffer` must be longer than `known`.
-    pub fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
+    /// MSG_PEEK (recv(2)): ready when there is more than `known` bytes.
+    pub(super) fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::PEEK) {
                 Ok((_, seen)) if seen > known => return Poll::Ready(Ok(seen)),
-                // After a reset, too, a peek gives what is known already.
+                // No more will come. After a reset, too, a peek gives the known bytes: only the socket's error shows it.
                 Ok(_) if guard.ready().is_read_closed() => {
                     return Poll::Ready(Err(self.pending_error().unwrap_or(io::ErrorKind::UnexpectedEof.into())));
                 }
@@ -130,11 +111,8 @@ impl Stream {
         }
     }
 
-    /// Takes bytes that were seen by [`Stream::poll_peek`].
-    ///
-    /// # Errors
-    /// The connection failed meanwhile.
-    pub fn discard(&self, mut seen: usize) -> io::Result<()> {
+    /// Receives and drops bytes that were peeked at, which therefore are in the socket's buffer: no wait is needed.
+    pub(super) fn discard(&self, mut seen: usize) -> io::Result<()> {
         let mut bytes = [0; 512];
         while seen > 0 {
             let most = seen.min(bytes.len());
@@ -148,11 +126,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends all of `bytes`, which must be the first of a connected socket, and few: it has room for them.
-    ///
-    /// # Errors
-    /// The connection failed.
-    pub fn send_first(&self, bytes: &[u8]) -> io::Result<()> {
+    /// Without a wait: the empty send buffer of a fresh socket takes a few bytes at once.
+    pub(super) fn send_first(&self, bytes: &[u8]) -> io::Result<()> {
         self.before_send();
         match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {
             Ok(sent) if sent == bytes.len() => Ok(()),
@@ -161,9 +136,8 @@ impl Stream {
         }
     }
 
-    /// Whether nothing waits to be received: no byte, no end, no error. Costs a call only where epoll has told of
-    /// something that may have been received since.
-    pub fn is_idle(&self) -> bool {
+    /// Whether nothing waits to be received. Costs a call only where epoll has reported something since the last one.
+    pub(super) fn is_idle(&self) -> bool {
         let peek = |fd: &OwnedFd| {
             let peeked = rustix::net::recv(fd, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
             peeked.map(drop).map_err(io::Error::from)
@@ -171,8 +145,8 @@ impl Stream {
         self.fd.try_io(Interest::READABLE, peek).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits for a sign that the peer ended or vanished; bytes that wait to be received hide it.
-    pub fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
+    /// Looks at readiness alone: while unread bytes keep the socket readable, nothing new is seen.
+    pub(super) fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
         match ready!(self.fd.poll_read_ready(cx)) {
             // A reset closes the reading side as an end does; only the socket's error tells them apart.
             Ok(guard) if guard.ready().is_read_closed() => {
@@ -183,8 +157,8 @@ impl Stream {
         }
     }
 
-    /// The local address; `None` for a unix socket.
-    pub fn local_address(&self) -> Option<SocketAddr> {
+    /// `None` for a unix socket.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
         let address = rustix::net::getsockname(&self.fd).ok().and_then(|any| SocketAddr::try_from(any).ok())?;
         Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
@@ -192,7 +166,7 @@ impl Stream {
     /// Ready when the socket is connected. `false`: it failed, and [`Stream::take_error`] knows why.
     pub(super) fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let guard = ready!(self.fd.poll_write_ready(cx))?;
-        // A failed connect shows as EPOLLERR and EPOLLHUP (connect(2), EINPROGRESS); asking SO_ERROR each time costs a call.
+        // A failed connect shows as EPOLLERR and EPOLLHUP (connect(2), EINPROGRESS): no call to ask for SO_ERROR.
         Poll::Ready(Ok(!guard.ready().is_write_closed()))
     }
 
@@ -208,8 +182,8 @@ impl Stream {
         }
     }
 
-    /// Waits until the peer is surely gone: it has reset, or ended without having sent a byte. Safe to cancel.
-    pub async fn closed_before_data(&self) {
+    /// The first of: a reset, and an end without a byte before it.
+    pub(super) async fn closed_before_data(&self) {
         tokio::select! {
             () = self.reset_by_peer() => {}
             () = self.ended_without_data() => {}
@@ -227,41 +201,40 @@ impl Stream {
         }
     }
 
-    /// Waits until the socket has failed (EPOLLERR): the peer reset it, or is gone. Tells it while nothing is received,
-    /// too. Safe to cancel.
-    pub async fn reset_by_peer(&self) {
+    /// Waits until the socket has failed (EPOLLERR), which epoll reports also while nothing is received.
+    pub(super) async fn reset_by_peer(&self) {
         // The runtime's own error ends the wait as well: it is going down.
         let _ = self.fd.ready(Interest::ERROR).await;
     }
 
-    /// While hushed, arriving bytes don't wake the worker, for nothing could be done with them; its end and its reset do.
-    pub fn pause_reads(&self, paused: bool) {
-        // A socket without the option, a unix one, wakes us in vain: no harm.
+    /// Raises the mark from which the socket counts as readable (SO_RCVLOWAT); an end and a reset count below it, too.
+    pub(super) fn pause_reads(&self, paused: bool) {
+        // A socket without the option, a unix one, wakes us in vain, which costs some time and nothing else.
         let _ = set_receive_low_watermark(&self.fd, if paused { PAUSED_LOW_WATERMARK_BYTES } else { 1 });
     }
 
-    /// Tells the peer that no more bytes come (FIN). An error means that the peer is gone, which its reads will tell.
-    pub fn shutdown_write(&self) {
+    pub(super) fn shutdown_write(&self) {
+        // Fails only where the peer is gone, which the next receive shows.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 
-    /// Has the kernel probe the peer after `idle` without a byte, so that one that vanished is noticed (tcp(7)).
-    pub fn keep_alive(&self, idle: Duration) {
+    /// TCP_KEEPIDLE and TCP_KEEPINTVL (tcp(7)).
+    pub(super) fn keep_alive(&self, idle: Duration) {
         // Fails only for a socket that is no TCP one, or is gone already.
         let _ = sockopt::set_socket_keepalive(&self.fd, true)
             .and_then(|()| sockopt::set_tcp_keepidle(&self.fd, idle))
             .and_then(|()| sockopt::set_tcp_keepintvl(&self.fd, idle));
     }
 
-    /// Makes closing send a reset, so that the peer can't take what it has for all there is (RFC 9293, 3.10.4).
-    pub fn reset_on_close(&self) {
+    /// See [`reset_on_close`].
+    pub(super) fn reset_on_close(&self) {
         reset_on_close(&self.fd);
     }
 
     pub(super) fn before_send(&self) {
         match self.nodelay.get() {
             NoDelay::Settled => {}
-            NoDelay::PlannedBind => self.nodelay.set(NoDelay::Due),
+            NoDelay::Wanted => self.nodelay.set(NoDelay::Due),
             NoDelay::Due => {
                 self.nodelay.set(NoDelay::Settled);
                 // Fails only for a socket that is gone already.
@@ -271,12 +244,7 @@ impl Stream {
     }
 }
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
+/// SO_LINGER with no time to linger: closing sends a reset, and no TIME_WAIT stays behind (socket(7)).
 pub(super) fn reset_on_close(fd: impl AsFd) {
     // Fails only for a socket that is gone already.
     let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));

@@ -1,46 +1,40 @@
-//! Finding a backend that answers: pick (waiting in the queue for room), dial or take a kept connection, and on to the
+//! Finding a backend that answers: pick (waiting in the queue for room), dial or reuse an idle connection, and try the
 //! next one where that failed.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::backends::Lease;
 use crate::balancer::{PickError, PickRequest};
-use crate::net::{self, ConnectFailure, Peer, Transport};
-use crate::protocol::proxy_header::{self, Origin};
+use crate::lifecycle::ConnectionId;
+use crate::net::{ConnectFailure, Peer, Transport};
+use crate::protocol::proxy_header::Origin;
 use crate::telemetry::{Cause, Rejection};
 
+use super::attempts::Attempts;
 use super::idle_pool::IdlePool;
-use super::record::Attempts;
+use super::record::connection_span;
+use super::refusal::Refusal;
 use super::upstream::Upstream;
 
 /// A connection to a backend, counted on it.
 pub(super) struct Connected {
-    pub(super) stream: Transport,
+    pub(super) transport: Transport,
     pub(super) lease: Lease,
     /// It has served a request before.
     pub(super) is_reused: bool,
 }
 
-/// Why a client can't be served.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Refusal {
-    /// The connection ends for this cause.
-    Closed(Cause),
-    /// It is refused, and counted as that.
-    Rejected(Rejection),
-}
-
-/// Who asks for a backend.
+/// Whom a backend is wanted for.
 #[derive(Clone, Copy)]
 pub(super) struct ConnectContext<'a> {
     pub(super) upstream: &'a Upstream,
     pub(super) client: &'a Transport,
+    pub(super) id: ConnectionId,
     pub(super) peer: Peer,
     /// Where the client connected to, where that is not its socket's own address.
     pub(super) server: Option<&'a SocketAddr>,
-    /// Connections that have served a request before, where they will do.
+    /// Idle connections to reuse, where one that has served another request will do.
     pub(super) idle_pool: Option<&'a IdlePool>,
 }
 
@@ -54,8 +48,8 @@ pub(super) async fn to_backend(context: ConnectContext<'_>, attempts: &mut Attem
     while attempts.tried().len() < pool.settings().attempts.get() {
         let lease = match pick(context, attempts).await {
             Ok(lease) => lease,
-            Err(Some(reason)) => return Err(Refusal::Rejected(reason)),
-            Err(None) => break,
+            Err(NoLease::Rejected(reason)) => return Err(Refusal::Rejected(reason)),
+            Err(NoLease::NoneLeft) => break,
         };
         let _retry = if attempts.tried().is_empty() {
             None
@@ -63,9 +57,9 @@ pub(super) async fn to_backend(context: ConnectContext<'_>, attempts: &mut Attem
             let Some(retry) = pool.retry().await else { break };
             Some(retry)
         };
-        if let Some(stream) = context.idle_pool.and_then(|idle_pool| idle_pool.take(lease.backend())) {
+        if let Some(transport) = context.idle_pool.and_then(|idle_pool| idle_pool.take(lease.backend())) {
             attempts.connected(lease.backend(), None);
-            return Ok(Connected { stream, lease, is_reused: true });
+            return Ok(Connected { transport, lease, is_reused: true });
         }
         match dial(context, lease, attempts).await {
             Ok(connected) => return Ok(connected),
@@ -96,58 +90,48 @@ pub(super) async fn reconnect(
 enum DialFailure {
     /// Another backend may do better.
     Backend,
-    /// The client has reset meanwhile: nobody waits for the connection. That says nothing of the backend.
+    /// The client has reset meanwhile: nobody waits for the connection. That says nothing about the backend.
     Client,
 }
 
 async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, DialFailure> {
     let upstream = context.upstream;
     let started = Instant::now();
-    let target = lease.backend().target();
-    let options = upstream.dial_options();
     let dialled = tokio::select! {
         biased;
-        dialled = net::dial(target, upstream.next_source(target), &options) => dialled,
-        // One that has only ended its side may wait for an answer still.
+        dialled = upstream.connector().connect(lease.backend().target(), || origin(context)) => dialled,
+        // A client that has only ended its side may still wait for an answer.
         () = context.client.reset_by_peer() => return Err(DialFailure::Client),
     };
-    match dialled {
-        Ok(stream) if send_proxy_header(context, &stream).is_err() => {
-            attempts.failed(lease.backend(), ConnectFailure::Reset);
-            lease.connect_failed(ConnectFailure::Reset, Instant::now());
-            Err(DialFailure::Backend)
-        }
-        Ok(stream) => {
+    let error = match dialled {
+        Ok(transport) => {
             let took = started.elapsed();
             lease.connected(took);
             upstream.histograms.connect.record(took);
             attempts.connected(lease.backend(), Some(took));
-            Ok(Connected { stream, lease, is_reused: false })
+            return Ok(Connected { transport, lease, is_reused: false });
         }
-        Err(error) => {
-            tracing::debug!(pool = upstream.pool().name(), backend = lease.backend().label(), %error);
-            attempts.failed(lease.backend(), error.failure);
-            lease.connect_failed(error.failure, Instant::now());
-            Err(DialFailure::Backend)
-        }
-    }
+        Err(error) => error,
+    };
+    connection_span(context.id, context.peer).in_scope(|| {
+        tracing::debug!(pool = upstream.pool().name(), backend = lease.backend().label(), %error, "connect failed");
+        attempts.failed(lease.backend(), error.failure);
+        lease.connect_failed(error.failure, Instant::now());
+    });
+    Err(DialFailure::Backend)
 }
 
-/// Says who the client is, in a header of the PROXY protocol, where the pool wants one.
-fn send_proxy_header(context: ConnectContext<'_>, backend: &Transport) -> io::Result<()> {
-    let Some(version) = context.upstream.pool().proxy_version() else { return Ok(()) };
+/// Whose connection a backend is given, in the words of the PROXY protocol.
+fn origin(context: ConnectContext<'_>) -> Origin {
     let server = context.server.copied().or_else(|| context.client.local_address());
-    let origin = match (context.peer, server) {
+    match (context.peer, server) {
         (Peer::Tcp(client), Some(server)) => Origin::Tcp { client, server },
         // A client of a unix socket.
         _ => Origin::Unix,
-    };
-    let mut header = Vec::new();
-    proxy_header::write(version, origin, &mut header);
-    backend.send_first(&header)
+    }
 }
 
-/// One attempt that was the backend's fault makes it more than our own trouble.
+/// Local trouble (no port, no file) is the cause only where no attempt was the backend's fault.
 fn cause_of(failures: &[ConnectFailure]) -> Cause {
     if failures.is_empty() {
         Cause::NoBackend
@@ -158,38 +142,45 @@ fn cause_of(failures: &[ConnectFailure]) -> Cause {
     }
 }
 
-/// Chooses a backend, waiting in the pool's queue while all are full. `Err(None)`: there is none left to try.
-async fn pick(context: ConnectContext<'_>, attempts: &Attempts) -> Result<Lease, Option<Rejection>> {
-    let address = match context.peer {
-        Peer::Tcp(address) => Some(address.ip()),
-        Peer::Unix => None,
-    };
-    let balancer = &context.upstream.balancer;
-    let choose = || balancer.pick(&PickRequest { now: Instant::now(), client: address, tried: attempts.tried() });
+/// Why there is no lease.
+enum NoLease {
+    /// No backend is left to try.
+    NoneLeft,
+    /// There was no room for the client.
+    Rejected(Rejection),
+}
+
+/// Chooses a backend, waiting in the pool's queue while all are full.
+async fn pick(context: ConnectContext<'_>, attempts: &Attempts) -> Result<Lease, NoLease> {
+    let balancer = context.upstream.balancer();
+    let choose =
+        || balancer.pick(&PickRequest { now: Instant::now(), client: context.peer.ip(), tried: attempts.tried() });
     let pool = balancer.pool();
     if !pool.has_queue() {
         match choose() {
             Ok(lease) => return Ok(lease),
-            Err(PickError::NoneLeft) => return Err(None),
-            Err(PickError::Full) if pool.settings().queue.length == 0 => return Err(Some(Rejection::BackendsFull)),
+            Err(PickError::NoneLeft) => return Err(NoLease::NoneLeft),
+            Err(PickError::Full) if pool.settings().queue.length == 0 => {
+                return Err(NoLease::Rejected(Rejection::BackendsFull));
+            }
             Err(PickError::Full) => {}
         }
     }
-    let place = pool.queue().ok_or(Some(Rejection::QueueFull))?;
+    let slot = pool.queue().ok_or(NoLease::Rejected(Rejection::QueueFull))?;
     let timeout = pool.settings().queue.timeout;
     let turn = async {
         loop {
-            place.wait_turn().await;
+            slot.wait_turn().await;
             match choose() {
                 Ok(lease) => return Ok(lease),
-                Err(PickError::NoneLeft) => return Err(None),
+                Err(PickError::NoneLeft) => return Err(NoLease::NoneLeft),
                 Err(PickError::Full) => {}
             }
         }
     };
     tokio::select! {
         chosen = turn => chosen,
-        () = context.client.closed_before_data() => Err(Some(Rejection::LeftQueue)),
-        () = tokio::time::sleep(timeout) => Err(Some(Rejection::QueueTimeout)),
+        () = context.client.closed_before_data() => Err(NoLease::Rejected(Rejection::LeftQueue)),
+        () = tokio::time::sleep(timeout) => Err(NoLease::Rejected(Rejection::QueueTimeout)),
     }
 }

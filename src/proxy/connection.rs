@@ -1,71 +1,59 @@
-//! The life of one connection, every branch of it: admitted -> entered -> connected to a backend -> relayed
-//! (or, in http mode, served request by request) -> accounted for.
+//! The life of one connection, every branch of it: admitted -> preface read -> connected to a backend -> relayed
+//! (or, in http mode, served request by request) -> counted and logged.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backends::Lease;
-use crate::net::{ConnectFailure, Peer, Transport};
+use crate::net::{ConnectFailure, Transport};
 use crate::relay::{self, Meter, Outcome, Start, Tally};
 use crate::telemetry::Cause;
 
-use super::connect::{self, ConnectContext, Connected, Refusal};
-use super::frontend::{Frontend, Worker};
+use super::admitted::{Admission, Permits};
+use super::connect::{self, ConnectContext, Connected};
 use super::http;
 use super::preface::Preface;
 use super::record::Record;
-use super::workers::Permits;
+use super::refusal::Refusal;
+use super::upstream::Upstream;
+use super::worker::Worker;
 
 /// Serves one client to its end. Cancelling it resets both peers and counts the connection as cut.
 ///
 /// Not an `async fn`: that would keep its arguments twice for each connection, as they came and as they are used.
 #[expect(clippy::manual_async_fn, reason = "it would be larger")]
-pub(super) fn serve(
-    worker: Rc<Worker>,
-    frontend: Arc<Frontend>,
-    client: Transport,
-    peer: Peer,
-    mut permits: Permits,
-) -> impl Future<Output = ()> {
+pub(super) fn serve(worker: Rc<Worker>, client: Transport, mut admission: Admission) -> impl Future<Output = ()> {
     async move {
         let _load = worker.workers.count(worker.id);
         let tally = Tally::default();
-        let mut record = Record::open(&worker, &frontend, peer, &tally);
-        // Boxed, as all that is soon over or seldom is: every connection would be as large as its largest part.
-        let Preface { server, upstream } = match match frontend.access_rules.reads_nothing() {
-            true => Preface::without_reading(&frontend),
-            false => Box::pin(Preface::read(&worker, &frontend, &client, &mut record.peer, &mut permits)).await,
-        } {
-            Ok(entered) => entered,
-            Err(refusal) => return refuse(record, &client, refusal),
-        };
+        let mut record = Record::open(&worker, &admission.frontend, admission.id, admission.peer, &tally);
+        // Scrutinees and boxes, not locals: what is moved out of a local still has its place in the future to the end.
+        let Preface { server, upstream } =
+            match read_preface(&worker, &client, &mut record, &mut admission.permits).await {
+                Ok(preface) => preface,
+                Err(refusal) => return refuse(record, &client, refusal),
+            };
         record.upstream = Some(upstream);
-        if let Some(http) = &frontend.http {
-            let peers = (record.peer, server.as_deref());
-            let cause = Box::pin(http::serve(&worker, &frontend, upstream, http, &client, record.id, peers)).await;
+        if let Some(http) = &record.frontend.http {
+            let context = connect_context(&record, upstream, &client, server.as_deref());
+            let cause = Box::pin(http::serve(&worker, record.frontend, http, context)).await;
             return record.close(cause);
         }
-        let limits = frontend.limits(upstream);
+        let limits = record.frontend.limits(upstream);
         let _share = upstream.pool().count_connection();
         let idle_timer = worker.idle_timeouts.start(limits.first());
         loop {
-            let context = ConnectContext {
-                upstream,
-                client: &client,
-                peer: record.peer,
-                server: server.as_deref(),
-                idle_pool: None,
-            };
-            // In this order: the place is given back once the connection is closed.
-            let Connected { lease, stream: backend, .. } =
+            // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is closed.
+            let context = connect_context(&record, upstream, &client, server.as_deref());
+            let Connected { lease, transport: backend, .. } =
                 match Box::pin(connect::to_backend(context, &mut record.attempts)).await {
                     Ok(connected) => connected,
                     Err(refusal) => return refuse(record, &client, refusal),
                 };
             let meter = Meter {
                 tally: &tally,
-                listener: &frontend.counters(worker.id).bytes,
+                listener: &record.frontend.counters(worker.id).bytes,
                 backend: &lease.backend().counters(worker.id).bytes,
                 on_first_byte: &|now| lease.record_success(now),
             };
@@ -73,12 +61,12 @@ pub(super) fn serve(
             let start = Start::Fresh { may_retry };
             match relay::run(&client, &backend, &worker.resources, &meter, &idle_timer, &limits, start).await {
                 Outcome::Over(cause) => {
-                    judge(&lease, cause, &tally);
+                    judge(&record, &lease, cause, &tally);
                     return record.close(cause);
                 }
                 // Not a byte went either way: another backend can take its place, and the client sees nothing of it.
                 Outcome::Untouched => {
-                    lease.record_immediate_close(Instant::now());
+                    record.span().in_scope(|| lease.record_immediate_close(Instant::now()));
                     record.attempts.failed(lease.backend(), ConnectFailure::Reset);
                 }
             }
@@ -86,7 +74,31 @@ pub(super) fn serve(
     }
 }
 
-/// The client is reset: nobody can take that for an answer.
+async fn read_preface<'a>(
+    worker: &Worker,
+    client: &Transport,
+    record: &mut Record<'a>,
+    permits: &mut Permits,
+) -> Result<Preface<'a>, Refusal> {
+    let frontend = record.frontend;
+    if frontend.needs_preface() {
+        // Boxed: few listeners need it, and every connection would be as large as this.
+        Box::pin(Preface::read(worker, frontend, record.id, client, &mut record.peer, permits)).await
+    } else {
+        Preface::empty(frontend)
+    }
+}
+
+fn connect_context<'a>(
+    record: &Record<'_>,
+    upstream: &'a Upstream,
+    client: &'a Transport,
+    server: Option<&'a SocketAddr>,
+) -> ConnectContext<'a> {
+    ConnectContext { upstream, client, id: record.id, peer: record.peer, server, idle_pool: None }
+}
+
+/// The client is reset: it can't take that for an answer.
 fn refuse(record: Record<'_>, client: &Transport, refusal: Refusal) {
     client.reset_on_close();
     match refusal {
@@ -95,14 +107,16 @@ fn refuse(record: Record<'_>, client: &Transport, refusal: Refusal) {
     }
 }
 
-/// What the connection tells about its backend.
-fn judge(lease: &Lease, cause: Cause, tally: &Tally) {
+/// What the end of the connection says about its backend.
+fn judge(record: &Record<'_>, lease: &Lease, cause: Cause, tally: &Tally) {
     let by_backend = matches!(cause, Cause::BackendClosed | Cause::BackendReset);
     match (tally.bytes_in() > 0, tally.bytes_out() > 0) {
-        // It was judged well at its first byte.
+        // Its first byte was counted as a success.
         (_, true) => {}
-        (true, false) if by_backend => lease.record_early_close(Instant::now()),
-        (false, false) if cause == Cause::BackendReset => lease.record_immediate_close(Instant::now()),
+        (true, false) if by_backend => record.span().in_scope(|| lease.record_early_close(Instant::now())),
+        (false, false) if cause == Cause::BackendReset => {
+            record.span().in_scope(|| lease.record_immediate_close(Instant::now()));
+        }
         // It took the client's bytes and had nothing to say, as a log sink does.
         (true, false) if cause == Cause::ClientClosed => lease.record_success(Instant::now()),
         _ => {}
@@ -113,13 +127,13 @@ fn judge(lease: &Lease, cause: Cause, tally: &Tally) {
 mod tests {
     use super::*;
 
-    /// The state of one connection, which its task keeps for as long as it lives, idle or not. Measured: 728 bytes (Rust
-    /// 1.95, x86-64). With tokio's 160 a task is then 896 bytes, seven times 128, to which it is aligned: nine more would make it
-    /// 1,024. A buffer or a large error kept over an await would break it.
+    /// The state of one connection, which its task keeps for as long as it is open, idle or not. Measured: 656 bytes
+    /// (Rust 1.95, x86-64). With tokio's 160 a task is then 896 bytes, seven times 128, to which it is aligned: 17 more
+    /// would make it 1,024. A buffer or a large error kept over an await would break it.
     const MOST_BYTES: usize = 736;
 
-    /// The size of the future that an async function of five arguments gives, without a call of it.
-    fn size_of_future<A, B, C, D, E, F: Future>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+    /// The size of the future that a function of three arguments gives, without a call of it.
+    fn size_of_future<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -11,7 +11,7 @@ use crate::config::BackendKeepAlive;
 use crate::net::Transport;
 
 /// By the backend's place in memory, which its `Arc` in the shelf keeps from being used again.
-pub(in crate::proxy) struct IdlePool {
+pub(super) struct IdlePool {
     worker: usize,
     by_backend: RefCell<HashMap<*const Backend, IdleConnections>>,
 }
@@ -30,12 +30,12 @@ impl IdleConnections {
 }
 
 impl IdlePool {
-    pub(in crate::proxy) fn new(worker: usize) -> Self {
+    pub(super) fn new(worker: usize) -> Self {
         Self { worker, by_backend: RefCell::default() }
     }
 
     /// Takes the connection that was used last; one that the backend has ended, or sent something on, is never given.
-    pub(in crate::proxy) fn take(&self, backend: &Arc<Backend>) -> Option<Transport> {
+    pub(super) fn take(&self, backend: &Arc<Backend>) -> Option<Transport> {
         let mut by_backend = self.by_backend.borrow_mut();
         let idle = by_backend.get_mut(&Arc::as_ptr(backend))?;
         let mut youngest = std::iter::from_fn(|| idle.streams.pop_back());
@@ -65,7 +65,7 @@ impl IdlePool {
     }
 
     /// Closes those that were idle for too long, that the backend has ended, or whose backend gets no further requests.
-    pub(in crate::proxy) fn expire(&self, now: Instant) {
+    pub(super) fn expire(&self, now: Instant) {
         self.by_backend.borrow_mut().retain(|_, idle| {
             let (limit, accepts_idle) = (idle.idle_timeout, idle.backend.accepts_idle());
             let is_young = |since| now.saturating_duration_since(since) < limit;

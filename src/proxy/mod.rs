@@ -3,22 +3,26 @@
 //! Runs on the workers. Knows listeners and pools as built, nothing of files, signals or the admin server.
 
 mod accept;
+mod access_rules;
+mod admitted;
+mod attempts;
 mod connect;
 mod connection;
 mod frontend;
 mod http;
+mod http_settings;
 mod idle_pool;
 mod preface;
 mod record;
+mod refusal;
+mod routes;
 mod upstream;
+mod worker;
 mod workers;
 
-use crate::config::Checks;
-
-/// Judges what a configuration says in the words of protocols.
-pub const CHECKS: Checks = Checks { header: http::check_header, server_name: preface::check_server_name };
-
 pub use accept::{Acceptor, accept_loop, serve_inbox};
-pub use frontend::{Frontend, ListenerDeps, Worker};
+pub use admitted::Admitted;
+pub use frontend::{Frontend, ListenerDeps};
 pub use upstream::Upstream;
-pub use workers::{Admitted, Workers};
+pub use worker::Worker;
+pub use workers::Workers;

@@ -1,82 +1,24 @@
 //! The account of one connection: whatever becomes of it, it is counted exactly once, and logged (in http mode its requests are).
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::access_log::{Attempt, Entry};
-use crate::backends::Backend;
+use tracing::Span;
+
+use crate::access_log::Entry;
 use crate::lifecycle::ConnectionId;
-use crate::net::{ConnectFailure, Peer};
+use crate::net::Peer;
 use crate::relay::Tally;
 use crate::telemetry::{Cause, Rejection};
 
-use super::frontend::{Frontend, Worker};
+use super::attempts::Attempts;
+use super::frontend::Frontend;
 use super::upstream::Upstream;
-
-/// The backends tried for one connection, or in http mode for one request.
-#[derive(Default)]
-pub(super) struct Attempts {
-    /// Boxed: most connections have none, and idle ones would all be larger by it.
-    failed: Option<Box<FailedAttempts>>,
-    connected: Option<(Arc<Backend>, Option<Duration>)>,
-}
-
-#[derive(Default)]
-struct FailedAttempts {
-    backends: Vec<Arc<Backend>>,
-    /// Why each of them failed.
-    failures: Vec<ConnectFailure>,
-}
-
-impl Attempts {
-    /// Those that failed; none is tried again.
-    pub(super) fn tried(&self) -> &[Arc<Backend>] {
-        self.failed.as_ref().map_or(&[], |failed| &failed.backends)
-    }
-
-    /// Why they failed, in the same order.
-    pub(super) fn failures(&self) -> &[ConnectFailure] {
-        self.failed.as_ref().map_or(&[], |failed| &failed.failures)
-    }
-
-    pub(super) fn failed(&mut self, backend: &Arc<Backend>, failure: ConnectFailure) {
-        let failed = self.failed.get_or_insert_default();
-        failed.backends.push(backend.clone());
-        failed.failures.push(failure);
-        self.connected = None;
-    }
-
-    /// Connected, in `took`; `None`: the connection was there already.
-    pub(super) fn connected(&mut self, backend: &Arc<Backend>, took: Option<Duration>) {
-        self.connected = Some((backend.clone(), took));
-    }
-
-    /// The one that serves.
-    pub(super) fn backend(&self) -> Option<&str> {
-        self.connected.as_ref().map(|(backend, _)| backend.label())
-    }
-
-    /// How long the connect that worked took.
-    pub(super) fn connect_time(&self) -> Option<Duration> {
-        self.connected.as_ref().and_then(|(_, took)| *took)
-    }
-
-    /// All of them, for the access log.
-    pub(super) fn list(&self) -> Vec<Attempt<'_>> {
-        let failed = self.tried().iter().zip(self.failures());
-        let failed = failed.map(|(backend, failure)| Attempt { backend: backend.label(), outcome: failure.as_str() });
-        let connected = self.connected.iter().map(|(backend, took)| Attempt {
-            backend: backend.label(),
-            outcome: if took.is_some() { Attempt::CONNECTED } else { Attempt::REUSED },
-        });
-        failed.chain(connected).collect()
-    }
-}
+use super::worker::Worker;
 
 /// What is known of a connection so far. Dropped without a cause it was cut: by the drain, or by a bug of ours.
 pub(super) struct Record<'a> {
     worker: &'a Worker,
-    frontend: &'a Frontend,
+    pub(super) frontend: &'a Frontend,
     pub(super) id: ConnectionId,
     /// Who the client is: the peer, or whom its PROXY header names.
     pub(super) peer: Peer,
@@ -94,9 +36,24 @@ enum ConnectionEnd {
     Rejected(Rejection),
 }
 
+/// The span in which a connection's log lines stand, so that they can be joined with its line of the access log.
+///
+/// Made where something is about to be logged and not once a connection: kept for its life, it would cost each one an
+/// allocation and 40 bytes of its task, nearly always for nothing.
+pub(super) fn connection_span(id: ConnectionId, peer: Peer) -> Span {
+    // An error span is never filtered out: its lines decide whether they are shown.
+    tracing::error_span!("connection", %id, client = %peer)
+}
+
 impl<'a> Record<'a> {
-    pub(super) fn open(worker: &'a Worker, frontend: &'a Frontend, peer: Peer, tally: &'a Tally) -> Self {
-        let (id, accepted_at, attempts) = (ConnectionId::next(), Instant::now(), Attempts::default());
+    pub(super) fn open(
+        worker: &'a Worker,
+        frontend: &'a Frontend,
+        id: ConnectionId,
+        peer: Peer,
+        tally: &'a Tally,
+    ) -> Self {
+        let (accepted_at, attempts) = (Instant::now(), Attempts::default());
         Self { worker, frontend, id, peer, accepted_at, upstream: None, attempts, tally, end: None }
     }
 
@@ -108,6 +65,10 @@ impl<'a> Record<'a> {
     /// The connection was refused.
     pub(super) fn reject(mut self, reason: Rejection) {
         self.end = Some(ConnectionEnd::Rejected(reason));
+    }
+
+    pub(super) fn span(&self) -> Span {
+        connection_span(self.id, self.peer)
     }
 
     fn first_byte(&self) -> Option<Duration> {

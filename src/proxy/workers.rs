@@ -1,4 +1,4 @@
-//! The workers among themselves: how loaded each is, and a way to hand over a fresh connection.
+//! The workers among themselves: how loaded each is, and a way to give a fresh connection to another.
 //!
 //! SO_REUSEPORT shares connections by a hash of their addresses: fair for thousands, not for a few long ones. A worker
 //! that has clearly more than another gives new ones away before it has spent anything on them.
@@ -8,31 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::lifecycle::{ClientPermit, Permit};
-use crate::net::{Accepted, Peer};
 use crate::telemetry::PerWorker;
 
-use super::frontend::Frontend;
+use super::admitted::Admitted;
 
-/// A worker keeps a connection unless it has this many more than the least loaded one, and a quarter: handing over
+/// A worker keeps a connection unless it has this many more than the least loaded one, and a quarter: giving it away
 /// costs a wake-up of the other.
 const TOLERATED_SKEW: usize = 4;
-
-/// A connection that was let in, and is to be served.
-pub struct Admitted {
-    pub(super) frontend: Arc<Frontend>,
-    pub(super) accepted: Accepted,
-    pub(super) peer: Peer,
-    pub(super) permits: Permits,
-}
-
-/// The right to a connection: of the process, of the listener, and of the client where it has a limit and is known.
-pub(super) struct Permits {
-    pub(super) _process: Permit,
-    pub(super) _listener: Permit,
-    /// Boxed: few listeners have such a limit.
-    pub(super) client: Option<Box<ClientPermit>>,
-}
 
 /// All workers. The inboxes have no limit of their own: what is in them holds permits, and those are limited.
 pub struct Workers {
@@ -40,11 +22,11 @@ pub struct Workers {
     inboxes: Vec<UnboundedSender<Admitted>>,
 }
 
-/// Counts one connection of a worker while it lives.
+/// Counts one connection of a worker while it exists.
 pub(super) struct Load<'a>(&'a AtomicUsize);
 
 impl Workers {
-    /// A crew of `workers`, and the inbox of each.
+    /// As many as `workers`, and the inbox of each.
     pub fn new(workers: usize) -> (Arc<Self>, Vec<UnboundedReceiver<Admitted>>) {
         let (inboxes, receivers) = (0..workers).map(|_| unbounded_channel()).unzip();
         (Arc::new(Self { loads: PerWorker::new(workers), inboxes }), receivers)
@@ -63,7 +45,7 @@ impl Workers {
         Load(load)
     }
 
-    /// Gives the connection to a clearly less loaded worker; gives it back where there is none.
+    /// Gives the connection to a clearly less loaded worker; returns it where there is none.
     pub(super) fn rebalance(&self, from: usize, admitted: Admitted) -> Option<Admitted> {
         let loads = self.loads.iter().map(|load| load.load(Ordering::Relaxed));
         let (idlest, least) = loads.enumerate().min_by_key(|(_, load)| *load)?;
@@ -71,7 +53,7 @@ impl Workers {
         if own <= least + least / 4 + TOLERATED_SKEW {
             return Some(admitted);
         }
-        // A worker that is gone gives it back.
+        // The inbox of a worker that has ended returns it.
         self.inboxes[idlest].send(admitted).err().map(|back| back.0)
     }
 }

@@ -1,11 +1,12 @@
-//! Where moved bytes are counted: on the connection, on its listener, on its backend.
+//! Where moved bytes are counted: on the connection, on its listener, on its backend. Knows nothing of how they moved.
 
 use std::cell::Cell;
 use std::time::Instant;
 
 use crate::telemetry::ByteCounters;
 
-/// What one connection moved, readable while it moves.
+/// What one connection moved. Owned by the connection, in http mode by each of its requests, and readable by its record
+/// while it moves.
 #[derive(Debug, Default)]
 pub struct Tally {
     to_backend: Cell<u64>,
@@ -24,18 +25,18 @@ impl Tally {
         self.to_client.get()
     }
 
-    /// Counts bytes that the client took from us, in the backend's stead.
+    /// Counts bytes of an answer of our own.
     pub fn answered_by_us(&self, bytes: usize) {
         self.to_client.set(self.to_client.get() + bytes as u64);
     }
 
-    /// When the backend's first byte was passed on.
+    /// When the client took the backend's first byte.
     pub fn first_byte(&self) -> Option<Instant> {
         self.first_to_client.get()
     }
 }
 
-/// Where the bytes of one connection are counted.
+/// Where the bytes of one connection are counted: it borrows all of it.
 pub struct Meter<'a> {
     /// The connection's own.
     pub tally: &'a Tally,
@@ -43,7 +44,7 @@ pub struct Meter<'a> {
     pub listener: &'a ByteCounters,
     /// Those of its backend, on this worker.
     pub backend: &'a ByteCounters,
-    /// Told once, at the backend's first byte.
+    /// Called once, when the client took the backend's first byte.
     pub on_first_byte: &'a dyn Fn(Instant),
 }
 

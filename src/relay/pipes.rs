@@ -1,4 +1,5 @@
-//! A worker's pipes for splicing: few, lent while they hold bytes, and never more than the system grants.
+//! A worker's pipes for splicing: few, lent while they hold bytes, and never more than the system grants. Knows no
+//! connection: what is lent comes back by being dropped.
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
@@ -14,17 +15,19 @@ const USER_PAGES_FILE: &str = "/proc/sys/fs/pipe-user-pages-soft";
 /// Its default, where it can't be read.
 const DEFAULT_USER_PAGES: usize = 16_384;
 const PAGE_BYTES: usize = 4096;
-/// The part of the user's pages that we take: other programs of the user splice too.
+/// One part in so many of the user's pages is ours: other programs of the user splice too.
 const SHARE_OF_USER_PAGES: usize = 2;
 /// Pipes of one worker at most: each is 2 descriptors and up to a megabyte of kernel memory.
 pub const MAX_PIPES_PER_WORKER: usize = 64;
-/// After the system refused a pipe it isn't asked again for so long.
+/// After the system refused a pipe, it isn't asked for another for so long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Pipes of one worker.
+/// Pipes of one worker, opened as they are needed.
 #[derive(Debug)]
 pub struct Pipes {
+    /// The empty ones.
     idle: RefCell<Vec<Pipe>>,
+    /// How many there are, the lent ones included.
     open: Cell<usize>,
     max: usize,
     refused_at: Cell<Option<Instant>>,
@@ -46,7 +49,7 @@ impl Pipes {
         })
     }
 
-    /// Lends an empty pipe; `None`: there is none to be had now.
+    /// Lends an empty pipe; `None`: all are lent, and no further one can be opened now.
     pub(super) fn lend(self: &Rc<Self>) -> Option<LentPipe> {
         let idle = self.idle.borrow_mut().pop();
         let pipe = match idle {
@@ -57,8 +60,8 @@ impl Pipes {
     }
 
     fn open_one(&self) -> Option<Pipe> {
-        let refused_lately = self.refused_at.get().is_some_and(|at| at.elapsed() < RETRY_AFTER);
-        if self.open.get() >= self.max || refused_lately {
+        let refused_recently = self.refused_at.get().is_some_and(|at| at.elapsed() < RETRY_AFTER);
+        if self.open.get() >= self.max || refused_recently {
             return None;
         }
         match Pipe::new(PIPE_BYTES) {
@@ -76,7 +79,8 @@ impl Pipes {
     }
 }
 
-/// A pipe on loan. Dropped empty it goes back; dropped with bytes in it, it is closed: they are another connection's.
+/// A pipe on loan. Dropped empty it goes back; dropped with bytes in it, it is closed: the next connection must not
+/// send them.
 #[derive(Debug)]
 pub(super) struct LentPipe {
     pipe: Option<Pipe>,
@@ -87,13 +91,13 @@ impl Deref for LentPipe {
     type Target = Pipe;
 
     fn deref(&self) -> &Pipe {
-        self.pipe.as_ref().expect("there until dropped")
+        self.pipe.as_ref().expect("taken only when dropped")
     }
 }
 
 impl DerefMut for LentPipe {
     fn deref_mut(&mut self) -> &mut Pipe {
-        self.pipe.as_mut().expect("there until dropped")
+        self.pipe.as_mut().expect("taken only when dropped")
     }
 }
 

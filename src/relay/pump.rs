@@ -1,191 +1,136 @@
-//! One direction of a relay: receive, send, and remember what a slow receiver has not taken yet.
+//! One direction of a relay: chooses a mover for what comes, and holds the sender back while the receiver is slow.
 //!
-//! It follows the framing of what it moves, where there is one, and stops where that ends: an HTTP body is moved like
-//! any other bytes, and not one byte beyond it.
-//!
-//! It copies through the worker's scratch buffer while messages are small, and splices through a pipe while they are
-//! bulk: one copy less a byte, but two calls that each cost more than a receive or a send.
+//! Where a framer says that what it moves ends, it stops there, and moves not one byte beyond it. It knows no protocol,
+//! and not what an end means for the connection.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use crate::config::RelayMode;
 use crate::net::Transport;
-use crate::protocol::http1::{Body, ChunkError, Framing, Progress};
 
+use super::context::PumpContext;
+use super::copy::{Copied, Unsent, copy};
+use super::framer::{Framer, Unframed};
+use super::meter::Direction;
+use super::mover_choice::{MoverChoice, SMALL_SPLICE_BYTES};
 use super::pipes::LentPipe;
-use super::{Direction, PumpContext};
+use super::splice;
+use super::step::{Move, Step};
 
 /// A direction gives the others a turn after this many bytes: a quarter of a millisecond or so.
 const BYTES_PER_TURN: usize = 1024 * 1024;
-/// Full reads in a row that make a direction bulk, as HAProxy's splice-auto has it.
-const FULL_READS_TO_SPLICE: u8 = 3;
-/// A splice that moves less than this was not worth its calls.
-const SMALL_SPLICE_BYTES: u64 = 32 * 1024;
-/// Small splices in a row that end the splicing.
-const SMALL_SPLICES_TO_COPY: u8 = 3;
-
-/// How far a direction is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// More may come. Also once it is done: the end is told only once.
-    Open,
-    /// What was to be moved is complete, or the sender has ended, and the receiver has taken every byte. Told once.
-    Ended,
-    /// The sender breaks the framing; the receiver has got what came before.
-    Malformed(ChunkError),
-    /// The sender's socket failed.
-    ReadFailed,
-    /// The receiver's socket failed.
-    WriteFailed,
-}
 
 /// One direction of a relay.
 #[derive(Debug)]
-pub struct Pump {
+pub struct Pump<F = Unframed> {
     direction: Direction,
-    state: PumpState,
-    /// What is still to be moved.
-    body: Body,
-    /// Chunks are taken apart, and only their data is sent.
-    strips_chunks: bool,
-    /// What was received beyond the body's end.
-    overrun: Vec<u8>,
-    splicing: bool,
-    /// The sender is hushed while the receiver takes nothing: its bytes would only wake the worker in vain.
+    framer: F,
+    state: State,
+    mover: MoverChoice,
+    /// While the receiver takes nothing, the sender's bytes would only wake the worker in vain.
     reads_paused: bool,
-    /// While copying: full reads in a row. While splicing: small splices in a row.
-    run: u8,
 }
 
-/// What the receiver has not taken yet. Nothing is received until it has.
+/// What the receiver has not taken yet. Nothing is received until it has: TCP then slows the sender down.
 #[derive(Debug)]
-enum PumpState {
+enum State {
+    /// Nothing: what was received was sent.
     Open,
-    /// These bytes, from `start` on.
-    Blocked {
-        bytes: Box<[u8]>,
-        start: usize,
-    },
+    /// Bytes that were copied.
+    Unsent(Unsent),
     /// What the pipe holds.
     Piped(LentPipe),
     /// Nothing, and nothing will come.
     Done,
 }
 
-/// One move of a pump.
-enum Move {
-    /// So many bytes were taken by the receiver; go on.
-    Sent(usize),
-    /// Return this.
-    Return(Step),
-}
-
-impl Pump {
-    /// Moves all that comes, to the sender's end.
-    pub(super) fn new(direction: Direction, method: RelayMode) -> Self {
-        Self::framed(direction, method, Body::new(Framing::UntilClose))
+impl<F: Framer> Pump<F> {
+    /// Moves what `framer` lets through, to its end or to the sender's.
+    pub fn new(direction: Direction, mode: RelayMode, framer: F) -> Self {
+        Self { direction, framer, state: State::Open, mover: MoverChoice::new(mode), reads_paused: false }
     }
 
-    /// Moves one body.
-    pub fn framed(direction: Direction, method: RelayMode, body: Body) -> Self {
-        let state = PumpState::Open;
-        let splicing = method == RelayMode::Splice;
-        Self {
-            direction,
-            state,
-            body,
-            strips_chunks: false,
-            overrun: Vec::new(),
-            splicing,
-            reads_paused: false,
-            run: 0,
-        }
-    }
-
-    /// Sends `bytes` first, which don't count towards the body.
+    /// Sends `bytes` first, which the framer doesn't see.
     pub fn after(mut self, bytes: &[u8]) -> Self {
-        if !bytes.is_empty() {
-            self.state = PumpState::Blocked { bytes: bytes.into(), start: 0 };
+        if let Some(unsent) = Unsent::new(bytes) {
+            self.state = State::Unsent(unsent);
         }
         self
     }
 
-    /// Sends only the data of a chunked body, for a receiver that knows no chunks.
-    pub fn stripping_chunks(mut self) -> Self {
-        self.strips_chunks = true;
-        self
+    /// What it has followed so far.
+    pub fn framer(&self) -> &F {
+        &self.framer
     }
 
-    /// It has told its end, or was abandoned.
+    /// What it has followed to the end.
+    pub fn into_framer(self) -> F {
+        self.framer
+    }
+
+    /// It has reported its end, or was abandoned.
     pub fn is_done(&self) -> bool {
-        matches!(self.state, PumpState::Done)
+        matches!(self.state, State::Done)
     }
 
     /// It is open, and everything that was received was sent.
     pub(super) fn holds_nothing(&self) -> bool {
-        matches!(self.state, PumpState::Open)
-    }
-
-    /// Once it has ended: whether nothing is missing.
-    pub fn is_whole(&self) -> bool {
-        self.body.is_whole_at_close()
+        matches!(self.state, State::Open)
     }
 
     /// Whether it waits for the receiver, rather than for the sender.
     pub fn is_blocked(&self) -> bool {
-        matches!(self.state, PumpState::Blocked { .. } | PumpState::Piped(_))
-    }
-
-    /// Whether anything was received beyond the body's end.
-    pub fn has_overrun(&self) -> bool {
-        !self.overrun.is_empty()
-    }
-
-    /// What was received beyond the body's end.
-    pub fn into_overrun(self) -> Vec<u8> {
-        self.overrun
+        matches!(self.state, State::Unsent(_) | State::Piped(_))
     }
 
     /// Moves nothing any more.
     pub fn abandon(&mut self) {
-        self.state = PumpState::Done;
+        self.state = State::Done;
     }
 
-    /// Moves what can be moved now. While it answers [`Step::Open`], the task of `cx` is woken when there is more to do.
-    pub fn poll(&mut self, cx: &mut Context<'_>, from: &Transport, to: &Transport, context: &PumpContext<'_>) -> Step {
-        let mut turn = 0;
+    /// Moves what can be moved now. While it answers [`Step::Open`], the task of `cx` is woken when more can be.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Transport,
+        to: &Transport,
+        context: &PumpContext<'_>,
+    ) -> Step<F::Error> {
+        let mut moved_in_turn = 0;
         loop {
-            let moved = match &self.state {
-                PumpState::Done => return Step::Open,
-                PumpState::Blocked { .. } => self.send_rest(cx, to, context),
-                PumpState::Piped(_) => self.empty_pipe(cx, to, context),
-                PumpState::Open if self.body.is_done() => self.end(),
-                PumpState::Open if self.splicing && self.body.data_remaining() >= SMALL_SPLICE_BYTES => {
-                    match context.resources.pipes.lend() {
-                        Some(pipe) => self.fill_pipe(cx, from, pipe, context),
-                        None => self.copy(cx, from, to, context),
-                    }
-                }
-                PumpState::Open => self.copy(cx, from, to, context),
+            let moved = match self.state {
+                State::Done => return Step::Open,
+                State::Unsent(_) | State::Piped(_) => self.send_rest(cx, to, context),
+                // Looked at here, after the last byte was sent: the end comes behind it.
+                State::Open if self.framer.is_complete() => Move::Break(Step::Ended),
+                State::Open => self.receive(cx, from, to, context),
             };
             match moved {
-                Move::Return(step) => {
+                ControlFlow::Continue(sent) => moved_in_turn += sent,
+                ControlFlow::Break(step) => {
+                    if matches!(step, Step::Ended) {
+                        self.state = State::Done;
+                    }
+                    // From here the task waits: for the receiver, then the sender need not wake it, or for the sender.
                     self.pause_reads(from, self.is_blocked());
                     return step;
                 }
-                Move::Sent(bytes) => turn += bytes,
             }
+            // Lifted before the next receive: after it, the wait is for the sender's next byte, however few come.
             if !self.is_blocked() {
                 self.pause_reads(from, false);
             }
-            if turn >= BYTES_PER_TURN && matches!(self.state, PumpState::Open | PumpState::Blocked { .. }) {
+            // A pipe that holds bytes is emptied first, for as long as the receiver takes them: pipes are few.
+            if moved_in_turn >= BYTES_PER_TURN && !matches!(self.state, State::Piped(_)) {
                 return yield_turn(cx);
             }
         }
     }
 
+    /// Costs a system call, so only where it changes.
     fn pause_reads(&mut self, from: &Transport, paused: bool) {
         if self.reads_paused != paused {
             self.reads_paused = paused;
@@ -193,72 +138,40 @@ impl Pump {
         }
     }
 
-    fn end(&mut self) -> Move {
-        self.state = PumpState::Done;
-        Move::Return(Step::Ended)
+    /// Receives once, by the mover that fits what comes.
+    fn receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Transport,
+        to: &Transport,
+        context: &PumpContext<'_>,
+    ) -> Move<F::Error> {
+        // The framer may want to see what comes next: only data that it can skip is spliced, and only much of it.
+        if self.mover.splices()
+            && self.framer.data_remaining() >= SMALL_SPLICE_BYTES
+            && let Some(pipe) = context.resources.pipes.lend()
+        {
+            return self.fill_pipe(cx, from, pipe, context);
+        }
+        self.copy(cx, from, to, context)
     }
 
-    fn copy(&mut self, cx: &mut Context<'_>, from: &Transport, to: &Transport, context: &PumpContext<'_>) -> Move {
-        let mut scratch = context.resources.scratch.0.borrow_mut();
-        let most = self.most_to_receive(scratch.len());
-        let received = match from.poll_receive(cx, &mut scratch[..most]) {
-            Poll::Pending => return Move::Return(Step::Open),
-            Poll::Ready(Err(_)) => return Move::Return(Step::ReadFailed),
-            Poll::Ready(Ok(0)) => return self.end(),
-            Poll::Ready(Ok(received)) => received,
-        };
-        self.note_read(received == scratch.len(), context.resources.method);
-        let mut stripped = Vec::new();
-        let Progress { consumed, .. } = match self.follow(&scratch[..received], &mut stripped) {
-            Ok(progress) => progress,
-            Err(error) => return Move::Return(Step::Malformed(error)),
-        };
-        self.overrun.extend_from_slice(&scratch[consumed..received]);
-        let bytes = if self.strips_chunks { &stripped } else { &scratch[..consumed] };
-        if bytes.is_empty() {
-            return Move::Sent(0);
+    fn copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Transport,
+        to: &Transport,
+        context: &PumpContext<'_>,
+    ) -> Move<F::Error> {
+        let Copied { filled_buffer, sent, unsent } = copy(cx, from, to, &context.resources.scratch, &mut self.framer)?;
+        self.mover.note_receive(filled_buffer, context.resources.mode);
+        if let Some(sent) = sent {
+            context.moved(self.direction, sent);
         }
-        let sent = match to.poll_send(cx, bytes) {
-            Poll::Pending => 0,
-            Poll::Ready(Err(_)) => return Move::Return(Step::WriteFailed),
-            Poll::Ready(Ok(sent)) => sent,
-        };
-        context.moved(self.direction, sent);
-        if sent < bytes.len() {
-            self.state = PumpState::Blocked { bytes: bytes[sent..].into(), start: 0 };
+        if let Some(unsent) = unsent {
+            self.state = State::Unsent(unsent);
         }
-        Move::Sent(sent)
-    }
-
-    /// As much as fits, and where the length is known no byte beyond the body.
-    fn most_to_receive(&self, room: usize) -> usize {
-        match &self.body {
-            Body::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX).min(room),
-            Body::Chunked(_) | Body::UntilClose => room,
-        }
-    }
-
-    fn follow(&mut self, bytes: &[u8], stripped: &mut Vec<u8>) -> Result<Progress, ChunkError> {
-        match &mut self.body {
-            Body::Chunked(scanner) if self.strips_chunks => scanner.decode(bytes, stripped),
-            body => body.advance(bytes),
-        }
-    }
-
-    fn send_rest(&mut self, cx: &mut Context<'_>, to: &Transport, context: &PumpContext<'_>) -> Move {
-        let PumpState::Blocked { bytes, start } = &mut self.state else { return Move::Sent(0) };
-        match to.poll_send(cx, &bytes[*start..]) {
-            Poll::Pending => Move::Return(Step::Open),
-            Poll::Ready(Err(_)) => Move::Return(Step::WriteFailed),
-            Poll::Ready(Ok(sent)) => {
-                *start += sent;
-                if *start == bytes.len() {
-                    self.state = PumpState::Open;
-                }
-                context.moved(self.direction, sent);
-                Move::Sent(sent)
-            }
-        }
+        Move::Continue(sent.unwrap_or(0))
     }
 
     fn fill_pipe(
@@ -267,54 +180,34 @@ impl Pump {
         from: &Transport,
         mut pipe: LentPipe,
         context: &PumpContext<'_>,
-    ) -> Move {
-        match from.poll_splice_in(cx, &mut pipe, self.body.data_remaining()) {
-            Poll::Pending => Move::Return(Step::Open),
-            Poll::Ready(Err(_)) => Move::Return(Step::ReadFailed),
-            Poll::Ready(Ok(0)) => self.end(),
-            Poll::Ready(Ok(received)) => {
-                self.body.skip_data(received as u64);
-                self.note_splice(received, context.resources.method);
-                self.state = PumpState::Piped(pipe);
-                Move::Sent(0)
-            }
-        }
+    ) -> Move<F::Error> {
+        // Where nothing comes, the pipe goes back as it was.
+        let received = splice::fill(cx, from, &mut pipe, self.framer.data_remaining())?;
+        self.framer.skip_data(received as u64);
+        self.mover.note_splice(received, context.resources.mode);
+        self.state = State::Piped(pipe);
+        Move::Continue(0)
     }
 
-    fn empty_pipe(&mut self, cx: &mut Context<'_>, to: &Transport, context: &PumpContext<'_>) -> Move {
-        let PumpState::Piped(pipe) = &mut self.state else { return Move::Sent(0) };
-        match to.poll_splice_out(cx, pipe) {
-            Poll::Pending => Move::Return(Step::Open),
-            Poll::Ready(Err(_)) => Move::Return(Step::WriteFailed),
-            Poll::Ready(Ok(sent)) => {
-                if pipe.is_empty() {
-                    self.state = PumpState::Open;
-                }
-                context.moved(self.direction, sent);
-                Move::Sent(sent)
-            }
+    /// Sends what the receiver has not taken yet; once it has all of it, the pump is open again.
+    fn send_rest(&mut self, cx: &mut Context<'_>, to: &Transport, context: &PumpContext<'_>) -> Move<F::Error> {
+        let (sent, has_all) = match &mut self.state {
+            State::Unsent(unsent) => (unsent.send(cx, to)?, unsent.is_empty()),
+            State::Piped(pipe) => (splice::empty(cx, to, pipe)?, pipe.is_empty()),
+            State::Open | State::Done => return Move::Continue(0),
+        };
+        if has_all {
+            // Gives the pipe back, or frees the buffer.
+            self.state = State::Open;
         }
-    }
-
-    fn note_read(&mut self, is_full: bool, method: RelayMode) {
-        self.run = if is_full { self.run + 1 } else { 0 };
-        if self.run >= FULL_READS_TO_SPLICE {
-            self.run = 0;
-            self.splicing = method != RelayMode::Copy;
-        }
-    }
-
-    fn note_splice(&mut self, bytes: usize, method: RelayMode) {
-        self.run = if (bytes as u64) < SMALL_SPLICE_BYTES { self.run + 1 } else { 0 };
-        if self.run >= SMALL_SPLICES_TO_COPY {
-            self.run = 0;
-            self.splicing = method == RelayMode::Splice;
-        }
+        context.moved(self.direction, sent);
+        Move::Continue(sent)
     }
 }
 
-/// Goes to the back of the queue, behind what epoll has to tell: meanwhile the socket fills, and the next move is larger.
-fn yield_turn(cx: &mut Context<'_>) -> Step {
+/// Goes to the back of the queue, behind what epoll has to report: meanwhile the socket fills, and the next move is
+/// larger.
+fn yield_turn<E>(cx: &mut Context<'_>) -> Step<E> {
     let yielded = pin!(tokio::task::yield_now()).poll(cx);
     debug_assert!(yielded.is_pending(), "its first poll always waits");
     Step::Open

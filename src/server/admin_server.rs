@@ -3,65 +3,76 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::slice;
 use std::sync::Arc;
 
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::admin::{self, View};
+use crate::admin::{self, Exporter, View};
 use crate::config::{self, BindAddress};
-use crate::net::{self, ListenOptions};
+use crate::net::{self, TcpOptions};
 
-use super::listen_sockets::listen_addresses;
-use super::run::{RunError, doing, listening};
-use super::running_config::RunningConfig;
+use super::error::RunError;
+use super::listen_sockets::{ListenSockets, listen_addresses};
 
-/// Its name among the handed-over sockets, its socket for the next process, and its accept loop.
-pub(super) type AdminServer = (String, [OwnedFd; 1], JoinHandle<Infallible>);
+/// A running admin server.
+pub(super) struct AdminServer {
+    /// Among the sockets that an upgrade passes on.
+    name: String,
+    /// For the next process.
+    socket: OwnedFd,
+    serving: JoinHandle<Infallible>,
+}
 
-/// Starts it, unless it is off; that its metrics are kept up doesn't depend on it.
+impl AdminServer {
+    /// Its listening socket, for the next process.
+    pub(super) fn named_socket(&self) -> (&str, &[OwnedFd]) {
+        (&self.name, slice::from_ref(&self.socket))
+    }
+
+    /// Accepts no more; requests under way are answered.
+    pub(super) fn stop(self) {
+        self.serving.abort();
+    }
+}
+
+/// Starts it, unless it is off; the upkeep of its metrics doesn't depend on it.
 pub(super) fn start_admin(
     address: Option<&BindAddress>,
-    running: &mut RunningConfig,
+    listen_sockets: &mut ListenSockets,
     view: &Arc<View>,
+    exporter: Exporter,
 ) -> Result<Option<AdminServer>, RunError> {
-    drop(spawn_local(admin::upkeep(view.clone())));
+    let exporter = Arc::new(exporter);
+    spawn_local(admin::upkeep(exporter.clone()));
     let Some(address) = address else { return Ok(None) };
-    let what =
-        || format!("can't listen on {address} for the admin server (choose another with --admin, or --admin off)");
+    let failed = |source| RunError::AdminListen { address: address.to_string(), source };
     let name = format!("admin {address}");
-    let socket = match running.listen_sockets.take_passed(&name) {
+    let socket = match listen_sockets.take_passed(&name) {
         Some(socket) => socket,
-        None => listening(bind_admin(address), what)?,
+        None => bind_admin(address).map_err(failed)?,
     };
-    let kept = doing(socket.try_clone(), what)?;
-    let listener = doing(admin::AdminListener::new(socket), what)?;
+    let kept = socket.try_clone().map_err(failed)?;
+    let listener = admin::AdminListener::new(socket).map_err(failed)?;
     tracing::info!(address = listener.local_address(), "admin server listening");
-    let serving = spawn_local(admin::serve(listener, view.clone()));
-    Ok(Some((name, [kept], serving)))
+    let serving = spawn_local(admin::serve(listener, view.clone(), exporter));
+    Ok(Some(AdminServer { name, socket: kept, serving }))
 }
 
 fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
-    let options = ListenOptions { nodelay: true, keepalive: None, user_timeout: None };
+    let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None };
     let addresses = listen_addresses(address)?;
     let address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    Ok(net::bind(address, &options, 1, false)?.swap_remove(0))
+    Ok(net::bind_listen_sockets(address, &options, 1, false)?.swap_remove(0))
 }
 
 /// The token that changes by the API need.
 pub(super) fn read_token(admin: &config::AdminConfig) -> Result<Option<String>, RunError> {
-    let Some(path) = &admin.token_file else { return Ok(None) };
-    let text = match path.metadata() {
-        // Whoever waits for a pipe serves nobody meanwhile.
+    let Some(file) = &admin.token_file else { return Ok(None) };
+    let token = match file.metadata() {
+        // Waiting for a pipe would keep everybody else waiting.
         Ok(found) if !found.is_file() => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")),
-        _ => std::fs::read_to_string(path),
+        _ => admin::read_token(file),
     };
-    let read = text.and_then(|text| match text.trim() {
-        "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
-        // No request could carry it.
-        token if token.chars().any(char::is_control) => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "it has more than one line, or a control character"))
-        }
-        token => Ok(Some(token.to_owned())),
-    });
-    doing(read, || format!("can't read the token of the admin server from {}", path.display()))
+    token.map(Some).map_err(|source| RunError::AdminToken { file: file.clone(), source })
 }

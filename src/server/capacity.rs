@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::net;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::relay::MAX_PIPES_PER_WORKER;
 
 /// Files that are not connections: logs, admin clients, epoll and wake-up descriptors, health checks. At the limit of connections
@@ -37,7 +38,7 @@ pub(super) struct Capacity {
 impl Capacity {
     /// Raises the limit of open files as far as it may, and looks what there is.
     pub(super) fn of_this_process(workers: Option<NonZeroUsize>) -> Self {
-        let open_files = net::raise_open_file_limit();
+        let open_files = raise_open_file_limit();
         // As many as the cores that this process may use, its cgroup's quota counted.
         let workers = workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let memory = memory_limit(Path::new("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"));
@@ -65,6 +66,15 @@ impl Capacity {
         let Self { workers, open_files, memory, .. } = self;
         tracing::info!(workers, max_connections, open_files, memory, "accepting connections");
     }
+}
+
+/// Raises the soft limit of open files to the hard one and gives the result; `u64::MAX` where there is none.
+fn raise_open_file_limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+        return maximum.unwrap_or(u64::MAX);
+    }
+    current.unwrap_or(u64::MAX)
 }
 
 /// Connections that fit below the limits.

@@ -1,10 +1,11 @@
-//! The addresses that are listened on, through start, reload, upgrade and drain: opened before anything else changes, closed only when
-//! nobody waits at them any more.
+//! The listening sockets through start, reload, upgrade and drain: bound before anything else changes, closed only when
+//! the kernel's queues are empty.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::ToSocketAddrs;
 use std::os::fd::OwnedFd;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,37 +13,37 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::{self, BindAddress, Config};
 use crate::lifecycle::{ConnectionLimit, Permit};
-use crate::net::{self, ListenAddress, ListenOptions, PassedSockets};
+use crate::net::{self, ListenAddress, PassedSockets, TcpOptions};
 use crate::proxy::{Acceptor, Frontend};
 
-use super::run::{RunError, listening};
+use super::error::RunError;
 
-/// A reload waits this long for the doors that it closes.
+/// A reload waits this long for the acceptors that it closes.
 const LONGEST_CLOSE: Duration = Duration::from_millis(500);
 
-/// One worker's part of a door.
+/// One worker's socket of an address, and what accepts from it.
 pub(super) struct SocketForWorker {
     pub(super) acceptor: Arc<Acceptor>,
     pub(super) socket: OwnedFd,
     pub(super) accepting: Permit,
 }
 
-/// All open doors.
+/// All addresses that are listened on.
 pub(super) struct ListenSockets {
     workers: Vec<UnboundedSender<SocketForWorker>>,
     open: HashMap<BindKey, OpenSockets>,
-    /// The accept loops of doors that were closed: one permit for each that runs still.
+    /// The accept loops of closed acceptors: one permit for each that still runs.
     closing: Vec<Arc<ConnectionLimit>>,
-    /// From the process before this one; what nobody asks for is closed with the start's end.
+    /// From the old process; what the configuration doesn't claim is closed at the end of the start.
     passed: Vec<PassedSockets>,
-    /// Sockets by the number that the first process was started with: kept whether a door uses them or not, for their numbers mean
-    /// nothing in another process, and are used once only.
-    inherited: BTreeMap<u32, [OwnedFd; 1]>,
-    /// This process took over from another: it was started with no socket but those.
+    /// Sockets by the number that the first process was started with. Kept whether they are in use or not: a later
+    /// configuration may name them, and their numbers mean nothing in another process.
+    inherited: BTreeMap<u32, OwnedFd>,
+    /// This process took over from another: it was started with no other sockets.
     is_successor: bool,
 }
 
-/// Which door an address of the configuration is. One whose port the kernel chooses is its listener's own.
+/// An address of the configuration. One whose port the kernel chooses is its listener's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct BindKey(BindAddress, Option<(String, usize)>);
 
@@ -50,17 +51,17 @@ struct OpenSockets {
     acceptor: Arc<Acceptor>,
     /// Duplicates of those that the workers accept from: for new options, and for the next process.
     sockets: Vec<OwnedFd>,
-    options: ListenOptions,
+    options: TcpOptions,
     accepting: Arc<ConnectionLimit>,
 }
 
-/// ListenSockets that a configuration wants, with the sockets that were missing: nothing has changed yet.
+/// The addresses that a configuration wants, with the sockets that were missing: nothing has changed yet.
 pub(super) struct BindPlan(Vec<PlannedBind>);
 
 struct PlannedBind {
     key: BindKey,
     listener: String,
-    options: ListenOptions,
+    options: TcpOptions,
     /// `None`: it is open.
     sockets: Option<BoundSockets>,
 }
@@ -72,22 +73,19 @@ struct BoundSockets {
 }
 
 impl ListenSockets {
-    /// None yet; `handed` are open sockets of the process before this one.
+    /// None yet; `passed` are open sockets of the old process.
     pub(super) fn new(workers: Vec<UnboundedSender<SocketForWorker>>, passed: Option<Vec<PassedSockets>>) -> Self {
         let is_successor = passed.is_some();
-        let (mut inherited, mut listen_sockets) = (BTreeMap::new(), Vec::new());
-        for (name, mut sockets) in passed.unwrap_or_default() {
-            match (name.parse(), sockets.pop()) {
-                (Ok(BindAddress::Inherited(number)), Some(socket)) => drop(inherited.insert(number, [socket])),
-                (_, Some(socket)) => {
-                    sockets.push(socket);
-                    listen_sockets.push((name, sockets));
-                }
-                (_, None) => {}
+        let mut inherited = BTreeMap::new();
+        let mut unclaimed = Vec::new();
+        for PassedSockets { address, mut sockets } in passed.unwrap_or_default() {
+            match address.parse() {
+                Ok(BindAddress::Inherited(number)) => inherited.extend(sockets.pop().map(|socket| (number, socket))),
+                _ if sockets.is_empty() => {}
+                _ => unclaimed.push(PassedSockets { address, sockets }),
             }
         }
-        let (open, closing) = Default::default();
-        Self { workers, open, closing, passed: listen_sockets, inherited, is_successor }
+        Self { workers, open: HashMap::new(), closing: Vec::new(), passed: unclaimed, inherited, is_successor }
     }
 
     /// Binds what is not open yet.
@@ -101,11 +99,15 @@ impl ListenSockets {
                 let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
                 let key = BindKey(address.clone(), own);
                 let options = client_socket_options(listener, config);
-                let sockets = match self.open.contains_key(&key) {
-                    true => None,
-                    false => Some(listening(self.bind(&key, &options), || {
-                        format!("can't listen on {address} (listener `{}`)", listener.name)
-                    })?),
+                let sockets = if self.open.contains_key(&key) {
+                    None
+                } else {
+                    let bound = self.bind(&key, &options).map_err(|source| RunError::Listen {
+                        address: address.to_string(),
+                        listener: listener.name.clone(),
+                        source,
+                    })?;
+                    Some(bound)
                 };
                 plan.push(PlannedBind { key, listener: listener.name.clone(), options, sockets });
             }
@@ -113,16 +115,20 @@ impl ListenSockets {
         Ok(BindPlan(plan))
     }
 
-    fn bind(&mut self, key: &BindKey, options: &ListenOptions) -> io::Result<BoundSockets> {
+    fn bind(&mut self, key: &BindKey, options: &TcpOptions) -> io::Result<BoundSockets> {
         let (name, workers) = (key.name(), self.workers.len());
-        let passed = self.passed.iter().position(|(passed, _)| *passed == name);
+        let passed = self.passed.iter().position(|passed| passed.address == name);
         let accepted_from = match (passed, &key.0) {
-            (Some(index), _) => net::extend(self.passed.swap_remove(index).1, workers, options)?,
-            (None, BindAddress::Inherited(number)) => net::extend(vec![self.inherited(*number)?], workers, options)?,
+            (Some(index), _) => net::adopt_listen_sockets(self.passed.swap_remove(index).sockets, workers, options)?,
+            (None, BindAddress::Inherited(number)) => {
+                net::adopt_listen_sockets(vec![self.inherited(*number)?], workers, options)?
+            }
             (None, address) => {
                 let addresses = listen_addresses(address)?;
                 let is_ours = |address: &ListenAddress| address.port().is_some_and(|port| self.has_port(port));
-                let bound = addresses.iter().map(|address| net::bind(address, options, workers, is_ours(address)));
+                let bound = addresses
+                    .iter()
+                    .map(|address| net::bind_listen_sockets(address, options, workers, is_ours(address)));
                 bound.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect()
             }
         };
@@ -131,27 +137,27 @@ impl ListenSockets {
     }
 
     fn inherited(&mut self, number: u32) -> io::Result<OwnedFd> {
-        if let Some([socket]) = self.inherited.get(&number) {
+        if let Some(socket) = self.inherited.get(&number) {
             return socket.try_clone();
         }
         if self.is_successor {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the process before this one had no such socket"));
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the old process had no such socket"));
         }
-        let socket = net::inherited(number)?;
+        let socket = net::inherited_listen_socket(number)?;
         let kept = socket.try_clone()?;
-        self.inherited.insert(number, [kept]);
+        self.inherited.insert(number, kept);
         Ok(socket)
     }
 
     /// Whether this process, or the one before, listens on the port already.
     fn has_port(&self, port: u16) -> bool {
         let open = self.open.values().map(|open| &open.sockets);
-        let mut all = open.chain(self.passed.iter().map(|(_, sockets)| sockets)).flatten();
+        let mut all = open.chain(self.passed.iter().map(|passed| &passed.sockets)).flatten();
         all.any(|socket| net::local_port(socket) == Some(port))
     }
 
-    /// Opens, keeps and closes doors as planned; `service_of` gives a listener's service. Waits, but not for long, until the closed ones
-    /// have let in whoever waited: then their addresses are free.
+    /// Opens, keeps and closes addresses as planned; `frontend_of` gives a listener's frontend. Waits, but not for long,
+    /// until the queues of the closed ones are empty: then their addresses are free.
     pub(super) async fn apply(&mut self, plan: BindPlan, frontend_of: impl Fn(&str) -> Arc<Frontend>) {
         let mut before = std::mem::take(&mut self.open);
         for PlannedBind { key, listener, options, sockets } in plan.0 {
@@ -174,16 +180,16 @@ impl ListenSockets {
             tracing::info!(address = %key.0, "no longer listening");
             self.close_one(open);
         }
-        // It takes the workers a moment; one that takes longer closes them later.
+        // It takes the workers a moment; a busy one closes its sockets later.
         let _ = tokio::time::timeout(LONGEST_CLOSE, self.closed()).await;
     }
 
     /// Gives each worker its sockets.
-    fn open(&self, frontend: Arc<Frontend>, bound: BoundSockets, options: ListenOptions) -> OpenSockets {
+    fn open(&self, frontend: Arc<Frontend>, bound: BoundSockets, options: TcpOptions) -> OpenSockets {
         let (acceptor, accepting) = (Acceptor::new(frontend), ConnectionLimit::new(usize::MAX));
         for (socket, worker) in bound.accepted_from.into_iter().zip(self.workers.iter().cycle()) {
             let accepting = accepting.try_acquire().expect("there is no limit of listening sockets");
-            // A worker that is gone was stopped: then nobody is to be accepted.
+            // A worker that has ended was stopped: then nothing is to be accepted.
             let _ = worker.send(SocketForWorker { acceptor: acceptor.clone(), socket, accepting });
         }
         OpenSockets { acceptor, sockets: bound.kept, options, accepting }
@@ -194,24 +200,26 @@ impl ListenSockets {
         self.closing.push(open.accepting);
     }
 
-    /// A socket of the process before this one that is no door.
+    /// A socket of the old process that is not a listener's.
     pub(super) fn take_passed(&mut self, name: &str) -> Option<OwnedFd> {
-        let index = self.passed.iter().position(|(passed, _)| passed == name)?;
-        self.passed.swap_remove(index).1.pop()
+        let index = self.passed.iter().position(|passed| passed.address == name)?;
+        self.passed.swap_remove(index).sockets.pop()
     }
 
-    /// The process before this one serves what was not asked for to its end.
+    /// What is left belongs to the old process alone, which empties those queues.
     pub(super) fn close_unclaimed(&mut self) {
         self.passed.clear();
     }
 
     /// All sockets by the name under which the next process asks for them.
     pub(super) fn sockets(&self) -> Vec<(String, &[OwnedFd])> {
-        let listen_sockets = self.open.iter().filter(|(key, _)| !matches!(key.0, BindAddress::Inherited(_)));
-        let listen_sockets = listen_sockets.map(|(key, open)| (key.name(), &open.sockets[..]));
-        let inherited =
-            self.inherited.iter().map(|(number, socket)| (BindAddress::Inherited(*number).to_string(), &socket[..]));
-        listen_sockets.chain(inherited).collect()
+        let bound = self.open.iter().filter(|(key, _)| !matches!(key.0, BindAddress::Inherited(_)));
+        let bound = bound.map(|(key, open)| (key.name(), &open.sockets[..]));
+        let inherited = self
+            .inherited
+            .iter()
+            .map(|(number, socket)| (BindAddress::Inherited(*number).to_string(), slice::from_ref(socket)));
+        bound.chain(inherited).collect()
     }
 
     /// The addresses that a listener got.
@@ -220,21 +228,21 @@ impl ListenSockets {
             let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
             let open = self.open.get(&BindKey(address.clone(), own))?;
             match address {
-                BindAddress::Unix(_) => Some(address.to_string()),
+                BindAddress::Address(ListenAddress::Unix(_)) => Some(address.to_string()),
                 _ => open.sockets.first().map(net::local_address),
             }
         });
         addresses.collect()
     }
 
-    /// Closes all doors; whoever waits at one is still let in.
+    /// Closes all addresses; connections that the kernel has queued are still accepted.
     pub(super) fn close(&mut self) {
         for (_, open) in std::mem::take(&mut self.open) {
             self.close_one(open);
         }
     }
 
-    /// Waits until whoever waited at a closed door was let in. Safe to cancel.
+    /// Waits until the queues of closed addresses are empty. Safe to cancel.
     pub(super) async fn closed(&mut self) {
         while let Some(accepting) = self.closing.last() {
             accepting.emptied().await;
@@ -254,29 +262,28 @@ impl BindKey {
 }
 
 impl OpenSockets {
-    fn set_options(&mut self, options: ListenOptions) {
+    fn set_options(&mut self, options: TcpOptions) {
         if self.options != options {
             // A unix socket has none of them, and a TCP socket has them all.
-            self.sockets.iter().for_each(|socket| drop(net::set_options(socket, &options)));
+            for socket in &self.sockets {
+                let _ = net::set_listen_options(socket, &options);
+            }
             self.options = options;
         }
     }
 }
 
 /// Accepted sockets inherit what the listener's pool wants of its connections.
-fn client_socket_options(listener: &config::ListenerConfig, config: &Config) -> ListenOptions {
-    let named = listener.pool.as_ref().or_else(|| listener.routes.first().map(|route| &route.pool));
+fn client_socket_options(listener: &config::ListenerConfig, config: &Config) -> TcpOptions {
+    let named = listener.pool.as_ref().or_else(|| listener.mode.routes().first().map(|route| &route.pool));
     let pool = config.pools.iter().find(|pool| Some(&pool.name) == named);
-    let tcp = &pool.expect("a valid configuration has every listener's pool").tcp;
-    ListenOptions { nodelay: tcp.nodelay, keepalive: tcp.keepalive, user_timeout: tcp.user_timeout }
+    pool.expect("a valid configuration has every listener's pool").tcp.clone()
 }
 
 /// Where the kernel is to listen: a name stands for all its addresses.
 pub(super) fn listen_addresses(address: &BindAddress) -> io::Result<Vec<ListenAddress>> {
     Ok(match address {
-        BindAddress::Tcp(address) => vec![ListenAddress::Tcp(*address)],
-        BindAddress::Any(port) => vec![ListenAddress::Any(*port)],
-        BindAddress::Unix(path) => vec![ListenAddress::Unix(path.clone())],
+        BindAddress::Address(address) => vec![address.clone()],
         BindAddress::Inherited(_) => {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "only a listener can be inherited"));
         }

@@ -5,15 +5,19 @@
 
 mod admin_server;
 mod capacity;
+mod error;
 mod file_watch;
 mod listen_sockets;
+mod main_loop;
 mod pools;
 mod reload;
-mod run;
 mod running_config;
 mod signals;
+mod start;
+mod state;
 mod systemd;
 mod upgrade;
 mod worker;
 
-pub use run::{RunError, run, start};
+pub use error::RunError;
+pub use start::{run, start};

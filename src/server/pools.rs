@@ -1,4 +1,5 @@
-//! The pools that run, and the tasks that have an eye on each: they follow a reload, and end with their pool.
+//! The pools that run, and the tasks of each: they follow a reload, and end with their pool. Every change of a pool by
+//! the main loop's commands is made here.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -8,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::backends::{Discovery, Pool, watch_health};
+use crate::backends::{AdminState, BackendState, Membership, Pool, watch_health};
 use crate::config;
 use crate::proxy::Upstream;
 
-/// A start or a reload waits this long for the names of backends: one that doesn't resolve mustn't keep the rest from working.
+/// A start or a reload waits this long for the names of backends: one that doesn't resolve mustn't keep the rest from
+/// working.
 const FIRST_RESOLVE: Duration = Duration::from_secs(1);
 
 /// All pools, by name.
@@ -24,9 +26,9 @@ pub(super) struct Pools {
 struct RunningPool {
     upstream: Arc<Upstream>,
     settings: config::PoolConfig,
-    discovery: Rc<Discovery>,
-    /// Dropped, they end.
-    _looking: JoinSet<Infallible>,
+    membership: Rc<Membership>,
+    /// Its names are followed, and its tables kept up. Dropped, they end.
+    _following: JoinSet<Infallible>,
     checking: JoinSet<Infallible>,
 }
 
@@ -36,7 +38,7 @@ impl Pools {
         Self { workers, running: BTreeMap::new() }
     }
 
-    /// New pools start; those that stay go on under their new settings, with all that is known of their backends.
+    /// New pools start; those that stay continue under their new settings, with all that is known of their backends.
     pub(super) async fn apply(&mut self, wanted: &[config::PoolConfig]) {
         for settings in wanted {
             match self.running.get_mut(&settings.name) {
@@ -47,15 +49,41 @@ impl Pools {
                 }
             }
         }
-        // All at once: pools without a name server don't add up.
-        let mut looks = JoinSet::new();
-        for pool in self.running.values().filter(|pool| pool.discovery.has_unresolved()) {
-            looks.spawn_local(look(pool.discovery.clone(), pool.settings.name.clone()));
-        }
-        let all = async { while looks.join_next().await.is_some() {} };
+        let asked = async {
+            for pool in self.running.values() {
+                pool.membership.asked_once().await;
+            }
+        };
         // A name that doesn't resolve mustn't keep the rest from working.
-        let _ = tokio::time::timeout(FIRST_RESOLVE, all).await;
-        self.running.values().for_each(|pool| pool.discovery.publish());
+        let _ = tokio::time::timeout(FIRST_RESOLVE, asked).await;
+        for pool in self.running.values() {
+            pool.membership.publish();
+            // The answer to the reload is not to come before the change.
+            pool.upstream.balancer().rebuild();
+        }
+    }
+
+    /// Does what an operator wants of a backend, and gives the state that it has then.
+    ///
+    /// # Errors
+    /// What there is not: the pool, or the backend.
+    pub(super) fn set_admin_state(
+        &self,
+        pool: &str,
+        backend: &str,
+        admin_state: AdminState,
+    ) -> Result<BackendState, String> {
+        let upstream = &self.running.get(pool).ok_or_else(|| format!("there is no pool {pool}"))?.upstream;
+        let backends = upstream.pool().backends();
+        let known = backends.iter().find(|known| known.label() == backend);
+        let known = known.ok_or_else(|| format!("pool {pool} has no backend {backend}"))?;
+        let is_news = known.set_admin_state(admin_state, Instant::now());
+        let state = known.state();
+        if is_news {
+            upstream.balancer().rebuild();
+            tracing::info!(pool, backend, state = state.as_str(), "changed by the API");
+        }
+        Ok(state)
     }
 
     /// The pools that are not wanted any more end; connections to them go on.
@@ -83,38 +111,34 @@ impl Pools {
 impl RunningPool {
     fn start(settings: &config::PoolConfig, workers: usize) -> Self {
         let pool = Pool::new(settings.clone(), workers, Instant::now());
-        let discovery = Rc::new(Discovery::new(pool.clone()));
-        let mut looking = JoinSet::new();
-        looking.spawn_local(discovery.clone().keep_looking());
-        let checking = check(&pool, settings);
-        Self { upstream: Upstream::new(pool), settings: settings.clone(), discovery, _looking: looking, checking }
+        let membership = Rc::new(Membership::new(pool.clone()));
+        let upstream = Upstream::new(pool);
+        let mut following = JoinSet::new();
+        following.spawn_local(membership.clone().follow_names());
+        let balancer = upstream.balancer().clone();
+        following.spawn_local(async move { balancer.follow_pool().await });
+        let checking = check(&upstream, settings);
+        Self { upstream, settings: settings.clone(), membership, _following: following, checking }
     }
 
-    /// Its backends are the discovery's to publish.
+    /// Its backends are the membership's to publish.
     fn reconfigure(&mut self, settings: &config::PoolConfig) {
         if self.settings == *settings {
             return;
         }
-        let pool = self.upstream.pool();
-        pool.reconfigure(settings.clone(), Instant::now());
-        self.discovery.reconfigure();
+        self.upstream.pool().reconfigure(settings.clone(), Instant::now());
+        self.membership.reconfigure();
         if self.settings.health_check != settings.health_check {
-            self.checking = check(pool, settings);
+            self.checking = check(&self.upstream, settings);
         }
         self.settings = settings.clone();
     }
 }
 
-async fn look(discovery: Rc<Discovery>, pool: String) {
-    if let Err(error) = discovery.look_once().await {
-        tracing::warn!(pool, %error, "names can't be resolved yet");
-    }
-}
-
-fn check(pool: &Arc<Pool>, settings: &config::PoolConfig) -> JoinSet<Infallible> {
+fn check(upstream: &Upstream, settings: &config::PoolConfig) -> JoinSet<Infallible> {
     let mut checking = JoinSet::new();
     if let Some(settings) = settings.health_check.clone() {
-        checking.spawn_local(watch_health(pool.clone(), settings));
+        checking.spawn_local(watch_health(upstream.connector().clone(), settings));
     }
     checking
 }

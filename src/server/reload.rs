@@ -5,16 +5,17 @@ use std::time::Instant;
 use crate::config::{Config, Loaded};
 
 use super::admin_server::read_token;
-use super::run::{RunError, Server, shortest_limit};
+use super::error::RunError;
+use super::state::ServerState;
 use super::systemd;
 
 /// Reads the configuration again and follows it. The answer is what to tell whoever asked: what changed, or why nothing did.
-pub(super) async fn reload(server: &mut Server) -> Result<String, String> {
+pub(super) async fn reload(state: &mut ServerState) -> Result<String, String> {
     let began = Instant::now();
     systemd::reloading();
-    server.file.is_read();
-    let result = match load(server) {
-        Ok(loaded) => follow(server, loaded).await.map_err(|error| error.to_string()),
+    state.file.is_read();
+    let result = match load(state) {
+        Ok(loaded) => apply(state, loaded).await.map_err(|error| error.to_string()),
         Err(why) => Err(why),
     };
     systemd::ready();
@@ -22,32 +23,32 @@ pub(super) async fn reload(server: &mut Server) -> Result<String, String> {
         Ok(what) => tracing::info!(took_ms = began.elapsed().as_millis(), "{what}"),
         Err(error) => tracing::error!(%error, "the configuration was not reloaded; the one before goes on"),
     }
-    server.view.reloads.ended(result.clone());
+    state.view.reloads.ended(result.clone());
     result
 }
 
-fn load(server: &Server) -> Result<Loaded, String> {
-    let file = server.source.find_file().map_err(|problems| problems.to_string())?;
+fn load(state: &ServerState) -> Result<Loaded, String> {
+    let file = state.source.find_file().map_err(|problems| problems.to_string())?;
     match file {
         // A pipe has nothing more to tell; whoever waits for it serves nobody meanwhile.
         Some(path) if path.exists() && !path.is_file() => {
             Err(format!("{} is not a file that can be read again", path.display()))
         }
-        _ => server.source.load(&server.checks).map_err(|problems| problems.to_string()),
+        _ => state.source.load().map_err(|problems| problems.to_string()),
     }
 }
 
-async fn follow(server: &mut Server, loaded: Loaded) -> Result<String, RunError> {
+async fn apply(state: &mut ServerState, loaded: Loaded) -> Result<String, RunError> {
     let token = read_token(&loaded.config.admin)?;
-    server.running.apply(&loaded.config).await?;
-    server.view.guard.set_token(token);
-    server.view.connections.set_max(server.capacity.connections(loaded.config.max_connections));
-    server.view.shown.store(server.running.shown().into());
-    let mut late = needs_restart(&server.config, &loaded.config);
-    if shortest_limit(&loaded.config) < server.shortest_limit {
+    state.running.apply(&loaded.config).await?;
+    state.view.guard.set_token(token);
+    state.view.connections.set_max(state.capacity.connections(loaded.config.max_connections));
+    state.view.shown.store(state.running.shown().into());
+    let mut late = needs_restart(&state.config, &loaded.config);
+    if loaded.config.shortest_limit() < state.shortest_limit {
         late.push("shorter timeouts (they are kept to within 2 s until then)");
     }
-    server.config = loaded.config;
+    state.config = loaded.config;
     Ok(if late.is_empty() {
         "configuration reloaded".to_owned()
     } else {

@@ -1,17 +1,19 @@
-//! What a configuration comes to while it runs: pools, services, doors. A reload makes them follow another one.
+//! A configuration that runs: its pools, its listeners' frontends and their sockets. A reload applies another one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::admin::{Shown, ShownListener};
+use crate::backends::{AdminState, BackendState};
 use crate::config::{self, Config};
 use crate::proxy::{Frontend, ListenerDeps};
 use crate::telemetry::ListenerTotals;
 
+use super::error::RunError;
 use super::listen_sockets::ListenSockets;
 use super::pools::Pools;
-use super::run::RunError;
 
+/// What runs for the configuration that was applied last.
 pub(super) struct RunningConfig {
     deps: ListenerDeps,
     pools: Pools,
@@ -34,7 +36,7 @@ impl RunningConfig {
         Self { deps, pools, listen_sockets, listeners: BTreeMap::new(), departed: Vec::new() }
     }
 
-    /// Becomes what `config` says. Connections that live go on as they began, and what stays the same keeps its state.
+    /// Applies `config`. Open connections continue as they began, and what stays the same keeps its state.
     ///
     /// # Errors
     /// An address can't be had; nothing has changed.
@@ -58,6 +60,19 @@ impl RunningConfig {
         Ok(())
     }
 
+    /// Does what an operator wants of a backend, and gives the state that it has then.
+    ///
+    /// # Errors
+    /// What there is not: the pool, or the backend.
+    pub(super) fn set_admin_state(
+        &self,
+        pool: &str,
+        backend: &str,
+        admin_state: AdminState,
+    ) -> Result<BackendState, String> {
+        self.pools.set_admin_state(pool, backend, admin_state)
+    }
+
     /// A listener that is as it was keeps its service; one that has changed gets another, which goes on with its counts.
     fn listening(&self, settings: &config::ListenerConfig) -> RunningListener {
         let known = self.listeners.get(&settings.name);
@@ -70,7 +85,7 @@ impl RunningConfig {
         RunningListener { settings: settings.clone(), frontend }
     }
 
-    /// What there is to see.
+    /// What the admin server shows.
     pub(super) fn shown(&mut self) -> Shown {
         let listeners = &self.listeners;
         self.departed.retain(|gone| {
@@ -84,7 +99,7 @@ impl RunningConfig {
             |(RunningListener { settings, frontend }, addresses): (&RunningListener, Vec<String>)| ShownListener {
                 stats: frontend.stats().clone(),
                 addresses,
-                mode: settings.mode,
+                mode: settings.mode.as_str(),
                 pool: settings.pool.clone(),
             };
         Shown { listeners: present.chain(departed).map(show).collect(), pools: self.pools.all() }

@@ -80,7 +80,7 @@ impl Upgrade {
         Self { program: std::env::current_exe().ok(), under_way: None }
     }
 
-    /// Starts the program again, with this one's arguments and environment, and hands over `doors` and `admin`.
+    /// Starts the program again, with this one's arguments and environment, and passes on its listening sockets.
     pub(super) fn begin(&mut self, listen_sockets: &ListenSockets, admin: Option<(&str, &[OwnedFd])>) {
         if self.under_way.is_some() {
             return tracing::warn!("an upgrade is under way already");

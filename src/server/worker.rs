@@ -65,7 +65,7 @@ fn run(config: WorkerConfig, ready: &mpsc::Sender<io::Result<RuntimeMetrics>>) {
 fn begin(config: WorkerConfig) -> io::Result<()> {
     let mut new_sockets = config.new_sockets;
     let resources =
-        RelayResources { scratch: Rc::default(), pipes: Pipes::new(config.workers.len()), method: config.method };
+        RelayResources { scratch: Rc::default(), pipes: Pipes::new(config.workers.len()), mode: config.method };
     let worker = Worker::new(config.id, config.shortest_limit, config.drain, config.workers, resources);
     drop(spawn_local(serve_inbox(worker.clone(), config.inbox)));
     while let Ok(socket) = new_sockets.try_recv() {

@@ -1,25 +1,5 @@
 //! Why connections end, are refused, or are not accepted: labels of counters, and the access log's causes and reasons.
 
-/// Declares an enum whose variants have a fixed label each and can index an array of counters.
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl $name {
-            /// Every variant, in the order of their indices.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $label,)* }
-            }
-
-            pub(super) const COUNT: usize = Self::ALL.len();
-        }
-    };
-}
-
 labels! {
     /// Why a connection ended. Every accepted connection has exactly one.
     Cause {

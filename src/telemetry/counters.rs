@@ -83,9 +83,9 @@ pub struct BackendCounters {
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
     accepted: AtomicU64,
-    closed: [AtomicU64; Cause::COUNT],
-    rejected: [AtomicU64; Rejection::COUNT],
-    accept_errors: [AtomicU64; AcceptError::COUNT],
+    closed: [AtomicU64; Cause::ALL.len()],
+    rejected: [AtomicU64; Rejection::ALL.len()],
+    accept_errors: [AtomicU64; AcceptError::ALL.len()],
     /// By status from 100 to 999; made when the first request is counted, as only http mode has any.
     requests: OnceLock<Box<[AtomicU64]>>,
     pub bytes: ByteCounters,
@@ -135,11 +135,11 @@ impl ListenerCounters {
 pub struct ListenerTotals {
     pub accepted: u64,
     /// By [`Cause`].
-    pub closed: [u64; Cause::COUNT],
+    pub closed: [u64; Cause::ALL.len()],
     /// By [`Rejection`].
-    pub rejected: [u64; Rejection::COUNT],
+    pub rejected: [u64; Rejection::ALL.len()],
     /// By [`AcceptError`].
-    pub accept_errors: [u64; AcceptError::COUNT],
+    pub accept_errors: [u64; AcceptError::ALL.len()],
     /// Answered HTTP requests by status, without those that never occurred.
     pub requests: BTreeMap<u16, u64>,
     pub bytes: Traffic,

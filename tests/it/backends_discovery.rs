@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::{
-    Dns, Fleet, Folder, Lb, connect, exchange, free_port, greeting, short_read, wait_until, wait_until_equal,
+    Dns, Fleet, Folder, Lb, connect, exchange, free_port, greeting, short_read, wait_for_within, wait_until,
+    wait_until_equal,
 };
 
 /// A balancer in front of `backends`, names that `dns` knows.
@@ -141,6 +143,44 @@ fn srv_records_give_ports_weights_and_backups() {
     let names: Vec<String> = (0..8).map(|_| greeting(lb.address())).collect();
     let share = |host: &str| names.iter().filter(|name| *name == host).count();
     assert_eq!([share("127.0.0.2"), share("127.0.0.3"), share("127.0.0.4")], [6, 2, 0]);
+}
+
+#[test]
+fn a_target_of_a_service_that_does_not_resolve_keeps_none_of_the_others_out() {
+    let (one, two) = (Fleet::start(), Fleet::start());
+    let service = |target: &str, fleet: &Fleet| format!("_web._tcp.app.test,{target},{},10,1", fleet.port());
+    let dns = Dns::with_services(&[("a.test", "127.0.0.2")], &[service("gone.test", &two), service("a.test", &one)]);
+    let lb = Lb::with_config(&yaml("'srv:_web._tcp.app.test'", dns.address())).start();
+    assert_eq!(known(&lb), set(&[one.at("127.0.0.2")]));
+    assert_eq!(lb.ask("/readyz").status, 200);
+    assert_eq!(greeting(lb.address()), "127.0.0.2");
+    let warnings = || lb.log_lines_with("target of a service can't be resolved; trying again");
+    assert_eq!(warnings()[0]["name"], "gone.test.");
+    let both = set(&[one.at("127.0.0.2"), two.at("127.0.0.3")]);
+    dns.change_to(&[("a.test", "127.0.0.2"), ("gone.test", "127.0.0.3")]);
+    wait_until_equal("backends", &both, || known(&lb));
+    assert_eq!(warnings().len(), 1, "logged once, however often it was asked for");
+    // It fails again: its address stays, as that of any name does, and the other's changes are followed.
+    dns.change_to(&[("a.test", "127.0.0.4")]);
+    let both = set(&[one.at("127.0.0.4"), two.at("127.0.0.3")]);
+    wait_until_equal("backends", &both, || known(&lb));
+    assert_eq!(warnings().len(), 2);
+}
+
+#[test]
+fn a_zone_that_never_answers_delays_no_other_name() {
+    let fleet = Fleet::start();
+    let silent = std::net::UdpSocket::bind(free_port()).unwrap();
+    let dns = Dns::with_upstream_for_silent(&[("app.test", "127.0.0.2")], silent.local_addr().unwrap());
+    let port = fleet.port();
+    let lb = Lb::with_config(&yaml(&format!("app.silent:{port}, app.test:{port}"), dns.address())).start();
+    // A resolver gives up after 5 seconds at the earliest.
+    let soon = Duration::from_secs(3);
+    let is_followed = |host: &str| (known(&lb) == set(&[fleet.at(host)])).then_some(());
+    wait_for_within(soon, "the other name resolves", || is_followed("127.0.0.2"));
+    dns.change_to(&[("app.test", "127.0.0.3")]);
+    wait_for_within(soon, "its change is followed", || is_followed("127.0.0.3"));
+    assert!(lb.log_lines_with("name can't be resolved; trying again").is_empty(), "it is being asked for");
 }
 
 #[test]

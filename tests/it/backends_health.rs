@@ -1,10 +1,13 @@
 //! Active health checks: who is asked, what counts as an answer, and what follows from it.
 
 use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
-use crate::support::{Lb, Refusing, Server, get, get_from, greeting, wait_until};
+use crate::support::{Folder, Lb, Refusing, Server, get, get_from, greeting, wait_until};
 
 /// Quick checks, so that the tests are.
 const TCP_CHECK: &str = "{interval: 50ms, timeout: 200ms, rise: 2, fall: 3}";
@@ -63,8 +66,10 @@ fn the_first_check_takes_a_dead_backend_out_and_two_good_ones_bring_it_in() {
     assert_eq!(lb.metrics().sum("backend_up", &[("backend", &address.to_string())]), 0.0);
     let _back = Server::named_on(dead, "back");
     wait_until("the checks say up", || lb.state_of(address) == "up");
-    let turns = lb.log_lines_with("health checks say down").len();
-    assert_eq!(turns, 1, "told once");
+    let turns = lb.log_lines_with("health checks say down");
+    assert_eq!(turns.len(), 1, "logged once");
+    let reason = turns[0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("connect failed (refused): "), "{reason}");
 }
 
 #[test]
@@ -105,6 +110,7 @@ fn a_check_without_an_answer_in_time_is_a_failure() {
     let (good, silent) = (Server::named("good"), Server::ignoring());
     let lb = Lb::in_front_of(&[good.address(), silent.address()]).set("health_check", http_check("")).start();
     wait_until("it is out", || lb.state_of(silent.address()) == "down");
+    assert_eq!(lb.log_lines_with("health checks say down")[0]["reason"], "no answer within 200ms");
     assert!((0..6).all(|_| get(lb.address(), "/").body == "good"));
 }
 
@@ -144,4 +150,103 @@ fn a_backend_brought_back_by_its_checks_starts_slowly() {
     wait_until("it is in again", || lb.state_of(b) == "up");
     let names: Vec<String> = (0..27).map(|_| get(lb.address(), "/").body).collect();
     assert_eq!(names.iter().filter(|name| *name == "other").count(), 3, "a weight of 1/8 beside one of 8/8");
+}
+
+#[test]
+fn checks_come_from_the_source_addresses_as_connections_of_clients_do() {
+    const ALLOWED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 5));
+    // As nginx's `allow 127.0.0.5; deny all`.
+    let picky = Server::that(|mut stream| {
+        let is_allowed = stream.peer_addr().is_ok_and(|peer| peer.ip() == ALLOWED);
+        let status = if is_allowed { "200 OK" } else { "403 Forbidden" };
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\npicky").as_bytes());
+    });
+    let before = Lb::in_front_of(&[picky.address()]).set("health_check", http_check("")).start();
+    wait_until("it takes no others", || before.state_of(picky.address()) == "down");
+    drop(before);
+    let lb = Lb::in_front_of(&[picky.address()])
+        .set("health_check", http_check(""))
+        .set("source", format!("[{ALLOWED}]"))
+        .start();
+    let checks = picky.accepted();
+    wait_until("it was checked a few times", || picky.accepted() >= checks + 5);
+    assert_eq!(lb.state_of(picky.address()), "up");
+    assert!(lb.log_lines_with("health checks say down").is_empty());
+    assert_eq!(get(lb.address(), "/").body, "picky");
+}
+
+/// Answers every request with these bytes.
+fn answering(bytes: &'static str) -> Server {
+    Server::that(move |mut stream| {
+        if stream.read(&mut [0; 1024]).is_ok_and(|length| length > 0) {
+            let _ = stream.write_all(bytes.as_bytes());
+        }
+    })
+}
+
+#[test]
+fn an_answer_that_no_client_would_get_is_a_failure_and_says_what_is_wrong_with_it() {
+    for (answer, reason) in [
+        ("SSH-2.0-OpenSSH_9.6\r\n", "bad response: malformed start line or HTTP version"),
+        ("HTTP/1.1 2000 OK\r\n\r\n", "bad response: malformed status line"),
+        ("HTTP/1.1 200 OK\r\nContent-Le", "closed without an answer"),
+        ("", "closed without an answer"),
+    ] {
+        let server = answering(answer);
+        let lb = Lb::in_front_of(&[server.address()]).set("health_check", http_check("")).start();
+        wait_until("it is out", || lb.state_of(server.address()) == "down");
+        assert_eq!(lb.log_lines_with("health checks say down")[0]["reason"], reason, "{answer:?}");
+    }
+    let endless = Server::that(|mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        while stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").is_ok() {}
+    });
+    let lb = Lb::in_front_of(&[endless.address()]).set("health_check", http_check("")).start();
+    wait_until("it is out", || lb.state_of(endless.address()) == "down");
+    assert_eq!(lb.log_lines_with("health checks say down")[0]["reason"], "bad response: head too large");
+}
+
+#[test]
+fn the_status_of_a_check_is_that_of_the_final_response_however_it_is_cut() {
+    let server = Server::that(|mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let answer = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        for byte in answer.as_bytes() {
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+        }
+    });
+    let lb = Lb::in_front_of(&[server.address()]).set("health_check", http_check("")).start();
+    wait_until("it was checked a few times", || server.accepted() >= 5);
+    assert!(lb.log_lines_with("health checks say down").is_empty());
+    assert_eq!(lb.state_of(server.address()), "up");
+}
+
+#[test]
+fn a_backend_on_a_unix_socket_is_checked_by_get_as_well() {
+    let folder = Folder::new();
+    let path = folder.path().join("app.sock");
+    let heads = Arc::<Mutex<Vec<String>>>::default();
+    let listener = UnixListener::bind(&path).unwrap();
+    let serving = heads.clone();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = [0; 1024];
+            let length = stream.read(&mut head).unwrap_or(0);
+            serving.lock().unwrap().push(String::from_utf8_lossy(&head[..length]).into_owned());
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+        }
+    });
+    let backend = format!("unix:{}", path.display());
+    let lb = Lb::with_backends(&[&backend]).set("health_check", http_check("")).start();
+    wait_until("it was checked", || !heads.lock().unwrap().is_empty());
+    assert!(heads.lock().unwrap()[0].contains("\r\nHost: localhost\r\n"));
+    let state = || lb.api("/api/v1/pools")["pools"][0]["backends"][0]["state"].clone();
+    assert_eq!(state(), "up");
+    std::fs::remove_file(&path).unwrap();
+    wait_until("it is out", || state() == "down");
+    let reason = lb.log_lines_with("health checks say down")[0]["reason"].to_string();
+    assert!(reason.contains("connect failed (refused): No such file"), "{reason}");
 }

@@ -110,7 +110,7 @@ fn a_missing_file_is_one_clear_error() {
     assert_refused(&named, "absent.yaml: can't be read: No such file or directory");
     assert_eq!(errors(&named).lines().count(), 2, "one error and the count");
     if !Path::new("/etc/lb/lb.yaml").exists() {
-        assert_refused(&run_to_end::<&str>(folder.path(), &[], &[]), "neither ./lb.yaml nor /etc/lb/lb.yaml is there");
+        assert_refused(&run_to_end::<&str>(folder.path(), &[], &[]), "neither ./lb.yaml nor /etc/lb/lb.yaml exists");
     }
 }
 

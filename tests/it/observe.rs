@@ -14,7 +14,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::support::{
-    Folder, Lb, Metrics, Program, Server, connect, cpu_time, free_port, get, post, read_to_end, required,
+    Folder, Lb, Metrics, Program, Refusing, Server, connect, cpu_time, free_port, get, post, read_to_end, required,
     resident_bytes, wait_for_within, wait_until, wait_until_equal,
 };
 
@@ -319,4 +319,24 @@ fn backends_that_go_leave_no_series_behind() {
     }
     // The same on the next one.
     assert_eq!(series_of(&lb.metrics()), series_of(&metrics));
+}
+
+#[test]
+fn a_connections_number_joins_the_log_and_the_access_log() {
+    let (dead, server) = (Refusing::new(), Server::named("here"));
+    let lb = Lb::in_front_of(&[dead.address(), server.address()])
+        .with(&["--log-level", "debug"])
+        .set("pools.default.failure_detection.failures", 1)
+        .start();
+    get(lb.address(), "/");
+    get(lb.address(), "/");
+    let lines = lb.access_log(2);
+    let refused = lines.iter().find(|line| line["attempts"][0]["outcome"] == "refused").expect("one was refused first");
+    for message in ["connect failed", "backend ejected"] {
+        let logged = lb.log_lines_with(message);
+        assert_eq!(logged.len(), 1, "{message}");
+        assert_eq!(logged[0]["span"]["id"], refused["connection"], "{message}: {:?}", logged[0]);
+        assert_eq!(logged[0]["span"]["client"], refused["client"], "{message}");
+    }
+    assert_ne!(lines[0]["connection"], lines[1]["connection"]);
 }

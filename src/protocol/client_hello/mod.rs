@@ -6,7 +6,7 @@
 
 mod fault;
 mod hello;
-mod name;
+pub(crate) mod name;
 mod pattern;
 mod reader;
 mod records;

@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 const MAX_NAME_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Why a text is no host name.
+/// Why a text is not a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadName {
+pub enum BadName {
     Empty,
     TooLong,
     EmptyLabel,
@@ -19,7 +19,10 @@ pub(super) enum BadName {
 }
 
 /// Letters, digits, hyphens, and underscores, which names in use do have; one dot may end it.
-pub(super) fn normalize(name: &[u8]) -> Result<String, BadName> {
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn normalize(name: &[u8]) -> Result<String, BadName> {
     let name = name.strip_suffix(b".").unwrap_or(name);
     match name.len() {
         0 => return Err(BadName::Empty),
@@ -42,7 +45,7 @@ fn check_label(label: &[u8]) -> Result<(), BadName> {
 }
 
 /// An IPv4 or IPv6 address, the latter with or without brackets; one dot may end it, as it may a name.
-pub(super) fn is_ip_address(name: &[u8]) -> bool {
+pub fn is_ip_address(name: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(name.strip_suffix(b".").unwrap_or(name)) else {
         return false;
     };

@@ -70,7 +70,7 @@ fn wrong(text: &str, bad: BadName) -> String {
             "write a host name, such as example.com, or *.example.com, or * for every name"
         }
     };
-    format!("`{text}` is no server name; {remedy}")
+    format!("`{text}` is not a valid server name; {remedy}")
 }
 
 impl fmt::Display for ServerNamePattern {

@@ -5,7 +5,7 @@
 use super::fields::{Known, is_alias_of_known, is_same_name, known};
 use super::response::has_no_body;
 use super::syntax::is_token;
-use super::{InvalidTemplate, RequestHead, ResponseHead, Template, Variables, Version};
+use super::{InvalidTemplate, RequestHead, ResponseHead, Template, Variable, Variables, Version};
 use std::fmt;
 
 /// One header that is set on each request: all incoming copies go, also those spelt with `_`, and one is added.
@@ -42,6 +42,16 @@ impl HeaderEdit {
         }
         let value = Template::parse(value).map_err(InvalidEdit::Value)?;
         Ok(Self { name: name.to_owned(), value })
+    }
+
+    /// The header's name, as the configuration spells it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the header's value depends on `variable`.
+    pub fn uses(&self, variable: Variable) -> bool {
+        self.value.uses(variable)
     }
 
     fn sets(&self, name: &[u8]) -> bool {

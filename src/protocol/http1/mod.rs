@@ -23,7 +23,7 @@ pub use fault::{BadResponse, Fault, RequestError};
 pub use forward::{ClientSide, HeaderEdit, write_request_head, write_response_head};
 pub use request::RequestHead;
 pub use response::ResponseHead;
-pub use template::{InvalidTemplate, Template, Variables};
+pub use template::{InvalidTemplate, Template, Variable, Variables};
 #[allow(unused_imports, reason = "the fuzz targets use them: they compile this folder by itself")]
 pub use {chunked::ChunkedScanner, response::RequestFacts};
 
@@ -47,7 +47,7 @@ pub enum Framing {
 }
 
 /// Bounds on a head: what one peer can make a connection hold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Start line, fields and the empty line. Default 16 KiB.
     pub max_head_bytes: usize,

@@ -24,8 +24,9 @@ pub struct Variables<'a> {
     pub server_port: u16,
 }
 
+/// A variable of a template: `$host` and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Variable {
+pub enum Variable {
     Host,
     RemoteAddr,
     RemotePort,
@@ -94,6 +95,11 @@ impl Template {
         literal.push_str(rest);
         parts.extend(take(&mut literal));
         Ok(Self { parts })
+    }
+
+    /// Whether its value depends on `variable`.
+    pub fn uses(&self, variable: Variable) -> bool {
+        self.parts.contains(&Part::Variable(variable))
     }
 
     /// Appends the value. Control bytes, which no variable should hold, become spaces.
@@ -198,6 +204,13 @@ mod tests {
         );
         assert_eq!(render("plain", &VARIABLES), "plain");
         assert_eq!(render("", &VARIABLES), "");
+    }
+
+    #[test]
+    fn says_which_variables_it_uses() {
+        let template = Template::parse("request_id=$request_id, $$host").expect("a valid template");
+        assert!(template.uses(Variable::RequestId));
+        assert!(!template.uses(Variable::Host), "a dollar and a text");
     }
 
     #[test]

@@ -1,21 +1,26 @@
 //! One request on one backend connection: the request goes out, the response comes back, both bodies at once.
 //!
-//! Nothing is decided here about other backends or the client's next request; the session hears how it ended.
+//! Nothing is decided here about other backends or the client's next request; the session is given the end.
 
 use std::fmt::Display;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use crate::backends::Lease;
 use crate::lifecycle::IdleTimer;
 use crate::net::{Hangup, Transport};
-use crate::relay::{Direction, Limits, Pump, PumpContext, Step};
+use crate::protocol::http1::{Body, ClientSide, ResponseHead, Version, write_response_head};
+use crate::relay::{Direction, Framer, Limits, Pump, PumpContext, Step};
 use crate::telemetry::Cause;
 
-use super::super::frontend::{Frontend, Worker};
+use super::super::frontend::Frontend;
+use super::super::http_settings::HttpSettings;
+use super::super::worker::Worker;
+use super::failure::Failure;
+use super::framer::BodyFramer;
 use super::record::RequestRecord;
 use super::request::Request;
-use super::response::Waiting;
-use super::settings::Http;
+use super::response::ResponseReader;
 
 /// What an exchange works with.
 #[derive(Clone, Copy)]
@@ -23,17 +28,17 @@ pub(super) struct Parties<'a> {
     pub(super) worker: &'a Worker,
     pub(super) frontend: &'a Frontend,
     pub(super) limits: Limits,
-    pub(super) http: &'a Http,
+    pub(super) http: &'a HttpSettings,
     pub(super) client: &'a Transport,
     pub(super) backend: &'a Transport,
     pub(super) lease: &'a Lease,
     pub(super) record: &'a RequestRecord<'a>,
-    pub(super) context: &'a PumpContext<'a>,
+    pub(super) pump_context: &'a PumpContext<'a>,
     pub(super) idle_timer: &'a IdleTimer,
 }
 
 /// How an exchange ended.
-pub(super) enum End {
+pub(super) enum ExchangeEnd {
     /// The client has the whole response.
     Answered {
         /// The backend's connection can serve another request.
@@ -53,32 +58,25 @@ pub(super) enum End {
     Cut(Cause),
 }
 
-/// What the client is told in place of a response.
-pub(super) struct Failure {
-    pub(super) status: u16,
-    pub(super) reason: String,
-    pub(super) cause: Cause,
-}
-
-impl End {
-    pub(super) fn failed(status: u16, reason: impl Display, cause: Cause) -> Self {
-        Self::Failed(Failure { status, reason: reason.to_string(), cause })
+impl ExchangeEnd {
+    fn failed(status: u16, reason: impl Display, cause: Cause) -> Self {
+        Self::Failed(Failure::new(status, reason, cause))
     }
 }
 
 pub(super) struct Exchange<'a> {
-    pub(super) parties: Parties<'a>,
-    pub(super) request: &'a Request<'a>,
+    parties: Parties<'a>,
+    request: &'a Request<'a>,
     /// `None`: nothing has been sent yet.
-    up: Option<Pump>,
-    pub(super) upload: Upload,
-    pub(super) down: Down,
+    up: Option<Pump<BodyFramer>>,
+    upload: Upload,
+    down: Down,
     client_has_ended: bool,
 }
 
 /// How far the request's way to the backend is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Upload {
+enum Upload {
     Going,
     Whole,
     /// The backend takes no more of it, but may have answered.
@@ -86,30 +84,40 @@ pub(super) enum Upload {
 }
 
 /// How far the response's way to the client is.
-pub(super) enum Down {
+enum Down {
     /// Its head is still to come.
-    Head(Waiting),
+    Head(AwaitedHead),
     /// The client is given the rest of the head and the body.
-    Body { pump: Pump, backend_keeps: bool, client_keeps: bool },
+    Body { pump: Pump<BodyFramer>, backend_keeps: bool, client_keeps: bool },
+}
+
+/// What comes before the response's final head.
+#[derive(Default)]
+struct AwaitedHead {
+    reader: ResponseReader,
+    /// Interim responses that the client has not taken yet.
+    unsent: Vec<u8>,
+    /// The client has the first part of an interim response: no other head can follow it.
+    is_within_interim: bool,
 }
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(parties: Parties<'a>, request: &'a Request<'a>) -> Self {
-        let down = Down::Head(Waiting::default());
+        let down = Down::Head(AwaitedHead::default());
         Self { parties, request, up: None, upload: Upload::Going, down, client_has_ended: false }
     }
 
     /// What the client sent beyond the request, as far as it was received.
     pub(super) fn into_overrun(self) -> Vec<u8> {
-        self.up.map(Pump::into_overrun).unwrap_or_default()
+        self.up.map(|up| up.into_framer().into_overrun()).unwrap_or_default()
     }
 
     /// Moves what can be moved now.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeEnd> {
         if self.up.is_none() && !self.begin(cx) {
-            return Poll::Ready(End::NotSent);
+            return Poll::Ready(ExchangeEnd::NotSent);
         }
-        // Outward first: a backend that has answered or reset by now need not be given more.
+        // The response first: a backend that has answered or reset by now need not be given more.
         let end = self.poll_down(cx).or_else(|| self.poll_up(cx)).or_else(|| self.watch_client(cx));
         match end {
             Some(end) => Poll::Ready(end),
@@ -118,9 +126,9 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Sends the head and what of the body is at hand, in one call. `false`: the socket has failed.
+    /// Sends the head and the received part of the body, in one call. `false`: the socket has failed.
     fn begin(&mut self, cx: &mut Context<'_>) -> bool {
-        let Parties { worker, limits, http, backend, idle_timer, context, .. } = self.parties;
+        let Parties { worker, limits, http, backend, idle_timer, pump_context, .. } = self.parties;
         let mut draft = worker.draft.borrow_mut();
         draft.clear();
         self.request.write(&mut draft);
@@ -130,31 +138,33 @@ impl<'a> Exchange<'a> {
             Poll::Ready(Ok(sent)) => sent,
         };
         let body = self.request.body.clone();
+        // From the request's last byte on, the backend's time for its answer runs.
         idle_timer.set_limit(if body.is_done() { http.response_header } else { limits.idle });
-        context.moved(Direction::ToBackend, sent);
+        pump_context.moved(Direction::ToBackend, sent);
         if sent == draft.len() && body.is_done() {
             self.upload = Upload::Whole;
         }
-        self.up = Some(Pump::framed(Direction::ToBackend, worker.resources.method, body).after(&draft[sent..]));
+        let up = Pump::new(Direction::ToBackend, worker.resources.mode, BodyFramer::new(body));
+        self.up = Some(up.after(&draft[sent..]));
         true
     }
 
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Option<End> {
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Option<ExchangeEnd> {
         let up = self.up.as_mut().filter(|_| self.upload == Upload::Going)?;
-        let Parties { client, backend, context, http, idle_timer, .. } = self.parties;
-        match up.poll(cx, client, backend, context) {
+        let Parties { client, backend, pump_context, http, idle_timer, .. } = self.parties;
+        match up.poll(cx, client, backend, pump_context) {
             Step::Open => None,
-            Step::Ended if up.is_whole() => {
+            Step::Ended if up.framer().is_whole() => {
                 self.upload = Upload::Whole;
                 if matches!(self.down, Down::Head(_)) {
                     idle_timer.set_limit(http.response_header);
                 }
                 None
             }
-            Step::Ended => Some(End::Cut(Cause::ClientClosed)),
-            Step::ReadFailed => Some(End::Cut(Cause::ClientReset)),
-            Step::Malformed(error) if self.is_unanswered() => Some(End::failed(400, error, Cause::Rejected)),
-            Step::Malformed(_) => Some(End::Cut(Cause::Rejected)),
+            Step::Ended => Some(ExchangeEnd::Cut(Cause::ClientClosed)),
+            Step::ReadFailed => Some(ExchangeEnd::Cut(Cause::ClientReset)),
+            Step::Malformed(error) if self.is_unanswered() => Some(ExchangeEnd::failed(400, error, Cause::Rejected)),
+            Step::Malformed(_) => Some(ExchangeEnd::Cut(Cause::Rejected)),
             Step::WriteFailed => {
                 // What it sent before is still to be read: it may have answered, and closed.
                 self.upload = Upload::Refused;
@@ -164,45 +174,186 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn poll_down(&mut self, cx: &mut Context<'_>) -> Option<End> {
-        let Parties { client, backend, context, .. } = self.parties;
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Option<ExchangeEnd> {
+        let Parties { client, backend, pump_context, .. } = self.parties;
         if matches!(self.down, Down::Head(_))
             && let Some(end) = self.poll_head(cx)
         {
             return Some(end);
         }
         let Down::Body { pump, backend_keeps, client_keeps } = &mut self.down else { return None };
-        match pump.poll(cx, backend, client, context) {
+        match pump.poll(cx, backend, client, pump_context) {
             Step::Open => None,
-            Step::Ended if !pump.is_whole() => Some(End::Cut(Cause::BackendClosed)),
+            Step::Ended if !pump.framer().is_whole() => Some(ExchangeEnd::Cut(Cause::BackendClosed)),
             Step::Ended => {
                 let is_whole = self.upload == Upload::Whole;
-                Some(End::Answered {
-                    backend_keeps: *backend_keeps && is_whole && !pump.has_overrun(),
+                Some(ExchangeEnd::Answered {
+                    // Bytes beyond the response are no answer to anything: such a connection is not to be trusted.
+                    backend_keeps: *backend_keeps && is_whole && !pump.framer().has_overrun(),
                     client_keeps: *client_keeps && is_whole,
                 })
             }
-            Step::Malformed(_) | Step::ReadFailed => Some(End::Cut(Cause::BackendReset)),
-            Step::WriteFailed => Some(End::Cut(Cause::ClientReset)),
+            Step::Malformed(_) | Step::ReadFailed => Some(ExchangeEnd::Cut(Cause::BackendReset)),
+            Step::WriteFailed => Some(ExchangeEnd::Cut(Cause::ClientReset)),
+        }
+    }
+
+    /// Reads towards the response's head, passing on interim ones. `None`: wait, or continue with the body.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Option<ExchangeEnd> {
+        let Parties { worker, backend, .. } = self.parties;
+        loop {
+            if let Poll::Ready(Err(end)) = self.send_interims(cx) {
+                return Some(end);
+            }
+            let Down::Head(awaited) = &self.down else { return None };
+            if !awaited.unsent.is_empty() {
+                // Backpressure: nothing is received while the client doesn't take what came before.
+                return None;
+            }
+            let receive = |cx: &mut Context<'_>, fresh: &[u8]| self.take_response_bytes(cx, fresh);
+            match worker.resources.scratch.poll_receive(cx, backend, receive) {
+                Poll::Pending => return None,
+                Poll::Ready(Err(_)) => return Some(self.ended_within_head(Cause::BackendReset)),
+                Poll::Ready(Ok(Some(end))) => return Some(end),
+                Poll::Ready(Ok(None)) => {}
+            }
+        }
+    }
+
+    /// The backend sent `fresh`, or with none of them its end.
+    fn take_response_bytes(&mut self, cx: &mut Context<'_>, fresh: &[u8]) -> Option<ExchangeEnd> {
+        if fresh.is_empty() {
+            return Some(self.ended_within_head(Cause::BackendClosed));
+        }
+        let Down::Head(AwaitedHead { reader, unsent, .. }) = &mut self.down else { return None };
+        let version = self.request.head.version;
+        let facts = self.request.head.asked(self.request.bytes());
+        let read = reader.read(fresh, facts, &self.parties.http.limits, |head, bytes| {
+            // An HTTP/1.0 client knows no interim responses (RFC 9110 section 15.2).
+            if version == Version::Http11 {
+                write_response_head(unsent, bytes, head, ClientSide { version, close: false });
+            }
+        });
+        match read {
+            Ok(None) => None,
+            Ok(Some(last)) => self.take_head(cx, &last.head, last.bytes()),
+            Err(failure) => Some(ExchangeEnd::Failed(failure)),
+        }
+    }
+
+    fn ended_within_head(&self, cause: Cause) -> ExchangeEnd {
+        if matches!(&self.down, Down::Head(awaited) if awaited.reader.is_within_head()) {
+            ExchangeEnd::failed(502, "the backend closed within the head of its response", cause)
+        } else {
+            ExchangeEnd::Unanswered(cause)
+        }
+    }
+
+    fn send_interims(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeEnd>> {
+        let Parties { client, pump_context, .. } = self.parties;
+        let Down::Head(awaited) = &mut self.down else { return Poll::Ready(Ok(())) };
+        while !awaited.unsent.is_empty() {
+            match client.poll_send(cx, &awaited.unsent) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(ExchangeEnd::Cut(Cause::ClientReset))),
+                Poll::Ready(Ok(sent)) => {
+                    awaited.unsent.drain(..sent);
+                    awaited.is_within_interim = !awaited.unsent.is_empty();
+                    pump_context.moved(Direction::ToClient, sent);
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The final head is at the start of `bytes`: from here on the client gets the backend's answer.
+    fn take_head(&mut self, cx: &mut Context<'_>, head: &ResponseHead, bytes: &[u8]) -> Option<ExchangeEnd> {
+        let Down::Head(awaited) = &mut self.down else { return None };
+        let mut unsent = std::mem::take(&mut awaited.unsent);
+        self.judge_backend(head.status);
+        let version = self.request.head.version;
+        if head.is_upgrade() {
+            if self.upload != Upload::Whole {
+                let reason = "the backend upgraded before the request's end";
+                return Some(ExchangeEnd::failed(502, reason, Cause::BackendClosed));
+            }
+            self.parties.record.answered(head.status);
+            write_response_head(&mut unsent, bytes, head, ClientSide { version, close: false });
+            unsent.extend_from_slice(&bytes[head.len..]);
+            return Some(ExchangeEnd::Upgraded(unsent));
+        }
+        self.begin_body(cx, head, bytes, &unsent)
+    }
+
+    /// Sends the head and the received part of the body, in one call.
+    fn begin_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &ResponseHead,
+        bytes: &[u8],
+        unsent: &[u8],
+    ) -> Option<ExchangeEnd> {
+        let Parties { worker, frontend, limits, client, record, pump_context, idle_timer, .. } = self.parties;
+        let version = self.request.head.version;
+        // Where the upload isn't through yet, it may never be: then only closing ends the exchange.
+        let client_keeps = self.request.head.keep_alive
+            && self.upload == Upload::Whole
+            && !worker.is_leaving()
+            && !frontend.is_replaced()
+            && !head.ends_by_close(version);
+        let mut draft = worker.draft.borrow_mut();
+        draft.clear();
+        draft.extend_from_slice(unsent);
+        write_response_head(&mut draft, bytes, head, ClientSide { version, close: !client_keeps });
+        let body = Body::new(head.framing);
+        let must_dechunk = head.must_dechunk(version);
+        let mut framer = if must_dechunk { BodyFramer::stripping_chunks(body) } else { BodyFramer::new(body) };
+        match framer.advance(&bytes[head.len..]) {
+            Err(error) => return Some(ExchangeEnd::failed(502, error, Cause::BackendClosed)),
+            Ok(data) => draft.extend_from_slice(&data),
+        }
+        record.answered(head.status);
+        let sent = match client.poll_send(cx, &draft) {
+            Poll::Pending => 0,
+            Poll::Ready(Err(_)) => return Some(ExchangeEnd::Cut(Cause::ClientReset)),
+            Poll::Ready(Ok(sent)) => sent,
+        };
+        pump_context.moved(Direction::ToClient, sent);
+        let backend_keeps = head.keep_alive && !framer.has_overrun();
+        if sent == draft.len() && framer.is_complete() && self.upload == Upload::Whole {
+            return Some(ExchangeEnd::Answered { backend_keeps, client_keeps });
+        }
+        idle_timer.set_limit(limits.idle);
+        let pump = Pump::new(Direction::ToClient, worker.resources.mode, framer).after(&draft[sent..]);
+        self.down = Down::Body { pump, backend_keeps, client_keeps };
+        None
+    }
+
+    /// A backend that answers is well, unless the configuration has it otherwise.
+    fn judge_backend(&self, status: u16) {
+        let lease = self.parties.lease;
+        match status {
+            502..=504 => self.parties.record.span().in_scope(|| lease.record_5xx(Instant::now())),
+            _ => lease.record_success(Instant::now()),
         }
     }
 
     /// Whether the client has no byte of an answer.
     fn is_unanswered(&self) -> bool {
-        matches!(&self.down, Down::Head(waiting) if waiting.is_between_heads())
+        matches!(&self.down, Down::Head(awaited) if !awaited.is_within_interim)
     }
 
     /// While only the backend is waited for, nothing is received from the client: its end must be looked for.
-    fn watch_client(&mut self, cx: &mut Context<'_>) -> Option<End> {
+    fn watch_client(&mut self, cx: &mut Context<'_>) -> Option<ExchangeEnd> {
         if self.upload != Upload::Whole || self.client_has_ended {
             return None;
         }
         let Parties { client, limits, idle_timer, .. } = self.parties;
         match client.poll_hangup(cx) {
             Poll::Pending => None,
-            Poll::Ready(Hangup::Gone) => Some(End::Cut(Cause::ClientReset)),
+            Poll::Ready(Hangup::Gone) => Some(ExchangeEnd::Cut(Cause::ClientReset)),
             Poll::Ready(Hangup::Ended) => {
-                // It may have closed only its own side, and wait for the answer; or it is gone, and nobody will tell.
+                // It may have closed only its own side, and wait for the answer; or it is gone, and nothing will show it.
                 self.client_has_ended = true;
                 idle_timer.lower_limit(limits.half_closed);
                 None
@@ -210,13 +361,15 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// What being silent for too long means: it depends on who was to speak.
-    fn timed_out(&self) -> End {
+    /// What a silence that is too long means: it depends on which side was to speak.
+    fn timed_out(&self) -> ExchangeEnd {
         let client_stalls = self.upload == Upload::Going && !self.up.as_ref().is_some_and(Pump::is_blocked);
-        match () {
-            () if !self.is_unanswered() => End::Cut(Cause::IdleTimeout),
-            () if client_stalls => End::failed(408, "the request's body did not come in time", Cause::IdleTimeout),
-            () => End::failed(504, "the backend did not answer in time", Cause::IdleTimeout),
+        if !self.is_unanswered() {
+            ExchangeEnd::Cut(Cause::IdleTimeout)
+        } else if client_stalls {
+            ExchangeEnd::failed(408, "the request's body did not come in time", Cause::IdleTimeout)
+        } else {
+            ExchangeEnd::failed(504, "the backend did not answer in time", Cause::IdleTimeout)
         }
     }
 }

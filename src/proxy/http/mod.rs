@@ -4,13 +4,12 @@
 //! mean is said by `protocol::http1`; how bodies move by `relay`.
 
 mod exchange;
+mod failure;
+mod framer;
 mod record;
 mod reply;
 mod request;
 mod response;
 mod session;
-mod settings;
 
 pub(super) use session::serve;
-pub(super) use settings::Http;
-pub(super) use settings::check_header;

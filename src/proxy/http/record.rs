@@ -4,30 +4,47 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::time::{Instant, SystemTime};
 
+use tracing::Span;
+
 use crate::access_log::{Entry, HttpEntry, escaped};
-use crate::lifecycle::ConnectionId;
-use crate::net::Peer;
 use crate::protocol::http1::RequestHead;
 use crate::relay::Tally;
+use crate::telemetry::Cause;
 
-use super::super::frontend::{Frontend, Worker};
-use super::super::record::Attempts;
-use super::super::upstream::Upstream;
-use super::settings::Http;
+use super::super::attempts::Attempts;
+use super::super::connect::ConnectContext;
+use super::super::frontend::Frontend;
+use super::super::http_settings::HttpSettings;
+use super::super::record::connection_span;
+use super::super::worker::Worker;
 
 /// The client left before the answer: nginx's code, known to every reader of logs.
 const CLIENT_LEFT: u16 = 499;
-/// The cause of a request that was answered to its end.
-const COMPLETED: &str = "completed";
+
+/// How a request ended, for the access log.
+#[derive(Clone, Copy)]
+enum RequestCause {
+    /// It was answered to its end.
+    Completed,
+    /// It ended before that.
+    Ended(Cause),
+}
+
+impl RequestCause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Ended(cause) => cause.as_str(),
+        }
+    }
+}
 
 /// What is known of a request so far.
 pub(super) struct RequestRecord<'a> {
     worker: &'a Worker,
     frontend: &'a Frontend,
-    upstream: &'a Upstream,
-    http: &'a Http,
-    connection: ConnectionId,
-    peer: Peer,
+    http: &'a HttpSettings,
+    context: ConnectContext<'a>,
     began: Instant,
     /// What the log will show; not kept where nothing is logged.
     texts: Option<Texts>,
@@ -35,7 +52,7 @@ pub(super) struct RequestRecord<'a> {
     tally: &'a Tally,
     status: Cell<Option<u16>>,
     /// `None`: it was cut, by the drain or by a bug of ours.
-    cause: Cell<Option<&'static str>>,
+    cause: Cell<Option<RequestCause>>,
 }
 
 #[derive(Default)]
@@ -50,19 +67,16 @@ impl<'a> RequestRecord<'a> {
     pub(super) fn open(
         worker: &'a Worker,
         frontend: &'a Frontend,
-        upstream: &'a Upstream,
-        http: &'a Http,
-        (connection, peer): (ConnectionId, Peer),
+        http: &'a HttpSettings,
+        context: ConnectContext<'a>,
         tally: &'a Tally,
         head: Option<(&RequestHead, &[u8])>,
     ) -> Self {
         Self {
             worker,
             frontend,
-            upstream,
             http,
-            connection,
-            peer,
+            context,
             began: Instant::now(),
             texts: frontend.access_log.as_ref().map(|_| head.map(Texts::new).unwrap_or_default()),
             attempts: Attempts::default(),
@@ -79,12 +93,16 @@ impl<'a> RequestRecord<'a> {
 
     /// It was answered to its end.
     pub(super) fn completed(&self) {
-        self.cause.set(Some(COMPLETED));
+        self.cause.set(Some(RequestCause::Completed));
     }
 
     /// It ended before that, for this cause.
-    pub(super) fn ended(&self, cause: &'static str) {
-        self.cause.set(Some(cause));
+    pub(super) fn ended(&self, cause: Cause) {
+        self.cause.set(Some(RequestCause::Ended(cause)));
+    }
+
+    pub(super) fn span(&self) -> Span {
+        connection_span(self.context.id, self.context.peer)
     }
 }
 
@@ -113,15 +131,16 @@ impl Drop for RequestRecord<'_> {
         self.frontend.counters(self.worker.id).request(status);
         self.http.duration.record(duration);
         if let Some(first_byte) = first_byte {
-            self.upstream.histograms.first_byte.record(first_byte);
+            self.context.upstream.histograms.first_byte.record(first_byte);
         }
         let (Some(log), Some(texts)) = (&self.frontend.access_log, &self.texts) else { return };
+        let cause = self.cause.get().unwrap_or_else(|| RequestCause::Ended(self.worker.cause_of_a_cut()));
         log.log(&Entry {
             time: SystemTime::now(),
-            connection: self.connection,
+            connection: self.context.id,
             listener: self.frontend.name(),
-            client: &self.peer,
-            pool: Some(self.upstream.pool().name()),
+            client: &self.context.peer,
+            pool: Some(self.context.upstream.pool().name()),
             backend: self.attempts.backend(),
             attempts: &self.attempts.list(),
             bytes_in: self.tally.bytes_in(),
@@ -129,7 +148,7 @@ impl Drop for RequestRecord<'_> {
             connect: self.attempts.connect_time(),
             first_byte,
             duration,
-            cause: self.cause.get().unwrap_or_else(|| self.worker.cause_of_a_cut().as_str()),
+            cause: cause.as_str(),
             reason: None,
             http: Some(HttpEntry {
                 method: &texts.method,

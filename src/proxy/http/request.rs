@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use crate::net::{Peer, Transport};
 use crate::protocol::http1::{Body, ChunkError, RequestHead, Variables, write_request_head};
 
-use super::settings::Http;
+use super::super::frontend::Frontend;
+use super::super::http_settings::HttpSettings;
 
 /// What all requests of a connection share.
 pub(super) struct ForwardedFrom {
@@ -16,10 +17,11 @@ pub(super) struct ForwardedFrom {
 }
 
 impl ForwardedFrom {
-    pub(super) fn new(http: &Http, client: &Transport, peer: Peer) -> Self {
-        let (ip, port) = match peer {
-            Peer::Tcp(address) => (Some(address.ip()), address.port()),
-            Peer::Unix => (None, 0),
+    pub(super) fn new(frontend: &Frontend, http: &HttpSettings, client: &Transport, peer: Peer) -> Self {
+        let ip = peer.ip();
+        let port = match peer {
+            Peer::Tcp(address) => address.port(),
+            Peer::Unix => 0,
         };
         Self {
             // nginx's word for the peer of a unix socket.
@@ -30,7 +32,7 @@ impl ForwardedFrom {
             } else {
                 0
             },
-            is_trusted: http.trusts(ip),
+            is_trusted: frontend.access_rules.trusts_forwarded(ip),
         }
     }
 }
@@ -45,7 +47,7 @@ pub(super) struct Request<'a> {
     /// What of the body is still to come.
     pub(super) body: Body,
     forwarded_from: &'a ForwardedFrom,
-    http: &'a Http,
+    http: &'a HttpSettings,
 }
 
 impl<'a> Request<'a> {
@@ -55,7 +57,7 @@ impl<'a> Request<'a> {
         head: &'a RequestHead,
         bytes: &'a [u8],
         forwarded_from: &'a ForwardedFrom,
-        http: &'a Http,
+        http: &'a HttpSettings,
     ) -> Result<Self, ChunkError> {
         let mut body = Body::new(head.framing);
         let progress = body.advance(&bytes[head.len..])?;

@@ -4,51 +4,45 @@
 //! the request they belong to is under way.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::backends::Lease;
-use crate::lifecycle::{ConnectionId, IdleTimer};
-use crate::net::{ConnectFailure, Peer, Transport};
+use crate::lifecycle::IdleTimer;
+use crate::net::{ConnectFailure, Transport};
 use crate::protocol::http1::{Framing, RequestHead, Version};
 use crate::relay::{self, Early, Limits, Meter, Outcome, PumpContext, Start, Tally};
 use crate::telemetry::{Cause, Rejection};
 
-use super::super::connect::{self, ConnectContext, Connected, Refusal};
-use super::super::frontend::{Frontend, Worker};
-use super::super::upstream::Upstream;
-use super::exchange::{End, Exchange, Parties};
+use super::super::connect::{self, ConnectContext, Connected};
+use super::super::frontend::Frontend;
+use super::super::http_settings::HttpSettings;
+use super::super::refusal::Refusal;
+use super::super::worker::Worker;
+use super::exchange::{Exchange, ExchangeEnd, Parties};
+use super::failure::Failure;
 use super::record::RequestRecord;
 use super::reply;
 use super::request::{ForwardedFrom, Request};
-use super::settings::Http;
 
 /// A head that comes in more pieces than this is only read on when a line is complete: reading it again for each byte
 /// would let a client buy much work with little.
 const PIECES_READ_AT_ONCE: u32 = 32;
 
-/// Serves a client's requests, one after the other, and says why it is over. Dropped, it leaves both sides reset.
+/// Serves a client's requests, one after the other, and says why it ended. Dropped, it leaves both sides reset.
 pub(in crate::proxy) async fn serve(
     worker: &Worker,
     frontend: &Frontend,
-    upstream: &Upstream,
-    http: &Http,
-    client: &Transport,
-    connection: ConnectionId,
-    (peer, server): (Peer, Option<&SocketAddr>),
+    http: &HttpSettings,
+    context: ConnectContext<'_>,
 ) -> Cause {
     let mut session = Session {
         worker,
         frontend,
-        upstream,
-        limits: frontend.limits(upstream),
+        limits: frontend.limits(context.upstream),
         http,
-        client,
-        connection,
-        peer,
-        server,
-        forwarded_from: ForwardedFrom::new(http, client, peer),
+        forwarded_from: ForwardedFrom::new(frontend, http, context.client, context.peer),
+        context,
         idle_timer: worker.idle_timeouts.start(http.client_header),
         inbox: Vec::new(),
         pieces: 0,
@@ -68,14 +62,10 @@ pub(in crate::proxy) async fn serve(
 struct Session<'a> {
     worker: &'a Worker,
     frontend: &'a Frontend,
-    upstream: &'a Upstream,
+    http: &'a HttpSettings,
+    /// Who the client is, and which pool serves it.
+    context: ConnectContext<'a>,
     limits: Limits,
-    http: &'a Http,
-    client: &'a Transport,
-    connection: ConnectionId,
-    peer: Peer,
-    /// Where the client connected to, where a PROXY header says it.
-    server: Option<&'a SocketAddr>,
     forwarded_from: ForwardedFrom,
     idle_timer: IdleTimer,
     /// Received and not yet answered. Bounded by the head's limit and one read.
@@ -84,7 +74,7 @@ struct Session<'a> {
     pieces: u32,
 }
 
-/// What came of waiting for a request.
+/// What waiting for a request gave.
 enum Arrival {
     Request(RequestHead),
     Refused { status: u16, reason: String },
@@ -97,18 +87,33 @@ enum Next {
     Close(Cause),
 }
 
+/// How a request ended, whatever backends were tried for it.
+enum RequestOutcome {
+    /// The client has the whole response.
+    Answered {
+        /// The client's connection can serve another request.
+        client_keeps: bool,
+        /// What the client sent beyond the request.
+        overrun: Vec<u8>,
+    },
+    /// The client is to get an answer of our own.
+    Failed(Failure),
+    /// The client has a part of the response, or is gone, or its tunnel has ended.
+    Cut(Cause),
+}
+
 impl Session<'_> {
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
-        // What was sent ahead, in the pipelined manner.
+        // A pipelined request was received together with the one before.
         if self.pieces == 0
             && !self.inbox.is_empty()
             && let Some(arrival) = self.read_head(&[])
         {
             return Poll::Ready(arrival);
         }
-        let Session { worker, client, .. } = *self;
+        let Session { worker, context, .. } = *self;
         loop {
-            let received = worker.resources.scratch.poll_receive(cx, client, |_, fresh| {
+            let received = worker.resources.scratch.poll_receive(cx, context.client, |_, fresh| {
                 if fresh.is_empty() { Some(Arrival::Ended(Cause::ClientClosed)) } else { self.read_head(fresh) }
             });
             match received {
@@ -121,14 +126,14 @@ impl Session<'_> {
         if self.inbox.is_empty() && self.worker.is_closing() {
             return Poll::Ready(Arrival::Ended(Cause::ClientClosed));
         }
-        match self.idle_timer.poll_expired(cx) {
-            false => Poll::Pending,
-            true if self.inbox.is_empty() => Poll::Ready(Arrival::Ended(Cause::IdleTimeout)),
-            true => {
-                let reason = "the request's head did not come in time".to_owned();
-                Poll::Ready(Arrival::Refused { status: 408, reason })
-            }
+        if !self.idle_timer.poll_expired(cx) {
+            return Poll::Pending;
         }
+        if self.inbox.is_empty() {
+            return Poll::Ready(Arrival::Ended(Cause::IdleTimeout));
+        }
+        let reason = "the request's head did not come in time".to_owned();
+        Poll::Ready(Arrival::Refused { status: 408, reason })
     }
 
     /// Adds what came; `None`: the head isn't complete.
@@ -160,24 +165,19 @@ impl Session<'_> {
         None
     }
 
+    fn open_record<'a>(&'a self, tally: &'a Tally, head: Option<(&RequestHead, &[u8])>) -> RequestRecord<'a> {
+        RequestRecord::open(self.worker, self.frontend, self.http, self.context, tally, head)
+    }
+
     /// A head that can't be read is answered, and nothing after it.
     async fn refuse(&mut self, status: u16, reason: &str) -> Next {
         let tally = Tally::default();
         let record = self.open_record(&tally, None);
         let page = reply::page(status, reason, Version::Http11, false, false);
         self.reply(&record, &tally, status, &page).await;
-        record.ended(Cause::Rejected.as_str());
+        record.ended(Cause::Rejected);
         drop(record);
-        reply::linger(self.client, &self.worker.resources.scratch, &self.idle_timer).await;
-        Next::Close(Cause::Rejected)
-    }
-
-    fn open_record<'a>(&self, tally: &'a Tally, head: Option<(&RequestHead, &[u8])>) -> RequestRecord<'a>
-    where
-        Self: 'a,
-    {
-        let client = (self.connection, self.peer);
-        RequestRecord::open(self.worker, self.frontend, self.upstream, self.http, client, tally, head)
+        self.leave(Cause::Rejected).await
     }
 
     /// Sends an answer of our own; `false`: the client did not take it.
@@ -185,7 +185,7 @@ impl Session<'_> {
         record.answered(status);
         self.idle_timer.touch();
         self.idle_timer.set_limit(self.http.client_header);
-        let sent = reply::send(self.client, page, &self.idle_timer).await;
+        let sent = reply::send(self.context.client, page, &self.idle_timer).await;
         if sent {
             tally.answered_by_us(page.len());
             self.frontend.counters(self.worker.id).bytes.add_out(page.len() as u64);
@@ -198,36 +198,34 @@ impl Session<'_> {
         let tally = Tally::default();
         let mut inbox = std::mem::take(&mut self.inbox);
         self.pieces = 0;
-        let about = Some((head, &inbox[..]));
-        let mut record = self.open_record(&tally, about);
-        let (done, end, is_whole) = match Request::new(head, &inbox, &self.forwarded_from, self.http) {
+        let mut record = self.open_record(&tally, Some((head, &inbox)));
+        let (outcome, end, is_whole) = match Request::new(head, &inbox, &self.forwarded_from, self.http) {
             Ok(request) => {
-                let done = self.exchange(&request, &mut record, &tally).await;
-                (done, request.end, request.body.is_done())
+                let outcome = self.exchange(&request, &mut record, &tally).await;
+                (outcome, request.end, request.body.is_done())
             }
-            Err(error) => (End::failed(400, error, Cause::Rejected).into(), inbox.len(), false),
+            Err(error) => (RequestOutcome::Failed(Failure::new(400, error, Cause::Rejected)), inbox.len(), false),
         };
-        match done.end {
-            End::Answered { client_keeps, .. } => {
+        match outcome {
+            RequestOutcome::Answered { client_keeps, overrun } => {
                 record.completed();
                 drop(record);
                 inbox.drain(..end);
-                inbox.extend_from_slice(&done.overrun);
+                inbox.extend_from_slice(&overrun);
                 self.go_on(head, inbox, client_keeps).await
             }
-            End::Failed(failure) => {
+            RequestOutcome::Failed(failure) => {
                 let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.may_stay();
                 let is_head = head.asked(&inbox).head;
                 let page = reply::page(failure.status, &failure.reason, head.version, keeps, is_head);
                 let sent = self.reply(&record, &tally, failure.status, &page).await;
-                record.ended(failure.cause.as_str());
+                record.ended(failure.cause);
                 drop(record);
                 inbox.drain(..end);
-                if sent && keeps { self.go_on(head, inbox, true).await } else { self.mark_removed(failure.cause).await }
+                if sent && keeps { self.go_on(head, inbox, true).await } else { self.leave(failure.cause).await }
             }
-            End::Upgraded(_) | End::NotSent | End::Unanswered(_) => unreachable!("`exchange` resolves these"),
-            End::Cut(cause) => {
-                record.ended(cause.as_str());
+            RequestOutcome::Cut(cause) => {
+                record.ended(cause);
                 Next::Close(cause)
             }
         }
@@ -248,61 +246,73 @@ impl Session<'_> {
         }
         let cause = if head.keep_alive { Cause::BackendClosed } else { Cause::ClientClosed };
         let may_send_more = !rest.is_empty() || !matches!(head.framing, Framing::None);
-        if may_send_more { self.mark_removed(cause).await } else { Next::Close(cause) }
+        if may_send_more { self.leave(cause).await } else { Next::Close(cause) }
     }
 
     /// Ends the connection so that the client sees all that it was sent.
-    async fn mark_removed(&self, cause: Cause) -> Next {
-        reply::linger(self.client, &self.worker.resources.scratch, &self.idle_timer).await;
+    async fn leave(&self, cause: Cause) -> Next {
+        reply::linger(self.context.client, &self.worker.resources.scratch, &self.idle_timer).await;
         Next::Close(cause)
     }
 
     /// Tries backends until one has given the request an end that no other could better.
-    async fn exchange(&self, request: &Request<'_>, record: &mut RequestRecord<'_>, tally: &Tally) -> Done {
-        let Session { worker, upstream, client, peer, server, .. } = *self;
-        let _share = upstream.pool().count_connection();
+    async fn exchange(&self, request: &Request<'_>, record: &mut RequestRecord<'_>, tally: &Tally) -> RequestOutcome {
+        let Session { worker, mut context, .. } = *self;
+        let pool = context.upstream.pool();
+        let _share = pool.count_connection();
         // A PROXY header names one client: its connection is of no use for another's.
-        let idle_pool = upstream.pool().proxy_version().is_none().then_some(&worker.idle_pool);
-        let context = ConnectContext { upstream, client, peer, server, idle_pool };
+        context.idle_pool = pool.proxy_version().is_none().then_some(&worker.idle_pool);
         let mut may_replay = request.is_replayable();
         let mut connected = connect::to_backend(context, &mut record.attempts).await;
         loop {
-            let Connected { stream, lease, is_reused } = match connected {
+            // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is closed.
+            let Connected { lease, transport, is_reused } = match connected {
                 Ok(connected) => connected,
-                Err(refusal) => return no_backend(refusal, record.attempts.failures()).into(),
+                Err(refusal) => return no_backend(refusal, record.attempts.failures()),
             };
-            let done = self.exchange_with(&stream, &lease, request, record, tally).await;
-            connected = match done.end {
-                End::NotSent if !is_reused => {
-                    lease.record_immediate_close(Instant::now());
+            let (end, overrun) = self.exchange_with(&transport, &lease, request, record, tally).await;
+            connected = match end {
+                ExchangeEnd::NotSent if !is_reused => {
+                    drop(transport);
+                    record.span().in_scope(|| lease.record_immediate_close(Instant::now()));
                     record.attempts.failed(lease.backend(), ConnectFailure::Reset);
                     drop(lease);
                     connect::to_backend(context, &mut record.attempts).await
                 }
-                // The backend had closed what was kept, as it may: that is no failure, and another connection helps.
-                End::NotSent => connect::reconnect(context, lease, &mut record.attempts).await,
-                End::Unanswered(_) if is_reused && may_replay => {
+                // The backend may close an idle connection at any time: that is no failure, and another one helps.
+                ExchangeEnd::NotSent => {
+                    drop(transport);
+                    connect::reconnect(context, lease, &mut record.attempts).await
+                }
+                ExchangeEnd::Unanswered(_) if is_reused && may_replay => {
+                    drop(transport);
                     may_replay = false;
                     connect::reconnect(context, lease, &mut record.attempts).await
                 }
-                End::Unanswered(cause) => {
+                ExchangeEnd::Unanswered(cause) => {
                     if !is_reused {
-                        lease.record_early_close(Instant::now());
+                        record.span().in_scope(|| lease.record_early_close(Instant::now()));
                     }
-                    return End::failed(502, "the backend closed without an answer", cause).into();
+                    return RequestOutcome::Failed(Failure::new(502, "the backend closed without an answer", cause));
                 }
-                End::Answered { backend_keeps: true, .. } if !worker.is_closing() => {
-                    if let Some(idle_pool) = idle_pool {
-                        idle_pool.put(lease.backend(), stream, self.http.backend_keep_alive, Instant::now());
+                ExchangeEnd::Answered { backend_keeps, client_keeps } => {
+                    if let Some(idle_pool) = context.idle_pool.filter(|_| backend_keeps && !worker.is_closing()) {
+                        idle_pool.put(lease.backend(), transport, self.http.backend_keep_alive, Instant::now());
                     }
-                    return done;
+                    return RequestOutcome::Answered { client_keeps, overrun };
                 }
-                _ => return done,
+                ExchangeEnd::Upgraded(to_client) => {
+                    // What the client sent ahead was held back: before the 101 the backend had no claim to it.
+                    let early = Early { to_backend: [request.rest(), &overrun].concat(), to_client };
+                    return RequestOutcome::Cut(self.tunnel(&transport, &lease, early, tally).await);
+                }
+                ExchangeEnd::Failed(failure) => return RequestOutcome::Failed(failure),
+                ExchangeEnd::Cut(cause) => return RequestOutcome::Cut(cause),
             };
         }
     }
 
-    /// One exchange on one connection; where it becomes a tunnel, to the tunnel's end.
+    /// One exchange on one connection; gives also what the client sent beyond its request meanwhile.
     async fn exchange_with(
         &self,
         backend: &Transport,
@@ -310,44 +320,37 @@ impl Session<'_> {
         request: &Request<'_>,
         record: &RequestRecord<'_>,
         tally: &Tally,
-    ) -> Done {
-        let Session { worker, frontend, limits, http, client, ref idle_timer, .. } = *self;
-        let meter = Meter {
-            tally,
-            listener: &frontend.counters(worker.id).bytes,
-            backend: &lease.backend().counters(worker.id).bytes,
-            on_first_byte: &|_| {},
-        };
-        let context = PumpContext::new(&worker.resources, &meter, idle_timer);
+    ) -> (ExchangeEnd, Vec<u8>) {
+        let Session { worker, frontend, limits, http, context, ref idle_timer, .. } = *self;
+        let client = context.client;
+        let meter = self.meter(lease, tally);
+        let pump_context = &PumpContext::new(&worker.resources, &meter, idle_timer);
         let mut unfinished = Unfinished { client, backend, is_cut: true };
-        let context = &context;
-        let parties = Parties { worker, frontend, limits, http, client, backend, lease, record, context, idle_timer };
+        let parties =
+            Parties { worker, frontend, limits, http, client, backend, lease, record, pump_context, idle_timer };
         let mut exchange = Exchange::new(parties, request);
-        let mut end = poll_fn(|cx| exchange.poll(cx)).await;
-        unfinished.is_cut = matches!(end, End::Cut(_));
-        let overrun = exchange.into_overrun();
-        if let End::Upgraded(to_client) = end {
-            // What the client sent ahead was held back until now: before the 101 it was no business of the backend's.
-            let early = Early { to_backend: [request.rest(), &overrun].concat(), to_client };
-            let start = Start::After(early);
-            end = match relay::run(client, backend, &worker.resources, &meter, idle_timer, &limits, start).await {
-                Outcome::Over(cause) => End::Cut(cause),
-                Outcome::Untouched => End::Cut(Cause::BackendClosed),
-            };
-        }
-        Done { end, overrun }
+        let end = poll_fn(|cx| exchange.poll(cx)).await;
+        unfinished.is_cut = matches!(end, ExchangeEnd::Cut(_));
+        (end, exchange.into_overrun())
     }
-}
 
-/// How an exchange ended, and what the client sent beyond its request meanwhile.
-struct Done {
-    end: End,
-    overrun: Vec<u8>,
-}
+    /// After an upgrade: relays whatever protocol it is now to its end.
+    async fn tunnel(&self, backend: &Transport, lease: &Lease, early: Early, tally: &Tally) -> Cause {
+        let (meter, resources) = (self.meter(lease, tally), &self.worker.resources);
+        let start = Start::After(early);
+        match relay::run(self.context.client, backend, resources, &meter, &self.idle_timer, &self.limits, start).await {
+            Outcome::Over(cause) => cause,
+            Outcome::Untouched => Cause::BackendClosed,
+        }
+    }
 
-impl From<End> for Done {
-    fn from(end: End) -> Self {
-        Self { end, overrun: Vec::new() }
+    fn meter<'a>(&'a self, lease: &'a Lease, tally: &'a Tally) -> Meter<'a> {
+        Meter {
+            tally,
+            listener: &self.frontend.counters(self.worker.id).bytes,
+            backend: &lease.backend().counters(self.worker.id).bytes,
+            on_first_byte: &|_| {},
+        }
     }
 }
 
@@ -367,20 +370,21 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// What the client is told when no backend could be connected to.
-fn no_backend(refusal: Refusal, failures: &[ConnectFailure]) -> End {
+/// What the client is answered when no backend could be connected to.
+fn no_backend(refusal: Refusal, failures: &[ConnectFailure]) -> RequestOutcome {
+    let failed = |status, reason, cause| RequestOutcome::Failed(Failure::new(status, reason, cause));
     let cause = match refusal {
         Refusal::Closed(cause) => cause,
-        Refusal::Rejected(Rejection::LeftQueue) => return End::Cut(Cause::ClientClosed),
-        Refusal::Rejected(_) => return End::failed(503, "all backends are busy", Cause::Rejected),
+        Refusal::Rejected(Rejection::LeftQueue) => return RequestOutcome::Cut(Cause::ClientClosed),
+        Refusal::Rejected(_) => return failed(503, "all backends are busy", Cause::Rejected),
     };
     if !failures.is_empty() && failures.iter().all(|failure| *failure == ConnectFailure::Timeout) {
-        return End::failed(504, "no backend accepted the connection in time", cause);
+        return failed(504, "no backend accepted the connection in time", cause);
     }
     let reason = match cause {
         Cause::NoBackend => "there is no backend to try",
         Cause::Internal => "the balancer is out of resources",
         _ => "no backend could be connected to",
     };
-    End::failed(503, reason, cause)
+    failed(503, reason, cause)
 }

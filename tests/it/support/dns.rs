@@ -30,18 +30,25 @@ impl Dns {
     /// The same and SRV records as dnsmasq has them: `_service._tcp.name,target,port,priority,weight`.
     #[track_caller]
     pub fn with_services(records: &[(&str, &str)], services: &[String]) -> Self {
-        Self::start(free_port(), records, services)
+        Self::start(free_port(), records, services, &[])
+    }
+
+    /// The same as [`Dns::with_hosts`], but names of the domain `silent` are asked of `upstream`.
+    #[track_caller]
+    pub fn with_upstream_for_silent(records: &[(&str, &str)], upstream: SocketAddr) -> Self {
+        let server = format!("--server=/silent/{}#{}", upstream.ip(), upstream.port());
+        Self::start(free_port(), records, &[], &[server])
     }
 
     #[track_caller]
-    fn start(address: SocketAddr, records: &[(&str, &str)], services: &[String]) -> Self {
+    fn start(address: SocketAddr, records: &[(&str, &str)], services: &[String], further: &[String]) -> Self {
         let folder = Folder::new();
         let hosts = folder.write("hosts", text_of(records));
         let mut command = Command::new(required("dnsmasq", "dnsmasq-base"));
         command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="]);
         command.args(["--user=root", "--bind-interfaces", "--listen-address=127.0.0.1", "--local=/test/"]);
         command.arg(format!("--port={}", address.port())).arg(format!("--addn-hosts={}", hosts.display()));
-        command.args(services.iter().map(|service| format!("--srv-host={service}")));
+        command.args(further).args(services.iter().map(|service| format!("--srv-host={service}")));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let mut dns = Self { child, address, hosts, _folder: folder };
@@ -74,7 +81,7 @@ impl Dns {
     /// Answers again at the address of one that has ended.
     #[track_caller]
     pub fn back_at(address: SocketAddr, records: &[(&str, &str)]) -> Self {
-        Self::start(address, records, &[])
+        Self::start(address, records, &[], &[])
     }
 }
 

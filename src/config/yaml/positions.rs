@@ -1,4 +1,4 @@
-//! Where each key of a YAML text stands, and which keys stand twice.
+//! The position of each key in a YAML text, and the duplicate keys.
 //!
 //! `serde_yaml` keeps no positions; this walks the parser's events once and notes the line and column of every path.
 //! It judges nothing but duplicates.
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser};
 
-use super::MAX_PROBLEMS;
+use crate::config::problem::MAX_PROBLEMS;
 
 /// A place in a text; both count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl From<&Marker> for Position {
 #[derive(Debug, Default)]
 pub struct Positions {
     by_path: HashMap<String, Position>,
-    /// Each key that stands a second time in its block: its path, where first, where again.
+    /// Each key that its block has already: its path, where first, where again.
     pub duplicates: Vec<(String, Position, Position)>,
 }
 
@@ -38,7 +38,8 @@ enum Frame {
 }
 
 impl Positions {
-    /// Walks `text` as far as it is well-formed YAML; what is wrong with it after that is the YAML reader's to say.
+    /// Walks `text` as far as it is well-formed YAML; what is wrong with it after that is the YAML reader's to
+    /// report.
     pub fn parse(text: &str) -> Self {
         let mut positions = Self::default();
         let mut stack: Vec<Frame> = Vec::new();
@@ -46,7 +47,7 @@ impl Positions {
             let Ok((event, span)) = item else { break };
             let at = Position::from(&span.start);
             match event {
-                // What stands in a second document is no repetition of the first.
+                // A key of a second document is no duplicate of one in the first.
                 Event::DocumentEnd => break,
                 Event::Scalar(value, ..) => {
                     if let Some(Frame::Map { path, key: key @ None }) = stack.last_mut() {
@@ -56,7 +57,9 @@ impl Positions {
                         positions.enter(&mut stack, at);
                     }
                 }
-                Event::Alias(_) => drop(positions.enter(&mut stack, at)),
+                Event::Alias(_) => {
+                    positions.enter(&mut stack, at);
+                }
                 Event::MappingStart(..) => {
                     let path = positions.enter(&mut stack, at);
                     stack.push(Frame::Map { path, key: None });
@@ -65,7 +68,9 @@ impl Positions {
                     let path = positions.enter(&mut stack, at);
                     stack.push(Frame::List { path, next: 0 });
                 }
-                Event::MappingEnd | Event::SequenceEnd => drop(stack.pop()),
+                Event::MappingEnd | Event::SequenceEnd => {
+                    stack.pop();
+                }
                 _ => {}
             }
         }
@@ -103,18 +108,21 @@ impl Positions {
                 self.duplicates.push((path, *first, at));
             }
             Some(_) => {}
-            None => drop(self.by_path.insert(path, at)),
+            None => {
+                self.by_path.insert(path, at);
+            }
         }
     }
 
-    /// Whether a block around `path` stands twice: then so does all that is in it, and once is enough to say it.
+    /// Whether a block around `path` is a duplicate: then so is all that is in it, and one report is enough.
     fn is_within_duplicate(&self, path: &str) -> bool {
         let is_around = |block: &str| path.strip_prefix(block).is_some_and(|rest| rest.starts_with(['.', '[']));
         self.duplicates.iter().any(|(block, ..)| is_around(block))
     }
 }
 
-pub(super) fn join(path: &str, key: &str) -> String {
+/// The path of `key` in the block at `path`, which is empty for the root.
+pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
@@ -134,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_a_key_that_stands_twice() {
+    fn reports_a_duplicate_key() {
         let positions = Positions::parse("a: {b: 1}\nb: 2\na: 3\n");
         assert_eq!(positions.duplicates.len(), 1);
         assert_eq!(positions.duplicates[0].0, "a");
@@ -142,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_a_block_that_stands_twice_and_not_what_is_in_it() {
+    fn reports_a_duplicate_block_and_not_what_is_in_it() {
         let positions = Positions::parse("a: {b: 1}\na: {b: 2}\nab: 3\n");
         let paths: Vec<&str> = positions.duplicates.iter().map(|(path, ..)| path.as_str()).collect();
         assert_eq!(paths, ["a"]);

@@ -5,14 +5,17 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::schema;
+/// Replaces an item of a list that can't be read, so that the others keep their numbers; the item was reported, and
+/// what follows from it is not (`Reporter::problem`).
+pub const UNREADABLE: &str = "\u{0}unreadable";
 
 /// No duration in the configuration may be longer: sums with the clock can't overflow.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -25,7 +28,7 @@ const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 2
 pub struct DurationText(pub Duration);
 
 impl DurationText {
-    pub(super) const fn seconds(seconds: u64) -> Self {
+    pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 }
@@ -122,7 +125,7 @@ macro_rules! as_text {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                schema::text($expecting, $pattern)
+                json_schema!({ "type": "string", "description": $expecting, "pattern": $pattern })
             }
         }
 
@@ -235,7 +238,7 @@ impl<T: Serialize> Serialize for OffOr<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OffOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OffOrBlock<T>(std::marker::PhantomData<T>);
+        struct OffOrBlock<T>(PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for OffOrBlock<T> {
             type Value = OffOr<T>;
 
@@ -258,7 +261,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OffOr<T> {
                 T::deserialize(de::value::MapAccessDeserializer::new(map)).map(OffOr::On)
             }
         }
-        deserializer.deserialize_any(OffOrBlock(std::marker::PhantomData))
+        deserializer.deserialize_any(OffOrBlock(PhantomData))
     }
 }
 
@@ -304,7 +307,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
                 Ok(OneOrMany(vec![text.to_owned()]))
             }
 
-            /// A status or another number may stand without quotes.
+            /// A status or another number needs no quotes.
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<OneOrMany, E> {
                 Ok(OneOrMany(vec![number.to_string()]))
             }
@@ -319,6 +322,44 @@ impl<'de> Deserialize<'de> for OneOrMany {
             }
         }
         deserializer.deserialize_any(TextOrList)
+    }
+}
+
+/// An item of a list that is a block, or a text that stands for one.
+pub trait TextOrBlock: DeserializeOwned {
+    /// What would be right, for messages.
+    const EXPECTED: &'static str;
+
+    /// What the text stands for; `None`: only a block will do.
+    fn from_text(text: &str) -> Option<Self>;
+}
+
+/// Reads a list of such items.
+pub fn texts_or_blocks<'de, T: TextOrBlock, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Vec::<Item<T>>::deserialize(deserializer)?.into_iter().map(|Item(item)| item).collect())
+}
+
+struct Item<T>(T);
+
+impl<'de, T: TextOrBlock> Deserialize<'de> for Item<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemVisitor<T>(PhantomData<T>);
+        impl<'de, T: TextOrBlock> Visitor<'de> for ItemVisitor<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::EXPECTED)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+                T::from_text(text).ok_or_else(|| E::invalid_type(de::Unexpected::Str(text), &self))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_any(ItemVisitor(PhantomData)).map(Item)
     }
 }
 

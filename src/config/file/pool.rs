@@ -1,45 +1,11 @@
-//! The YAML mirror of the configuration: the shape of `lb.yaml`, its keys and their defaults.
-//!
-//! Knows serde, but no YAML. Whether the values make sense together is `build`'s to say.
-
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
+//! The keys of a pool.
 
 use schemars::JsonSchema;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::listener::ListenerSpec;
-use super::units::{AutoOr, DurationText, OffOr, OneOrMany, Percent};
-use super::{AccessLog, LogFormat, LogLevel, Policy, RelayMode, SendProxy};
+use crate::config::pool::Policy;
 
-/// Stands in a list for an item that was reported already; what is said of it then is not told (`Reporter::problem`).
-pub(super) const UNREADABLE: &str = "\u{0}unreadable";
-
-/// `lb.yaml`, long form, with the defaults filled in.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct File {
-    /// Places to accept connections, by name.
-    pub listeners: BTreeMap<String, ListenerSpec>,
-    /// Backends that serve the same thing, by name.
-    pub pools: BTreeMap<String, PoolSpec>,
-    /// Metrics, health, API, status page.
-    pub admin: AdminSpec,
-    /// Worker threads; auto: the cores this process may use.
-    pub workers: AutoOr,
-    /// Client connections at once; auto: as many as open files and memory allow.
-    pub max_connections: AutoOr,
-    /// How it stops.
-    pub drain: DrainSpec,
-    /// How bytes are moved.
-    pub relay: RelaySpec,
-    /// Logs.
-    pub log: LogSpec,
-    /// Reload when this file changes.
-    pub watch: bool,
-}
+use super::units::{DurationText, OffOr, OneOrMany, Percent, TextOrBlock, texts_or_blocks};
 
 /// One pool of backends.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
@@ -48,6 +14,8 @@ pub struct PoolSpec {
     /// How the next backend is chosen.
     pub policy: Policy,
     /// Addresses, or blocks with an address.
+    #[serde(deserialize_with = "texts_or_blocks")]
+    #[schemars(with = "Vec<BackendShape>")]
     pub backends: Vec<BackendSpec>,
     /// One attempt to connect.
     pub connect_timeout: DurationText,
@@ -93,18 +61,58 @@ impl Default for PoolSpec {
     }
 }
 
-/// One backend: `host:port`, or a block with an address.
-#[derive(Clone, Debug, JsonSchema, Serialize)]
-#[schemars(with = "BackendShape")]
+/// The PROXY header that a backend is sent.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendProxy {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary.
+    V2,
+}
+
+/// A backend with all its keys.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct BackendSpec {
-    /// Where it listens.
+    /// IP:port, name:port, unix:/path, or srv:_service._tcp.name.
     pub address: String,
-    /// Share of new connections.
+    /// Share of new connections, 0 to 256; 0 takes none.
+    #[serde(default = "one")]
     pub weight: u16,
     /// Used only when no primary is usable.
+    #[serde(default)]
     pub backup: bool,
     /// Connections at once; 0: any number.
+    #[serde(default)]
     pub max_connections: usize,
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl TextOrBlock for BackendSpec {
+    const EXPECTED: &'static str =
+        "an address such as 127.0.0.1:3001, or a block such as {address: 127.0.0.1:3001, weight: 2}";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(Self { address: text.to_owned(), weight: one(), backup: false, max_connections: 0 })
+    }
+}
+
+/// An address, or a block with an address.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "it only has a schema: what a `BackendSpec` is read from")]
+enum BackendShape {
+    /// `host:port`, `unix:/path` or `srv:_service._tcp.name`.
+    Address(String),
+    /// The same and more.
+    Block(BackendSpec),
 }
 
 /// Clients that may wait for room.
@@ -230,117 +238,5 @@ pub struct TcpSpec {
 impl Default for TcpSpec {
     fn default() -> Self {
         Self { keepalive: DurationText::seconds(60), nodelay: true, user_timeout: DurationText::seconds(0) }
-    }
-}
-
-/// The admin server.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AdminSpec {
-    /// host:port, *:port, unix:/path, or off.
-    pub bind: String,
-    /// Holds the bearer token that changes need; without one they are taken on a loopback or unix bind only.
-    pub token_file: Option<PathBuf>,
-    /// Names under which changes are taken, beside addresses and localhost.
-    pub allowed_hosts: Vec<String>,
-}
-
-impl Default for AdminSpec {
-    fn default() -> Self {
-        Self { bind: "127.0.0.1:9900".to_owned(), token_file: None, allowed_hosts: Vec::new() }
-    }
-}
-
-/// How it stops.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DrainSpec {
-    /// Accepting goes on for this long after the signal.
-    pub grace: DurationText,
-    /// Connections may then go on for this long.
-    pub timeout: DurationText,
-}
-
-impl Default for DrainSpec {
-    fn default() -> Self {
-        Self { grace: DurationText::seconds(0), timeout: DurationText::seconds(30) }
-    }
-}
-
-/// The relay.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RelaySpec {
-    /// auto: bulk is spliced, the rest copied.
-    pub mode: RelayMode,
-}
-
-/// Logs.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogSpec {
-    /// The least severe level shown.
-    pub level: LogLevel,
-    /// Of both the log and the access log.
-    pub format: LogFormat,
-    /// off, stdout, stderr, or a file's path.
-    pub access: AccessLog,
-}
-
-/// What [`BackendSpec`] is read from.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[allow(dead_code, reason = "it only has a schema")]
-enum BackendShape {
-    /// `host:port`, `unix:/path` or `srv:_service._tcp.name`.
-    Address(String),
-    /// The same with more to say.
-    Block(BackendBlock),
-}
-
-/// A backend with all its keys.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct BackendBlock {
-    /// IP:port, name:port, unix:/path, or srv:_service._tcp.name.
-    address: String,
-    /// Share of new connections, 0 to 256; 0 takes none.
-    #[serde(default = "one")]
-    weight: u16,
-    /// Used only when no primary is usable.
-    #[serde(default)]
-    backup: bool,
-    /// Connections at once; 0: any number.
-    #[serde(default)]
-    max_connections: usize,
-}
-
-fn one() -> u16 {
-    1
-}
-
-impl<'de> Deserialize<'de> for BackendSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AddressOrBlock;
-        impl<'de> Visitor<'de> for AddressOrBlock {
-            type Value = BackendSpec;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "an address such as 127.0.0.1:3001, or a block such as {address: 127.0.0.1:3001, weight: 2}",
-                )
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<BackendSpec, E> {
-                Ok(BackendSpec { address: text.to_owned(), weight: 1, backup: false, max_connections: 0 })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BackendSpec, A::Error> {
-                let block = BackendBlock::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let BackendBlock { address, weight, backup, max_connections } = block;
-                Ok(BackendSpec { address, weight, backup, max_connections })
-            }
-        }
-        deserializer.deserialize_any(AddressOrBlock)
     }
 }

@@ -3,14 +3,15 @@
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use super::listener::ListenerSpec;
-use super::mirror::{File, PoolSpec};
+use crate::config::file::File;
+use crate::config::file::listener::ListenerSpec;
+use crate::config::file::pool::PoolSpec;
 
 /// The name of the listener and of the pool in the short form.
-pub(super) const DEFAULT_NAME: &str = "default";
+pub const DEFAULT_NAME: &str = "default";
 
-/// Where a key of the short form stands in the long form.
-pub(super) fn long_form_path(key: &str) -> Option<String> {
+/// The path of a key of the short form in the long form.
+pub fn long_form_path(key: &str) -> Option<String> {
     if key == "listen" {
         Some(format!("listeners.{DEFAULT_NAME}.bind"))
     } else if field_names::<File>().contains(&key) {
@@ -24,8 +25,8 @@ pub(super) fn long_form_path(key: &str) -> Option<String> {
     }
 }
 
-/// The keys that stand at the top level in the short form only.
-pub(super) fn short_form_keys() -> Vec<&'static str> {
+/// The keys that are at the top level in the short form only.
+pub fn short_form_keys() -> Vec<&'static str> {
     let nested = field_names::<ListenerSpec>().iter().chain(field_names::<PoolSpec>());
     ["listen", "backends"]
         .into_iter()
@@ -33,7 +34,8 @@ pub(super) fn short_form_keys() -> Vec<&'static str> {
         .collect()
 }
 
-pub(super) fn short_form_path(path: &str) -> String {
+/// The path of a key of the long form in the short form.
+pub fn short_form_path(path: &str) -> String {
     let prefixes = [format!("listeners.{DEFAULT_NAME}."), format!("pools.{DEFAULT_NAME}.")];
     match prefixes.iter().find_map(|prefix| path.strip_prefix(prefix)) {
         Some("bind") => "listen".to_owned(),
@@ -42,7 +44,7 @@ pub(super) fn short_form_path(path: &str) -> String {
     }
 }
 
-/// The keys of a mirror type, as serde knows them.
+/// The keys of one of the file's types, as serde knows them.
 fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     struct Names<'a>(&'a mut &'static [&'static str]);
     impl<'de> Deserializer<'de> for Names<'_> {
@@ -68,7 +70,7 @@ fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
         }
     }
     let mut names: &'static [&'static str] = &[];
-    // Always an error: the names were all that it was asked for.
+    // Always an error: `Names` only takes the names.
     let _ = T::deserialize(Names(&mut names));
     names
 }

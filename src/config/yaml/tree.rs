@@ -1,19 +1,22 @@
 //! Reading and editing `lb.yaml` as a tree, and printing the effective configuration. The only file that knows
 //! serde_yaml.
 //!
-//! A text becomes a tree, the short form the long one, overrides are applied, and the tree is read into the mirror,
+//! A text becomes a tree, the short form the long one, overrides are applied, and the tree is read into `File`,
 //! gathering every problem on the way.
 
 use serde::de::IntoDeserializer;
 use serde_path_to_error::Segment;
 use serde_yaml::{Mapping, Value};
 
-use super::locate::Positions;
-use super::mirror::{File, UNREADABLE};
-use super::overrides::{Edit, EditValue, Scope};
-use super::report::{MISSING_FIELD, Reporter, duplicates, humanize};
+use crate::config::file::File;
+use crate::config::file::units::UNREADABLE;
+use crate::config::problem::{MAX_PROBLEMS, Problem};
+
+use super::edit::{Edit, EditValue, Scope};
+use super::humanize::{MISSING_FIELD, humanize};
+use super::positions::Positions;
+use super::report::{Reporter, duplicates};
 use super::short_form::{DEFAULT_NAME, long_form_path, short_form_keys};
-use super::{MAX_PROBLEMS, Problem};
 
 /// The configuration as a tree that overrides can edit, with the origin of each part.
 pub struct Tree {
@@ -22,7 +25,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree without a file: all is to come from overrides.
+    /// A tree without a file: overrides give it all.
     pub fn empty() -> Self {
         Self::from_root(Mapping::new(), None, Positions::default())
     }
@@ -90,21 +93,21 @@ impl Tree {
     /// Applies overrides, later ones over earlier ones.
     pub fn apply(&mut self, edits: Vec<Edit>) {
         for edit in edits {
-            match self.absolute_path(&edit) {
-                Ok(path) => match edit_value(edit.value) {
-                    Ok(value) => {
-                        if put(&mut self.root, &path, value) {
-                            self.report.overridden.insert(path, edit.origin);
-                        } else {
-                            let message = "names a place that doesn't exist in the configuration";
-                            self.report.problems.push(Problem::at(edit.origin, &edit.path, message));
-                        }
-                    }
-                    Err(error) => self.report.problems.push(Problem::at(edit.origin, &edit.path, error)),
-                },
-                Err(problem) => self.report.problems.push(problem),
+            if let Err(problem) = self.apply_one(edit) {
+                self.report.problems.push(problem);
             }
         }
+    }
+
+    fn apply_one(&mut self, edit: Edit) -> Result<(), Problem> {
+        let path = self.absolute_path(&edit)?;
+        let Edit { path: written, value, origin, .. } = edit;
+        let value = edit_value(value).map_err(|error| Problem::at(origin.clone(), &written, error))?;
+        if !put(&mut self.root, &path, value) {
+            return Err(Problem::at(origin, &written, "names a place that doesn't exist in the configuration"));
+        }
+        self.report.overridden.insert(path, origin);
+        Ok(())
     }
 
     /// Simple flags stand for a key of the only listener or pool; `--set` may use the short form where the file does.
@@ -139,7 +142,7 @@ impl Tree {
         }
     }
 
-    /// Reads the tree into the mirror. What can't be read is reported, taken out of the tree and left at its default,
+    /// Reads the tree into `File`. What can't be read is reported, taken out of the tree and left at its default,
     /// so that one mistake doesn't hide the next.
     pub fn into_file(mut self) -> (File, Reporter) {
         let mut root = std::mem::take(&mut self.root);
@@ -169,7 +172,7 @@ impl Tree {
 
 /// The effective configuration as YAML, long form.
 pub fn print(file: &File) -> String {
-    serde_yaml::to_string(file).expect("the mirror has text keys only, which YAML can hold")
+    serde_yaml::to_string(file).expect("`File` has text keys only, which YAML can hold")
 }
 
 fn edit_value(value: EditValue) -> Result<Value, String> {
@@ -237,8 +240,8 @@ fn put(root: &mut Mapping, path: &str, value: Value) -> bool {
     true
 }
 
-/// Takes what stands at the end of `steps` out of the tree, or the nearest thing around it that is there: each time the tree is
-/// less by something.
+/// Takes what is at the end of `steps` out of the tree, or the nearest thing around it that exists: the tree is smaller
+/// each time, so that reading it again comes to an end.
 fn take_out(root: &mut Mapping, steps: &[&Segment]) -> bool {
     fn within(value: &mut Value, steps: &[&Segment]) -> bool {
         match (value, steps) {
@@ -246,7 +249,7 @@ fn take_out(root: &mut Mapping, steps: &[&Segment]) -> bool {
                 block.get_mut(key.as_str()).is_some_and(|inner| within(inner, rest))
                     || block.remove(key.as_str()).is_some()
             }
-            // A key that is no text has no name in the path.
+            // A key that isn't a text has no name in the path.
             (Value::Mapping(block), _) => {
                 let wrong = block.keys().find(|key| !key.is_string()).cloned();
                 wrong.is_some_and(|key| block.remove(key).is_some())
@@ -318,11 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_mistakes_the_first_are_told() {
+    fn of_very_many_mistakes_the_first_are_reported() {
         let wrong = |lines: fn(usize) -> String| (0..5_000).map(lines).collect::<String>();
         assert_eq!(paths(&wrong(|number| format!("k{number}: 1\n"))).len(), MAX_PROBLEMS);
         let Err(problems) = Tree::read("lb.yaml", &wrong(|number| format!("k{}: 1\n", number / 2))) else {
-            panic!("a key stands twice");
+            panic!("there are duplicate keys");
         };
         assert_eq!(problems.len(), MAX_PROBLEMS);
     }

@@ -1,0 +1,18 @@
+//! The bearer token that changes need: one rule for the server that asks for it and the command that sends it.
+
+use std::io;
+use std::path::Path;
+
+/// Reads a token from a file, which holds it as its only line.
+///
+/// # Errors
+/// The file can't be read, or what it holds could not be sent in a header.
+pub fn read_token(file: &Path) -> io::Result<String> {
+    let text = std::fs::read_to_string(file)?;
+    let invalid = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    match text.trim() {
+        "" => invalid("it is empty"),
+        token if token.chars().any(char::is_control) => invalid("it has more than one line, or a control character"),
+        token => Ok(token.to_owned()),
+    }
+}

@@ -1,0 +1,94 @@
+//! The only way to a backend, for clients' connections and health checks alike: source address, socket options, the
+//! header of the PROXY protocol.
+//!
+//! Doesn't choose the backend, and judges nobody: what a failure says of a backend is for the caller to decide.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::net::{self, ConnectFailure, DialError, DialOptions, Target, Transport};
+use crate::protocol::proxy_header::{self, Origin};
+
+use super::pool::Pool;
+
+/// Connects to the backends of one pool. Shared by all workers and the pool's health checks.
+#[derive(Debug)]
+pub struct Connector {
+    pool: Arc<Pool>,
+    /// Whose turn it is among the pool's source addresses.
+    next_source: AtomicUsize,
+}
+
+impl Connector {
+    /// Under the settings that `pool` has at each connect.
+    pub fn new(pool: Arc<Pool>) -> Self {
+        Self { pool, next_source: AtomicUsize::new(0) }
+    }
+
+    /// Connects for a client, within the pool's connect timeout. `origin` is called where the pool wants a PROXY header
+    /// only: finding it out costs a system call. Safe to cancel.
+    ///
+    /// # Errors
+    /// Why it did not work.
+    pub async fn connect(&self, target: &Target, origin: impl FnOnce() -> Origin) -> Result<Transport, DialError> {
+        let timeout = self.pool.settings().connect_timeout;
+        self.dial(target, timeout, origin).await
+    }
+
+    /// Connects for a health check, which has a time limit as a whole and sets none here. Safe to cancel.
+    ///
+    /// # Errors
+    /// Why it did not work.
+    pub(super) async fn connect_for_check(&self, target: &Target) -> Result<Transport, DialError> {
+        // LOCAL: the connection is the balancer's own, and belongs to no client.
+        self.dial(target, Duration::MAX, || Origin::Local).await
+    }
+
+    /// The pool whose backends these are.
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    async fn dial(
+        &self,
+        target: &Target,
+        timeout: Duration,
+        origin: impl FnOnce() -> Origin,
+    ) -> Result<Transport, DialError> {
+        let (source, options) = (self.next_source(target), self.dial_options(timeout));
+        let backend = net::dial(target, source, &options).await?;
+        // Whatever ends it here, it was made, and is lost before it was of use: as good as a reset.
+        self.send_proxy_header(&backend, origin).map_err(|error| DialError::new(ConnectFailure::Reset, error))?;
+        Ok(backend)
+    }
+
+    fn dial_options(&self, timeout: Duration) -> DialOptions {
+        let settings = self.pool.settings();
+        DialOptions { timeout, nodelay: settings.tcp.nodelay, user_timeout: settings.tcp.user_timeout }
+    }
+
+    /// The address that the next connection to `target` comes from: the next one of its family. `None`: the kernel
+    /// chooses.
+    fn next_source(&self, target: &Target) -> Option<IpAddr> {
+        let settings = self.pool.settings();
+        let Target::Tcp(target) = target else { return None };
+        if settings.source.is_empty() {
+            return None;
+        }
+        let turn = self.next_source.fetch_add(1, Ordering::Relaxed);
+        let fits = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
+        let count = settings.source.iter().filter(fits).count().max(1);
+        settings.source.iter().filter(fits).nth(turn % count).copied()
+    }
+
+    /// Says whose connection it is, in a header of the PROXY protocol, where the pool wants one.
+    fn send_proxy_header(&self, backend: &Transport, origin: impl FnOnce() -> Origin) -> io::Result<()> {
+        let Some(version) = self.pool.proxy_version() else { return Ok(()) };
+        let mut header = Vec::new();
+        proxy_header::write(version, origin(), &mut header);
+        backend.send_first(&header)
+    }
+}

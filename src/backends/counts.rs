@@ -1,0 +1,75 @@
+//! What one backend's connections add up to.
+//!
+//! Counts only; whether a number is bad is not decided here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::net::ConnectFailure;
+use crate::telemetry::{BackendCounters, PerWorker, Traffic};
+
+/// Totals since the backend came into its pool.
+#[derive(Debug)]
+pub(super) struct Counts {
+    connections: AtomicU64,
+    connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
+    early_closes: AtomicU64,
+    /// 0: none was made yet.
+    last_connect_micros: AtomicU64,
+    workers: PerWorker<BackendCounters>,
+}
+
+impl Counts {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            connections: AtomicU64::default(),
+            connect_failures: Default::default(),
+            early_closes: AtomicU64::default(),
+            last_connect_micros: AtomicU64::default(),
+            workers: PerWorker::new(workers),
+        }
+    }
+
+    pub(super) fn connected(&self, took: Duration) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.last_connect_micros.store(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn connect_failed(&self, failure: ConnectFailure) {
+        self.connect_failures[failure as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn closed_early(&self) {
+        self.early_closes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn worker(&self, worker: usize) -> &BackendCounters {
+        self.workers.worker(worker)
+    }
+
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn connect_failures(&self) -> [u64; ConnectFailure::ALL.len()] {
+        self.connect_failures.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn early_closes(&self) -> u64 {
+        self.early_closes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn last_connect(&self) -> Option<Duration> {
+        let micros = self.last_connect_micros.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    pub(super) fn idle(&self) -> usize {
+        self.workers.iter().map(|worker| worker.idle.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(super) fn bytes(&self) -> Traffic {
+        self.workers.iter().map(|worker| worker.bytes.total()).sum()
+    }
+}

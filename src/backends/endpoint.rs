@@ -1,0 +1,20 @@
+//! A backend as it is wanted: what the configuration, a name server or an operator says of it.
+//!
+//! Knows nothing of how it fares.
+
+use std::num::NonZeroUsize;
+
+use crate::net::Target;
+
+/// A backend as the configuration or a name server wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens; this tells one backend of a pool from another.
+    pub target: Target,
+    /// Its share of new connections, 0 to 256.
+    pub weight: u16,
+    /// Used only when no primary is usable.
+    pub backup: bool,
+    /// Connections at once.
+    pub max_connections: Option<NonZeroUsize>,
+}

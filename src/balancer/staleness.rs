@@ -1,0 +1,181 @@
+//! Properties of picks while the table is older than the pool's state: what is not to be picked never is, and nobody is
+//! turned away beside a backend that could serve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::backends::{AdminState, Backend, BackendState, Lease};
+use crate::config::Policy;
+use crate::net::ConnectFailure;
+
+use super::request::PickError;
+use super::world::{Event, World, detection, endpoint, events, policies, settings, weighted};
+
+/// Backends that a world may have at most.
+const MOST: usize = 6;
+
+/// What changes in a world besides what its connections report.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Event(Event),
+    /// A client connects, and the table is as old as it is.
+    Pick,
+    Rebuild,
+    Set(usize, AdminState),
+    /// The pool's backends are others from now on: those whose bits are set. Every third is a backup.
+    Replace(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let admin_states = prop::sample::select(vec![AdminState::Enable, AdminState::Drain, AdminState::Disable]);
+    let step = prop_oneof![
+        6 => events().prop_map(|events| Step::Event(events[0])),
+        8 => Just(Step::Pick),
+        1 => Just(Step::Rebuild),
+        2 => (0..MOST, admin_states).prop_map(|(index, state)| Step::Set(index, state)),
+        1 => (1u8..1 << MOST).prop_map(Step::Replace),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+fn set_of(bits: u8) -> Vec<crate::backends::Endpoint> {
+    let chosen = (0..MOST).filter(|index| bits & (1 << index) != 0);
+    chosen.map(|index| endpoint(index, u16::try_from(index).expect("few"), index % 3 == 2, 0)).collect()
+}
+
+/// As the last table has it, or later; never one that the world's events would rebuild.
+fn happen(world: &mut World, step: Step) {
+    match step {
+        Step::Event(Event::Wait(time)) => world.now += time,
+        Step::Event(Event::IsRefused(client)) => {
+            if let Ok(lease) = world.pick_with_old_table(Some(client), &[]) {
+                lease.connect_failed(ConnectFailure::Refused, world.now);
+            }
+        }
+        Step::Event(Event::Connects(client)) => world.leases.extend(world.pick_with_old_table(Some(client), &[])),
+        Step::Event(event) => drop(world.take(event)),
+        Step::Rebuild => world.balancer.rebuild(),
+        Step::Set(index, state) => {
+            if let Some(backend) = world.backends().get(index) {
+                backend.set_admin_state(state, world.now);
+            }
+        }
+        Step::Replace(bits) => world.balancer.pool().replace(set_of(bits), world.now),
+        Step::Pick => {}
+    }
+}
+
+fn disable(world: &World, backend: &Arc<Backend>) {
+    backend.set_admin_state(AdminState::Disable, world.now);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_may_not_be_picked_never_is_and_nobody_is_turned_away(policy in policies(), steps in steps()) {
+        let mut world = World::new(settings(policy, Some(detection())), set_of(0b11_1111));
+        for step in steps {
+            happen(&mut world, step);
+            let before = world.backends();
+            let usable: Vec<bool> = before.iter().map(|backend| backend.is_usable()).collect();
+            let tried: Vec<bool> = before.iter().map(|backend| backend.may_fail_open()).collect();
+            let is_some_usable = usable.contains(&true);
+            match world.pick_with_old_table(None, &[]) {
+                Ok(lease) => {
+                    let index = before.iter().position(|known| Arc::ptr_eq(known, lease.backend()));
+                    let Some(index) = index else { panic!("one that has left the pool") };
+                    prop_assert!(tried[index], "weight 0, or kept out by an operator");
+                    // Besides, a probe that is due, and one that has held for long enough.
+                    let now = before[index].state();
+                    let is_probe = now == BackendState::Probing || (now == BackendState::Up && !usable[index]);
+                    prop_assert!(usable[index] || is_probe || !is_some_usable, "{:?} beside usable ones", now);
+                }
+                Err(error) => {
+                    prop_assert_eq!(error, PickError::NoneLeft, "no limits here");
+                    prop_assert!(!tried.contains(&true), "turned away beside {:?}", tried);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_came_back_has_exactly_its_turns_from_the_next_table_on(
+        weights in prop::collection::vec(1u16..10, 2..8),
+        picks in 0usize..20,
+    ) {
+        let mut world = World::new(settings(Policy::RoundRobin, None), weighted(&weights));
+        let away = world.backends()[0].clone();
+        disable(&world, &away);
+        world.balancer.rebuild();
+        away.set_admin_state(AdminState::Enable, world.now);
+        for _ in 0..picks {
+            let lease = world.pick_with_old_table(None, &[]).expect("no limit");
+            prop_assert!(!Arc::ptr_eq(lease.backend(), &away), "the others have all turns until then");
+        }
+        let round: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
+        let order = world.pick_and_hold(round);
+        prop_assert_eq!(order.iter().filter(|index| **index == 0).count(), usize::from(weights[0]));
+    }
+
+    #[test]
+    fn fails_open_though_the_table_has_usable_ones_only(policy in policies(), backends in 1usize..MOST) {
+        let world = World::new(settings(policy, Some(detection())), weighted(&vec![1; backends]));
+        for backend in world.backends().iter() {
+            for _ in 0..2 {
+                Lease::take(backend).expect("no limit").connect_failed(ConnectFailure::Refused, world.now);
+            }
+            prop_assert_eq!(backend.state(), BackendState::Ejected);
+        }
+        prop_assert!(world.pick_with_old_table(None, &[]).is_ok());
+        // The table that is built now has none that is usable; one that comes back then is found all the same.
+        world.balancer.rebuild();
+        let back = world.backends()[backends - 1].clone();
+        let lease = Lease::take(&back).expect("no limit");
+        lease.record_success(world.now);
+        for _ in 0..3 {
+            let picked = world.pick_with_old_table(None, &[]).expect("no limit");
+            prop_assert!(Arc::ptr_eq(picked.backend(), &back));
+        }
+    }
+
+    #[test]
+    fn one_that_came_back_has_room_for_those_who_find_all_others_full(policy in policies(), backends in 2usize..MOST) {
+        let all = (0..backends).map(|index| endpoint(index, 1, false, 1)).collect();
+        let mut world = World::new(settings(policy, None), all);
+        let away = world.backends()[0].clone();
+        disable(&world, &away);
+        world.balancer.rebuild();
+        for _ in 1..backends {
+            world.leases.push(world.pick_with_old_table(None, &[]).expect("room"));
+        }
+        prop_assert_eq!(world.pick_with_old_table(None, &[]).map(drop), Err(PickError::Full));
+        away.set_admin_state(AdminState::Enable, world.now);
+        let lease = world.pick_with_old_table(None, &[]).expect("room on the one that came back");
+        prop_assert!(Arc::ptr_eq(lease.backend(), &away));
+        prop_assert_eq!(world.pick_with_old_table(None, &[]).map(drop), Err(PickError::Full));
+    }
+}
+
+#[tokio::test]
+async fn the_table_follows_the_pool_within_moments() {
+    let weights: Vec<u16> = (0..1000u32).map(|index| u16::try_from(index * 79 % 256 + 1).expect("small")).collect();
+    let world = World::new(settings(Policy::RoundRobin, None), weighted(&weights));
+    let balancer = world.balancer.clone();
+    let following = tokio::spawn(async move { balancer.follow_pool().await });
+    world.balancer.pool().replace(weighted(&weights[500..]), world.now);
+    let staying = world.backends();
+    let is_current = async {
+        while !world.balancer.is_current() {
+            let picked = world.pick_with_old_table(None, &[]).expect("no limit");
+            assert!(staying.iter().any(|known| Arc::ptr_eq(known, picked.backend())), "one that has left");
+            tokio::task::yield_now().await;
+        }
+    };
+    // Long enough for a busy machine and a build without optimization.
+    let waited = tokio::time::timeout(Duration::from_secs(10), is_current).await;
+    assert!(waited.is_ok(), "the table is still the old one");
+    following.abort();
+}

@@ -1,0 +1,57 @@
+//! The usable backends by rank, as they were at one generation of their pool.
+
+use std::sync::Arc;
+
+use crate::backends::{Backend, Lease, Pool};
+
+use super::request::PickRequest;
+use super::tier::{Tier, Turn};
+
+#[derive(Debug)]
+pub(super) struct Table {
+    generation: u64,
+    primaries: Tier,
+    backups: Tier,
+    /// Every backend but those that an operator keeps out. Empty while one is usable: it is seldom needed.
+    all: Tier,
+}
+
+impl Table {
+    pub(super) fn new(pool: &Pool) -> Self {
+        // Read before the states: a change after this makes the table out of date, never wrongly fresh.
+        let generation = pool.generation();
+        let backends = pool.backends();
+        let policy = pool.settings().policy;
+        let tier = |belongs: &dyn Fn(&Backend) -> bool| {
+            Tier::new(policy, backends.iter().filter(|backend| belongs(backend)).cloned().collect())
+        };
+        let primaries = tier(&|backend| backend.is_usable() && !backend.is_backup());
+        let backups = tier(&|backend| backend.is_usable() && backend.is_backup());
+        let is_any_usable = !primaries.is_empty() || !backups.is_empty();
+        let all = tier(&|backend| !is_any_usable && backend.may_fail_open());
+        Self { generation, primaries, backups, all }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// One of the usable backends, by rank and policy.
+    pub(super) fn choose(&self, request: &PickRequest<'_>, turn: &Turn<'_>) -> Option<Lease> {
+        let is_usable = |backend: &Arc<Backend>| backend.is_usable() && request.is_untried(backend);
+        // A retry goes where nothing failed recently, if it can: it has few of them.
+        let is_promising = |backend: &Arc<Backend>| is_usable(backend) && !backend.is_suspect(request.now);
+        if !request.tried.is_empty()
+            && let Some(lease) = self.primaries.choose(turn, request.client, &is_promising)
+        {
+            return Some(lease);
+        }
+        let primary = self.primaries.choose(turn, request.client, &is_usable);
+        primary.or_else(|| self.backups.choose(turn, request.client, &is_usable))
+    }
+
+    /// One of those that are tried when none is usable, by policy.
+    pub(super) fn fail_open(&self, request: &PickRequest<'_>, turn: &Turn<'_>) -> Option<Lease> {
+        self.all.choose(turn, request.client, &|backend| backend.may_fail_open() && request.is_untried(backend))
+    }
+}

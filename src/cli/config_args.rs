@@ -1,0 +1,26 @@
+//! Where the configuration comes from, as typed: `-c`, the overrides, and the environment.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{Overrides, Source};
+
+use super::environment::variable;
+
+/// Where the configuration comes from.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ConfigArgs {
+    /// The configuration file [env: LB_CONFIG] [default: ./lb.yaml, else /etc/lb/lb.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl ConfigArgs {
+    pub(super) fn source(&self) -> Source {
+        let file = self.config.clone().or_else(|| variable("LB_CONFIG").map(PathBuf::from));
+        Source { file, environment: Overrides::from_environment(variable), flags: self.overrides.clone() }
+    }
+}

@@ -1,0 +1,95 @@
+//! What makes a command fail, a variant a cause, and the exit code of each.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::config::Problems;
+use crate::server::RunError;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(super) enum CliError {
+    /// The configuration is not valid.
+    Config(Problems),
+    /// The configuration is not valid, and its problems were printed in another form.
+    AlreadyReported,
+    /// The balancer could not run.
+    Run(RunError),
+    /// No runtime could be built for asking a balancer.
+    Runtime(io::Error),
+    /// The environment or a flag says that there is no admin server.
+    AdminOff,
+    /// The file of the bearer token can't be read.
+    Token { file: PathBuf, source: io::Error },
+    /// The admin server gave no answer.
+    NoAnswer { address: String, source: io::Error },
+    /// The admin server's answer is not a report of this version.
+    NotAReport { address: String, path: String, source: serde_json::Error },
+    /// The admin server wants a bearer token, or another one.
+    Unauthorized(String),
+    /// The balancer refused a change.
+    Refused(String),
+    /// The balancer is not ready for traffic.
+    NotReady(String),
+    /// The demo's servers or its balancer could not be started.
+    Demo(io::Error),
+    /// A request of the demo failed.
+    DemoRequest(io::Error),
+    /// The demo's requests were not shared equally.
+    UnequalShares,
+}
+
+impl CliError {
+    /// 2 for wrong usage or configuration, as clap has it too; 1 for what failed while running.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::AlreadyReported => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Config(problems) = self {
+            for problem in &problems.0 {
+                writeln!(f, "error: {problem}")?;
+            }
+            let count = problems.0.len();
+            return write!(f, "{count} problem{}; nothing was started", if count == 1 { "" } else { "s" });
+        }
+        f.write_str("error: ")?;
+        match self {
+            Self::Config(_) | Self::AlreadyReported => f.write_str("the configuration is not valid"),
+            Self::Run(error) => error.fmt(f),
+            Self::Runtime(error) => write!(f, "can't start the runtime: {error}"),
+            Self::AdminOff => f.write_str("the admin server is off (LB_ADMIN or --admin says so): nothing to ask"),
+            Self::Token { file, source } => write!(f, "can't read the token from {}: {source}", file.display()),
+            Self::NoAnswer { address, source } => write!(
+                f,
+                "no answer from the admin server at {address}: {source} (is lb running? --admin ADDR says where)"
+            ),
+            Self::NotAReport { address, path, source } => write!(f, "{address}{path} answered no report: {source}"),
+            Self::Unauthorized(reason) => write!(f, "{reason} (--token-file FILE gives it)"),
+            Self::Refused(reason) => f.write_str(reason),
+            Self::NotReady(reason) => write!(f, "not ready: {reason}"),
+            Self::Demo(error) => write!(f, "the demo can't start: {error}"),
+            Self::DemoRequest(error) => write!(f, "a GET through the balancer failed: {error}"),
+            Self::UnequalShares => f.write_str("the requests were not shared equally"),
+        }
+    }
+}
+
+impl From<Problems> for CliError {
+    fn from(problems: Problems) -> Self {
+        Self::Config(problems)
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        Self::Run(error)
+    }
+}

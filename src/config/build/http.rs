@@ -1,0 +1,65 @@
+//! The rules of a listener's `http:` block.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use crate::config::file::http::HttpSpec;
+use crate::config::http::{BackendKeepAlive, HttpConfig};
+use crate::protocol::http1::{HeadLimits, HeaderEdit};
+
+use super::block::Block;
+
+/// A smaller head than this is no browser's; a larger one is memory that any client may ask for.
+const HEAD_BYTES: RangeInclusive<u64> = 1024..=1024 * 1024;
+/// Each header is looked at when a request is rewritten.
+const MAX_HEADERS: usize = 1000;
+/// Descriptors of one worker that may lie idle for one backend.
+const MAX_IDLE_CONNECTIONS: usize = 10_000;
+
+pub fn build_http(http: &HttpSpec, block: &mut Block<'_>) -> HttpConfig {
+    let bytes = http.max_header_bytes.0;
+    if !HEAD_BYTES.contains(&bytes) {
+        block.problem("max_header_bytes", "must be from 1KiB to 1MiB");
+    }
+    let max_headers = block.within("max_headers", http.max_headers, MAX_HEADERS).get();
+    let max_head_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let max_line_bytes = HeadLimits::default().max_line_bytes.min(max_head_bytes);
+    let mut timeouts = block.inner("timeouts");
+    HttpConfig {
+        head_limits: HeadLimits { max_head_bytes, max_line_bytes, max_headers },
+        response_header_timeout: timeouts.positive("response_header", http.timeouts.response_header),
+        keep_alive_timeout: timeouts.positive("keep_alive", http.timeouts.keep_alive),
+        set_headers: build_headers(&http.set_headers, &mut block.inner("set_headers")),
+        backend_keep_alive: build_keep_alive(http, &mut block.inner("backend_keep_alive")),
+    }
+}
+
+fn build_keep_alive(http: &HttpSpec, block: &mut Block<'_>) -> BackendKeepAlive {
+    let keep_alive = http.backend_keep_alive;
+    if keep_alive.idle_connections > MAX_IDLE_CONNECTIONS {
+        block.problem("idle_connections", format!("must be from 0 to {MAX_IDLE_CONNECTIONS} (0 keeps none)"));
+    }
+    BackendKeepAlive {
+        idle_connections: keep_alive.idle_connections,
+        idle_timeout: block.positive("idle_timeout", keep_alive.idle_timeout),
+    }
+}
+
+fn build_headers(headers: &BTreeMap<String, Option<String>>, block: &mut Block<'_>) -> Vec<HeaderEdit> {
+    let mut edits: Vec<HeaderEdit> = Vec::new();
+    for (name, template) in headers {
+        let text = template.as_deref().unwrap_or_default();
+        match HeaderEdit::parse(name, text) {
+            Err(invalid) => block.problem(name, format!("can't be set to `{text}`: {invalid}")),
+            Ok(edit) if edits.iter().any(|other| other.name().eq_ignore_ascii_case(edit.name())) => {
+                block.problem(name, "is duplicated in another spelling; remove one");
+            }
+            // Null only takes a default away.
+            Ok(_) if template.is_none() => {}
+            Ok(edit) => edits.push(edit),
+        }
+    }
+    // Host leads, as clients send it (RFC 9110 section 7.2).
+    edits.sort_by_key(|edit| !edit.name().eq_ignore_ascii_case("host"));
+    edits
+}

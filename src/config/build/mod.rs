@@ -1,0 +1,92 @@
+//! From the file's types to a configuration that can run: every rule that a value must keep, checked in one pass.
+//!
+//! Where a value breaks a rule a problem is reported and any valid value takes its place: the result is only used when
+//! there is no problem.
+
+mod block;
+mod http;
+mod listener;
+mod pool;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use super::address::BindAddress;
+use super::file::log::{LogLevel, LogSpec};
+use super::file::units::AutoOr;
+use super::file::{AdminSpec, File};
+use super::log::{LogConfig, LogDestination};
+use super::root::{AdminConfig, Config, DrainConfig};
+use super::yaml::Reporter;
+
+use block::Block;
+use listener::build_listener;
+use pool::build_pool;
+
+/// More worker threads than this are a mistake.
+const MAX_WORKERS: usize = 1024;
+
+/// Validates `file`: the result can run if `report` has no problem then.
+pub fn build(file: &File, report: &mut Reporter) -> Config {
+    let mut root = Block::root(report);
+    let pools = file.pools.iter().map(|(name, pool)| build_pool(name, pool, &mut root)).collect();
+    let mut bound = HashMap::new();
+    let listeners = file.listeners.iter();
+    let listeners = listeners.map(|(name, spec)| build_listener(name, spec, file, &mut bound, &mut root)).collect();
+    if file.listeners.is_empty() && root.report.problems.is_empty() {
+        root.problem("listeners", "there is no listener; add `listen: 0.0.0.0:8080` or give --listen 0.0.0.0:8080");
+    }
+    Config {
+        listeners,
+        pools,
+        admin: build_admin(&file.admin, &bound, &mut root.inner("admin")),
+        workers: count("workers", file.workers, MAX_WORKERS, &mut root),
+        max_connections: count("max_connections", file.max_connections, usize::MAX, &mut root),
+        drain: DrainConfig { grace: file.drain.grace.0, timeout: file.drain.timeout.0 },
+        relay: file.relay.mode,
+        log: build_log(&file.log),
+        watch: file.watch,
+    }
+}
+
+/// `bound` are the listeners' addresses, each with the path of its key.
+fn build_admin(admin: &AdminSpec, bound: &HashMap<BindAddress, String>, block: &mut Block<'_>) -> AdminConfig {
+    let bind: Option<BindAddress> = match admin.bind.as_str() {
+        "off" => None,
+        text => block.parsed("bind", text),
+    };
+    let shared = bind.as_ref().filter(|address| !address.is_chosen_by_kernel());
+    if let Some(owner) = shared.and_then(|address| bound.get(address)) {
+        let message = format!("is already bound by `{}`; choose another port, or off", block.report.shown(owner));
+        block.problem("bind", message);
+    }
+    AdminConfig { bind, token_file: admin.token_file.clone(), allowed_hosts: admin.allowed_hosts.clone() }
+}
+
+fn build_log(log: &LogSpec) -> LogConfig {
+    let level = match log.level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let access = match log.access.as_str() {
+        "off" => None,
+        "stdout" => Some(LogDestination::Stdout),
+        "stderr" => Some(LogDestination::Stderr),
+        path => Some(LogDestination::File(PathBuf::from(path))),
+    };
+    LogConfig { level, format: log.format, access }
+}
+
+/// `None`: auto.
+fn count(key: &str, value: AutoOr, max: usize, block: &mut Block<'_>) -> Option<NonZeroUsize> {
+    let AutoOr::Is(number) = value else { return None };
+    if number == 0 || number > max {
+        let bound = if max == usize::MAX { "at least 1".to_owned() } else { format!("from 1 to {max}") };
+        block.problem(key, format!("must be {bound}, or auto"));
+    }
+    NonZeroUsize::new(number)
+}

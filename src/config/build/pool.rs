@@ -1,0 +1,190 @@
+//! The rules of a pool: backends, detection, checks, limits.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+
+use crate::config::address::BackendAddress;
+use crate::config::file::pool::{
+    BackendSpec, FailureDetectionSpec, HealthCheckSpec, HttpCheckSpec, PoolSpec, ResolveSpec, SendProxy,
+};
+use crate::config::file::units::OffOr;
+use crate::config::pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, PoolConfig, Queue, Resolve};
+use crate::config::yaml::Reporter;
+use crate::net::TcpOptions;
+use crate::protocol::proxy_header::Version;
+
+use super::block::{Block, some_unless_zero};
+
+/// The largest weight; sums of them stay small.
+const MAX_WEIGHT: u16 = 256;
+/// More attempts than this for one client would be a storm.
+const MAX_ATTEMPTS: usize = 16;
+/// Failures counted within a window at most; the window remembers each.
+const MAX_FAILURES: usize = 1000;
+/// Results of health checks in a row at most.
+const MAX_RESULTS: usize = 1000;
+/// Tables of the policies number backends in 16 bits.
+const MAX_BACKENDS: usize = 10_000;
+/// The port of DNS (RFC 1035, 4.2).
+const DNS_PORT: u16 = 53;
+
+pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConfig {
+    let mut block = root.named("pools", name);
+    PoolConfig {
+        name: name.to_owned(),
+        policy: pool.policy,
+        backends: build_backends(&pool.backends, &mut block),
+        connect_timeout: block.positive("connect_timeout", pool.connect_timeout),
+        attempts: block.within("attempts", pool.attempts, MAX_ATTEMPTS),
+        retry_budget: pool.retry_budget.0,
+        queue: Queue { length: pool.queue.length, timeout: block.positive("queue.timeout", pool.queue.timeout) },
+        failure_detection: match pool.failure_detection {
+            OffOr::Off => None,
+            OffOr::On(settings) => Some(build_detection(settings, &mut block.inner("failure_detection"))),
+        },
+        health_check: match &pool.health_check {
+            OffOr::Off => None,
+            OffOr::On(settings) => Some(build_check(settings, &mut block.inner("health_check"))),
+        },
+        slow_start: pool.slow_start.0,
+        source: build_sources(&pool.source.0, &mut block),
+        send_proxy: match pool.send_proxy {
+            SendProxy::Off => None,
+            SendProxy::V1 => Some(Version::V1),
+            SendProxy::V2 => Some(Version::V2),
+        },
+        resolve: build_resolve(&pool.resolve, &mut block.inner("resolve")),
+        tcp: TcpOptions {
+            keepalive: some_unless_zero(pool.tcp.keepalive),
+            nodelay: pool.tcp.nodelay,
+            user_timeout: some_unless_zero(pool.tcp.user_timeout),
+        },
+    }
+}
+
+impl PoolConfig {
+    /// For tests and benchmarks: a pool with the file's defaults, and without a backend yet.
+    #[doc(hidden)]
+    pub fn example() -> Self {
+        build_pool("app", &PoolSpec::default(), &mut Block::root(&mut Reporter::default()))
+    }
+}
+
+fn build_backends(backends: &[BackendSpec], block: &mut Block<'_>) -> Vec<BackendConfig> {
+    if backends.is_empty() {
+        block.problem("backends", "is empty: add at least one, such as [127.0.0.1:3001]");
+    }
+    if backends.len() > MAX_BACKENDS {
+        block.problem("backends", format!("has {} backends; at most {MAX_BACKENDS}", backends.len()));
+    }
+    let mut seen = HashMap::new();
+    let backends = backends.iter().enumerate();
+    backends.filter_map(|(index, spec)| build_backend(&format!("backends[{index}]"), spec, &mut seen, block)).collect()
+}
+
+/// `seen` are the addresses so far, each with its path.
+fn build_backend(
+    key: &str,
+    backend: &BackendSpec,
+    seen: &mut HashMap<BackendAddress, String>,
+    block: &mut Block<'_>,
+) -> Option<BackendConfig> {
+    if backend.weight > MAX_WEIGHT {
+        let message = format!("must be from 0 to {MAX_WEIGHT} (0 takes no new connections)");
+        block.problem(&format!("{key}.weight"), message);
+    }
+    let address: BackendAddress = block.parsed(key, &backend.address)?;
+    if let Some(first) = seen.insert(address.clone(), block.path(key)) {
+        let first = block.report.shown(&first);
+        let message =
+            format!("`{address}` is duplicated (first as {first}); remove one, and use weight for a larger share");
+        block.problem(key, message);
+    }
+    let max_connections = NonZeroUsize::new(backend.max_connections);
+    Some(BackendConfig { address, weight: backend.weight, backup: backend.backup, max_connections })
+}
+
+fn build_detection(settings: FailureDetectionSpec, block: &mut Block<'_>) -> FailureDetection {
+    if settings.failures == 0 {
+        block.problem("failures", "must be at least 1; to switch detection off write `failure_detection: off`");
+    }
+    let ejection = block.positive("ejection", settings.ejection);
+    let max_ejection = block.positive("max_ejection", settings.max_ejection);
+    if max_ejection < ejection {
+        block.problem("max_ejection", format!("must be at least `ejection` ({})", settings.ejection));
+    }
+    FailureDetection {
+        failures: block.within("failures", settings.failures, MAX_FAILURES),
+        window: block.positive("window", settings.window),
+        ejection,
+        max_ejection,
+        count_early_close: settings.count_early_close,
+        count_5xx: settings.count_5xx,
+    }
+}
+
+fn build_check(settings: &HealthCheckSpec, block: &mut Block<'_>) -> HealthCheck {
+    HealthCheck {
+        interval: block.positive("interval", settings.interval),
+        timeout: block.positive("timeout", settings.timeout),
+        rise: block.within("rise", settings.rise, MAX_RESULTS),
+        fall: block.within("fall", settings.fall, MAX_RESULTS),
+        http: settings.http.as_ref().map(|http| build_http_check(http, &mut block.inner("http"))),
+    }
+}
+
+fn build_http_check(http: &HttpCheckSpec, block: &mut Block<'_>) -> HttpCheck {
+    if !http.path.starts_with('/') || !http.path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        block.problem("path", "must start with `/` and have no spaces, such as /healthz");
+    }
+    if http.host.as_ref().is_some_and(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic())) {
+        block.problem("host", "must be a host name, such as app.internal");
+    }
+    let mut status = Vec::new();
+    for text in &http.status.0 {
+        match parse_statuses(text) {
+            Some(range) => status.push(range),
+            None => block.problem("status", format!("`{text}` is not a range of statuses; write 200 or 200-399")),
+        }
+    }
+    HttpCheck { path: http.path.clone(), host: http.host.clone(), status }
+}
+
+fn parse_statuses(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
+    (*range.start() >= 100 && *range.end() <= 599 && !range.is_empty()).then_some(range)
+}
+
+fn build_resolve(resolve: &ResolveSpec, block: &mut Block<'_>) -> Resolve {
+    let min_ttl = block.positive("min_ttl", resolve.min_ttl);
+    let max_ttl = resolve.max_ttl.0;
+    if max_ttl < min_ttl {
+        block.problem("max_ttl", format!("must be at least `min_ttl` ({})", resolve.min_ttl));
+    }
+    let mut nameservers = Vec::new();
+    for text in &resolve.nameservers.0 {
+        let with_port = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS_PORT));
+        match text.parse::<SocketAddr>().or_else(|_| with_port()) {
+            Ok(server) => nameservers.push(server),
+            Err(_) => block.problem("nameservers", format!("`{text}` is not IP or IP:port")),
+        }
+    }
+    Resolve { min_ttl, max_ttl: max_ttl.max(min_ttl), nameservers }
+}
+
+fn build_sources(texts: &[String], block: &mut Block<'_>) -> Vec<IpAddr> {
+    let mut sources = Vec::new();
+    for text in texts {
+        match text.parse() {
+            Ok(source) => sources.push(source),
+            Err(_) => {
+                let message = format!("`{text}` is not an IP address of this machine, such as 10.0.0.5");
+                block.problem("source", message);
+            }
+        }
+    }
+    sources
+}

@@ -1,0 +1,122 @@
+//! The keys of a listener.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::listener::ProxyProtocol;
+
+use super::http::HttpSpec;
+use super::units::{DurationText, OneOrMany, TextOrBlock, UNREADABLE, texts_or_blocks};
+
+/// One listener.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerSpec {
+    /// host:port, [::]:port, *:port (both families), unix:/path or fd@N; or a list.
+    pub bind: OneOrMany,
+    /// tcp: raw bytes, any protocol. http: requests one by one, headers injected.
+    pub mode: ModeSpec,
+    /// The pool that serves it; may be left out where there is only one.
+    pub pool: Option<String>,
+    /// Pools by the server name of TLS clients (mode tcp); a client without one goes to `pool`.
+    #[serde(deserialize_with = "texts_or_blocks")]
+    pub routes: Vec<RouteSpec>,
+    /// Connections at once; 0: only the global limit.
+    pub max_connections: usize,
+    /// required: PROXY v1 or v2 must come first, from a trusted proxy.
+    pub proxy_protocol: ProxyProtocol,
+    /// Networks that may send a PROXY header, or X-Forwarded-* that is kept.
+    pub trusted_proxies: Vec<String>,
+    /// Networks that may connect; empty: all.
+    pub allow: Vec<String>,
+    /// Networks that may not; wins over allow.
+    pub deny: Vec<String>,
+    /// What one client (IPv4 address or IPv6 /64) may take.
+    pub per_client: PerClientSpec,
+    /// Time limits.
+    pub timeouts: ListenerTimeoutsSpec,
+    /// Whether its connections are logged.
+    pub access_log: bool,
+    /// What mode http does.
+    pub http: HttpSpec,
+}
+
+impl Default for ListenerSpec {
+    fn default() -> Self {
+        Self {
+            bind: OneOrMany::default(),
+            mode: ModeSpec::Tcp,
+            pool: None,
+            routes: Vec::new(),
+            max_connections: 0,
+            proxy_protocol: ProxyProtocol::Off,
+            trusted_proxies: Vec::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            per_client: PerClientSpec::default(),
+            timeouts: ListenerTimeoutsSpec::default(),
+            access_log: true,
+            http: HttpSpec::default(),
+        }
+    }
+}
+
+/// What a listener understands of the bytes it passes on.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModeSpec {
+    /// Nothing: any protocol passes unchanged.
+    Tcp,
+    /// HTTP/1: requests are balanced one by one, and headers are set on each.
+    Http,
+}
+
+/// One route.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// A name, `*.` and a name (one or more labels), or `*`.
+    pub sni: String,
+    /// The pool's name.
+    pub pool: String,
+}
+
+impl TextOrBlock for RouteSpec {
+    const EXPECTED: &'static str = "a block such as {sni: a.example.com, pool: a}";
+
+    fn from_text(text: &str) -> Option<Self> {
+        (text == UNREADABLE).then(|| Self { sni: text.to_owned(), pool: text.to_owned() })
+    }
+}
+
+/// Limits of each client.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PerClientSpec {
+    /// Connections at once; 0: any number.
+    pub max_connections: usize,
+    /// New connections in a second; 0: any number.
+    pub connections_per_second: usize,
+}
+
+/// A listener's time limits.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerTimeoutsSpec {
+    /// No byte either way for this long ends a connection.
+    pub idle: DurationText,
+    /// The same once one side has ended.
+    pub half_closed: DurationText,
+    /// A request's head, a PROXY header, a TLS ClientHello must be complete in this time.
+    pub client_header: DurationText,
+}
+
+impl Default for ListenerTimeoutsSpec {
+    fn default() -> Self {
+        Self {
+            idle: DurationText::seconds(600),
+            half_closed: DurationText::seconds(60),
+            client_header: DurationText::seconds(10),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The keys of the log and the access log.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::log::LogFormat;
+
+/// Logs.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSpec {
+    /// The least severe level shown.
+    pub level: LogLevel,
+    /// Of both the log and the access log.
+    pub format: LogFormat,
+    /// off, stdout, stderr, or a file's path.
+    pub access: String,
+}
+
+impl Default for LogSpec {
+    fn default() -> Self {
+        Self { level: LogLevel::default(), format: LogFormat::default(), access: "stdout".to_owned() }
+    }
+}
+
+/// Severity of log lines.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}

@@ -1,0 +1,88 @@
+//! The shape of `lb.yaml`: its keys with their types, defaults and docs, from which `lb schema` is made.
+//!
+//! Knows serde, but no YAML. Whether the values make sense together is `build`'s to say.
+
+pub mod http;
+pub mod listener;
+pub mod log;
+pub mod pool;
+pub mod units;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::root::RelayMode;
+
+use listener::ListenerSpec;
+use log::LogSpec;
+use pool::PoolSpec;
+use units::{AutoOr, DurationText};
+
+/// `lb.yaml`, long form, with the defaults filled in.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct File {
+    /// Places to accept connections, by name.
+    pub listeners: BTreeMap<String, ListenerSpec>,
+    /// Backends that serve the same thing, by name.
+    pub pools: BTreeMap<String, PoolSpec>,
+    /// Metrics, health, API, status page.
+    pub admin: AdminSpec,
+    /// Worker threads; auto: the cores this process may use.
+    pub workers: AutoOr,
+    /// Client connections at once; auto: as many as open files and memory allow.
+    pub max_connections: AutoOr,
+    /// How the process stops.
+    pub drain: DrainSpec,
+    /// How bytes are moved.
+    pub relay: RelaySpec,
+    /// Logs.
+    pub log: LogSpec,
+    /// Reload when this file changes.
+    pub watch: bool,
+}
+
+/// The admin server.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSpec {
+    /// host:port, *:port, unix:/path, or off.
+    pub bind: String,
+    /// Holds the bearer token that changes need; without one they are taken on a loopback or unix bind only.
+    pub token_file: Option<PathBuf>,
+    /// Names under which changes are taken, beside addresses and localhost.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for AdminSpec {
+    fn default() -> Self {
+        Self { bind: "127.0.0.1:9900".to_owned(), token_file: None, allowed_hosts: Vec::new() }
+    }
+}
+
+/// How the process stops.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainSpec {
+    /// After the signal, connections are accepted for this long.
+    pub grace: DurationText,
+    /// Open connections may then continue for this long.
+    pub timeout: DurationText,
+}
+
+impl Default for DrainSpec {
+    fn default() -> Self {
+        Self { grace: DurationText::seconds(0), timeout: DurationText::seconds(30) }
+    }
+}
+
+/// The relay.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelaySpec {
+    /// auto: bulk is spliced, the rest copied.
+    pub mode: RelayMode,
+}

@@ -1,0 +1,103 @@
+//! From a file, the environment and flags to a configuration that can run, or to all that is wrong with it.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::build::build;
+use super::overrides::{Overrides, flag_name, variable_name};
+use super::problem::{Problem, Problems};
+use super::root::Config;
+use super::yaml::{Tree, print};
+
+/// Where the file is looked for when neither a flag nor `LB_CONFIG` names one.
+const DEFAULT_FILES: [&str; 2] = ["./lb.yaml", "/etc/lb/lb.yaml"];
+
+/// A larger file is not a configuration: 10,000 networks take 200 KB.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The file that a flag or `LB_CONFIG` names.
+    pub file: Option<PathBuf>,
+    /// From the environment.
+    pub environment: Overrides,
+    /// From flags; they win over the environment.
+    pub flags: Overrides,
+}
+
+/// A configuration that can run, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The run-time form.
+    pub config: Config,
+    /// The effective configuration as YAML, long form.
+    pub printed: String,
+    /// The file that was read, if one was.
+    pub file: Option<PathBuf>,
+}
+
+impl Source {
+    /// Reads the file, applies the environment and the flags, and validates.
+    ///
+    /// # Errors
+    /// Every problem found, each with its place and remedy.
+    pub fn load(&self) -> Result<Loaded, Problems> {
+        let path = self.find_file()?;
+        let mut tree = path.as_deref().map_or_else(|| Ok(Tree::empty()), read_tree)?;
+        let (from_environment, wrong_variables) = self.environment.clone().edits(variable_name);
+        let (from_flags, wrong_flags) = self.flags.clone().edits(flag_name);
+        tree.apply(from_environment);
+        tree.apply(from_flags);
+        let (file, mut reporter) = tree.into_file();
+        reporter.problems.extend(wrong_variables.into_iter().chain(wrong_flags));
+        let config = build(&file, &mut reporter);
+        if reporter.problems.is_empty() {
+            Ok(Loaded { config, printed: print(&file), file: path })
+        } else {
+            Err(Problems(reporter.problems))
+        }
+    }
+
+    /// The named file, or the first default file that exists; none is needed where flags give a listener and a backend.
+    ///
+    /// # Errors
+    /// No file is named, and neither of the default files exists.
+    pub fn find_file(&self) -> Result<Option<PathBuf>, Problems> {
+        if self.file.is_some() {
+            return Ok(self.file.clone());
+        }
+        let has_listener = !(self.flags.listen.is_empty() && self.environment.listen.is_empty());
+        let has_backend = !(self.flags.backend.is_empty() && self.environment.backend.is_empty());
+        if has_listener && has_backend {
+            return Ok(None);
+        }
+        match DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists()) {
+            Some(path) => Ok(Some(path.to_owned())),
+            None => Err(Problems(vec![Problem::general(format!(
+                "no configuration: neither {} exists; name a file with -c FILE, or give --listen ADDR and \
+                 --backend ADDR (or see it work with `lb demo`)",
+                DEFAULT_FILES.join(" nor ")
+            ))])),
+        }
+    }
+}
+
+fn read_tree(path: &Path) -> Result<Tree, Problems> {
+    let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
+    let text = read_text(path).map_err(|error| {
+        let message = format!("can't be read: {error}");
+        Problems(vec![Problem::at(name.clone(), "", message)])
+    })?;
+    Tree::read(&name, &text).map_err(Problems)
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {MAX_BYTES} bytes")));
+    }
+    Ok(text)
+}

@@ -1,0 +1,58 @@
+//! What is wrong with a configuration. Knows neither YAML nor the rules that were broken.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Problems of one configuration that are reported at most; the rest would be noise.
+pub(super) const MAX_PROBLEMS: usize = 100;
+
+/// Something wrong with the configuration, and where to fix it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// `lb.yaml:3:5`, `--policy`, `LB_POLICY`.
+    pub place: Option<String>,
+    /// The key's path; empty for the whole file.
+    pub path: String,
+    /// What is wrong, and the remedy.
+    pub message: String,
+}
+
+impl Problem {
+    pub(super) fn at(place: impl Into<String>, path: &str, message: impl Into<String>) -> Self {
+        Self { place: Some(place.into()), path: path.to_owned(), message: message.into() }
+    }
+
+    /// One with no single place: the message says where it comes from.
+    pub(super) fn general(message: impl Into<String>) -> Self {
+        Self { place: None, path: String::new(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{} ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// All that is wrong with a configuration, or the first hundred problems.
+#[derive(Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}

@@ -1,0 +1,77 @@
+//! The run-time configuration as a whole, and what concerns the process rather than one listener or pool.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::address::BindAddress;
+use super::listener::ListenerConfig;
+use super::log::LogConfig;
+use super::pool::PoolConfig;
+
+/// A configuration that can run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// In the order of their names.
+    pub listeners: Vec<ListenerConfig>,
+    /// In the order of their names; every pool that a listener names is one of them.
+    pub pools: Vec<PoolConfig>,
+    /// The admin server.
+    pub admin: AdminConfig,
+    /// `None`: as many as the cores this process may use.
+    pub workers: Option<NonZeroUsize>,
+    /// `None`: from the open-file limit.
+    pub max_connections: Option<NonZeroUsize>,
+    /// How the process stops.
+    pub drain: DrainConfig,
+    /// How bytes are moved between sockets.
+    pub relay: RelayMode,
+    /// The log and the access log.
+    pub log: LogConfig,
+    /// Whether a change of the file reloads it.
+    pub watch: bool,
+}
+
+impl Config {
+    /// The shortest time limit of any listener: how precise the workers' clocks must be.
+    pub fn shortest_limit(&self) -> Duration {
+        self.listeners.iter().map(ListenerConfig::shortest_limit).min().unwrap_or(Duration::MAX)
+    }
+}
+
+/// The admin server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where it listens; `None`: it is off.
+    pub bind: Option<BindAddress>,
+    /// Holds the bearer token that changes need; `None`: they need none, and are taken on a loopback or unix bind only.
+    pub token_file: Option<PathBuf>,
+    /// Names under which changes are taken, beside addresses and localhost: any other may be an attacker's that was
+    /// made to resolve to this address.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// How the process stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// After the signal, connections are accepted for this long.
+    pub grace: Duration,
+    /// Open connections may then continue for this long.
+    pub timeout: Duration,
+}
+
+/// How bytes are moved between sockets.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayMode {
+    /// Bulk is spliced, the rest copied.
+    #[default]
+    Auto,
+    /// Always copied.
+    Copy,
+    /// Always spliced, as far as the system grants pipes.
+    Splice,
+}

@@ -1,0 +1,50 @@
+//! serde's messages, which name Rust types, as a user of the file understands them.
+
+/// serde's message as a problem and its remedy. `further` keys are known where an unknown one was found.
+pub fn humanize(message: &str, further: &[&str]) -> String {
+    let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let words = quoted(rest);
+        let Some((unknown, known)) = words.split_first() else { return message.to_owned() };
+        let known: Vec<String> = further.iter().map(|key| (*key).to_owned()).chain(known.iter().cloned()).collect();
+        return match nearest_word(unknown, &known) {
+            Some(word) => format!("is an unknown key; did you mean `{word}`?"),
+            None => format!("is an unknown key; known here: {}", known.join(", ")),
+        };
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let words = quoted(rest);
+        let Some((unknown, known)) = words.split_first() else { return message.to_owned() };
+        return format!("`{unknown}` is unknown; choose one of: {}", known.join(", "));
+    }
+    if let Some(field) = message.strip_prefix(MISSING_FIELD) {
+        return format!("has no {field}; add it");
+    }
+    let mismatch = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    match mismatch.and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, expected)) => format!("is the {}; write {}", found.replace("sequence", "list"), remedy(expected)),
+        None => message.to_owned(),
+    }
+}
+
+/// How serde's message about a missing key begins.
+pub const MISSING_FIELD: &str = "missing field ";
+
+/// What serde expected, for a reader who knows no Rust.
+fn remedy(expected: &str) -> &str {
+    match expected {
+        "u16" | "usize" => "a whole number, 0 or more",
+        "a boolean" => "true or false",
+        "a sequence" => "a list, such as [one, two]",
+        "a map" => "a block of `key: value` lines",
+        "field identifier" => "a text as the key",
+        "a Value::Tagged enum" => "one word",
+        _ if expected.starts_with("struct ") => "a block of `key: value` lines",
+        _ => expected,
+    }
+}
+
+fn nearest_word<'a>(word: &str, known: &'a [String]) -> Option<&'a String> {
+    let close = |candidate: &&String| strsim::damerau_levenshtein(word, candidate) <= 2;
+    known.iter().filter(close).min_by_key(|candidate| strsim::damerau_levenshtein(word, candidate))
+}

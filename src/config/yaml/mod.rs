@@ -1,0 +1,15 @@
+//! `lb.yaml` as a tree: read with the position of each key, brought from the short form to the long one, edited by
+//! overrides, and turned into `file`'s types. What can't be read, or is wrong, is reported here as the user wrote it.
+
+mod edit;
+mod humanize;
+mod positions;
+mod report;
+mod short_form;
+mod tree;
+
+pub use edit::{Edit, EditValue, Scope};
+pub use positions::join;
+pub use report::{Reporter, listed};
+pub use short_form::long_form_path;
+pub use tree::{Tree, print};

@@ -1,0 +1,22 @@
+//! Enums whose variants are words of metrics, logs and the API: the word stands beside its variant.
+//!
+//! Knows no module of this crate. Declared first in `lib.rs`, so that every module below can use it.
+
+/// Declares an enum whose variants have a fixed word each and can index an array of counters.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// Every variant, in the order of their indices.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its word in metrics, logs and the API.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+    };
+}

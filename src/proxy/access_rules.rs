@@ -1,0 +1,64 @@
+//! Who may connect to a listener: `allow`, `deny`, what each client may take, and which peers may speak for others.
+//!
+//! Judges addresses only; what has to be read of a client first is `preface`'s part.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::{self, Networks};
+use crate::lifecycle::{ClientLimits, ClientPermit, ClientRefusal, Clients};
+use crate::net::Peer;
+use crate::telemetry::Rejection;
+
+/// A listener's rules about addresses.
+pub(super) struct AccessRules {
+    trusted: Networks,
+    allow: Networks,
+    deny: Networks,
+    limits: ClientLimits,
+    clients: Arc<Clients>,
+}
+
+impl AccessRules {
+    /// `before` are the rules that a reload replaces: what clients have taken of their limits still counts.
+    pub(super) fn new(listener: &config::ListenerConfig, before: Option<&Self>) -> Self {
+        Self {
+            trusted: listener.trusted_proxies.clone(),
+            allow: listener.allow.clone(),
+            deny: listener.deny.clone(),
+            limits: listener.per_client,
+            clients: before.map_or_else(|| Clients::new(Instant::now()), |before| before.clients.clone()),
+        }
+    }
+
+    /// Judges a client by its address. A unix socket's client has none: file permissions are its rules.
+    pub(super) fn check(&self, peer: Peer) -> Result<(), Rejection> {
+        let Some(client) = peer.ip() else { return Ok(()) };
+        if !self.deny.contains(client) && (self.allow.is_empty() || self.allow.contains(client)) {
+            Ok(())
+        } else {
+            Err(Rejection::Denied)
+        }
+    }
+
+    /// Counts the connection towards what its client may take.
+    pub(super) fn count(&self, peer: Peer) -> Result<Option<Box<ClientPermit>>, Rejection> {
+        let Some(client) = peer.ip() else { return Ok(None) };
+        match self.clients.enter(client, self.limits, Instant::now()) {
+            Ok(permit) => Ok(permit.map(Box::new)),
+            Err(ClientRefusal::TooMany) => Err(Rejection::ClientMaxConnections),
+            Err(ClientRefusal::TooFast) => Err(Rejection::ClientRate),
+        }
+    }
+
+    /// Whether a PROXY header is taken from this peer. Whoever may open a unix socket is trusted by its permissions.
+    pub(super) fn trusts_header_of(&self, peer: Peer) -> bool {
+        peer.ip().is_none_or(|address| self.trusted.contains(address))
+    }
+
+    /// Whether the X-Forwarded-* headers of this client are kept.
+    pub(super) fn trusts_forwarded(&self, client: Option<IpAddr>) -> bool {
+        client.is_some_and(|client| self.trusted.contains(client))
+    }
+}

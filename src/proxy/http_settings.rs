@@ -1,0 +1,41 @@
+//! What a listener's `http:` block comes to, ready for use.
+
+use std::time::Duration;
+
+use metrics::Histogram;
+
+use crate::config::{self, BackendKeepAlive, Mode};
+use crate::protocol::http1::{HeadLimits, HeaderEdit, Variable};
+use crate::telemetry::metric;
+
+/// A listener's part of http mode.
+pub(super) struct HttpSettings {
+    pub(super) edits: Vec<HeaderEdit>,
+    pub(super) limits: HeadLimits,
+    pub(super) client_header: Duration,
+    pub(super) response_header: Duration,
+    pub(super) keep_alive: Duration,
+    pub(super) backend_keep_alive: BackendKeepAlive,
+    pub(super) duration: Histogram,
+    pub(super) uses_request_id: bool,
+    pub(super) uses_server_port: bool,
+}
+
+impl HttpSettings {
+    /// `None` for a listener of another mode.
+    pub(super) fn new(listener: &config::ListenerConfig) -> Option<Self> {
+        let Mode::Http(http) = &listener.mode else { return None };
+        let uses = |variable| http.set_headers.iter().any(|edit| edit.uses(variable));
+        Some(Self {
+            edits: http.set_headers.clone(),
+            limits: http.head_limits,
+            client_header: listener.client_header_timeout,
+            response_header: http.response_header_timeout,
+            keep_alive: http.keep_alive_timeout,
+            backend_keep_alive: http.backend_keep_alive,
+            duration: metric::http_request_duration(&listener.name),
+            uses_request_id: uses(Variable::RequestId),
+            uses_server_port: uses(Variable::ServerPort),
+        })
+    }
+}

@@ -1,0 +1,18 @@
+//! Why a client is not served.
+
+use crate::telemetry::{Cause, Rejection};
+
+/// Why a client is not served. Either way its socket is reset, so that it can't take the end for an empty answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refusal {
+    /// The connection ends for this cause.
+    Closed(Cause),
+    /// A rule or limit refuses it, and it is counted as rejected.
+    Rejected(Rejection),
+}
+
+impl From<Rejection> for Refusal {
+    fn from(reason: Rejection) -> Self {
+        Self::Rejected(reason)
+    }
+}

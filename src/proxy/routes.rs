@@ -1,0 +1,30 @@
+//! A listener's routes: which pool serves a TLS client by the server name that it asks for.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use crate::config;
+use crate::protocol::client_hello::ServerNamePattern;
+
+use super::upstream::Upstream;
+
+/// Patterns and what serves them, the best match first.
+pub(super) struct Routes(Vec<(ServerNamePattern, Arc<Upstream>)>);
+
+impl Routes {
+    pub(super) fn new(routes: &[config::Route], upstream_of: &impl Fn(&str) -> Arc<Upstream>) -> Self {
+        let route = |route: &config::Route| (route.sni.clone(), upstream_of(&route.pool));
+        let mut routes: Vec<(ServerNamePattern, _)> = routes.iter().map(route).collect();
+        routes.sort_by_key(|(pattern, _)| Reverse(pattern.rank()));
+        Self(routes)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What serves clients that ask for `name`.
+    pub(super) fn find(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.0.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, upstream)| upstream)
+    }
+}

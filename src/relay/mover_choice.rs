@@ -1,0 +1,90 @@
+//! Which of the two movers a direction uses now.
+//!
+//! Copying is cheaper while messages are small; splicing is while they are bulk: one copy less a byte, but two calls
+//! that each cost more than a receive or a send.
+
+use crate::config::RelayMode;
+
+/// Full reads in a row that make a direction bulk, as HAProxy's splice-auto has it.
+const FULL_READS_TO_SPLICE: u8 = 3;
+/// A splice that moves less than this was not worth its calls.
+pub(super) const SMALL_SPLICE_BYTES: u64 = 32 * 1024;
+/// Small splices in a row that end the splicing.
+const SMALL_SPLICES_TO_COPY: u8 = 3;
+
+/// The choice for one direction, by what its last moves were like.
+#[derive(Debug)]
+pub(super) struct MoverChoice {
+    splices: bool,
+    /// While copying: full reads in a row. While splicing: small splices in a row.
+    run: u8,
+}
+
+impl MoverChoice {
+    pub(super) fn new(mode: RelayMode) -> Self {
+        Self { splices: mode == RelayMode::Splice, run: 0 }
+    }
+
+    /// Whether the next move is to be a splice.
+    pub(super) fn splices(&self) -> bool {
+        self.splices
+    }
+
+    /// Takes a copying move into account. A receive that filled the buffer has probably left more behind.
+    pub(super) fn note_receive(&mut self, filled_buffer: bool, mode: RelayMode) {
+        self.run = if filled_buffer { self.run + 1 } else { 0 };
+        if self.run >= FULL_READS_TO_SPLICE {
+            *self = Self { splices: mode != RelayMode::Copy, run: 0 };
+        }
+    }
+
+    /// Takes a splicing move into account.
+    pub(super) fn note_splice(&mut self, bytes: usize, mode: RelayMode) {
+        self.run = if (bytes as u64) < SMALL_SPLICE_BYTES { self.run + 1 } else { 0 };
+        if self.run >= SMALL_SPLICES_TO_COPY {
+            *self = Self { splices: mode == RelayMode::Splice, run: 0 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LARGE_SPLICE: usize = 1024 * 1024;
+
+    /// Whether a direction splices after these receives, each with whether it filled the buffer.
+    fn after_receives(mode: RelayMode, receives: &[bool]) -> MoverChoice {
+        let mut choice = MoverChoice::new(mode);
+        receives.iter().for_each(|filled| choice.note_receive(*filled, mode));
+        choice
+    }
+
+    #[test]
+    fn splices_after_three_full_reads_in_a_row() {
+        assert!(!after_receives(RelayMode::Auto, &[true, true]).splices());
+        assert!(!after_receives(RelayMode::Auto, &[true, true, false, true]).splices());
+        assert!(after_receives(RelayMode::Auto, &[true, true, false, true, true, true]).splices());
+    }
+
+    #[test]
+    fn copies_again_after_three_small_splices_in_a_row() {
+        let mut choice = after_receives(RelayMode::Auto, &[true; 3]);
+        for bytes in [1, 1, LARGE_SPLICE, 1, 1] {
+            choice.note_splice(bytes, RelayMode::Auto);
+            assert!(choice.splices());
+        }
+        choice.note_splice(1, RelayMode::Auto);
+        assert!(!choice.splices());
+    }
+
+    #[test]
+    fn keeps_to_what_the_configuration_says() {
+        assert!(!after_receives(RelayMode::Copy, &[true; 10]).splices());
+        let mut choice = MoverChoice::new(RelayMode::Splice);
+        for _ in 0..10 {
+            choice.note_splice(1, RelayMode::Splice);
+            assert!(choice.splices());
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What keeps the balancer from running, a variant a cause, with the remedy that usually helps.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Why the balancer can't start, or a reload can't be applied.
+#[derive(Debug)]
+pub enum RunError {
+    /// A listener's address can't be listened on.
+    Listen {
+        /// As the configuration writes it.
+        address: String,
+        /// The listener's name.
+        listener: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The admin server's address can't be listened on.
+    AdminListen {
+        /// As the configuration writes it.
+        address: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The admin server's token can't be read.
+    AdminToken {
+        /// Of `admin.token_file`.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The access log's file can't be opened, or its thread not started.
+    AccessLog {
+        /// Where it was to go.
+        target: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process that this one was to replace did not pass all its listening sockets.
+    TakeOver(io::Error),
+    /// Another recorder of metrics was installed before.
+    Metrics(io::Error),
+    /// Signals can't be handled.
+    Signals(io::Error),
+    /// The main thread's runtime can't be built.
+    Runtime(io::Error),
+    /// A worker's thread or runtime can't be started.
+    Worker(io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, listener, source } => {
+                write!(f, "can't listen on {address} (listener `{listener}`): {source}{}", remedy(source))
+            }
+            Self::AdminListen { address, source } => write!(
+                f,
+                "can't listen on {address} for the admin server (choose another with --admin, or --admin off): \
+                 {source}{}",
+                remedy(source)
+            ),
+            Self::AdminToken { file, source } => {
+                write!(f, "can't read the token of the admin server from {}: {source}", file.display())
+            }
+            Self::AccessLog { target, source } => write!(f, "can't open the access log ({target}): {source}"),
+            Self::TakeOver(source) => write!(f, "can't take over the listening sockets: {source}"),
+            Self::Metrics(source) => write!(f, "can't start the metrics: {source}"),
+            Self::Signals(source) => write!(f, "can't handle signals: {source}"),
+            Self::Runtime(source) => write!(f, "can't start the runtime: {source}"),
+            Self::Worker(source) => write!(f, "can't start a worker: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { source, .. }
+            | Self::AdminListen { source, .. }
+            | Self::AdminToken { source, .. }
+            | Self::AccessLog { source, .. }
+            | Self::TakeOver(source)
+            | Self::Metrics(source)
+            | Self::Signals(source)
+            | Self::Runtime(source)
+            | Self::Worker(source) => Some(source),
+        }
+    }
+}
+
+/// What usually helps where an address can't be listened on.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (another process has it; stop that one, or choose another port)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
+        io::ErrorKind::AddrNotAvailable => " (it is not an address of this machine)",
+        _ => "",
+    }
+}

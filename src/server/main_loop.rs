@@ -1,0 +1,181 @@
+//! The main loop: does what signals, the API and a changed file ask for, and drains at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::admin::Command;
+use crate::lifecycle::{ConnectionLimit, Drain, Phase};
+
+use super::admin_server::AdminServer;
+use super::listen_sockets::ListenSockets;
+use super::reload::reload;
+use super::signals::{SignalAction, Signals};
+use super::state::ServerState;
+use super::systemd::{self, Watchdog};
+use super::upgrade::Upgrade;
+
+/// Every change of the running state is a command to this loop, so that no two of them overlap.
+pub(super) struct MainLoop {
+    pub(super) state: ServerState,
+    /// `None`: it is off.
+    pub(super) admin: Option<AdminServer>,
+    pub(super) drain: Drain,
+    pub(super) signals: Signals,
+    pub(super) commands: UnboundedReceiver<Command>,
+    pub(super) upgrade: Upgrade,
+}
+
+/// How the serving ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// A signal or the API asked for it.
+    Requested,
+    /// Another process accepts in our place.
+    Succeeded,
+}
+
+impl MainLoop {
+    /// Serves until it is asked to stop, then drains.
+    pub(super) async fn serve_and_drain(&mut self) {
+        let ending = self.serve().await;
+        // Commands from now on, and those that wait, are answered that it stops.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+        let grace = match ending {
+            Ending::Requested => {
+                self.upgrade.cancel();
+                systemd::stopping();
+                self.state.config.drain.grace
+            }
+            // New clients reach the other process already.
+            Ending::Succeeded => Duration::ZERO,
+        };
+        self.drain.advance(Phase::Leaving);
+        let Self { drain, state, signals, .. } = self;
+        let connections = &state.view.connections;
+        let sockets = &mut state.running.listen_sockets;
+        tokio::select! {
+            () = leave(drain, sockets, grace, state.config.drain.timeout, connections) => {}
+            signal = stop_at_once(signals, ending) => {
+                tracing::warn!(signal, active = connections.active(), "second signal");
+            }
+        }
+    }
+
+    /// Closes what is still open; gives the number of connections that are cut by it.
+    pub(super) fn close(&mut self) -> usize {
+        self.state.running.listen_sockets.close();
+        self.drain.advance(Phase::Closing);
+        let forced = self.state.view.connections.active();
+        self.drain.advance(Phase::Over);
+        forced
+    }
+
+    async fn serve(&mut self) -> Ending {
+        let mut watchdog = Watchdog::new();
+        loop {
+            let ending = tokio::select! {
+                action = self.signals.next() => self.follow_signal(action).await,
+                command = self.commands.recv() => self.obey(command).await,
+                () = self.state.file.changed(), if self.state.config.watch => {
+                    // The result is logged and shown.
+                    let _ = reload(&mut self.state).await;
+                    None
+                }
+                successor = self.upgrade.ended() => successor.map(|_| self.step_down()),
+                () = watchdog.due() => {
+                    systemd::alive();
+                    None
+                }
+            };
+            if let Some(ending) = ending {
+                return ending;
+            }
+        }
+    }
+
+    /// Does what a signal asks for; `Some`: the serving ends.
+    async fn follow_signal(&mut self, action: SignalAction) -> Option<Ending> {
+        match action {
+            SignalAction::Stop(signal) => {
+                let active = self.state.view.connections.active();
+                tracing::info!(signal, active, "stopping; a second signal stops at once");
+                return Some(Ending::Requested);
+            }
+            SignalAction::Reload => {
+                // The result is logged and shown.
+                let _ = reload(&mut self.state).await;
+            }
+            SignalAction::ReopenLog => match &self.state.view.access_log {
+                Some(log) => log.reopen(),
+                None => tracing::info!("SIGUSR1 opens the access log again, but it is off"),
+            },
+            SignalAction::Upgrade => {
+                let admin = self.admin.as_ref().map(AdminServer::named_socket);
+                self.upgrade.begin(&self.state.running.listen_sockets, admin);
+            }
+        }
+        None
+    }
+
+    /// Does what a client of the API asks for; `Some`: the serving ends.
+    async fn obey(&mut self, command: Option<Command>) -> Option<Ending> {
+        match command {
+            Some(Command::Reload(answer)) => {
+                // The client may have left.
+                let _ = answer.send(reload(&mut self.state).await);
+                None
+            }
+            Some(Command::SetAdminState { pool, backend, admin_state, answer }) => {
+                let _ = answer.send(self.state.running.set_admin_state(&pool, &backend, admin_state));
+                None
+            }
+            Some(Command::Shutdown) | None => {
+                let active = self.state.view.connections.active();
+                tracing::info!(active, "stopping; a signal stops at once");
+                Some(Ending::Requested)
+            }
+        }
+    }
+
+    /// Another process accepts now: it serves the admin address too.
+    fn step_down(&mut self) -> Ending {
+        if let Some(admin) = self.admin.take() {
+            admin.stop();
+        }
+        Ending::Succeeded
+    }
+}
+
+/// Waits for the signal that ends the drain at once.
+async fn stop_at_once(signals: &mut Signals, ending: Ending) -> &'static str {
+    if ending == Ending::Succeeded {
+        // A service manager that stops the service means both processes: this one is stopping already.
+        let signal = signals.next_stop().await;
+        tracing::info!(signal, "stopping already; a second signal stops at once");
+    }
+    signals.next_stop().await
+}
+
+/// The drain: accept for the grace time, then let connections end until the timeout.
+async fn leave(
+    drain: &Drain,
+    listen_sockets: &mut ListenSockets,
+    grace: Duration,
+    timeout: Duration,
+    connections: &Arc<ConnectionLimit>,
+) {
+    tokio::time::sleep(grace).await;
+    listen_sockets.close();
+    drain.advance(Phase::Closing);
+    let ended = async {
+        // Connections that the kernel had queued count as well.
+        listen_sockets.closed().await;
+        connections.emptied().await;
+    };
+    if tokio::time::timeout(timeout, ended).await.is_err() {
+        tracing::warn!(active = connections.active(), "the drain time is over; closing what is left");
+    }
+}

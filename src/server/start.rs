@@ -1,0 +1,160 @@
+//! The start: everything is bound and opened before the first worker accepts.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime, RuntimeMetrics};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::access_log::AccessLog;
+use crate::admin::{Exporter, Guard, Reloads, View};
+use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
+use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch};
+use crate::proxy::{ListenerDeps, Workers};
+use crate::telemetry::{LogSettings, start_log};
+
+use super::admin_server::{read_token, start_admin};
+use super::capacity::Capacity;
+use super::error::RunError;
+use super::file_watch::FileWatch;
+use super::listen_sockets::{ListenSockets, SocketForWorker};
+use super::main_loop::MainLoop;
+use super::running_config::RunningConfig;
+use super::signals::Signals;
+use super::state::ServerState;
+use super::systemd;
+use super::upgrade::{OldProcess, Upgrade};
+use super::worker::{self, WorkerConfig};
+
+/// A balancer that accepts.
+pub struct Running {
+    /// Of the admin server, the signals, the drain, health checks and names.
+    runtime: LocalRuntime,
+    workers: Vec<JoinHandle<()>>,
+    main_loop: MainLoop,
+}
+
+/// Runs until a signal ends it. `source` is what `loaded` was read from, and is read again by a reload.
+///
+/// # Errors
+/// It could not start. Where a later worker was the one that failed, the earlier ones may have served already.
+pub fn run(source: Source, loaded: &Loaded) -> Result<(), RunError> {
+    start(source, loaded)?.until_stopped();
+    Ok(())
+}
+
+/// Binds everything, then starts to accept.
+///
+/// # Errors
+/// What could not be had: an address, a file, a thread.
+pub fn start(source: Source, loaded: &Loaded) -> Result<Running, RunError> {
+    let config = &loaded.config;
+    start_log(LogSettings { level: config.log.level, json: config.log.format == LogFormat::Json });
+    let runtime =
+        Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(RunError::Runtime)?;
+    let (workers, main_loop) = runtime.block_on(set_up(source, loaded))?;
+    Ok(Running { runtime, workers, main_loop })
+}
+
+impl Running {
+    /// Serves until a signal asks to stop, then drains.
+    pub fn until_stopped(mut self) {
+        self.runtime.block_on(self.main_loop.serve_and_drain());
+        self.stop();
+    }
+
+    /// Ends now: open connections are cut and counted.
+    pub fn stop(mut self) {
+        let forced = self.main_loop.close();
+        for worker in self.workers {
+            // A panic of the worker was reported by the panic hook.
+            let _ = worker.join();
+        }
+        tracing::info!(forced, "stopped");
+    }
+}
+
+async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>, MainLoop), RunError> {
+    let (started, config) = (Instant::now(), &loaded.config);
+    // Early: looking up names takes a while, and the file may change meanwhile.
+    let file = FileWatch::new(loaded.file.clone());
+    let signals = Signals::new().map_err(RunError::Signals)?;
+    let upgrade = Upgrade::new();
+    let mut old_process = OldProcess::receive().map_err(RunError::TakeOver)?;
+    let capacity = Capacity::of_this_process(config.workers);
+    let connections = ConnectionLimit::new(capacity.connections(config.max_connections));
+    let exporter = Exporter::install().map_err(|error| RunError::Metrics(io::Error::other(error)))?;
+    let access_log = open_access_log(&config.log)?;
+    let (drain, watch) = Drain::new();
+    let shortest_limit = config.shortest_limit();
+    let (new_sockets, worker_configs) = worker_configs(config, capacity.workers, shortest_limit, &watch);
+    let deps =
+        ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
+    let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()));
+    running.apply(config).await?;
+    let (sender, commands) = unbounded_channel();
+    let view = Arc::new(View {
+        started,
+        workers: capacity.workers,
+        runtimes: OnceLock::new(),
+        connections,
+        drain: watch,
+        shown: ArcSwap::from_pointee(running.shown()),
+        access_log,
+        config_file: loaded.file.as_ref().map(|file| file.display().to_string()),
+        reloads: Reloads::default(),
+        guard: guard_of(&config.admin)?,
+        commands: sender,
+    });
+    let admin = start_admin(config.admin.bind.as_ref(), &mut running.listen_sockets, &view, exporter)?;
+    running.listen_sockets.close_unclaimed();
+    let (workers, runtimes) = start_workers(worker_configs)?;
+    view.runtimes.set(runtimes).expect("nobody else starts workers");
+    capacity.log_start(view.connections.max());
+    old_process.report_ready();
+    systemd::ready();
+    let config = config.clone();
+    let state = ServerState { source, config, capacity, running, view, file, shortest_limit };
+    Ok((workers, MainLoop { state, admin, drain, signals, commands, upgrade }))
+}
+
+/// What each worker is started with, and where its sockets are sent.
+fn worker_configs(
+    config: &Config,
+    workers: usize,
+    shortest_limit: Duration,
+    watch: &DrainWatch,
+) -> (Vec<UnboundedSender<SocketForWorker>>, Vec<WorkerConfig>) {
+    let (workers, inboxes) = Workers::new(workers);
+    let worker = |(id, inbox): (usize, UnboundedReceiver<_>)| {
+        let (sender, new_sockets) = unbounded_channel();
+        let (drain, workers, method) = (watch.clone(), workers.clone(), config.relay);
+        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, method })
+    };
+    inboxes.into_iter().enumerate().map(worker).unzip()
+}
+
+fn start_workers(configs: Vec<WorkerConfig>) -> Result<(Vec<JoinHandle<()>>, Vec<RuntimeMetrics>), RunError> {
+    configs.into_iter().map(|config| worker::start(config).map_err(RunError::Worker)).collect()
+}
+
+fn guard_of(admin: &AdminConfig) -> Result<Guard, RunError> {
+    let name = match &admin.bind {
+        Some(BindAddress::Name(host, _)) => Some(host.clone()),
+        _ => None,
+    };
+    let is_local = admin.bind.as_ref().is_some_and(BindAddress::is_local);
+    let guard = Guard::new(is_local, admin.allowed_hosts.iter().cloned().chain(name));
+    guard.set_token(read_token(admin)?);
+    Ok(guard)
+}
+
+fn open_access_log(settings: &LogConfig) -> Result<Option<Arc<AccessLog>>, RunError> {
+    let Some(destination) = &settings.access else { return Ok(None) };
+    let log = AccessLog::start(destination, settings.format)
+        .map_err(|source| RunError::AccessLog { target: format!("{destination:?}"), source })?;
+    Ok(Some(Arc::new(log)))
+}
