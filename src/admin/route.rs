@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::backends::AdminState;
 
 use super::api::{PoolsReport, StatusReport};
+use super::guard::AdminRefusal;
 use super::metrics::Exporter;
 use super::view::{Command, View};
 
@@ -40,6 +41,12 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 
 /// What a path is for.
 enum Endpoint<'a> {
+    Read(Resource),
+    Change(Change<'a>),
+}
+
+/// What can be read.
+enum Resource {
     Page,
     Style,
     Script,
@@ -49,10 +56,9 @@ enum Endpoint<'a> {
     Status,
     Pools,
     Description,
-    Change(Change<'a>),
-    Nowhere,
 }
 
+/// What can be changed.
 enum Change<'a> {
     Backend { pool: &'a str, address: &'a str, admin_state: AdminState },
     Reload,
@@ -61,51 +67,55 @@ enum Change<'a> {
 
 /// Answers a request. Its body is of no interest.
 pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> Answer {
-    let view = &admin.view;
     let path = request.uri().path();
     match (Endpoint::parse(path), request.method()) {
-        (Endpoint::Nowhere, _) => {
-            error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json"))
-        }
-        (Endpoint::Change(change), &Method::POST) => match view.guard.judge(request.headers()) {
-            Ok(()) => make(change, view).await,
-            Err(refusal) => {
-                tracing::warn!(path, reason = refusal.message(), "a change was refused");
-                let mut answer = error(refusal.status(), refusal.message());
-                if refusal.status() == StatusCode::UNAUTHORIZED {
-                    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-                }
-                answer
-            }
+        (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
+        (Some(Endpoint::Read(resource)), &Method::GET | &Method::HEAD) => show(&resource, admin),
+        (Some(Endpoint::Read(_)), _) => not_allowed("GET, HEAD"),
+        (Some(Endpoint::Change(change)), &Method::POST) => match admin.view.guard.judge(request.headers()) {
+            Ok(()) => make(change, &admin.view).await,
+            Err(refusal) => refuse(path, refusal),
         },
-        (Endpoint::Change(_), _) => not_allowed("POST"),
-        (endpoint, &Method::GET | &Method::HEAD) => show(&endpoint, admin),
-        _ => not_allowed("GET, HEAD"),
+        (Some(Endpoint::Change(_)), _) => not_allowed("POST"),
     }
 }
 
+fn refuse(path: &str, refusal: AdminRefusal) -> Answer {
+    tracing::warn!(path, reason = refusal.message(), "a change was refused");
+    let mut answer = error(refusal.status(), refusal.message());
+    if refusal.status() == StatusCode::UNAUTHORIZED {
+        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    answer
+}
+
 impl<'a> Endpoint<'a> {
-    fn parse(path: &'a str) -> Self {
-        match path {
-            "/" => Self::Page,
-            "/style.css" => Self::Style,
-            "/page.js" => Self::Script,
-            "/healthz" => Self::Health,
-            "/readyz" => Self::Ready,
-            "/metrics" => Self::Metrics,
-            "/api/v1/status" => Self::Status,
-            "/api/v1/pools" => Self::Pools,
-            "/api/v1/openapi.json" => Self::Description,
-            "/api/v1/reload" => Self::Change(Change::Reload),
-            "/api/v1/shutdown" => Self::Change(Change::Shutdown),
-            _ => Change::parse_backend(path).map_or(Self::Nowhere, Self::Change),
-        }
+    fn parse(path: &'a str) -> Option<Self> {
+        let resource = match path {
+            "/" => Resource::Page,
+            "/style.css" => Resource::Style,
+            "/page.js" => Resource::Script,
+            "/healthz" => Resource::Health,
+            "/readyz" => Resource::Ready,
+            "/metrics" => Resource::Metrics,
+            "/api/v1/status" => Resource::Status,
+            "/api/v1/pools" => Resource::Pools,
+            "/api/v1/openapi.json" => Resource::Description,
+            _ => return Change::parse(path).map(Self::Change),
+        };
+        Some(Self::Read(resource))
     }
 }
 
 impl<'a> Change<'a> {
-    /// `/api/v1/pools/{pool}/backends/{address}/{drain|disable|enable}`; the address of a unix socket may have slashes.
-    fn parse_backend(path: &'a str) -> Option<Self> {
+    /// A backend's path is `/api/v1/pools/{pool}/backends/{address}/{drain|disable|enable}`; the address of a unix socket
+    /// may have slashes.
+    fn parse(path: &'a str) -> Option<Self> {
+        match path {
+            "/api/v1/reload" => return Some(Self::Reload),
+            "/api/v1/shutdown" => return Some(Self::Shutdown),
+            _ => {}
+        }
         let (pool, rest) = path.strip_prefix("/api/v1/pools/")?.split_once("/backends/")?;
         let (address, verb) = rest.rsplit_once('/')?;
         let admin_state = match verb {
@@ -118,26 +128,25 @@ impl<'a> Change<'a> {
     }
 }
 
-fn show(endpoint: &Endpoint<'_>, admin: &Admin) -> Answer {
+fn show(resource: &Resource, admin: &Admin) -> Answer {
     let view = &*admin.view;
-    match endpoint {
-        Endpoint::Page => {
+    match resource {
+        Resource::Page => {
             let mut page = respond(StatusCode::OK, HTML, include_str!("page/index.html"));
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
             page
         }
-        Endpoint::Style => respond(StatusCode::OK, CSS, include_str!("page/style.css")),
-        Endpoint::Script => respond(StatusCode::OK, SCRIPT, include_str!("page/page.js")),
-        Endpoint::Description => respond(StatusCode::OK, JSON, include_str!("openapi.json")),
-        Endpoint::Health => respond(StatusCode::OK, TEXT, "ok\n"),
-        Endpoint::Ready => match view.unready() {
+        Resource::Style => respond(StatusCode::OK, CSS, include_str!("page/style.css")),
+        Resource::Script => respond(StatusCode::OK, SCRIPT, include_str!("page/page.js")),
+        Resource::Description => respond(StatusCode::OK, JSON, include_str!("openapi.json")),
+        Resource::Health => respond(StatusCode::OK, TEXT, "ok\n"),
+        Resource::Ready => match view.unready() {
             Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
             None => respond(StatusCode::OK, TEXT, "ready\n"),
         },
-        Endpoint::Metrics => respond(StatusCode::OK, METRICS, admin.exporter.render(view)),
-        Endpoint::Status => json(StatusCode::OK, &StatusReport::new(view)),
-        Endpoint::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
-        Endpoint::Change(_) | Endpoint::Nowhere => unreachable!("`answer` has these"),
+        Resource::Metrics => respond(StatusCode::OK, METRICS, admin.exporter.render(view)),
+        Resource::Status => json(StatusCode::OK, &StatusReport::new(view)),
+        Resource::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
     }
 }
 
