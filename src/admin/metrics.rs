@@ -42,8 +42,9 @@ impl Exporter {
             .set_buckets_for_metric(latency(metric::FIRST_BYTE_DURATION), LATENCY_BUCKETS)?
             .set_buckets_for_metric(latency(metric::HTTP_REQUEST_DURATION), LATENCY_BUCKETS)?
             .set_buckets_for_metric(latency(metric::CONNECTION_DURATION), LIFE_BUCKETS)?
-            // Each scrape sets every counter and gauge anew. What wasn't set since the last one belongs to a backend that is
-            // gone: kept, backends that come and go would fill the memory. Histograms are held by those who record.
+            // Each scrape sets every counter and gauge anew. What wasn't set since the last one belongs to a backend
+            // that is gone: kept, backends that come and go would fill the memory. Histograms are held by those who
+            // record.
             .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::GAUGE, Some(Duration::ZERO))
             .install_recorder()?;
         metric::describe();

@@ -108,8 +108,8 @@ impl<'a> Endpoint<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// A backend's path is `/api/v1/pools/{pool}/backends/{address}/{drain|disable|enable}`; the address of a unix socket
-    /// may have slashes.
+    /// A backend's path is `/api/v1/pools/{pool}/backends/{address}/{drain|disable|enable}`; the address of a unix
+    /// socket may have slashes.
     fn parse(path: &'a str) -> Option<Self> {
         match path {
             "/api/v1/reload" => return Some(Self::Reload),

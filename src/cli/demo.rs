@@ -106,7 +106,8 @@ fn start_servers() -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// One server, until SIGTERM or SIGINT; also as a container's first process, which no signal ends that it doesn't ask for.
+/// One server, until SIGTERM or SIGINT; also as a container's first process, which no signal ends that it doesn't ask
+/// for.
 fn serve_alone(address: SocketAddr) -> io::Result<()> {
     let listener = std::net::TcpListener::bind(address)?;
     println!("server:   {}", listener.local_addr()?);

@@ -25,8 +25,8 @@ use error::CliError;
 #[derive(Debug, Parser)]
 #[command(name = "lb", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 clean stop; 1 failure while running; 2 wrong usage or configuration.\n\
-                        Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reloads; SIGUSR1 \
-                        opens the access log again; SIGUSR2 hands over to a newly started program.")]
+                        Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reloads; \
+                        SIGUSR1 opens the access log again; SIGUSR2 hands over to a newly started program.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

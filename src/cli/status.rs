@@ -127,7 +127,8 @@ fn listener_row(listener: &ListenerReport) -> String {
     let (addresses, pool) = (addresses.join(","), pool.as_deref().unwrap_or("-"));
     let (to_backend, to_client) = (bytes(*bytes_in), bytes(*bytes_out));
     format!(
-        "{name:<12} {addresses:<24} {pool:<6} {active:>8} {accepted:>9} {rejected:>8} {to_backend:>10} {to_client:>10}\n"
+        "{name:<12} {addresses:<24} {pool:<6} {active:>8} {accepted:>9} {rejected:>8} {to_backend:>10} \
+         {to_client:>10}\n"
     )
 }
 

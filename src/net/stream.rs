@@ -99,7 +99,8 @@ impl Stream {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::PEEK) {
                 Ok((_, seen)) if seen > known => return Poll::Ready(Ok(seen)),
-                // No more will come. After a reset, too, a peek gives the known bytes: only the socket's error shows it.
+                // No more will come. After a reset, too, a peek gives the known bytes: only the socket's error shows
+                // it.
                 Ok(_) if guard.ready().is_read_closed() => {
                     return Poll::Ready(Err(self.pending_error().unwrap_or(io::ErrorKind::UnexpectedEof.into())));
                 }

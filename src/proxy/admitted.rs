@@ -1,4 +1,5 @@
-//! A connection that was let in: what travels from the accept loop to the task that serves it, here or on another worker.
+//! A connection that was let in: what travels from the accept loop to the task that serves it, here or on another
+//! worker.
 
 use std::sync::Arc;
 

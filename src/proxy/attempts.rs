@@ -1,4 +1,5 @@
-//! The backends tried for one connection, or in http mode for one request: what connecting skips and the access log shows.
+//! The backends tried for one connection, or in http mode for one request: what connecting skips and the access log
+//! shows.
 
 use std::sync::Arc;
 use std::time::Duration;

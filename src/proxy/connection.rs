@@ -44,7 +44,8 @@ pub(super) fn serve(worker: Rc<Worker>, client: Transport, mut admission: Admiss
         let _share = upstream.pool().count_connection();
         let idle_timer = worker.idle_timeouts.start(limits.first());
         loop {
-            // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is closed.
+            // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
+            // closed.
             let context = connect_context(&record, upstream, &client, server.as_deref());
             let Connected { lease, transport: backend, .. } =
                 match Box::pin(connect::to_backend(context, &mut record.attempts)).await {

@@ -1,7 +1,8 @@
-//! What a client sends before a backend can be chosen: a PROXY header that says who it is, a ClientHello that names a server.
+//! What a client sends before a backend can be chosen: a PROXY header that says who it is, a ClientHello that names a
+//! server.
 //!
-//! Both are looked at in the socket's own buffer (MSG_PEEK), and only a PROXY header is taken out of it: an idle attacker
-//! costs no memory of the balancer's, and what follows is relayed as if nothing had been read.
+//! Both are looked at in the socket's own buffer (MSG_PEEK), and only a PROXY header is taken out of it: an idle
+//! attacker costs no memory of the balancer's, and what follows is relayed as if nothing had been read.
 
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -36,8 +37,8 @@ impl<'a> Preface<'a> {
         Ok(Self { server: None, upstream: default_upstream(frontend)? })
     }
 
-    /// Reads what has to be read. `peer` becomes whom a PROXY header names, and `permits` gets what that client may take.
-    /// Safe to cancel.
+    /// Reads what has to be read. `peer` becomes whom a PROXY header names, and `permits` gets what that client may
+    /// take. Safe to cancel.
     pub(super) async fn read(
         worker: &Worker,
         frontend: &'a Frontend,
@@ -100,8 +101,8 @@ impl Peeker<'_> {
         Ok(server)
     }
 
-    /// Looks at up to `most` bytes until `parse` has a verdict. A client whose bytes don't parse, or don't come in time, is
-    /// refused for `reason`.
+    /// Looks at up to `most` bytes until `parse` has a verdict. A client whose bytes don't parse, or don't come in
+    /// time, is refused for `reason`.
     async fn peek<T, E: Debug>(
         &self,
         most: usize,

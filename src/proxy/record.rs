@@ -1,4 +1,5 @@
-//! The account of one connection: whatever becomes of it, it is counted exactly once, and logged (in http mode its requests are).
+//! The account of one connection: whatever becomes of it, it is counted exactly once, and logged (in http mode its
+//! requests are).
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,5 +1,5 @@
-//! What the connections of one worker share: its clock of idle timeouts, buffers, idle backend connections, and its view of the
-//! drain. Stays on that worker's thread.
+//! What the connections of one worker share: its clock of idle timeouts, buffers, idle backend connections, and its
+//! view of the drain. Stays on that worker's thread.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

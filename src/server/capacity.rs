@@ -9,8 +9,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::relay::MAX_PIPES_PER_WORKER;
 
-/// Files that are not connections: logs, admin clients, epoll and wake-up descriptors, health checks. At the limit of connections
-/// these go on working.
+/// Files that are not connections: logs, admin clients, epoll and wake-up descriptors, health checks. At the limit of
+/// connections these go on working.
 const RESERVED_FILES: u64 = 128;
 /// Further such files of each worker: runtime, listeners, and pipes of two ends each.
 const RESERVED_FILES_PER_WORKER: u64 = 16 + 2 * MAX_PIPES_PER_WORKER as u64;
@@ -18,8 +18,8 @@ const RESERVED_FILES_PER_WORKER: u64 = 16 + 2 * MAX_PIPES_PER_WORKER as u64;
 const FILES_PER_CONNECTION: u64 = 2;
 /// Enough for any machine of today; a huge or missing file limit would else be taken at its word.
 const MOST_CONNECTIONS: u64 = 1_000_000;
-/// Of a cgroup's memory, where it is limited, connections may take half of it at so many bytes each: two sockets' state in the
-/// kernel, ours, and what little of their buffers is filled on average.
+/// Of a cgroup's memory, where it is limited, connections may take half of it at so many bytes each: two sockets' state
+/// in the kernel, ours, and what little of their buffers is filled on average.
 const BYTES_PER_CONNECTION: u64 = 16 * 1024;
 const SHARE_OF_MEMORY: u64 = 2;
 

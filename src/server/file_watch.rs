@@ -1,5 +1,5 @@
-//! Has the configuration file changed? Asked once a second, by name: a file that is written anew, renamed into place, or
-//! reached by another symbolic link (as a Kubernetes ConfigMap is) has another inode or time.
+//! Has the configuration file changed? Asked once a second, by name: a file that is written anew, renamed into place,
+//! or reached by another symbolic link (as a Kubernetes ConfigMap is) has another inode or time.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -43,7 +43,8 @@ impl FileWatch {
         self.known = print_of(self.file.as_ref());
     }
 
-    /// Waits until the file has changed. One that is missing for a moment, or still being written, has not. Safe to cancel.
+    /// Waits until the file has changed. One that is missing for a moment, or still being written, has not. Safe to
+    /// cancel.
     pub(super) async fn changed(&mut self) {
         if self.file.is_none() {
             return std::future::pending().await;

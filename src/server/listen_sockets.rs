@@ -156,8 +156,8 @@ impl ListenSockets {
         all.any(|socket| net::local_port(socket) == Some(port))
     }
 
-    /// Opens, keeps and closes addresses as planned; `frontend_of` gives a listener's frontend. Waits, but not for long,
-    /// until the queues of the closed ones are empty: then their addresses are free.
+    /// Opens, keeps and closes addresses as planned; `frontend_of` gives a listener's frontend. Waits, but not for
+    /// long, until the queues of the closed ones are empty: then their addresses are free.
     pub(super) async fn apply(&mut self, plan: BindPlan, frontend_of: impl Fn(&str) -> Arc<Frontend>) {
         let mut before = std::mem::take(&mut self.open);
         for PlannedBind { key, listener, options, sockets } in plan.0 {

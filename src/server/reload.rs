@@ -9,7 +9,8 @@ use super::error::RunError;
 use super::state::ServerState;
 use super::systemd;
 
-/// Reads the configuration again and follows it. The answer is what to tell whoever asked: what changed, or why nothing did.
+/// Reads the configuration again and follows it. The answer is what to tell whoever asked: what changed, or why nothing
+/// did.
 pub(super) async fn reload(state: &mut ServerState) -> Result<String, String> {
     let began = Instant::now();
     systemd::reloading();

@@ -73,7 +73,8 @@ impl RunningConfig {
         self.pools.set_admin_state(pool, backend, admin_state)
     }
 
-    /// A listener that is as it was keeps its service; one that has changed gets another, which goes on with its counts.
+    /// A listener that is as it was keeps its service; one that has changed gets another, which goes on with its
+    /// counts.
     fn listening(&self, settings: &config::ListenerConfig) -> RunningListener {
         let known = self.listeners.get(&settings.name);
         if let Some(same) = known.filter(|known| known.settings == *settings) {

@@ -1,4 +1,5 @@
-//! What the main thread keeps of the running balancer: where its configuration comes from, what it is now, and what runs for it.
+//! What the main thread keeps of the running balancer: where its configuration comes from, what it is now, and what
+//! runs for it.
 
 use std::sync::Arc;
 use std::time::Duration;

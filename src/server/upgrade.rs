@@ -1,8 +1,8 @@
-//! An upgrade: the program is started again, takes over the listening sockets, and once it accepts, this process only serves its
-//! connections to their end. Whatever goes wrong before that, this process goes on.
+//! An upgrade: the program is started again, takes over the listening sockets, and once it accepts, this process only
+//! serves its connections to their end. Whatever goes wrong before that, this process goes on.
 //!
-//! Both ends of the hand-over are here. It goes over a socket that is the new process's standard input: first all listening sockets, then,
-//! the other way, that it accepts.
+//! Both ends of the hand-over are here. It goes over a socket that is the new process's standard input: first all
+//! listening sockets, then, the other way, that it accepts.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -135,8 +135,8 @@ impl Upgrade {
         Ok((child, ours))
     }
 
-    /// Waits for the end of the upgrade under way: the process that has taken over, or `None` if it failed, which is logged. Waits for ever
-    /// where none is. Safe to cancel.
+    /// Waits for the end of the upgrade under way: the process that has taken over, or `None` if it failed, which is
+    /// logged. Waits for ever where none is. Safe to cancel.
     pub(super) async fn ended(&mut self) -> Option<u32> {
         let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
         let result = (&mut under_way.result).await.unwrap_or_else(|_| Err("nobody waited for it".to_owned()));

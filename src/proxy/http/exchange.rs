@@ -353,7 +353,8 @@ impl<'a> Exchange<'a> {
             Poll::Pending => None,
             Poll::Ready(Hangup::Gone) => Some(ExchangeEnd::Cut(Cause::ClientReset)),
             Poll::Ready(Hangup::Ended) => {
-                // It may have closed only its own side, and wait for the answer; or it is gone, and nothing will show it.
+                // It may have closed only its own side, and wait for the answer; or it is gone, and nothing will show
+                // it.
                 self.client_has_ended = true;
                 idle_timer.lower_limit(limits.half_closed);
                 None

@@ -38,8 +38,8 @@ impl ResponseReader {
         !self.partial.is_empty()
     }
 
-    /// Takes the next bytes from the backend. `pass_on` gets each interim response with the bytes it starts; `None`: the
-    /// final head is not complete yet.
+    /// Takes the next bytes from the backend. `pass_on` gets each interim response with the bytes it starts; `None`:
+    /// the final head is not complete yet.
     ///
     /// # Errors
     /// What the client is answered in place of a response that is not acceptable.

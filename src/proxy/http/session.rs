@@ -265,7 +265,8 @@ impl Session<'_> {
         let mut may_replay = request.is_replayable();
         let mut connected = connect::to_backend(context, &mut record.attempts).await;
         loop {
-            // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is closed.
+            // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
+            // closed.
             let Connected { lease, transport, is_reused } = match connected {
                 Ok(connected) => connected,
                 Err(refusal) => return no_backend(refusal, record.attempts.failures()),
