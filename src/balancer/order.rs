@@ -100,8 +100,8 @@ impl ScheduledTurn {
 
 impl Ord for ScheduledTurn {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Compares the places of the deadlines, in which only `deadline / turns` differs, without dividing. Among equals
-        // a backend of few turns goes first, then the lower index: every replica has the same round.
+        // Compares the places of the deadlines, of which only `deadline / turns` differs, without a division. Among
+        // equals a backend of few turns goes first, then the lower index: every replica has the same round.
         let by_deadline = (self.deadline() * other.turns).cmp(&(other.deadline() * self.turns));
         by_deadline.then(self.turns.cmp(&other.turns)).then(self.index.cmp(&other.index))
     }
