@@ -1,5 +1,5 @@
-//! Who may change anything by the API: the bearer token where there is one, else only this machine; and never a page of
-//! another site that a browser was lured to (cross-site requests, DNS rebinding).
+//! Who may make changes by the API: requests with the bearer token if there is one, else only this machine; and never a
+//! page of another site in a browser (cross-site requests, DNS rebinding).
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -12,10 +12,10 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 /// Judges requests that change something.
 #[derive(Debug)]
 pub struct Guard {
-    /// Only this machine reaches the admin server.
+    /// The admin server can be reached from this machine only.
     is_local: bool,
     token: ArcSwapOption<String>,
-    /// Names by which the admin server may be asked for changes, in lower case.
+    /// Names under which changes are accepted, in lower case.
     hosts: HashSet<String>,
     refused: [AtomicU64; AdminRefusal::ALL.len()],
 }
@@ -23,15 +23,15 @@ pub struct Guard {
 labels! {
     /// Why a change is refused.
     AdminRefusal {
-        /// There is no token file, and others than this machine reach the admin server.
+        /// There is no token file, and the admin server can be reached from other machines.
         NoTokenFile = "no_token_file",
         /// The request has no token.
         NoToken = "no_token",
-        /// The request's token is another.
+        /// The request's token is not the right one.
         WrongToken = "wrong_token",
-        /// The page that asks is not the admin server's own.
+        /// The request was made by a page of another site.
         ForeignOrigin = "foreign_origin",
-        /// The request is for another host: its name was made to resolve to this address.
+        /// The request's Host is not one of the admin server's: a browser was made to resolve it to this address.
         ForeignHost = "foreign_host",
     }
 }
@@ -47,32 +47,32 @@ impl AdminRefusal {
     pub(super) fn message(self) -> &'static str {
         match self {
             Self::NoTokenFile => {
-                "changes need a token where others than this machine reach the admin server: set admin.token_file, or \
-                 bind it to 127.0.0.1 or a unix socket"
+                "changes need a token if other machines can reach the admin server: set admin.token_file, or bind it \
+                 to 127.0.0.1 or a unix socket"
             }
             Self::NoToken => "changes need the header `Authorization: Bearer TOKEN` with the token of admin.token_file",
             Self::WrongToken => "the token is not the one of admin.token_file",
-            Self::ForeignOrigin => "changes are not taken from a page of another site",
+            Self::ForeignOrigin => "changes are not accepted from a page of another site",
             Self::ForeignHost => {
-                "changes are taken only under an IP address, localhost, or a name of admin.allowed_hosts"
+                "changes are accepted only under an IP address, localhost, or a name of admin.allowed_hosts"
             }
         }
     }
 }
 
 impl Guard {
-    /// `is_local`: only this machine reaches the admin server; `hosts`: names that it is known by.
+    /// `is_local`: the admin server can be reached from this machine only. `hosts` are its names.
     pub fn new(is_local: bool, hosts: impl IntoIterator<Item = String>) -> Self {
         let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
         Self { is_local, token: ArcSwapOption::empty(), hosts, refused: Default::default() }
     }
 
-    /// From now on changes need this token; `None`: none.
+    /// The token that changes need from now on; `None`: they need none.
     pub fn set_token(&self, token: Option<String>) {
         self.token.store(token.map(Into::into));
     }
 
-    /// Whether the page can offer changes: they need no token.
+    /// Whether changes need no token, so that the page can offer them.
     pub(super) fn is_open(&self) -> bool {
         self.is_local && self.token.load().is_none()
     }
@@ -96,7 +96,7 @@ impl Guard {
     fn verdict(&self, headers: &HeaderMap) -> Result<(), AdminRefusal> {
         let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
         let host = text(HOST).unwrap_or_default();
-        if !self.knows(host) {
+        if !self.is_own_host(host) {
             return Err(AdminRefusal::ForeignHost);
         }
         let is_own = |origin: &str| origin.strip_prefix("http://").is_some_and(|own| own.eq_ignore_ascii_case(host));
@@ -112,8 +112,9 @@ impl Guard {
         }
     }
 
-    /// A name that an attacker's name server made resolve to this address is none of ours; an address can't be.
-    fn knows(&self, host: &str) -> bool {
+    /// Whether it is an address or a name of ours. With DNS rebinding, Host has the attacker's name, which resolves to
+    /// this address; an address can't be rebound.
+    fn is_own_host(&self, host: &str) -> bool {
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
             _ => host,
@@ -135,7 +136,7 @@ fn is_bearer_of(given: &[u8], token: &[u8]) -> bool {
     }
 }
 
-/// Compares in a time that doesn't tell where they differ.
+/// Compares in a time that doesn't depend on where they differ.
 fn is_same(given: &[u8], token: &[u8]) -> bool {
     let differences = given.iter().zip(token).fold(0, |sum, (a, b)| sum | (a ^ b));
     given.len() == token.len() && differences == 0
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_only_this_machine_may() {
+    fn without_a_token_changes_are_accepted_from_this_machine_only() {
         let here = headers(&[("host", "127.0.0.1:9900")]);
         assert_eq!(Guard::new(true, []).judge(&here), Ok(()));
         assert_eq!(Guard::new(false, []).judge(&here), Err(AdminRefusal::NoTokenFile));

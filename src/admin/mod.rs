@@ -1,5 +1,5 @@
-//! The admin server: metrics, health, the API. On the main thread, not on a worker's; it reads what workers count and
-//! never makes them wait.
+//! The admin server: metrics, health, the API and the status page. It runs on the main thread, reads what the workers
+//! count, and never makes them wait.
 
 mod api;
 mod guard;

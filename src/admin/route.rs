@@ -1,4 +1,4 @@
-//! The way from a request to its answer.
+//! From a request's method and path to its response.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use super::guard::AdminRefusal;
 use super::metrics::Exporter;
 use super::view::{Command, View};
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type AdminResponse = Response<Full<Bytes>>;
 
-/// What requests are answered from.
+/// What responses are made from.
 pub(super) struct Admin {
     pub(super) view: Arc<View>,
     pub(super) exporter: Arc<Exporter>,
@@ -33,19 +33,18 @@ const JSON: &str = "application/json";
 /// Prometheus's text exposition format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The page may load and ask what is its own, and nothing else; nobody may frame it.
+/// The page may load and request only what is the admin server's own, and can't be framed.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; form-action 'none'; \
      base-uri 'none'; frame-ancestors 'none'",
 );
 
-/// What a path is for.
-enum Endpoint<'a> {
+/// What a path does.
+enum Operation<'a> {
     Read(Resource),
     Change(Change<'a>),
 }
 
-/// What can be read.
 enum Resource {
     Page,
     Style,
@@ -58,29 +57,28 @@ enum Resource {
     Description,
 }
 
-/// What can be changed.
 enum Change<'a> {
     Backend { pool: &'a str, address: &'a str, admin_state: AdminState },
     Reload,
     Shutdown,
 }
 
-/// Answers a request. Its body is of no interest.
-pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> Answer {
+/// Answers a request, whose body is ignored.
+pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> AdminResponse {
     let path = request.uri().path();
-    match (Endpoint::parse(path), request.method()) {
+    match (Operation::parse(path), request.method()) {
         (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
-        (Some(Endpoint::Read(resource)), &Method::GET | &Method::HEAD) => show(&resource, admin),
-        (Some(Endpoint::Read(_)), _) => not_allowed("GET, HEAD"),
-        (Some(Endpoint::Change(change)), &Method::POST) => match admin.view.guard.judge(request.headers()) {
-            Ok(()) => make(change, &admin.view).await,
+        (Some(Operation::Read(resource)), &Method::GET | &Method::HEAD) => show(&resource, admin),
+        (Some(Operation::Read(_)), _) => not_allowed("GET, HEAD"),
+        (Some(Operation::Change(change)), &Method::POST) => match admin.view.guard.judge(request.headers()) {
+            Ok(()) => apply_change(change, &admin.view).await,
             Err(refusal) => refuse(path, refusal),
         },
-        (Some(Endpoint::Change(_)), _) => not_allowed("POST"),
+        (Some(Operation::Change(_)), _) => not_allowed("POST"),
     }
 }
 
-fn refuse(path: &str, refusal: AdminRefusal) -> Answer {
+fn refuse(path: &str, refusal: AdminRefusal) -> AdminResponse {
     tracing::warn!(path, reason = refusal.message(), "a change was refused");
     let mut answer = error(refusal.status(), refusal.message());
     if refusal.status() == StatusCode::UNAUTHORIZED {
@@ -89,7 +87,7 @@ fn refuse(path: &str, refusal: AdminRefusal) -> Answer {
     answer
 }
 
-impl<'a> Endpoint<'a> {
+impl<'a> Operation<'a> {
     fn parse(path: &'a str) -> Option<Self> {
         let resource = match path {
             "/" => Resource::Page,
@@ -128,7 +126,7 @@ impl<'a> Change<'a> {
     }
 }
 
-fn show(resource: &Resource, admin: &Admin) -> Answer {
+fn show(resource: &Resource, admin: &Admin) -> AdminResponse {
     let view = &*admin.view;
     match resource {
         Resource::Page => {
@@ -150,7 +148,7 @@ fn show(resource: &Resource, admin: &Admin) -> Answer {
     }
 }
 
-async fn make(change: Change<'_>, view: &View) -> Answer {
+async fn apply_change(change: Change<'_>, view: &View) -> AdminResponse {
     match change {
         Change::Backend { pool, address, admin_state } => {
             let (answer, result) = oneshot::channel();
@@ -164,7 +162,7 @@ async fn make(change: Change<'_>, view: &View) -> Answer {
         }
         Change::Shutdown => {
             tracing::info!("asked to stop by the API");
-            // Whoever takes commands has ended only if the process is stopping already.
+            // An error means that the main loop takes no more commands: the balancer is stopping already.
             let _ = view.commands.send(Command::Shutdown);
             message(StatusCode::ACCEPTED, "draining")
         }
@@ -180,8 +178,8 @@ async fn make(change: Change<'_>, view: &View) -> Answer {
     }
 }
 
-/// Commands are taken no more.
-fn stopping() -> Answer {
+/// For a command that the main loop dropped.
+fn stopping() -> AdminResponse {
     error(StatusCode::SERVICE_UNAVAILABLE, "the balancer is stopping")
 }
 
@@ -199,25 +197,25 @@ struct ApiError<'a> {
     error: &'a str,
 }
 
-fn message(status: StatusCode, result: &str) -> Answer {
+fn message(status: StatusCode, result: &str) -> AdminResponse {
     json(status, &ApiMessage { result })
 }
 
-fn error(status: StatusCode, error: &str) -> Answer {
+fn error(status: StatusCode, error: &str) -> AdminResponse {
     json(status, &ApiError { error })
 }
 
-fn not_allowed(methods: &'static str) -> Answer {
+fn not_allowed(methods: &'static str) -> AdminResponse {
     let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &format!("the methods here are: {methods}"));
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     answer
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
     respond(status, JSON, serde_json::to_string(value).expect("reports have text keys only"))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> AdminResponse {
     Response::builder()
         .status(status)
         .header(CONTENT_TYPE, content_type)

@@ -1,4 +1,4 @@
-//! The HTTP server of the admin address: bounded in clients, heads and time.
+//! The HTTP server of the admin address, with bounds on clients, heads and time.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,27 +19,25 @@ use super::metrics::{Exporter, UPKEEP_INTERVAL};
 use super::route::{self, Admin};
 use super::view::View;
 
-/// A request's head must come within this time.
+/// A request's head must be complete within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// After this long a client has to connect again: one that never reads its answer holds no place for ever.
+/// A connection is closed after this time, so that a client that never reads its answer takes no place for ever.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Connections served at once; scrapers and people are few.
+/// Connections served at once. There are few scrapers and operators.
 const MAX_CLIENTS: usize = 64;
 /// Heads larger than this are refused; also hyper's smallest buffer.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
-/// After a failed accept: what was missing may be there again.
+/// After a failed accept, which nearly always means that files ran out for a while.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The admin server's listening socket.
 pub enum AdminListener {
-    /// On an address and port.
     Tcp(TcpListener),
-    /// On a unix socket.
     Unix(UnixListener),
 }
 
 impl AdminListener {
-    /// Accepts from a listening socket of either kind.
+    /// From a listening socket of either kind.
     ///
     /// # Errors
     /// The runtime's epoll refused it.
@@ -83,7 +81,7 @@ pub async fn serve(listener: AdminListener, view: Arc<View>, exporter: Arc<Expor
     }
 }
 
-/// Keeps the metrics' memory flat, scraped or not.
+/// Bounds the memory of the metrics, also if nobody scrapes them.
 pub async fn upkeep(exporter: Arc<Exporter>) -> Infallible {
     loop {
         tokio::time::sleep(UPKEEP_INTERVAL).await;

@@ -1,12 +1,13 @@
-//! The bearer token that changes need: one rule for the server that asks for it and the command that sends it.
+//! The file of the bearer token that changes need, read alike by the server that checks it and the command that sends
+//! it.
 
 use std::io;
 use std::path::Path;
 
-/// Reads a token from a file, which holds it as its only line.
+/// Reads a token from a file, which has it as its only line.
 ///
 /// # Errors
-/// The file can't be read, or what it holds could not be sent in a header.
+/// The file can't be read, or its content could not be sent in a header.
 pub fn read_token(file: &Path) -> io::Result<String> {
     let text = std::fs::read_to_string(file)?;
     let invalid = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what));

@@ -1,4 +1,4 @@
-//! What the admin server sees of the running parts, and what it may ask of them.
+//! What the admin server shows of the running balancer, and the commands that it sends to it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,9 +15,7 @@ use crate::telemetry::{ListenerStats, ListenerTotals};
 
 use super::guard::Guard;
 
-/// The running parts that the admin server shows.
 pub struct View {
-    /// When the process started.
     pub started: Instant,
     /// Worker threads.
     pub workers: usize,
@@ -25,63 +23,56 @@ pub struct View {
     pub runtimes: OnceLock<Vec<RuntimeMetrics>>,
     /// Client connections of the process.
     pub connections: Arc<ConnectionLimit>,
-    /// How far the stop has come.
     pub drain: DrainWatch,
-    /// What a reload changes.
+    /// Replaced by a reload.
     pub shown: ArcSwap<Shown>,
-    /// The access log, unless it is off.
+    /// `None`: it is off.
     pub access_log: Option<Arc<AccessLog>>,
-    /// The configuration file, if there is one.
+    /// `None`: flags and variables alone configure it.
     pub config_file: Option<String>,
-    /// How reloads went.
     pub reloads: Reloads,
-    /// Who may change anything.
     pub guard: Guard,
-    /// Whoever runs the process takes these.
+    /// To the main loop.
     pub commands: mpsc::UnboundedSender<Command>,
 }
 
 /// Listeners and pools as they are configured now.
 #[derive(Default)]
 pub struct Shown {
-    /// In the order of their names; last those that are gone and have connections still.
+    /// In the order of their names; at the end removed ones that still have connections.
     pub listeners: Vec<ShownListener>,
     /// In the order of their names.
     pub pools: Vec<Arc<Pool>>,
 }
 
-/// One listener.
 pub struct ShownListener {
-    /// What the workers count of it.
     pub stats: Arc<ListenerStats>,
-    /// Where it listens, with the ports that the kernel chose.
+    /// Where it listens, with the ports that the kernel chose; empty: a reload has removed it.
     pub addresses: Vec<String>,
     /// `tcp` or `http`.
     pub mode: &'static str,
-    /// `None`: only routes have one.
+    /// `None`: only its routes have pools.
     pub pool: Option<String>,
 }
 
-/// What a client of the API asks for. The main loop does it: changes by the API, a reload and name servers are made one
-/// after the other.
+/// A change that a client of the API wants. The main loop makes it, so that no two changes overlap.
 pub enum Command {
-    /// To read the configuration again; the answer is what has changed, or why nothing has.
+    /// Read the configuration again; the answer is what has changed, or why nothing has.
     Reload(oneshot::Sender<Result<String, String>>),
-    /// To let a backend serve, drain it or take it out.
+    /// Enable, drain or disable a backend.
     SetAdminState {
-        /// The pool's name.
         pool: String,
         /// The backend's address, as it is shown.
         backend: String,
         admin_state: AdminState,
-        /// The backend's state afterwards, or what there is not.
+        /// The backend's state afterwards, or that there is no such pool or backend.
         answer: oneshot::Sender<Result<BackendState, String>>,
     },
-    /// To drain and stop.
+    /// Drain and stop.
     Shutdown,
 }
 
-/// How reloads went.
+/// The results of reloads.
 #[derive(Debug, Default)]
 pub struct Reloads {
     succeeded: AtomicU64,
@@ -89,7 +80,6 @@ pub struct Reloads {
     last: Mutex<Option<LastReload>>,
 }
 
-/// The last one.
 #[derive(Clone, Debug)]
 pub struct LastReload {
     pub at: SystemTime,
@@ -119,7 +109,7 @@ impl Reloads {
 }
 
 impl ShownListener {
-    /// A reload has taken it away, and its last connection has ended.
+    /// Whether a reload has removed it, and its last connection has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.addresses.is_empty() && ListenerTotals::sum(&self.stats.counters).active() == 0
     }
@@ -130,7 +120,7 @@ impl View {
         self.drain.phase() > Phase::Running
     }
 
-    /// Why no more traffic should come here; `None`: it should.
+    /// Why the balancer is not ready for traffic; `None`: it is.
     pub(super) fn unready(&self) -> Option<String> {
         if self.is_draining() {
             return Some("draining".to_owned());

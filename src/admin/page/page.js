@@ -1,16 +1,16 @@
-// The status page: asks the balancer every second and shows what it says. Names, addresses and errors come from the
-// network, so they enter the page as text, never as markup.
+// The status page: polls the admin API every second, and shows the reports. Names, addresses and errors come from the
+// network, so they are put into the page as text, never as markup.
 
 const POLL_INTERVAL_MS = 1000;
 const POLL_TIMEOUT_MS = 5000;
-/** A change may wait for a whole reload. */
+/** A reload is answered only when it is done. */
 const CHANGE_TIMEOUT_MS = 30_000;
-/** Rates over less time than this jump about … */
+/** Rates over a shorter time would fluctuate too much. */
 const SHORTEST_SPAN_S = 0.5;
-/** … and over more time they tell of the past, not of now. */
+/** Rates over a longer time would be those of the past. */
 const LONGEST_SPAN_S = 5;
 const SPARKLINE = { spanMs: 60_000, width: 120, height: 24 };
-/** Below this the clocks agree: the answer's Date header counts whole seconds. */
+/** A smaller difference counts as none: the answer's Date header has whole seconds. */
 const CLOCK_TOLERANCE_MS = 2000;
 
 const ROW_CLASSES = { ejected: "bad", down: "bad", probing: "warn", draining: "warn", disabled: "off" };
@@ -20,7 +20,7 @@ const OUTCOMES = { enable: "is enabled", drain: "is draining", disable: "is disa
 const element = (id) => document.getElementById(id);
 const grouped = new Intl.NumberFormat("en");
 const polling = { underWay: false, again: false, timer: 0 };
-/** The server's uptime at the last rates, whether this poll takes new ones, and over how many seconds. */
+/** The server's uptime at the last rates, whether this poll computes new ones, and over how many seconds. */
 const rating = { uptime: undefined, due: false, span: undefined };
 const header = cellsOf(document);
 const listeners = new Map();
@@ -45,20 +45,20 @@ async function poll() {
   clearTimeout(polling.timer);
   const begun = performance.now();
   Object.assign(polling, { underWay: true, again: false });
-  await ask().then(([status, report]) => show(status, report.pools), showOffline).catch(console.error);
+  await fetchReports().then(([status, report]) => show(status, report.pools), showOffline).catch(console.error);
   polling.underWay = false;
   const wait = polling.again ? 0 : Math.max(0, begun + POLL_INTERVAL_MS - performance.now());
   polling.timer = setTimeout(poll, wait);
 }
 
-async function ask() {
+async function fetchReports() {
   const abort = new AbortController();
   const deadline = setTimeout(() => abort.abort(new Error("it took too long")), POLL_TIMEOUT_MS);
   try {
     return await Promise.all([get("api/v1/status", abort.signal), get("api/v1/pools", abort.signal)]);
   } finally {
     clearTimeout(deadline);
-    // When one has failed, the other must not run on into the next poll.
+    // If one has failed, the other must not continue into the next poll.
     abort.abort();
   }
 }
@@ -73,7 +73,7 @@ async function get(path, signal) {
 
 function showOffline(error) {
   offlineSince ??= new Date().toISOString();
-  // What fetch says of a network error has no news.
+  // The message of a network error, a TypeError, adds nothing.
   const reason = error instanceof TypeError ? "" : ` (${error.message})`;
   const values = answeredAt ? ` The values below are from ${utc(answeredAt)}.` : "";
   const text = `no answer from the balancer since ${utc(offlineSince)}${reason}; still trying.${values}`;
@@ -98,7 +98,7 @@ function show(status, poolReports) {
   document.querySelector("main").hidden = false;
 }
 
-/** By the server's own clock, which a restart sets back. */
+/** Measured by the server's uptime: after a restart it is less than before, and there is no rate. */
 function setSpan(uptime) {
   const span = uptime - rating.uptime;
   rating.due = !(span >= 0 && span < SHORTEST_SPAN_S);
@@ -132,8 +132,8 @@ function showReload(last) {
   element("reload-failure").hidden = !failed;
 }
 
-/** Makes the children of parent those of items, in their order. A row lives as long as its key, so that focus and
- *  selection stay where they are. */
+/** Makes parent's children the rows of items, in their order. A row stays the same element as long as its key exists:
+ *  so it keeps focus and selection. */
 function reconcile(parent, rows, items, key, create, update) {
   const present = new Set(items.map((item) => item[key]));
   for (const [name, row] of rows) {
@@ -156,7 +156,7 @@ function rowOf(template) {
   return { element: copy, cells: cellsOf(copy), counted: null, rates: {} };
 }
 
-/** By name, the text of each [data-field]. */
+/** The text node of each [data-field], by name. */
 function cellsOf(root) {
   const cells = {};
   for (const holder of root.querySelectorAll("[data-field]")) {
@@ -166,7 +166,7 @@ function cellsOf(root) {
   return cells;
 }
 
-/** Most values stay as they were, and must cost nothing: the last one is remembered beside the document. */
+/** Most values don't change between polls, and must cost nothing: they are compared with the last ones in memory. */
 function fill(cells, texts) {
   for (const name in texts) {
     const cell = cells[name];
@@ -176,7 +176,7 @@ function fill(cells, texts) {
   }
 }
 
-/** By counter, how much it grew in a second; undefined where there is nothing to compare with. */
+/** The growth per second of each counter; undefined if there is nothing to compare with. */
 function takeRates(row, item, counters) {
   if (!rating.due) return;
   for (const counter of counters) {
@@ -220,7 +220,7 @@ function newBackend(pool, { address }) {
   const row = Object.assign(rowOf("backend"), { pool, address, state: null, hidden: false });
   row.buttons = [...row.element.querySelectorAll("button")];
   Object.assign(row.element.dataset, { pool, backend: address });
-  // A list of buttons that all say "Drain" tells nobody which is which.
+  // For screen readers: a list of buttons that are all named "Drain" would be useless.
   for (const button of row.buttons) button.ariaLabel = `${button.textContent} ${address}`;
   fill(row.cells, { address });
   return row;
@@ -251,7 +251,7 @@ function showState(row, state) {
   fill(row.cells, { state });
   const focused = row.buttons.find((button) => button === document.activeElement);
   for (const button of row.buttons) button.hidden = !(CHANGES[state] ?? CHANGES.up).includes(button.value);
-  // The button just pressed may be gone: its opposite takes the focus.
+  // The button that was just pressed may be hidden now: its opposite gets the focus.
   if (focused?.hidden) row.buttons.find((button) => !button.hidden).focus();
 }
 
@@ -259,7 +259,7 @@ function filterRows() {
   const words = element("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   const onlyNotUp = element("not-up").checked;
   const filters = onlyNotUp || words.length > 0;
-  // A row must not vanish from under the hand that has just changed it.
+  // The row that has the focus stays: the user may just have changed its state.
   const focused = document.activeElement?.closest("tr");
   let [shown, all] = [0, 0];
   for (const pool of pools.values()) {
@@ -288,7 +288,7 @@ function showAcceptRate() {
   element("sparkline").replaceChildren(...unbroken(samples).map((run) => polyline(run, now, peak)));
 }
 
-/** Where nobody looked there is no rate: the line is broken there, not drawn through. */
+/** Without polls, as in a hidden tab, there is no rate: the line has a gap there. */
 function unbroken(samples) {
   const runs = [[]];
   for (const sample of samples) {
@@ -328,12 +328,12 @@ async function change(path, success, failure) {
   element("result").textContent = error ? `${failure}: ${error}` : success;
   element("result").className = error ? "bad" : "";
   element("dismiss").hidden = false;
-  // What it did is to be seen at once, and a poll that is under way may have been answered before it.
+  // Polled again at once, to show the effect: a poll that is under way may have been answered before the change.
   polling.again = true;
   poll();
 }
 
-/** Null, or why it didn't work. */
+/** Null, or the reason of the failure. */
 async function post(path) {
   try {
     const response = await fetch(path, { method: "POST", signal: AbortSignal.timeout(CHANGE_TIMEOUT_MS) });
@@ -341,7 +341,7 @@ async function post(path) {
     const answer = await response.json().catch(() => ({}));
     return answer.error ?? `HTTP ${response.status}`;
   } catch {
-    return "no answer from the balancer; the page shows whether it was done once there is one";
+    return "no answer from the balancer; once it answers, this page shows whether the change was made";
   }
 }
 
@@ -355,7 +355,7 @@ function countUp(backends) {
   return backends.filter((backend) => backend.state === "up").length;
 }
 
-/** Most numbers are small, and Intl is slow for a thousand rows. */
+/** Most numbers are small, and don't need Intl, which is slow for a thousand rows. */
 function count(number) {
   return number < 1000 ? String(number) : grouped.format(number);
 }
@@ -365,7 +365,7 @@ function perSecond(rate) {
   return rate < 1000 ? rate.toFixed(1) : count(Math.round(rate));
 }
 
-/** Never less than KiB: units of one width keep the digits aligned. The space doesn't break. */
+/** At least KiB: units of one width keep the digits aligned. The space is a non-breaking one. */
 function bytes(rate) {
   if (rate === undefined) return "–";
   if (rate === 0) return "0";
