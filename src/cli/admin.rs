@@ -1,4 +1,4 @@
-//! Talking to a running balancer: where it is asked, and what makes an answer.
+//! Requests to the admin server of a running balancer.
 
 use std::path::{Path, PathBuf};
 
@@ -15,19 +15,18 @@ use super::error::CliError;
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
-/// Where the admin server is, and the token that changes need there.
+/// The admin server's address, and the token that changes need.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AdminArgs {
     /// The balancer's admin address: host:port or unix:/path [env: LB_ADMIN] [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// Holds the bearer token that changes need [env: LB_TOKEN_FILE]
+    /// Has the bearer token that changes need [env: LB_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// An admin server that can be asked.
-pub(super) struct Admin {
+pub(super) struct AdminClient {
     address: String,
     token: Option<String>,
 }
@@ -38,21 +37,25 @@ struct ApiMessage {
     error: Option<String>,
 }
 
-/// A runtime for a few questions.
+/// A runtime for a few requests.
 pub(super) fn runtime() -> Result<Runtime, CliError> {
     Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)
 }
 
 impl AdminArgs {
-    /// The address to ask: the flag's, the variable's that the balancer itself reads, or the default.
-    pub(super) fn admin(&self) -> Result<Admin, CliError> {
+    /// The address is that of the flag, of the variable that the balancer itself reads, or the default.
+    pub(super) fn admin(&self) -> Result<AdminClient, CliError> {
         let address = self.admin.clone().or_else(|| variable("LB_ADMIN")).unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
         if address == "off" {
             return Err(CliError::AdminOff);
         }
-        let address = address.strip_prefix("*:").map_or_else(|| address.clone(), |port| format!("127.0.0.1:{port}"));
+        // The balancer may listen on every address; this connects to one of them.
+        let address = match address.strip_prefix("*:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => address,
+        };
         let file = self.token_file.clone().or_else(|| variable("LB_TOKEN_FILE").map(PathBuf::from));
-        Ok(Admin { address, token: file.as_deref().map(read_token).transpose()? })
+        Ok(AdminClient { address, token: file.as_deref().map(read_token).transpose()? })
     }
 }
 
@@ -60,21 +63,20 @@ fn read_token(file: &Path) -> Result<String, CliError> {
     crate::admin::read_token(file).map_err(|source| CliError::Token { file: file.to_owned(), source })
 }
 
-impl Admin {
-    /// GETs a report.
+impl AdminClient {
     pub(super) async fn report<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
-        let (_, body) = self.ask(Method::GET, path).await?;
+        let (_, body) = self.request(Method::GET, path).await?;
         self.read(path, &body)
     }
 
-    /// GETs a path: the status and the body.
+    /// The status and the body.
     pub(super) async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), CliError> {
-        self.ask(Method::GET, path).await
+        self.request(Method::GET, path).await
     }
 
-    /// Asks for a change; gives what came of it.
+    /// Makes a change, and returns its result.
     pub(super) async fn change(&self, path: &str) -> Result<String, CliError> {
-        let (status, body) = self.ask(Method::POST, path).await?;
+        let (status, body) = self.request(Method::POST, path).await?;
         match self.read(path, &body)? {
             ApiMessage { result: Some(result), .. } if status.is_success() => Ok(result),
             ApiMessage { error: Some(error), .. } if status == StatusCode::UNAUTHORIZED => {
@@ -84,8 +86,8 @@ impl Admin {
         }
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), CliError> {
-        client::ask(&self.address, method, path, self.token.as_deref())
+    async fn request(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), CliError> {
+        client::send_request(&self.address, method, path, self.token.as_deref())
             .await
             .map_err(|source| CliError::NoAnswer { address: self.address.clone(), source })
     }

@@ -10,21 +10,21 @@ use super::error::CliError;
 #[derive(Args, Clone, Debug)]
 pub(super) struct BackendArgs {
     #[command(subcommand)]
-    change: Change,
+    change: BackendChange,
 }
 
 #[derive(Clone, Debug, Subcommand)]
-enum Change {
-    /// Give it no new connections; those that live go on, and it is watched further
-    Drain(Which),
+enum BackendChange {
+    /// Give it no new connections; open ones stay open, and its failures and health are still tracked
+    Drain(BackendRef),
     /// Take it out of service: no new connections, whatever its health checks say
-    Disable(Which),
+    Disable(BackendRef),
     /// Let it serve again
-    Enable(Which),
+    Enable(BackendRef),
 }
 
 #[derive(Args, Clone, Debug)]
-struct Which {
+struct BackendRef {
     /// The pool's name (`default` in the short form)
     pool: String,
     /// The backend's address, as `lb status` shows it
@@ -40,13 +40,13 @@ pub(super) struct ReloadArgs {
 }
 
 pub(super) fn backend(args: &BackendArgs) -> Result<(), CliError> {
-    let (verb, Which { pool, address, admin }) = match &args.change {
-        Change::Drain(which) => ("drain", which),
-        Change::Disable(which) => ("disable", which),
-        Change::Enable(which) => ("enable", which),
+    let (verb, BackendRef { pool, address, admin }) = match &args.change {
+        BackendChange::Drain(backend) => ("drain", backend),
+        BackendChange::Disable(backend) => ("disable", backend),
+        BackendChange::Enable(backend) => ("enable", backend),
     };
-    let segment = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let path = format!("/api/v1/pools/{}/backends/{}/{verb}", segment(pool), segment(address));
+    let [pool_segment, address_segment] = [pool, address].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
+    let path = format!("/api/v1/pools/{pool_segment}/backends/{address_segment}/{verb}");
     let state = runtime()?.block_on(admin.admin()?.change(&path))?;
     print_line(format_args!("{pool} {address}: {state}"));
     Ok(())

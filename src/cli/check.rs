@@ -1,4 +1,4 @@
-//! `lb check`: is the configuration valid, and what does it come to?
+//! `lb check`: whether the configuration is valid, and what it is after overrides.
 
 use clap::Args;
 use serde::Serialize;
@@ -16,7 +16,7 @@ pub(super) struct CheckArgs {
     /// Write the effective configuration as YAML, after the environment and flags
     #[arg(long)]
     print: bool,
-    /// Say it as JSON: {"valid": …, "problems": [{"place", "path", "message"}, …]}; the exit code is the same
+    /// Print JSON: {"valid": …, "problems": [{"place", "path", "message"}, …]}; the exit code is the same
     #[arg(long, conflicts_with = "print")]
     json: bool,
 }
@@ -32,7 +32,7 @@ struct CheckReport<'a> {
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
     let loaded = args.config.source().load();
     if args.json {
-        return verdict(loaded);
+        return print_json(loaded);
     }
     let loaded = loaded?;
     if args.print {
@@ -49,12 +49,12 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn verdict(loaded: Result<Loaded, Problems>) -> Result<(), CliError> {
+fn print_json(loaded: Result<Loaded, Problems>) -> Result<(), CliError> {
     let (valid, file, problems) = match loaded {
         Ok(loaded) => (true, loaded.file.map(|file| file.display().to_string()), Vec::new()),
         Err(Problems(problems)) => (false, None, problems),
     };
-    let verdict = CheckReport { valid, file, problems: &problems };
-    print_line(serde_json::to_string_pretty(&verdict).expect("a verdict has text keys only"));
+    let report = CheckReport { valid, file, problems: &problems };
+    print_line(serde_json::to_string_pretty(&report).expect("a report has text keys only"));
     if valid { Ok(()) } else { Err(CliError::AlreadyReported) }
 }

@@ -1,4 +1,4 @@
-//! One HTTP request on a connection of its own: to the admin server, or through the demo's balancer.
+//! Sends one HTTP request on a connection of its own, to the admin server or through the demo's balancer.
 
 use std::io;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A whole exchange must be over in this time.
+/// For the connect, the request and the whole response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks `address` (host:port or unix:/path) for `path`, and gives the status and the body of the answer.
+/// Sends a request to `address` (host:port or unix:/path), and returns the status and the body of the response.
 ///
 /// # Errors
-/// No connection, no answer in time, or no HTTP.
-pub(super) async fn ask(
+/// There is no connection or no response in time, or the response is not HTTP.
+pub(super) async fn send_request(
     address: &str,
     method: Method,
     path: &str,

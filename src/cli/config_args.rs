@@ -1,4 +1,4 @@
-//! Where the configuration comes from, as typed: `-c`, the overrides, and the environment.
+//! The configuration's source on the command line: `-c`, the overrides, and the environment.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,6 @@ use crate::config::{Overrides, Source};
 
 use super::environment::variable;
 
-/// Where the configuration comes from.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ConfigArgs {
     /// The configuration file [env: LB_CONFIG] [default: ./lb.yaml, else /etc/lb/lb.yaml]

@@ -1,4 +1,4 @@
-//! `lb demo`: two small HTTP servers that log what reaches them, and the balancer in front of them.
+//! `lb demo`: two small HTTP servers that log their requests, and the balancer in front of them.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,10 +28,10 @@ const SERVERS: [&str; 2] = ["127.0.0.1:3001", "127.0.0.1:3002"];
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct DemoArgs {
-    /// Send N GETs, show which server answered each, and exit: 0 only if they were shared equally
+    /// Send N GETs, show which server answered each, and exit; exit code 0 only if they were shared equally
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     requests: Option<u32>,
-    /// Run only one of the demo's servers, here: it logs each request, and answers with its address
+    /// Run only one of the demo's servers, on this address: it logs each request, and answers with its address
     #[arg(long, value_name = "ADDR", conflicts_with = "requests")]
     server: Option<SocketAddr>,
 }
@@ -77,7 +77,7 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The wanted address, or one with a free port where that is taken.
+/// The wanted address, or one with a free port if that is in use.
 fn free_address(wanted: &str) -> io::Result<SocketAddr> {
     bind_or_free(wanted)?.local_addr()
 }
@@ -90,7 +90,7 @@ fn bind_or_free(wanted: &str) -> io::Result<std::net::TcpListener> {
     })
 }
 
-/// Starts both servers on a thread of their own; they live as long as the process.
+/// Starts both servers, on a thread that runs as long as the process.
 fn start_servers() -> io::Result<Vec<SocketAddr>> {
     let listeners = SERVERS.iter().map(|wanted| bind_or_free(wanted)).collect::<io::Result<Vec<_>>>()?;
     let addresses = listeners.iter().map(std::net::TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
@@ -106,8 +106,7 @@ fn start_servers() -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// One server, until SIGTERM or SIGINT; also as a container's first process, which no signal ends that it doesn't ask
-/// for.
+/// Runs one server until SIGTERM or SIGINT. They are handled, as a container's first process would ignore them else.
 fn serve_alone(address: SocketAddr) -> io::Result<()> {
     let listener = std::net::TcpListener::bind(address)?;
     println!("server:   {}", listener.local_addr()?);
@@ -133,13 +132,13 @@ async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
             async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{server}\n"))))) }
         });
         tokio::spawn(async move {
-            // A client that leaves early is no news here.
+            // An error means that a client has left early.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
     }
 }
 
-/// What a server behind a balancer logs: the balancer's headers tell it who asked, and for which host.
+/// Logs a request as a server behind a balancer does: the client and the host are in the balancer's headers.
 fn show(server: SocketAddr, peer: SocketAddr, request: &Request<Incoming>) {
     let header = |name: &str| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let time = rfc3339(SystemTime::now());
@@ -161,7 +160,7 @@ fn send(requests: u32, balancer: &SocketAddr, servers: &[SocketAddr]) -> io::Res
     let mut shares = [0, 0];
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         for number in 1..=requests {
-            let (_, body) = client::ask(&balancer.to_string(), Method::GET, "/", None).await?;
+            let (_, body) = client::send_request(&balancer.to_string(), Method::GET, "/", None).await?;
             let answer = String::from_utf8_lossy(&body);
             let by = servers.iter().position(|server| answer.trim_end() == server.to_string());
             let by = by.ok_or_else(|| io::Error::other(format!("an answer from neither server: {answer}")))?;

@@ -1,4 +1,4 @@
-//! The environment variables and the standard output of a command.
+//! A command's environment variables and standard output.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Prints a line to standard output. Its reader may have gone, as `head` does: that is no failure of ours.
+/// Prints a line to standard output. That its reader has gone, as `head` does, is not a failure of the command.
 pub(super) fn print_line(text: impl fmt::Display) {
     let _ = writeln!(io::stdout(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What makes a command fail, a variant a cause, and the exit code of each.
+//! Why a command fails: a variant for each cause, with its exit code.
 
 use std::fmt;
 use std::io;
@@ -13,13 +13,13 @@ use crate::server::RunError;
 pub(super) enum CliError {
     /// The configuration is not valid.
     Config(Problems),
-    /// The configuration is not valid, and its problems were printed in another form.
+    /// The configuration is not valid, which was printed as JSON already.
     AlreadyReported,
     /// The balancer could not run.
     Run(RunError),
-    /// No runtime could be built for asking a balancer.
+    /// No runtime could be built for requests to a balancer.
     Runtime(io::Error),
-    /// The environment or a flag says that there is no admin server.
+    /// By the environment or a flag there is no admin server.
     AdminOff,
     /// The file of the bearer token can't be read.
     Token { file: PathBuf, source: io::Error },
@@ -27,7 +27,7 @@ pub(super) enum CliError {
     NoAnswer { address: String, source: io::Error },
     /// The admin server's answer is not a report of this version.
     NotAReport { address: String, path: String, source: serde_json::Error },
-    /// The admin server wants a bearer token, or another one.
+    /// The admin server needs a bearer token, or another one.
     Unauthorized(String),
     /// The balancer refused a change.
     Refused(String),
@@ -65,14 +65,14 @@ impl fmt::Display for CliError {
             Self::Config(_) | Self::AlreadyReported => f.write_str("the configuration is not valid"),
             Self::Run(error) => error.fmt(f),
             Self::Runtime(error) => write!(f, "can't start the runtime: {error}"),
-            Self::AdminOff => f.write_str("the admin server is off (LB_ADMIN or --admin says so): nothing to ask"),
+            Self::AdminOff => f.write_str("the admin server is off (by LB_ADMIN or --admin)"),
             Self::Token { file, source } => write!(f, "can't read the token from {}: {source}", file.display()),
             Self::NoAnswer { address, source } => write!(
                 f,
-                "no answer from the admin server at {address}: {source} (is lb running? --admin ADDR says where)"
+                "no answer from the admin server at {address}: {source} (is lb running? see --admin ADDR)"
             ),
             Self::NotAReport { address, path, source } => write!(f, "{address}{path} answered no report: {source}"),
-            Self::Unauthorized(reason) => write!(f, "{reason} (--token-file FILE gives it)"),
+            Self::Unauthorized(reason) => write!(f, "{reason} (see --token-file FILE)"),
             Self::Refused(reason) => f.write_str(reason),
             Self::NotReady(reason) => write!(f, "not ready: {reason}"),
             Self::Demo(error) => write!(f, "the demo can't start: {error}"),

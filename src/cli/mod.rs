@@ -1,4 +1,4 @@
-//! The command line: what the user typed, and which command does it.
+//! The command line, and the dispatch to the commands.
 
 mod admin;
 mod change;
@@ -26,7 +26,7 @@ use error::CliError;
 #[command(name = "lb", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 clean stop; 1 failure while running; 2 wrong usage or configuration.\n\
                         Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reloads; \
-                        SIGUSR1 opens the access log again; SIGUSR2 hands over to a newly started program.")]
+                        SIGUSR1 opens the access log again; SIGUSR2 upgrades to a newly started program.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -48,11 +48,11 @@ enum Command {
     Backend(change::BackendArgs),
     /// Print the JSON Schema of lb.yaml, for editors
     Schema,
-    /// Have a running balancer read its configuration again
+    /// Make a running balancer read its configuration again
     Reload(change::ReloadArgs),
 }
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command.unwrap_or(Command::Run(cli.run)) {

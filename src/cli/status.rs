@@ -1,4 +1,4 @@
-//! `lb status`: a running balancer, as tables. Its exit code makes it a health check that needs no shell.
+//! `lb status`: the state of a running balancer, as tables. By its exit code it is a health check that needs no shell.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use crate::admin::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
 
-use super::admin::{Admin, AdminArgs, runtime};
+use super::admin::{AdminArgs, AdminClient, runtime};
 use super::environment::print_line;
 use super::error::CliError;
 
-/// Between two looks of `--watch`.
+/// The time between two updates of `--watch`.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Moves to the top left, and clears what is below (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[J";
@@ -21,7 +21,7 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 pub(super) struct StatusArgs {
     #[command(flatten)]
     admin: AdminArgs,
-    /// Print no table: the exit code tells, and a message where it is not 0
+    /// Print no table, only a message if the exit code is not 0
     #[arg(long, short, conflicts_with_all = ["watch", "json"])]
     quiet: bool,
     /// Show it again each second, until interrupted
@@ -32,7 +32,7 @@ pub(super) struct StatusArgs {
     json: bool,
 }
 
-/// Both reports, as `--json` has them.
+/// Both reports, as `--json` prints them.
 #[derive(Serialize)]
 struct Reports {
     status: StatusReport,
@@ -47,7 +47,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
             return watch(&admin).await;
         }
         if !args.quiet {
-            let reports = ask(&admin).await?;
+            let reports = fetch_reports(&admin).await?;
             if args.json {
                 print_line(serde_json::to_string_pretty(&reports).expect("reports have text keys only"));
             } else {
@@ -62,21 +62,21 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
     })
 }
 
-async fn watch(admin: &Admin) -> Result<(), CliError> {
+async fn watch(admin: &AdminClient) -> Result<(), CliError> {
     let is_terminal = io::stdout().is_terminal();
     let mut before: Option<Reports> = None;
     loop {
-        let shown = match ask(admin).await {
+        let shown = match fetch_reports(admin).await {
             Ok(now) => {
                 let tables = tables(&now, before.as_ref());
                 before = Some(now);
                 tables
             }
-            // It may come back, after a restart.
+            // Shown in place of the tables until the balancer answers again.
             Err(error) => format!("{error}\n"),
         };
         let written = writeln!(io::stdout(), "{}{shown}", if is_terminal { CLEAR } else { "" });
-        // Nobody reads any more.
+        // The reader of the output has gone.
         if written.and_then(|()| io::stdout().flush()).is_err() {
             return Ok(());
         }
@@ -87,11 +87,11 @@ async fn watch(admin: &Admin) -> Result<(), CliError> {
     }
 }
 
-async fn ask(admin: &Admin) -> Result<Reports, CliError> {
+async fn fetch_reports(admin: &AdminClient) -> Result<Reports, CliError> {
     Ok(Reports { status: admin.report("/api/v1/status").await?, pools: admin.report("/api/v1/pools").await? })
 }
 
-/// `before` is what it was a second ago, for rates.
+/// `before` are the reports of a second ago, for rates.
 fn tables(reports: &Reports, before: Option<&Reports>) -> String {
     let status = &reports.status;
     let state = if status.draining { ", draining" } else { "" };
@@ -136,16 +136,19 @@ fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Repor
     let BackendReport { address, weight, backup, state, active, total, failures, latency, last_error, .. } = backend;
     let weight = format!("{weight}{}", if *backup { "b" } else { "" });
     let latency = latency.map_or_else(|| "-".to_owned(), |latency| format!("{latency:.2}"));
-    let rate = before.map(|before| {
+    let rate = before.map_or(String::new(), |before| {
         let pools = before.pools.pools.iter().filter(|known| known.name == pool.name);
         let known = pools.flat_map(|pool| &pool.backends).find(|known| known.address == *address);
         total.saturating_sub(known.map_or(0, |known| known.total)).to_string()
     });
-    let why = last_error.as_ref().filter(|_| state != "up").map_or(String::new(), |error| format!("  {error}"));
+    let error = match last_error {
+        Some(error) if state != "up" => format!("  {error}"),
+        _ => String::new(),
+    };
     format!(
-        "{:<12} {address:<24} {state:<9} {weight:>6} {active:>7} {total:>10} {failures:>9} {latency:>11} {:>7}{why}\n",
-        pool.name,
-        rate.unwrap_or_default()
+        "{:<12} {address:<24} {state:<9} {weight:>6} {active:>7} {total:>10} {failures:>9} {latency:>11} \
+         {rate:>7}{error}\n",
+        pool.name
     )
 }
 
