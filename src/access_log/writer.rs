@@ -167,11 +167,17 @@ impl LineBuffer {
 
     /// Waits for the first line, then for others to be written together with it; not longer than to a reopen or close.
     fn wait_for_lines(&self) -> MutexGuard<'_, Pending> {
-        let is_idle = |pending: &mut Pending| pending.bytes.is_empty() && !pending.closed && !pending.reopen;
-        let pending = self.changed.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
-        let is_gathering = |pending: &mut Pending| !pending.closed && !pending.reopen;
-        let gathered = self.changed.wait_timeout_while(pending, GATHERING, is_gathering);
+        let first = self.changed.wait_while(self.lock(), |pending| pending.bytes.is_empty() && !pending.is_urgent());
+        let pending = first.unwrap_or_else(PoisonError::into_inner);
+        let gathered = self.changed.wait_timeout_while(pending, GATHERING, |pending| !pending.is_urgent());
         gathered.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Pending {
+    /// Whether the writer must not gather more lines first.
+    fn is_urgent(&self) -> bool {
+        self.closed || self.reopen
     }
 }
 

@@ -10,10 +10,10 @@ use std::path::Path;
 /// The file can't be read, or its content could not be sent in a header.
 pub fn read_token(file: &Path) -> io::Result<String> {
     let text = std::fs::read_to_string(file)?;
-    let invalid = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    match text.trim() {
-        "" => invalid("it is empty"),
-        token if token.chars().any(char::is_control) => invalid("it has more than one line, or a control character"),
-        token => Ok(token.to_owned()),
-    }
+    let problem = match text.trim() {
+        "" => "it is empty",
+        token if token.chars().any(char::is_control) => "it has more than one line, or a control character",
+        token => return Ok(token.to_owned()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, problem))
 }

@@ -16,17 +16,18 @@ const MOST_TURNS_A_BACKEND: u64 = 32;
 /// longer round is then shortened to about [`MOST_TURNS`]. For that each number is rounded, but to at least 1 for a
 /// weight above 0: it is less than one turn off its due, and a backend of mean weight or more within 5 % of its share.
 pub(super) fn turns_of(weights: &[u32]) -> Vec<u32> {
+    // At least 1, also where all weights are 0.
     let divisor = weights.iter().fold(0, |divisor, weight| greatest_common_divisor(divisor, *weight)).max(1);
     let sum: u64 = weights.iter().map(|weight| u64::from(weight / divisor)).sum();
     let most = MOST_TURNS.max(MOST_TURNS_A_BACKEND * weights.len() as u64);
     if sum <= most {
         return weights.iter().map(|weight| weight / divisor).collect();
     }
-    let shortened = |weight: u32| {
+    let shorten = |weight: &u32| {
         let rounded = (u64::from(weight / divisor) * most + sum / 2) / sum;
-        u32::try_from(rounded).expect("no more than the weight").max(u32::from(weight > 0))
+        u32::try_from(rounded).expect("no more than the weight").max(u32::from(*weight > 0))
     };
-    weights.iter().map(|weight| shortened(*weight)).collect()
+    weights.iter().map(shorten).collect()
 }
 
 /// One round: the index of each backend as often as it has turns, evenly spread. Empty if all have the same number of

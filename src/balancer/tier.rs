@@ -149,7 +149,7 @@ impl Tier {
     fn backend_at(&self, place: usize) -> &Arc<Backend> {
         match self.order.get(place) {
             Some(index) => &self.backends[*index as usize],
-            // No order is kept where each has one turn.
+            // Without an order, each has one turn.
             None => &self.backends[place],
         }
     }

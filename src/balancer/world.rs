@@ -117,9 +117,9 @@ impl World {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     Wait(Duration),
-    /// Somebody connects, and the connection is made.
+    /// A client connects, and the connection is made.
     Connects(IpAddr),
-    /// Somebody connects, and the backend refuses.
+    /// A client connects, and the backend refuses.
     IsRefused(IpAddr),
     /// An open one gets an answer, and ends.
     EndsWell(prop::sample::Index),

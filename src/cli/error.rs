@@ -67,10 +67,9 @@ impl fmt::Display for CliError {
             Self::Runtime(error) => write!(f, "can't start the runtime: {error}"),
             Self::AdminOff => f.write_str("the admin server is off (by LB_ADMIN or --admin)"),
             Self::Token { file, source } => write!(f, "can't read the token from {}: {source}", file.display()),
-            Self::NoAnswer { address, source } => write!(
-                f,
-                "no answer from the admin server at {address}: {source} (is lb running? see --admin ADDR)"
-            ),
+            Self::NoAnswer { address, source } => {
+                write!(f, "no answer from the admin server at {address}: {source} (is lb running? see --admin ADDR)")
+            }
             Self::NotAReport { address, path, source } => write!(f, "{address}{path} answered no report: {source}"),
             Self::Unauthorized(reason) => write!(f, "{reason} (see --token-file FILE)"),
             Self::Refused(reason) => f.write_str(reason),

@@ -30,7 +30,7 @@ pub struct DialOptions {
 labels! {
     /// Why a connect failed.
     ConnectFailure {
-        /// Nobody listens there.
+        /// Nothing listens there.
         Refused = "refused",
         /// The backend reset the connection while it was made.
         Reset = "reset",
@@ -38,7 +38,7 @@ labels! {
         Unreachable = "unreachable",
         /// No answer in time.
         Timeout = "timeout",
-        /// A limit of this machine: open files, memory, local ports. Says nothing about the backend.
+        /// A limit of this machine: open files, memory, local ports. Not the backend's fault.
         Local = "local",
     }
 }

@@ -158,7 +158,7 @@ fn open_tcp(address: SocketAddr, both_families: bool) -> io::Result<Socket> {
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
-    // A process that ended leaves its file behind, and nobody answers there any more.
+    // A process that ended leaves its file behind, which refuses connections.
     let is_stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
         && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     if is_stale {

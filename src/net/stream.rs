@@ -139,11 +139,11 @@ impl Stream {
 
     /// Whether nothing waits to be received. Costs a call only where epoll has reported something since the last one.
     pub(super) fn is_idle(&self) -> bool {
-        let peek = |fd: &OwnedFd| {
-            let peeked = rustix::net::recv(fd, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-            peeked.map(drop).map_err(io::Error::from)
-        };
-        self.fd.try_io(Interest::READABLE, peek).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let peeked = self.fd.try_io(Interest::READABLE, |fd| {
+            rustix::net::recv(fd, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+            Ok(())
+        });
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Looks at the readiness only. While unread bytes keep the socket readable it stays pending and registers no task,

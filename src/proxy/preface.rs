@@ -1,5 +1,5 @@
-//! What a client sends before a backend can be chosen: a PROXY header that says who it is, a ClientHello that names a
-//! server.
+//! What a client sends before a backend can be chosen: a PROXY header with its address, a ClientHello with a server
+//! name.
 //!
 //! Both are parsed in the kernel's buffer (MSG_PEEK), and only the PROXY header is taken out of it: a client that sends
 //! a part of one and waits costs no memory of this process, and the relay begins with the ClientHello's first byte.

@@ -52,7 +52,7 @@ impl FileWatch {
         loop {
             self.ticks.tick().await;
             let now = fingerprint(self.file.as_ref());
-            // Unchanged for a whole period: whoever writes it is done.
+            // Unchanged for a whole period, so that it is not read while it is still being written.
             let is_settled = now == self.last;
             self.last = now;
             if is_settled && now.is_some() && now != self.known {

@@ -11,12 +11,12 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// The balancer accepts. Names this process as the main one: after an upgrade it is another than systemd knows.
+/// The balancer accepts. With the process id, as after an upgrade another process is the main one.
 pub(super) fn ready() {
     notify(&format!("MAINPID={}\nREADY=1", std::process::id()));
 }
 
-/// The configuration is being read again. By the time systemd knows which of its requests this answers.
+/// The configuration is being read again. Type=notify-reload requires the time of it.
 pub(super) fn reloading() {
     let now = clock_gettime(ClockId::Monotonic);
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;

@@ -35,8 +35,8 @@ impl<'a> Block<'a> {
     /// The block of this name at `key`.
     pub fn named(&mut self, key: &str, name: &str) -> Block<'_> {
         let block = Block { path: join(&self.path(key), name), report: self.report };
-        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.chars().all(is_part) {
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.chars().all(is_valid) {
             let message = format!("`{name}` is not a name: use 1 to {MAX_NAME_LENGTH} letters, digits, `_` and `-`");
             block.report.problem(&block.path, message);
         }

@@ -291,9 +291,17 @@ impl<'de> Deserialize<'de> for OneOrMany {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "a text was expected")]
-        enum Item {
+        enum TextOrNumber {
             Text(String),
             Number(u64),
+        }
+        impl TextOrNumber {
+            fn into_text(self) -> String {
+                match self {
+                    Self::Text(text) => text,
+                    Self::Number(number) => number.to_string(),
+                }
+            }
         }
         struct TextOrList;
         impl<'de> Visitor<'de> for TextOrList {
@@ -313,12 +321,8 @@ impl<'de> Deserialize<'de> for OneOrMany {
             }
 
             fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<OneOrMany, A::Error> {
-                let items = Vec::<Item>::deserialize(de::value::SeqAccessDeserializer::new(list))?;
-                let text = |item| match item {
-                    Item::Text(text) => text,
-                    Item::Number(number) => number.to_string(),
-                };
-                Ok(OneOrMany(items.into_iter().map(text).collect()))
+                let items = Vec::<TextOrNumber>::deserialize(de::value::SeqAccessDeserializer::new(list))?;
+                Ok(OneOrMany(items.into_iter().map(TextOrNumber::into_text).collect()))
             }
         }
         deserializer.deserialize_any(TextOrList)

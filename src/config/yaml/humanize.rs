@@ -2,7 +2,6 @@
 
 /// serde's message as a problem and its remedy. `further` keys are valid too where an unknown one was found.
 pub fn humanize(message: &str, further: &[&str]) -> String {
-    let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let words = quoted(rest);
         let Some((unknown, known)) = words.split_first() else { return message.to_owned() };
@@ -25,6 +24,11 @@ pub fn humanize(message: &str, further: &[&str]) -> String {
         Some((found, expected)) => format!("is the {}; write {}", found.replace("sequence", "list"), remedy(expected)),
         None => message.to_owned(),
     }
+}
+
+/// The words that serde quotes.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// The start of serde's message about a missing key.

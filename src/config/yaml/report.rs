@@ -48,8 +48,10 @@ impl Reporter {
     /// Whether there is one with the list or block at `path`, or with something in it.
     pub fn knows_problem_in(&self, path: &str) -> bool {
         let shown = self.shown(path);
-        let is_in = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
-        self.problems.iter().any(|problem| problem.path.strip_prefix(&shown).is_some_and(is_in))
+        self.problems.iter().any(|problem| match problem.path.strip_prefix(&shown) {
+            Some(rest) => rest.is_empty() || rest.starts_with(['.', '[']),
+            None => false,
+        })
     }
 
     /// `path` as the user writes it.

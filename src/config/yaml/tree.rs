@@ -176,11 +176,10 @@ pub fn print(file: &File) -> String {
 }
 
 fn edit_value(value: EditValue) -> Result<Value, String> {
-    let texts = |items: Vec<String>| Value::Sequence(items.into_iter().map(Value::String).collect());
     match value {
         EditValue::Text(text) => Ok(Value::String(text)),
         EditValue::Yaml(text) => serde_yaml::from_str(&text).map_err(|error| format!("`{text}` is not YAML: {error}")),
-        EditValue::List(items) => Ok(texts(items)),
+        EditValue::List(items) => Ok(Value::Sequence(items.into_iter().map(Value::String).collect())),
         EditValue::Backends(items) => {
             items.iter().map(|item| backend_value(item)).collect::<Result<_, _>>().map(Value::Sequence)
         }

@@ -38,11 +38,15 @@ fn server_name(message: &[u8]) -> Result<Option<String>, NotClientHello> {
         return Err(NotClientHello::Version);
     }
     body.take(RANDOM_BYTES).ok_or(NotClientHello::CutShort)?;
-    let is_id = |id: &&[u8]| id.len() <= MAX_SESSION_ID_BYTES;
-    body.short_vector().filter(is_id).ok_or(NotClientHello::SessionId)?;
-    let are_suites = |suites: &&[u8]| !suites.is_empty() && suites.len().is_multiple_of(2);
-    body.long_vector().filter(are_suites).ok_or(NotClientHello::CipherSuites)?;
-    body.short_vector().filter(|methods| !methods.is_empty()).ok_or(NotClientHello::CompressionMethods)?;
+    if body.short_vector().is_none_or(|id| id.len() > MAX_SESSION_ID_BYTES) {
+        return Err(NotClientHello::SessionId);
+    }
+    if body.long_vector().is_none_or(|suites| suites.is_empty() || !suites.len().is_multiple_of(2)) {
+        return Err(NotClientHello::CipherSuites);
+    }
+    if body.short_vector().is_none_or(<[u8]>::is_empty) {
+        return Err(NotClientHello::CompressionMethods);
+    }
     // Before TLS 1.3 a hello may end here (RFC 5246 section 7.4.1.2).
     if body.is_empty() {
         return Ok(None);

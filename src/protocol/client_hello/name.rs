@@ -34,11 +34,12 @@ pub fn normalize(name: &[u8]) -> Result<String, BadName> {
 }
 
 fn check_label(label: &[u8]) -> Result<(), BadName> {
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     match label.len() {
         0 => Err(BadName::EmptyLabel),
         _ if !label.is_ascii() => Err(BadName::NotAscii),
-        _ if !label.iter().all(is_part) => Err(BadName::Character),
+        _ if !label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) => {
+            Err(BadName::Character)
+        }
         1..=MAX_LABEL_BYTES => Ok(()),
         _ => Err(BadName::LongLabel),
     }

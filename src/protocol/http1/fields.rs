@@ -73,10 +73,11 @@ pub(super) fn is_alias_of_known(name: &[u8]) -> bool {
 
 /// Equal but for case and for `_` in place of `-`: to CGI-like backends such names are the same.
 pub(super) fn is_same_name(a: &[u8], b: &[u8]) -> bool {
-    let fold = |byte: &u8| {
-        if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
-    };
-    a.len() == b.len() && a.iter().map(fold).eq(b.iter().map(fold))
+    a.len() == b.len() && a.iter().map(folded).eq(b.iter().map(folded))
+}
+
+fn folded(byte: &u8) -> u8 {
+    if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +229,6 @@ impl FieldFacts {
 impl Coding {
     /// The coding with one more field: several are one list (RFC 9110 section 5.3). An ambiguous one stays ambiguous.
     fn and(self, value: &[u8]) -> Self {
-        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
         let last = value.rsplit(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
         match self {
             Self::Absent if is_chunked(value) => Self::Chunked,
@@ -239,7 +239,11 @@ impl Coding {
     }
 }
 
-/// Digits only: no sign, no list, no empty value (RFC 9110 section 8.6), and never a wrapped number.
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.eq_ignore_ascii_case(b"chunked")
+}
+
+/// Digits only: no sign, no list, no empty value (RFC 9110 section 8.6), and no number that overflows.
 fn content_length(value: &[u8]) -> Result<u64, Fault> {
     if value.is_empty() {
         return Err(Fault::MalformedContentLength);

@@ -1,7 +1,7 @@
 //! A request's head, read strictly (RFC 9112 sections 2 to 6) into facts and positions.
 //! What is refused is decided here, and with which status; the rewriting is in `forward`.
 
-use super::fields::{FieldFacts, Fields, Known, is_same_name};
+use super::fields::{FieldFacts, Fields, Known};
 use super::response::RequestFacts;
 use super::syntax::{Cursor, Span, Stop, is_token, is_visible, list, verdict};
 use super::target::{check_authority, check_target, host_of};
@@ -146,9 +146,11 @@ impl RequestHead {
 
     /// Appends all X-Forwarded-For values, joined by `, `.
     pub fn write_forwarded_for(&self, buf: &[u8], out: &mut Vec<u8>) {
-        let is_ours = |name: &[u8]| is_same_name(name, b"x-forwarded-for") && !name.contains(&b'_');
         let start = out.len();
-        for field in self.fields(buf).filter(|field| is_ours(field.name) && !field.value.is_empty()) {
+        for field in self.fields(buf) {
+            if !field.name.eq_ignore_ascii_case(b"x-forwarded-for") || field.value.is_empty() {
+                continue;
+            }
             if out.len() > start {
                 out.extend_from_slice(b", ");
             }
@@ -183,9 +185,13 @@ impl RequestLine {
 /// After an upgrade the connection is a tunnel, in which nothing is checked or set any more. HTTP itself must not pass
 /// through it: with `h2c` a client could send requests with forged X-Forwarded-* headers past the proxy.
 fn is_tunnel(protocols: &[u8]) -> bool {
-    let is_http = |name: &[u8]| name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"http");
-    let name = |protocol: &'_ [u8]| protocol.iter().position(|&byte| byte == b'/').unwrap_or(protocol.len());
-    list(protocols).next().is_some() && list(protocols).all(|protocol| !is_http(&protocol[..name(protocol)]))
+    list(protocols).next().is_some() && !list(protocols).any(is_http)
+}
+
+/// With or without a version, as in `HTTP/2.0`.
+fn is_http(protocol: &[u8]) -> bool {
+    let name = protocol.split(|&byte| byte == b'/').next().unwrap_or_default();
+    name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"http")
 }
 
 #[cfg(test)]

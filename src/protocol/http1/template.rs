@@ -152,8 +152,8 @@ fn split_name(text: &str) -> (&str, &str) {
     if let Some((name, rest)) = text.strip_prefix('{').and_then(|text| text.split_once('}')) {
         return (name, rest);
     }
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.split_at(text.find(|c| !is_part(c)).unwrap_or(text.len()))
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+    text.split_at(end)
 }
 
 fn variable(name: &str) -> Result<Variable, InvalidTemplate> {

@@ -128,8 +128,9 @@ where
     let (&server, rest) = rest.split_first_chunk::<N>()?;
     let (&client_port, rest) = rest.split_first_chunk()?;
     let &server_port = rest.first_chunk()?;
-    let address = |ip: [u8; N], port: [u8; 2]| SocketAddr::new(ip.into(), u16::from_be_bytes(port));
-    Some(Origin::tcp(address(client, client_port), address(server, server_port)))
+    let client = SocketAddr::new(client.into(), u16::from_be_bytes(client_port));
+    let server = SocketAddr::new(server.into(), u16::from_be_bytes(server_port));
+    Some(Origin::tcp(client, server))
 }
 
 /// Checks that TLVs fill the space from `at` to exactly `end`, as far as `bytes` reach; returns the place of the

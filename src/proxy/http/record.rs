@@ -1,6 +1,5 @@
 //! The account of one request: counted and logged exactly once, however it ends.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::time::{Instant, SystemTime};
 
@@ -108,19 +107,16 @@ impl<'a> RequestRecord<'a> {
 
 impl Texts {
     fn new((head, bytes): (&RequestHead, &[u8])) -> Self {
-        let text = |bytes: &[u8]| {
-            let text = String::from_utf8_lossy(bytes);
-            match escaped(&text) {
-                Cow::Borrowed(_) => text.into_owned(),
-                Cow::Owned(escaped) => escaped,
-            }
-        };
         Self {
-            method: text(head.method(bytes)),
-            path: text(head.target(bytes)),
-            request_id: head.header(bytes, "x-request-id").map(text),
+            method: escaped_text(head.method(bytes)),
+            path: escaped_text(head.target(bytes)),
+            request_id: head.header(bytes, "x-request-id").map(escaped_text),
         }
     }
+}
+
+fn escaped_text(bytes: &[u8]) -> String {
+    escaped(&String::from_utf8_lossy(bytes)).into_owned()
 }
 
 impl Drop for RequestRecord<'_> {
