@@ -153,11 +153,12 @@ impl Backend {
         let health = self.health.snapshot(now);
         BackendSnapshot {
             state: health.state,
+            reason: health.reason,
             active: self.active(),
             idle: self.counts.idle(),
             total: self.counts.connections(),
             connect_failures: self.counts.connect_failures(),
-            early_closes: self.counts.early_closes(),
+            bad_ends: self.counts.bad_ends(),
             ejections: health.ejections,
             ejected_for: health.ejected_for,
             last_connect: self.counts.last_connect(),

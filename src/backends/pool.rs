@@ -3,6 +3,7 @@
 //! Doesn't know where its backends come from, nor which of them is next.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +18,9 @@ use crate::protocol::proxy_header;
 use super::backend::Backend;
 use super::endpoint::Endpoint;
 use super::events::PoolEvents;
+use super::evidence::Evidence;
 use super::lease::Lease;
+use super::outlier::{BadEnd, Outliers};
 use super::waiting::{BudgetShare, QueueSlot, RetryBudget, RetryPermit};
 
 /// A probe to a backend that says nothing must hold for this long beyond the connect timeout to count as well.
@@ -36,6 +39,7 @@ pub struct Pool {
     replaced: Notify,
     budget: RetryBudget,
     retries: AtomicU64,
+    outliers: Outliers,
 }
 
 impl Pool {
@@ -48,6 +52,7 @@ impl Pool {
             replaced: Notify::new(),
             budget: RetryBudget::new(settings.retry_budget),
             retries: AtomicU64::new(0),
+            outliers: Outliers::default(),
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
         })
@@ -168,6 +173,22 @@ impl Pool {
     /// balancer's tables. Safe to cancel.
     pub async fn next_generation(&self) {
         self.events.next_generation().await;
+    }
+
+    /// A connection ended in a way that may be its backend's fault: counts it, and where failure detection counts it too,
+    /// ejects the backend if it stands out among its peers. `client`: `None` for a unix socket's.
+    pub fn record_evidence(&self, lease: &Lease, evidence: Evidence, client: Option<IpAddr>, now: Instant) {
+        let settings = self.settings();
+        let detection = settings.failure_detection.as_ref().filter(|detection| evidence.counts(detection));
+        let backend = lease.backend();
+        backend.counts().ended_badly(evidence);
+        backend.health().note_error(evidence.describe());
+        if let Some(detection) = detection
+            && lease.settle()
+        {
+            let end = BadEnd { lease, evidence, client, now, now_millis: self.events.millis(now) };
+            self.outliers.judge(&end, detection, &self.backends.load());
+        }
     }
 
     /// Does what the clock asks for, and gives the connection that is to probe a backend now, where one is due. One

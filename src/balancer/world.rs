@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::backends::{Backend, BackendState, Endpoint, Lease, Pool};
+use crate::backends::{Backend, BackendState, Endpoint, Evidence, Lease, Pool};
 use crate::config::{self, FailureDetection, Policy};
 use crate::net::{ConnectFailure, Target};
 
@@ -33,6 +33,7 @@ pub(super) fn detection() -> FailureDetection {
         max_ejection: 60 * second,
         count_early_close: true,
         count_5xx: false,
+        count_silence: false,
     }
 }
 
@@ -162,7 +163,10 @@ impl World {
             }
             _ if self.leases.is_empty() => {}
             Event::EndsWell(which) => self.end(which).record_success(self.now),
-            Event::EndsEarly(which) => self.end(which).record_early_close(self.now),
+            Event::EndsEarly(which) => {
+                let lease = self.end(which);
+                self.balancer.pool().record_evidence(&lease, Evidence::EarlyClose, None, self.now);
+            }
             Event::Leaves(which) => drop(self.end(which)),
         }
         None

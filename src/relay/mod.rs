@@ -22,9 +22,9 @@ mod splice;
 mod step;
 
 pub use context::PumpContext;
-pub use duplex::{Early, Limits, Outcome, Start, run};
+pub use duplex::{AT_ONCE, Early, Limits, Outcome, Start, run};
 pub use framer::Framer;
-pub use meter::{Direction, Meter, Tally};
+pub use meter::{Direction, FirstByte, Meter, Tally};
 pub use pipes::{MAX_PIPES_PER_WORKER, Pipes};
 pub use pump::Pump;
 pub use resources::RelayResources;

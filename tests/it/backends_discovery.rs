@@ -164,7 +164,7 @@ fn a_target_of_a_service_that_does_not_resolve_keeps_none_of_the_others_out() {
     dns.change_to(&[("a.test", "127.0.0.4")]);
     let both = set(&[one.at("127.0.0.4"), two.at("127.0.0.3")]);
     wait_until_equal("backends", &both, || known(&lb));
-    assert_eq!(warnings().len(), 2);
+    wait_until_equal("warnings", &2, || warnings().len());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::backends::Lease;
+use crate::backends::{Evidence, Lease};
 use crate::lifecycle::IdleTimer;
 use crate::net::{ConnectFailure, Transport};
 use crate::protocol::http1::{Framing, RequestHead, Version};
@@ -275,7 +275,7 @@ impl Session<'_> {
             connected = match end {
                 ExchangeEnd::NotSent if !is_reused => {
                     drop(transport);
-                    record.span().in_scope(|| lease.record_immediate_close(Instant::now()));
+                    self.blame(record, &lease, Evidence::ImmediateClose);
                     record.attempts.failed(lease.backend(), ConnectFailure::Reset);
                     drop(lease);
                     connect::to_backend(context, &mut record.attempts).await
@@ -292,23 +292,35 @@ impl Session<'_> {
                 }
                 ExchangeEnd::Unanswered(cause) => {
                     if !is_reused {
-                        record.span().in_scope(|| lease.record_early_close(Instant::now()));
+                        self.blame(record, &lease, Evidence::EarlyClose);
                     }
                     return RequestOutcome::Failed(Failure::new(502, "the backend closed without an answer", cause));
                 }
-                ExchangeEnd::Answered { backend_keeps, client_keeps } => {
+                ExchangeEnd::Answered { status, backend_keeps, client_keeps } => {
+                    self.judge_answer(record, &lease, status);
                     if let Some(idle_pool) = context.idle_pool.filter(|_| backend_keeps && !worker.is_closing()) {
                         idle_pool.put(lease.backend(), transport, self.http.backend_keep_alive, Instant::now());
                     }
                     return RequestOutcome::Answered { client_keeps, overrun };
                 }
                 ExchangeEnd::Upgraded(to_client) => {
+                    lease.record_success(Instant::now());
                     // What the client sent ahead was held back: before the 101 the backend had no claim to it.
                     let early = Early { to_backend: [request.rest(), &overrun].concat(), to_client };
                     return RequestOutcome::Cut(self.tunnel(&transport, &lease, early, tally).await);
                 }
-                ExchangeEnd::Failed(failure) => return RequestOutcome::Failed(failure),
-                ExchangeEnd::Cut(cause) => return RequestOutcome::Cut(cause),
+                ExchangeEnd::Failed(failure) => {
+                    if let Some(evidence) = failure.evidence {
+                        self.blame(record, &lease, evidence);
+                    }
+                    return RequestOutcome::Failed(failure);
+                }
+                ExchangeEnd::Cut(cause, evidence) => {
+                    if let Some(evidence) = evidence {
+                        self.blame(record, &lease, evidence);
+                    }
+                    return RequestOutcome::Cut(cause);
+                }
             };
         }
     }
@@ -331,7 +343,7 @@ impl Session<'_> {
             Parties { worker, frontend, limits, http, client, backend, lease, record, pump_context, idle_timer };
         let mut exchange = Exchange::new(parties, request);
         let end = poll_fn(|cx| exchange.poll(cx)).await;
-        unfinished.is_cut = matches!(end, ExchangeEnd::Cut(_));
+        unfinished.is_cut = matches!(end, ExchangeEnd::Cut(..));
         (end, exchange.into_overrun())
     }
 
@@ -343,6 +355,22 @@ impl Session<'_> {
             Outcome::Over(cause) => cause,
             Outcome::Untouched => Cause::BackendClosed,
         }
+    }
+
+    /// A whole answer is a success, but for the statuses by which a server says that it isn't well, where they count.
+    fn judge_answer(&self, record: &RequestRecord<'_>, lease: &Lease, status: u16) {
+        let detection = &self.context.upstream.pool().settings().failure_detection;
+        let counts_5xx = detection.as_ref().is_some_and(|detection| detection.count_5xx);
+        if counts_5xx && (502..=504).contains(&status) {
+            self.blame(record, lease, Evidence::Status5xx);
+        } else {
+            lease.record_success(Instant::now());
+        }
+    }
+
+    fn blame(&self, record: &RequestRecord<'_>, lease: &Lease, evidence: Evidence) {
+        let (pool, client) = (self.context.upstream.pool(), self.context.peer.ip());
+        record.span().in_scope(|| pool.record_evidence(lease, evidence, client, Instant::now()));
     }
 
     fn meter<'a>(&'a self, lease: &'a Lease, tally: &'a Tally) -> Meter<'a> {
