@@ -21,8 +21,8 @@ use super::request::{PickError, PickRequest};
 use super::table::Table;
 use super::tier::{Turn, one_by_one};
 
-/// After a table was built, the next one waits for as many times as long: a pool whose backends come and go without end
-/// takes at most a fifth of the main thread, and a table is at most six times its own building time old.
+/// After a table was built, the next one waits for so many times as long: a pool whose backends come and go without
+/// end takes at most a fifth of the main thread, and a table is at most six times its own building time old.
 const PAUSES: u32 = 4;
 /// Shorter pauses are none: timers are no finer.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
