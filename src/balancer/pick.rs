@@ -21,8 +21,8 @@ use super::request::{PickError, PickRequest};
 use super::table::Table;
 use super::tier::{Turn, one_by_one};
 
-/// After a table was built, the next one waits for as many times as long: a pool whose backends come and go without end
-/// takes at most a fifth of the main thread, and a table is at most six times its own building time old.
+/// After a table was built, the next one waits for so many times as long: a pool whose backends come and go without
+/// end takes at most a fifth of the main thread, and a table is at most six times its own building time old.
 const PAUSES: u32 = 4;
 /// Shorter pauses are none: timers are no finer.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
@@ -84,20 +84,28 @@ impl Balancer {
         }
         let turn = Turn::new(&self.turn);
         let table = self.table.load();
-        match table.choose(request, &turn) {
+        match table.choose_primary(request, &turn) {
             Some(lease) => Ok(lease),
-            None => self.pick_without(&table, request, &turn),
+            None => self.pick_from_rest(&table, request, &turn),
         }
     }
 
-    /// By the backends as they are now: one may have come back since the table was built, all may be full, or none
-    /// usable.
-    fn pick_without(&self, table: &Table, request: &PickRequest<'_>, turn: &Turn<'_>) -> Result<Lease, PickError> {
+    /// No primary of the table is usable, or has room: a primary may have come back since it was built, else a backup
+    /// will do, else all are full, or none is usable.
+    fn pick_from_rest(&self, table: &Table, request: &PickRequest<'_>, turn: &Turn<'_>) -> Result<Lease, PickError> {
         let backends = self.pool.backends();
         let is_usable = |backend: &Arc<Backend>| backend.is_usable() && request.is_untried(backend);
+        let is_current = table.generation() == self.pool.generation();
+        if !is_current
+            && let Some(lease) = one_by_one(&backends, turn, &|backend| is_usable(backend) && !backend.is_backup())
+        {
+            return Ok(lease);
+        }
+        if let Some(lease) = table.choose_backup(request, turn) {
+            return Ok(lease);
+        }
         if backends.iter().any(is_usable) {
-            let primary = one_by_one(&backends, turn, &|backend| is_usable(backend) && !backend.is_backup());
-            return primary.or_else(|| one_by_one(&backends, turn, &is_usable)).ok_or(PickError::Full);
+            return one_by_one(&backends, turn, &is_usable).ok_or(PickError::Full);
         }
         // None is usable: everything is tried (fail open), but for what an operator keeps out.
         let may = |backend: &Arc<Backend>| backend.may_fail_open() && request.is_untried(backend);

@@ -83,6 +83,8 @@ proptest! {
             let usable: Vec<bool> = before.iter().map(|backend| backend.is_usable()).collect();
             let tried: Vec<bool> = before.iter().map(|backend| backend.may_fail_open()).collect();
             let is_some_usable = usable.contains(&true);
+            let mut primaries = before.iter().filter(|backend| !backend.is_backup());
+            let is_some_primary = primaries.any(|backend| backend.is_usable());
             match world.pick_with_old_table(None, &[]) {
                 Ok(lease) => {
                     let index = before.iter().position(|known| Arc::ptr_eq(known, lease.backend()));
@@ -91,6 +93,8 @@ proptest! {
                     // Besides, a probe that is due, and one that has held for long enough.
                     let now = before[index].state();
                     let is_probe = now == BackendState::Probing || (now == BackendState::Up && !usable[index]);
+                    let is_spare = usable[index] && before[index].is_backup();
+                    prop_assert!(!is_spare || !is_some_primary, "a backup beside a usable primary");
                     prop_assert!(usable[index] || is_probe || !is_some_usable, "{:?} beside usable ones", now);
                 }
                 Err(error) => {

@@ -36,8 +36,8 @@ impl Table {
         self.generation
     }
 
-    /// One of the usable backends, by rank and policy.
-    pub(super) fn choose(&self, request: &PickRequest<'_>, turn: &Turn<'_>) -> Option<Lease> {
+    /// One of the usable primaries, by policy.
+    pub(super) fn choose_primary(&self, request: &PickRequest<'_>, turn: &Turn<'_>) -> Option<Lease> {
         let is_usable = |backend: &Arc<Backend>| backend.is_usable() && request.is_untried(backend);
         // A retry goes where nothing failed recently, if it can: it has few of them.
         let is_promising = |backend: &Arc<Backend>| is_usable(backend) && !backend.is_suspect(request.now);
@@ -46,8 +46,12 @@ impl Table {
         {
             return Some(lease);
         }
-        let primary = self.primaries.choose(turn, request.client, &is_usable);
-        primary.or_else(|| self.backups.choose(turn, request.client, &is_usable))
+        self.primaries.choose(turn, request.client, &is_usable)
+    }
+
+    /// One of the usable backups, by policy.
+    pub(super) fn choose_backup(&self, request: &PickRequest<'_>, turn: &Turn<'_>) -> Option<Lease> {
+        self.backups.choose(turn, request.client, &|backend| backend.is_usable() && request.is_untried(backend))
     }
 
     /// One of those that are tried when none is usable, by policy.

@@ -16,8 +16,8 @@ use super::order::{order_of, turns_of};
 /// Places of the hash table that are looked up before the backends are gone through one by one.
 const MOST_LOOK_UPS: u64 = 8;
 
-/// Turns that are looked at before the backends are gone through one by one. As long as it finds one, others take a
-/// full backend's turns in proportion to their weights; more would cost more than a connection is worth.
+/// Turns that are looked at before the backends are gone through one by one. Among so many, the others take a full
+/// backend's turns in proportion to their weights; to look at more would cost more than a connection is worth.
 const MOST_TURNS_TRIED: usize = 1024;
 
 /// Backends of one rank, as they were when the table was built.
