@@ -135,7 +135,8 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
         let labels = [pool.clone(), backend.clone(), ("reason", (*reason).to_owned())];
         counter!(metric::EJECTIONS, &labels).absolute(*count);
     }
-    for evidence in Evidence::ALL {
+    // Those that never happened would be most of a scrape.
+    for evidence in Evidence::ALL.iter().filter(|evidence| now.bad_ends[**evidence as usize] > 0) {
         let labels = [pool.clone(), backend.clone(), ("reason", evidence.as_str().to_owned())];
         counter!(metric::BAD_ENDS, &labels).absolute(now.bad_ends[*evidence as usize]);
     }

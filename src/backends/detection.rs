@@ -1,9 +1,9 @@
 //! Passive failure detection: from what happens to a backend's connections to whether it gets new ones.
 //!
-//! A failed connect is a fact, and counts by itself. How a connection ended is evidence: `evidence` compares it with that
-//! of the backend's peers, and this module is given the result. The state machine is a circuit breaker (Nygard, "Release
-//! It!"): up -> ejected for a while -> probes decide -> up again, or ejected for twice as long. Pure: the clock and the
-//! random numbers are arguments.
+//! A failed connect is a fact, and counts by itself. How a connection ended is evidence: `evidence` compares it with
+//! that of the backend's peers, and this module is given the result. The state machine is a circuit breaker (Nygard,
+//! "Release It!"): up -> ejected for a while -> probes decide -> up again, or ejected for twice as long. Pure: the
+//! clock and the random numbers are arguments.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
-//! Evidence: how connections ended, and whether a backend fares so much worse than its peers that chance can't explain it.
+//! Evidence: how connections ended, and whether a backend fares so much worse than its peers that chance can't explain
+//! it.
 //!
-//! How a connection ends is up to two parties. A backend that closes on rubbish is well, and one that closes on everybody
-//! is not: only its peers, which serve the same clients, tell the two apart. This is outlier detection (Envoy's name for
-//! it), with a test of significance in place of fixed rates, so that few connections are enough where the difference is
-//! plain and many where it is not. Pure: time is an argument, as ticks of
-//! an eighth of the window.
+//! How a connection ends is up to two parties. A backend that closes on rubbish is well, and one that closes on
+//! everybody is not: only its peers, which serve the same clients, tell the two apart. This is outlier detection
+//! (Envoy's name for it), with a test of significance in place of fixed rates, so that few connections are enough where
+//! the difference is plain and many where it is not. Pure: time is an argument, as ticks of an eighth of the window.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,10 +18,13 @@ const TICKS_PER_WINDOW: u64 = SLOTS as u64;
 const LEAST_BAD_SHARE: f64 = 0.5;
 /// Its share must exceed that of its peers by this much: of thousands of connections, chance explains no difference.
 const LEAST_DIFFERENCE: f64 = 0.3;
-/// The probability, at most, that a backend like its peers would look as bad as this one. With a peer without a bad
-/// outcome, 5 of 5 are enough beside 4 good ones, 4 of 4 beside 5, 3 of 3 beside 13.
-const SIGNIFICANCE: f64 = 5e-5;
-/// The same for probes of a backend that is out already: keeping it out a while longer costs less than a wrong ejection.
+/// Fewer outcomes of its peers are no measure.
+const LEAST_COMPARED: u32 = 4;
+/// The probability, at most, that a backend like its peers would look as bad as this one. Beside a peer without a bad
+/// outcome, 4 of 4 are enough where it has 4 good ones, and 3 of 3 where it has 8.
+const SIGNIFICANCE: f64 = 2.1e-4;
+/// The same for probes of a backend that is out already: keeping it out a while longer costs less than a wrong
+/// ejection.
 const PROBE_SIGNIFICANCE: f64 = 0.05;
 
 labels! {
@@ -88,8 +91,8 @@ impl Outcomes {
         if self.total() == 0 { 0.0 } else { f64::from(self.bad) / f64::from(self.total()) }
     }
 
-    /// The share to expect of the next ones: with half an outcome of each kind added (Jeffreys), so that none seen is not
-    /// taken for none possible.
+    /// The share to expect of the next ones: with half an outcome of each kind added (Jeffreys), so that none seen is
+    /// not taken for none possible.
     fn expected_bad_share(self) -> f64 {
         (f64::from(self.bad) + 0.5) / (f64::from(self.total()) + 1.0)
     }
@@ -99,8 +102,8 @@ impl Outcomes {
     }
 }
 
-/// Counts outcomes in a sliding window, from any thread, without a lock. A slot holds the tick that it counts (24 bits),
-/// bad outcomes and good ones (20 bits each).
+/// Counts outcomes in a sliding window, from any thread, without a lock. A slot holds the tick that it counts (24
+/// bits), bad outcomes and good ones (20 bits each).
 #[derive(Debug, Default)]
 pub(super) struct OutcomeWindow([AtomicU64; SLOTS]);
 
@@ -198,9 +201,9 @@ impl ClientsSeen {
 /// Compares a backend with its peers, of which the half with fewer bad outcomes is the measure: others may be failing
 /// too. Gives that half's outcomes if the backend stands out by its bad ones, of which it must have `least_bad`.
 ///
-/// The probability that it looks as bad by chance is bounded by Chernoff's inequality, exp(-n KL(share || peers' share))
-/// (Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, theorem 1). Each peer
-/// is one more backend that might have stood out by chance, so the significance is divided among them (Bonferroni).
+/// The probability that it looks as bad by chance is bounded by Chernoff's inequality, exp(-n KL(share || peers'
+/// share)) (Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, theorem 1). Each peer is
+/// one more backend that might have stood out by chance, so the significance is divided among them (Bonferroni).
 pub(super) fn stands_out(own: Outcomes, peers: Vec<Outcomes>, least_bad: usize) -> Option<Outcomes> {
     let share = own.bad_share();
     if (own.bad as usize) < least_bad || share < LEAST_BAD_SHARE {
@@ -208,7 +211,7 @@ pub(super) fn stands_out(own: Outcomes, peers: Vec<Outcomes>, least_bad: usize) 
     }
     let compared = f64::from(u32::try_from(peers.len()).unwrap_or(u32::MAX)).max(1.0);
     let peers = better_half(peers);
-    if peers.total() == 0 {
+    if peers.total() < LEAST_COMPARED {
         return None;
     }
     let expected = peers.expected_bad_share();
@@ -231,8 +234,9 @@ fn divergence(p: f64, q: f64) -> f64 {
     term(p, q) + term(1.0 - p, 1.0 - q)
 }
 
-/// Whether so many bad probes in a row are more than the clients of this pool cause anyway: where one in two connections
-/// to healthy peers ends badly, one bad probe shows nothing. Without a peer to compare with, the probe alone decides.
+/// Whether so many bad probes in a row are more than the clients of this pool cause anyway: where one in two
+/// connections to healthy peers ends badly, one bad probe shows nothing. Without a peer to compare with, the probe
+/// alone decides.
 pub(super) fn probes_have_failed(bad_in_a_row: u32, peers: Outcomes) -> bool {
     peers.total() == 0
         || peers.expected_bad_share().powi(i32::try_from(bad_in_a_row).unwrap_or(i32::MAX)) <= PROBE_SIGNIFICANCE
@@ -269,12 +273,12 @@ mod tests {
 
     #[test]
     fn few_are_enough_where_the_difference_is_plain() {
-        for (own, peer) in
-            [(outcomes(5, 0), outcomes(0, 4)), (outcomes(4, 0), outcomes(0, 5)), (outcomes(3, 0), outcomes(0, 13))]
-        {
+        for (own, peer) in [(outcomes(4, 0), outcomes(0, 4)), (outcomes(3, 0), outcomes(0, 8))] {
             assert_eq!(stands_out(own, vec![peer], 3), Some(peer), "{own:?} beside {peer:?}");
         }
-        assert_eq!(stands_out(outcomes(4, 0), vec![outcomes(0, 4)], 3), None);
+        for (own, peer) in [(outcomes(3, 0), outcomes(0, 4)), (outcomes(9, 0), outcomes(0, 3))] {
+            assert_eq!(stands_out(own, vec![peer], 3), None, "{own:?} beside {peer:?}");
+        }
     }
 
     #[test]

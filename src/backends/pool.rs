@@ -175,8 +175,8 @@ impl Pool {
         self.events.next_generation().await;
     }
 
-    /// A connection ended in a way that may be its backend's fault: counts it, and where failure detection counts it too,
-    /// ejects the backend if it stands out among its peers. `client`: `None` for a unix socket's.
+    /// A connection ended in a way that may be its backend's fault: counts it, and where failure detection counts it
+    /// too, ejects the backend if it stands out among its peers. `client`: `None` for a unix socket's.
     pub fn record_evidence(&self, lease: &Lease, evidence: Evidence, client: Option<IpAddr>, now: Instant) {
         let settings = self.settings();
         let detection = settings.failure_detection.as_ref().filter(|detection| evidence.counts(detection));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{self, FailureDetection};
+use crate::net::ConnectFailure;
 
 use super::detection::{Detector, DetectorState};
 use super::evidence::ClientsSeen;
@@ -80,7 +81,7 @@ impl Status {
             detector: pool.failure_detection.clone().map(|settings| Detector::new(settings, now)),
             admin_state: AdminState::default(),
             last_error: None,
-            ejections: BTreeMap::new(),
+            ejections: BTreeMap::from([(ConnectFailure::Refused.as_str(), 0)]),
             bad_clients: ClientsSeen::default(),
             ejected_for: String::new(),
             failed_check: String::new(),

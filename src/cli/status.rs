@@ -133,7 +133,8 @@ fn listener_row(listener: &ListenerReport) -> String {
 }
 
 fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Reports>) -> String {
-    let BackendReport { address, weight, backup, state, active, total, failures, latency, last_error, .. } = backend;
+    let BackendReport { address, weight, backup, state, active, total, failures, latency, reason, last_error, .. } =
+        backend;
     let weight = format!("{weight}{}", if *backup { "b" } else { "" });
     let latency = latency.map_or_else(|| "-".to_owned(), |latency| format!("{latency:.2}"));
     let rate = before.map(|before| {
@@ -141,7 +142,8 @@ fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Repor
         let known = pools.flat_map(|pool| &pool.backends).find(|known| known.address == *address);
         total.saturating_sub(known.map_or(0, |known| known.total)).to_string()
     });
-    let why = last_error.as_ref().filter(|_| state != "up").map_or(String::new(), |error| format!("  {error}"));
+    let known = reason.as_ref().or(last_error.as_ref());
+    let why = known.filter(|_| state != "up").map_or(String::new(), |known| format!("  {known}"));
     format!(
         "{:<12} {address:<24} {state:<9} {weight:>6} {active:>7} {total:>10} {failures:>9} {latency:>11} {:>7}{why}\n",
         pool.name,

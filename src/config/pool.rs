@@ -30,8 +30,8 @@ pub struct PoolConfig {
     pub retry_budget: u8,
     /// Clients that may wait for room on the backends.
     pub queue: Queue,
-    /// In tcp mode, how long a backend may be silent once the client has sent bytes; `None`: as long as the connection may
-    /// be idle.
+    /// In tcp mode, how long a backend may be silent once the client has sent bytes; `None`: as long as the connection
+    /// may be idle.
     pub first_byte_timeout: Option<Duration>,
     /// `None`: off.
     pub failure_detection: Option<FailureDetection>,
@@ -137,6 +137,7 @@ pub struct FailureDetection {
     pub count_early_close: bool,
     /// In http mode, whether a response of status 502, 503 or 504 is a failure.
     pub count_5xx: bool,
-    /// In tcp mode, whether a backend that was silent until the idle timeout, after the client had sent bytes, has failed.
+    /// In tcp mode, whether a backend that was silent until the idle timeout, after the client had sent bytes, has
+    /// failed.
     pub count_silence: bool,
 }

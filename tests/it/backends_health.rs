@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::{Folder, Lb, Refusing, Server, get, get_from, greeting, wait_for, wait_until};
+use crate::support::{Folder, Lb, Refusing, Server, connect_from, get, get_from, greeting, wait_for, wait_until};
 
 /// Quick checks, so that the tests are.
 const TCP_CHECK: &str = "{interval: 50ms, timeout: 200ms, rise: 2, fall: 3}";
@@ -134,8 +134,16 @@ fn when_all_checks_fail_the_backends_are_tried_all_the_same() {
 fn good_checks_do_not_bring_back_what_failing_connections_took_out() {
     let (good, closing) = (Server::named("good"), Server::closing_after_first_bytes());
     let lb = Lb::in_front_of(&[good.address(), closing.address()]).set("health_check", TCP_CHECK).start();
-    wait_until("three connections have failed", || {
+    // Against a passing check, evidence counts only from several clients.
+    for _ in 0..20 {
         let _ = get_from(lb.address(), "/");
+    }
+    assert_eq!(lb.state_of(closing.address()), "up", "one client alone");
+    let mut hosts = (2..=9).cycle();
+    wait_until("connections of several clients have failed", || {
+        let mut client = connect_from(IpAddr::from([127, 0, 0, hosts.next().unwrap()]), lb.address());
+        let _ = client.write_all(b"GET / HTTP/1.0\r\n\r\n");
+        let _ = client.read_to_end(&mut Vec::new());
         lb.state_of(closing.address()) == "ejected"
     });
     // It accepts, and so is well by its checks; a few of them go by.

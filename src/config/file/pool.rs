@@ -25,8 +25,8 @@ pub struct PoolSpec {
     pub retry_budget: Percent,
     /// Clients that may wait while every backend is full.
     pub queue: QueueSpec,
-    /// Mode tcp: a client has sent bytes, and the backend is silent for so long: the connection is reset, and the backend
-    /// has failed. 0s: off.
+    /// Mode tcp: a client has sent bytes, and the backend is silent for so long: the connection is reset, and the
+    /// backend has failed. 0s: off.
     pub first_byte_timeout: DurationText,
     /// Passive detection: a backend whose connections fail is set aside for a while. Or off.
     pub failure_detection: OffOr<FailureDetectionSpec>,
