@@ -160,7 +160,7 @@ impl OutcomeWindow {
             .fold(Outcomes::default(), |sum, slot| sum.with(slot.outcomes))
     }
 
-    /// Forgets everything: what was seen before an ejection says nothing about the backend after it.
+    /// Forgets everything.
     pub(super) fn clear(&self) {
         self.0.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
     }
@@ -220,10 +220,12 @@ pub(super) fn stands_out(own: Outcomes, peers: Vec<Outcomes>, least_bad: usize) 
     (is_plain && by_chance <= SIGNIFICANCE / compared).then_some(peers)
 }
 
-/// Those of the better half of the peers, by their share of bad outcomes, that served anybody.
+/// Those of the better half of the peers, by the share of bad outcomes to expect of them, that served anybody. One that
+/// served a few and none of them badly is not better than one that served many so: it would be no measure.
 pub(super) fn better_half(mut peers: Vec<Outcomes>) -> Outcomes {
     peers.retain(|peer| peer.total() > 0);
-    peers.sort_by(|a, b| a.bad_share().total_cmp(&b.bad_share()));
+    // Of equals the one that served more, so that the order of the configuration decides nothing.
+    peers.sort_by(|a, b| a.expected_bad_share().total_cmp(&b.expected_bad_share()).then(b.total().cmp(&a.total())));
     let half = peers.len().div_ceil(2);
     peers.into_iter().take(half).fold(Outcomes::default(), Outcomes::with)
 }
@@ -278,6 +280,14 @@ mod tests {
         }
         for (own, peer) in [(outcomes(3, 0), outcomes(0, 4)), (outcomes(9, 0), outcomes(0, 3))] {
             assert_eq!(stands_out(own, vec![peer], 3), None, "{own:?} beside {peer:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_hardly_served_anybody_hides_nothing() {
+        let (light, heavy) = (outcomes(0, 1), outcomes(1, 200));
+        for peers in [vec![light, heavy], vec![heavy, light]] {
+            assert_eq!(stands_out(outcomes(9, 0), peers, 3), Some(heavy));
         }
     }
 
