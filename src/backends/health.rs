@@ -15,7 +15,7 @@ use crate::net::ConnectFailure;
 
 use super::detection::{Began, Detector, DetectorState, Transition};
 use super::events::PoolEvents;
-use super::evidence::{Evidence, OutcomeWindow, Outcomes, tick_of};
+use super::evidence::{ClientsSeen, Evidence, OutcomeWindow, Outcomes, tick_of};
 use super::status::{AdminState, BackendState, FULL_SHARE, Status};
 
 /// One backend's status, shared.
@@ -200,12 +200,12 @@ impl Health {
 
     /// A connection that began as `began` went well.
     pub(super) fn record_success(&self, now: Instant, began: Began) {
-        if let Some(tick) = self.tick_of(now) {
-            self.outcomes.record(tick, true);
-        }
         // The ordinary case takes no lock.
         if began != Began::Up && self.change(now, |detector| detector.succeeded(now, began)).is_some() {
             self.log_recovery("a connection went well");
+        }
+        if let Some(tick) = self.tick_of(now) {
+            self.outcomes.record(tick, true);
         }
     }
 
@@ -237,8 +237,6 @@ impl Health {
     pub(super) fn stands_out(&self, now: Instant, own: Outcomes, peers: Outcomes, evidence: Evidence) {
         let transition = self.change(now, |detector| detector.stands_out(now, fastrand::f64()));
         if let Some(Transition::Ejected(duration)) = transition {
-            // What was seen until now says nothing about it once it is back.
-            self.outcomes.clear();
             let why = format!(
                 "{} of {} ended badly in {:?}, of its peers' {} of {}: {}",
                 own.bad,
@@ -289,6 +287,9 @@ impl Health {
         if detector.state() != before {
             if transition == Some(Transition::Recovered) {
                 status.came_back(now);
+                // What was seen until now, its bad probes too, says nothing about it once it is back.
+                status.bad_clients = ClientsSeen::default();
+                self.outcomes.clear();
             }
             self.publish(&mut status, now);
         }
