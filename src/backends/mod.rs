@@ -3,6 +3,8 @@
 //! Knows nothing of listeners or clients. Which usable backend is next is the `balancer`'s question.
 
 mod backend;
+#[cfg(test)]
+mod blame_properties;
 mod connector;
 mod counts;
 mod detection;
