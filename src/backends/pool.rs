@@ -78,7 +78,7 @@ impl Pool {
     }
 
     /// The version of the PROXY header that each connection to a backend begins with; `None`: without one.
-    pub fn proxy_version(&self) -> Option<proxy_header::Version> {
+    pub fn proxy_version(&self) -> Option<proxy_header::ProxyVersion> {
         self.settings().send_proxy
     }
 

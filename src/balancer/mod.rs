@@ -1,4 +1,4 @@
-//! Who gets the next connection.
+//! Load balancing policies: which backend gets the next connection.
 //!
 //! Tables of the usable backends are built off the path of connections; a pick reads them without a lock.
 

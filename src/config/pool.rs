@@ -42,7 +42,7 @@ pub struct PoolConfig {
     /// Addresses that connections to backends come from, in turn; empty: the kernel chooses.
     pub source: Vec<IpAddr>,
     /// The PROXY header that each connection to a backend begins with; `None`: none.
-    pub send_proxy: Option<proxy_header::Version>,
+    pub send_proxy: Option<proxy_header::ProxyVersion>,
     /// How names of backends are resolved.
     pub resolve: Resolve,
     /// Options of the sockets to backends.

@@ -1,7 +1,7 @@
-//! From a configuration to running parts, and from a signal to a clean end.
+//! The running balancer: start, reload, upgrade, drain and stop.
 //!
-//! Binds everything before anything is served; then the workers accept, and this thread serves the admin address and
-//! waits for signals.
+//! All addresses are bound before the first connection is accepted. Then the workers accept, and the main thread serves
+//! the admin address and waits for signals and commands.
 
 mod admin_server;
 mod capacity;

@@ -288,7 +288,7 @@ fn a_reload_says_how_it_went() {
     folder.write("lb.yaml", yaml(a.address(), "bogus: 1\nmax_conections: 5\n"));
     let bad = ask(&lb, &["reload"]);
     assert_fails_with(&bad, &["bogus", "max_connections"]);
-    assert_eq!(get(lb.address(), "/").body, "b", "the one before goes on");
+    assert_eq!(get(lb.address(), "/").body, "b", "the previous one stays in use");
     let table = ask(&lb, &["status"]).stdout;
     assert!(table.contains("(failure)") && table.contains("bogus"), "{table}");
     std::fs::remove_file(&file).unwrap();

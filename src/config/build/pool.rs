@@ -13,7 +13,7 @@ use crate::config::file::units::OffOr;
 use crate::config::pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, PoolConfig, Queue, Resolve};
 use crate::config::yaml::Reporter;
 use crate::net::TcpOptions;
-use crate::protocol::proxy_header::Version;
+use crate::protocol::proxy_header::ProxyVersion;
 
 use super::block::{Block, some_unless_zero};
 
@@ -53,8 +53,8 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
         source: build_sources(&pool.source.0, &mut block),
         send_proxy: match pool.send_proxy {
             SendProxy::Off => None,
-            SendProxy::V1 => Some(Version::V1),
-            SendProxy::V2 => Some(Version::V2),
+            SendProxy::V1 => Some(ProxyVersion::V1),
+            SendProxy::V2 => Some(ProxyVersion::V2),
         },
         resolve: build_resolve(&pool.resolve, &mut block.inner("resolve")),
         tcp: TcpOptions {
