@@ -17,9 +17,9 @@ use arc_swap::ArcSwap;
 
 use crate::backends::{Backend, Lease, Pool};
 
-use super::request::{PickError, PickRequest};
+use super::pick_request::{PickError, PickRequest};
+use super::policy::{Turn, first_with_room};
 use super::table::Table;
-use super::tier::{Turn, first_with_room};
 
 /// After a table was built, the next one waits for this many times as long: a pool whose backends change without end
 /// takes at most a fifth of the main thread's time, and a table is never out of date by more than six times as long as

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::backends::{Backend, Lease, Pool};
 
-use super::request::PickRequest;
-use super::tier::{Tier, Turn};
+use super::pick_request::PickRequest;
+use super::policy::{Tier, Turn};
 
 #[derive(Debug)]
 pub(super) struct Table {

@@ -9,11 +9,11 @@ use crate::lifecycle::IdleTimer;
 use crate::net::Transport;
 use crate::telemetry::Cause;
 
-use super::context::PumpContext;
+use super::byte_meter::{Direction, Meter};
 use super::framer::Unframed;
-use super::meter::{Direction, Meter};
 use super::pump::Pump;
-use super::resources::RelayResources;
+use super::pump_context::PumpContext;
+use super::relay_resources::RelayResources;
 use super::step::Step;
 
 /// How long a connection may be without a byte.

@@ -7,9 +7,9 @@ mod exchange;
 mod failure;
 mod forwarder;
 mod framer;
-mod record;
 mod reply;
 mod request;
+mod request_record;
 mod response;
 mod session;
 

@@ -11,7 +11,7 @@ use crate::backends::{Backend, Lease};
 use crate::config::Policy;
 
 use super::maglev::{self, Maglev};
-use super::order::{order_of, turns_of};
+use super::round_robin::{order_of, turns_of};
 
 /// Places of the hash table that are looked up for one client; then the next backend in turn is taken.
 const MOST_LOOKUPS: u64 = 8;

@@ -10,8 +10,8 @@ use crate::backends::{AdminState, Backend, BackendState, Lease};
 use crate::config::Policy;
 use crate::net::ConnectFailure;
 
-use super::request::PickError;
-use super::world::{Event, World, detection, endpoint, events, policies, settings, weighted};
+use super::pick_request::PickError;
+use super::simulation::{Event, World, detection, endpoint, events, policies, settings, weighted};
 
 /// Backends that a world may have at most.
 const MOST: usize = 6;

@@ -12,7 +12,7 @@ use crate::config::{self, FailureDetection, Policy};
 use crate::net::{ConnectFailure, Target};
 
 use super::pick::Balancer;
-use super::request::{PickError, PickRequest};
+use super::pick_request::{PickError, PickRequest};
 
 const POLICIES: [Policy; 4] = [Policy::RoundRobin, Policy::LeastConnections, Policy::RandomTwo, Policy::SourceHash];
 
