@@ -191,9 +191,10 @@ impl Session<'_> {
             RequestOutcome::Answered { client_keeps, overrun } => {
                 record.completed();
                 drop(record);
-                inbox.drain(..end);
-                inbox.extend_from_slice(&overrun);
-                self.go_on(head, inbox, client_keeps).await
+                let mut rest = inbox.split_off(end);
+                rest.extend_from_slice(&overrun);
+                drop(inbox);
+                self.go_on(head, rest, client_keeps).await
             }
             RequestOutcome::Failed(failure) => {
                 let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.may_stay();
@@ -202,8 +203,9 @@ impl Session<'_> {
                 let sent = self.reply(&record, &tally, failure.status, &page).await;
                 record.ended(failure.cause);
                 drop(record);
-                inbox.drain(..end);
-                if sent && keeps { self.go_on(head, inbox, true).await } else { self.leave(failure.cause).await }
+                let rest = inbox.split_off(end);
+                drop(inbox);
+                if sent && keeps { self.go_on(head, rest, true).await } else { self.leave(failure.cause).await }
             }
             RequestOutcome::Cut(cause) => {
                 record.ended(cause);
