@@ -22,7 +22,7 @@ mod splice;
 mod step;
 
 pub use byte_meter::{Direction, FirstByte, Meter, Tally};
-pub use duplex::{AT_ONCE, Early, Limits, Outcome, Start, run};
+pub use duplex::{Early, Limits, Outcome, Start, run};
 pub use framer::Framer;
 pub use pipes::{MAX_PIPES_PER_WORKER, Pipes};
 pub use pump::Pump;

@@ -25,8 +25,8 @@ pub struct PoolSpec {
     pub retry_budget: Percent,
     /// Clients that may wait while every backend is full.
     pub queue: QueueSpec,
-    /// Mode tcp: a client has sent bytes, and the backend is silent for so long: the connection is reset, and the
-    /// backend has failed. 0s: off.
+    /// Mode tcp: a client has sent bytes, and the backend is silent for so long: the connection is reset, which is
+    /// evidence against the backend. 0s: off.
     pub first_byte_timeout: DurationText,
     /// Passive failure detection, which ejects a failing backend for a while; or off.
     pub failure_detection: OffOr<FailureDetectionSpec>,
