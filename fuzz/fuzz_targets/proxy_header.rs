@@ -2,7 +2,7 @@
 //! is read back. The input is taken as it is, and as the block of a binary header, with a checksum and without.
 #![no_main]
 
-use lb_fuzz::proxy_header::{MAX_HEADER_BYTES, Malformed, Origin, Version, parse, write};
+use lb_fuzz::proxy_header::{MAX_HEADER_BYTES, Malformed, Origin, ProxyVersion, parse, write};
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, SocketAddr};
 
@@ -31,13 +31,13 @@ fn judge(data: &[u8]) {
 }
 
 fn written(origin: Origin, payload: &[u8]) {
-    for version in [Version::V1, Version::V2] {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let mut header = Vec::new();
         write(version, origin, &mut header);
         let length = header.len();
         header.extend_from_slice(payload);
         let (read, read_length) = parse(&header).expect("a sound header").expect("a whole header");
-        let expected = if (origin, version) == (Origin::Unix, Version::V1) { Origin::Local } else { origin };
+        let expected = if (origin, version) == (Origin::Unix, ProxyVersion::V1) { Origin::Local } else { origin };
         assert_eq!((read, read_length), (expected, length));
     }
 }

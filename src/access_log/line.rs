@@ -1,4 +1,4 @@
-//! What a line says, as text and as JSON.
+//! One line of the access log, as text and as JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -162,7 +162,7 @@ fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S:
     serializer.collect_str(value)
 }
 
-/// `text` with its control characters escaped: what comes from the network can't forge a line or drive a terminal.
+/// `text` with its control characters escaped, so that bytes from the network can't forge a line or control a terminal.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if text.chars().any(char::is_control) {
         Cow::Owned(
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_shows_what_it_asked_for() {
+    fn a_request_shows_its_method_path_status_and_id() {
         let http = HttpEntry { method: "GET", path: "/a", status: 200, request_id: Some("7") };
         let entry = Entry { http: Some(http), ..entry(&[]) };
         let (mut text, mut json) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! From the workers' lines to a file: a bounded buffer, and a thread that writes it out.
+//! The bounded buffer of lines, and the thread that writes it out.
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
@@ -13,37 +13,39 @@ use crate::config::{LogDestination, LogFormat};
 
 use super::line::Entry;
 
-/// Lines that wait to be written; at 200 bytes a line, 40,000 of them. Beyond that they are dropped.
+/// Lines beyond this are dropped; at 200 bytes each, 40,000 can wait to be written.
 const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
-/// Lines are gathered for so long before they are written. Writing each by itself cost a wake-up and a call a line, a
-/// third of what a small HTTP request costs.
-const GATHERED_FOR: Duration = Duration::from_millis(10);
+/// Lines are gathered for this long and then written together. To write each by itself cost a wake-up and a system call
+/// for every line, a third of the cost of a small HTTP request.
+const GATHERING: Duration = Duration::from_millis(10);
 
-/// Of the memory for one line, so much stays with its thread for the next.
+/// The memory for one line that its thread keeps for the next one. A longer line is seldom.
 const LINE_BYTES: usize = 4 * 1024;
 
 thread_local! {
-    /// Where a line is formatted, so that nobody waits for that.
+    /// Where this thread formats its lines: outside the lock, so that no other one waits for it.
     static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Takes lines from any thread. Dropping it writes the lines that it has and waits for that, however long the
-/// destination takes.
+/// Takes lines from any thread. Its drop waits until the lines that it has are written, however long the destination
+/// takes.
 #[derive(Debug)]
 pub struct AccessLog {
     format: LogFormat,
-    queue: Arc<Queue>,
+    buffer: Arc<LineBuffer>,
     writer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    state: Mutex<Pending>,
-    filled: Condvar,
+struct LineBuffer {
+    pending: Mutex<Pending>,
+    /// Notified when the first line comes, at a reopen and at the close.
+    changed: Condvar,
     dropped: AtomicU64,
 }
 
+/// What the writer has to do.
 #[derive(Debug, Default)]
 struct Pending {
     bytes: Vec<u8>,
@@ -59,22 +61,23 @@ impl AccessLog {
     /// The file can't be opened, or the thread not started.
     pub fn start(destination: &LogDestination, format: LogFormat) -> io::Result<Self> {
         let sink = open(destination)?;
-        let queue = Arc::new(Queue::default());
-        let (writers, destination) = (queue.clone(), destination.clone());
+        let buffer = Arc::new(LineBuffer::default());
+        let (for_writer, destination) = (buffer.clone(), destination.clone());
         let writer = thread::Builder::new()
             .name("lb-access-log".to_owned())
-            .spawn(move || writers.drain_into(sink, &destination))?;
-        Ok(Self { format, queue, writer: Some(writer) })
+            .spawn(move || for_writer.write_out(sink, &destination))?;
+        Ok(Self { format, buffer, writer: Some(writer) })
     }
 
-    /// Logs one connection or request. Waits for nothing but the copies of other lines.
+    /// Logs one connection or request. Waits at most for the copies of other threads' lines.
     pub fn log(&self, entry: &Entry<'_>) {
+        // Taken out of the cell and put back below: a plain `Vec` to work with, and no borrow to fail.
         let mut line = LINE.take();
         match self.format {
             LogFormat::Text => entry.write_text(&mut line),
             LogFormat::Json => entry.write_json(&mut line),
         }
-        self.queue.append(&line);
+        self.buffer.append(&line);
         line.clear();
         line.shrink_to(LINE_BYTES);
         LINE.set(line);
@@ -82,19 +85,19 @@ impl AccessLog {
 
     /// Opens the file again, which a log rotation may have renamed. Lines that wait go into the new one.
     pub fn reopen(&self) {
-        self.queue.lock().reopen = true;
-        self.queue.filled.notify_one();
+        self.buffer.lock().reopen = true;
+        self.buffer.changed.notify_one();
     }
 
     pub fn dropped(&self) -> u64 {
-        self.queue.dropped.load(Ordering::Relaxed)
+        self.buffer.dropped.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        self.queue.lock().closed = true;
-        self.queue.filled.notify_one();
+        self.buffer.lock().closed = true;
+        self.buffer.changed.notify_one();
         if let Some(writer) = self.writer.take() {
             // A panic of the writer was reported by the panic hook.
             let _ = writer.join();
@@ -102,9 +105,10 @@ impl Drop for AccessLog {
     }
 }
 
-impl Queue {
+impl LineBuffer {
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        // No panic can leave it half changed.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn append(&self, line: &[u8]) {
@@ -116,25 +120,20 @@ impl Queue {
         let was_empty = pending.bytes.is_empty();
         pending.bytes.extend_from_slice(line);
         drop(pending);
+        // Later lines find the writer gathering already.
         if was_empty {
-            self.filled.notify_one();
+            self.changed.notify_one();
         }
     }
 
-    fn drain_into(&self, mut sink: Box<dyn Write>, destination: &LogDestination) {
+    /// The writer: ends once the log is closed and everything is written.
+    fn write_out(&self, mut sink: Box<dyn Write>, destination: &LogDestination) {
         let mut batch = Vec::new();
         let mut is_failing = false;
         loop {
-            let waiting = self.lock();
-            let mut state = self
-                .filled
-                .wait_while(waiting, |state| state.bytes.is_empty() && !state.closed && !state.reopen)
-                .unwrap_or_else(PoisonError::into_inner);
-            // More lines come: while some wait, no worker has to wake this thread, and one write takes them all.
-            let gathered = self.filled.wait_timeout_while(state, GATHERED_FOR, |state| !state.closed && !state.reopen);
-            (state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-            if std::mem::take(&mut state.reopen) {
-                drop(state);
+            let mut pending = self.wait_for_lines();
+            if std::mem::take(&mut pending.reopen) {
+                drop(pending);
                 match open(destination) {
                     Ok(fresh) => sink = fresh,
                     Err(error) => {
@@ -143,16 +142,19 @@ impl Queue {
                 }
                 continue;
             }
-            if state.bytes.is_empty() {
+            if pending.bytes.is_empty() {
+                // It is closed: `wait_for_lines` returns for nothing else.
                 return;
             }
-            std::mem::swap(&mut batch, &mut state.bytes);
-            drop(state);
+            // The lock is held for a swap, not for the write; the two buffers are used in turn.
+            std::mem::swap(&mut batch, &mut pending.bytes);
+            drop(pending);
             match sink.write_all(&batch).and_then(|()| sink.flush()) {
                 Ok(()) => is_failing = false,
                 Err(error) => {
                     let lines = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
                     self.dropped.fetch_add(lines, Ordering::Relaxed);
+                    // Once for a row of failures: the counter has the rest.
                     if !is_failing {
                         tracing::error!(%error, "the access log can't be written; lines are dropped and counted");
                     }
@@ -161,6 +163,15 @@ impl Queue {
             }
             batch.clear();
         }
+    }
+
+    /// Waits for the first line, then for others to be written together with it; not longer than to a reopen or close.
+    fn wait_for_lines(&self) -> MutexGuard<'_, Pending> {
+        let is_idle = |pending: &mut Pending| pending.bytes.is_empty() && !pending.closed && !pending.reopen;
+        let pending = self.changed.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
+        let is_gathering = |pending: &mut Pending| !pending.closed && !pending.reopen;
+        let gathered = self.changed.wait_timeout_while(pending, GATHERING, is_gathering);
+        gathered.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

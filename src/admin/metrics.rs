@@ -1,6 +1,7 @@
 //! /metrics: the workers' counters, added up and rendered for Prometheus.
 //!
-//! All series of one scrape come from one summing-up, so they agree: accepted = closed + rejected + active.
+//! The series of a listener come from one summing-up, so they agree: accepted = closed + rejected + active. Histograms
+//! are fed as connections end, and may be a few samples ahead.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

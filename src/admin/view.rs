@@ -13,7 +13,7 @@ use crate::backends::{AdminState, BackendState, Pool};
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
 use crate::telemetry::{ListenerStats, ListenerTotals};
 
-use super::guard::Guard;
+use super::authorization::Guard;
 
 /// The running parts that the admin server shows.
 pub struct View {
@@ -62,8 +62,7 @@ pub struct ShownListener {
     pub pool: Option<String>,
 }
 
-/// What a client of the API asks for. The main loop does it: changes by the API, a reload and name servers are made one
-/// after the other.
+/// What a client of the API asks for. The main loop does it, one command after the other, reloads included.
 pub enum Command {
     /// To read the configuration again; the answer is what has changed, or why nothing has.
     Reload(oneshot::Sender<Result<String, String>>),

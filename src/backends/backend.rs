@@ -13,8 +13,8 @@ use crate::telemetry::BackendCounters;
 
 use super::counts::Counts;
 use super::endpoint::Endpoint;
-use super::events::PoolEvents;
 use super::health::Health;
+use super::pool_events::PoolEvents;
 use super::snapshot::BackendSnapshot;
 use super::status::{AdminState, BackendState};
 

@@ -14,8 +14,8 @@ use crate::config;
 use crate::net::ConnectFailure;
 
 use super::detection::{Began, Detector, DetectorState, Transition};
-use super::events::PoolEvents;
 use super::evidence::{ClientsSeen, Evidence, OutcomeWindow, Outcomes, tick_of};
+use super::pool_events::PoolEvents;
 use super::status::{AdminState, BackendState, FULL_SHARE, Status};
 
 /// One backend's status, shared.

@@ -1,4 +1,5 @@
-//! The hold that one connection has on a backend: counted while it lasts, and obliged to say how the backend did.
+//! The hold that one connection has on a backend: counted while it lasts. It may say once how the backend did; if it
+//! doesn't, that shows nothing.
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -2,18 +2,13 @@
 //!
 //! An entry of the configuration is an address, or a name that stands for addresses. Where two sources disagree:
 //!
-//! 1. What an operator does by the API holds over the rest, until it is taken back: a backend that was removed stays
-//!    out though the configuration or a name has it, and its weight is the one that was set. A backend that was added
-//!    stays through reloads until it is removed.
-//! 2. DNS: the weight and priority of an SRV record hold over those of the entry that names the service.
-//! 3. The configuration. Of two entries that come to the same address, the first holds.
+//! 1. DNS: the weight and priority of an SRV record hold over those of the entry that names the service.
+//! 2. The configuration. Of two entries that come to the same address, the first holds.
 //!
 //! What a name last gave stays until it gives something new: a DNS failure takes no backend away, be it that of a name
 //! or of one target among a service's.
 //!
-//! The API can't add or remove backends yet: when it can, its changes become a source beside [`Source::Address`] and
-//! [`Source::Name`], and come by a command to the main loop, as a reload does. Runs on the main thread. Knows nothing
-//! of states: draining and disabling keep a backend in its pool.
+//! Runs on the main thread. Knows nothing of states: draining and disabling keep a backend in its pool.
 
 use std::cell::RefCell;
 use std::collections::HashSet;

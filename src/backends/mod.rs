@@ -10,7 +10,6 @@ mod counts;
 mod detection;
 mod discovery;
 mod endpoint;
-mod events;
 mod evidence;
 mod health;
 mod health_check;
@@ -19,12 +18,14 @@ mod lease;
 mod membership;
 mod outlier;
 mod pool;
+mod pool_events;
 #[cfg(test)]
 mod properties;
+mod queue;
+mod retry_budget;
 mod rise_fall;
 mod snapshot;
 mod status;
-mod waiting;
 
 pub use backend::Backend;
 pub use connector::Connector;

@@ -17,11 +17,12 @@ use crate::protocol::proxy_header;
 
 use super::backend::Backend;
 use super::endpoint::Endpoint;
-use super::events::PoolEvents;
 use super::evidence::Evidence;
 use super::lease::Lease;
 use super::outlier::{BadEnd, Outliers};
-use super::waiting::{BudgetShare, QueueSlot, RetryBudget, RetryPermit};
+use super::pool_events::PoolEvents;
+use super::queue::QueueSlot;
+use super::retry_budget::{BudgetShare, RetryBudget, RetryPermit};
 
 /// A probe to a backend that says nothing must hold for this long beyond the connect timeout to count as well.
 const PROBE_HOLDS: Duration = Duration::from_secs(1);
@@ -78,7 +79,7 @@ impl Pool {
     }
 
     /// The version of the PROXY header that each connection to a backend begins with; `None`: without one.
-    pub fn proxy_version(&self) -> Option<proxy_header::Version> {
+    pub fn proxy_version(&self) -> Option<proxy_header::ProxyVersion> {
         self.settings().send_proxy
     }
 

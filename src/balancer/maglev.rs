@@ -1,14 +1,15 @@
 //! Maglev consistent hashing (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI
-//! 2016, section 3.4): a client keeps its backend while others come and go, and replicas agree without talking.
+//! 2016, section 3.4): a client keeps its backend while others come and go, and replicas agree without communication.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 
-/// A prime, over a hundred times the backends of most pools: their shares are then even within 1 % (section 5.3).
+/// A prime, as the permutations need. With a hundred times as many places as backends, shares are even within 1 %
+/// (section 5.3).
 const TABLE_SIZE: u64 = 65_537;
-/// A larger prime, for pools of hundreds of backends.
+/// A prime too, for larger pools.
 const LARGE_TABLE_SIZE: u64 = 655_373;
 /// Backends beyond which the larger table is used.
 const MOST_IN_SMALL_TABLE: usize = 600;
@@ -18,18 +19,18 @@ const OFFSET_KEY: u64 = 1;
 const SKIP_KEY: u64 = 2;
 const CLIENT_KEY: u64 = 3;
 
-/// No backend's index.
+/// Marks a place without a backend; no backend has this index.
 const VACANT: u16 = u16::MAX;
 
 /// The index of a backend for each hash value.
 #[derive(Debug)]
 pub(super) struct Maglev(Vec<u16>);
 
-/// One backend's way through the table: its own permutation of all places.
-struct Walk {
+/// One backend's way through the table: its own permutation of all places, `skip` places at a step.
+struct Permutation {
     next: u64,
     skip: u64,
-    /// Its weight as a share of the heaviest one.
+    /// Its weight as a share of the heaviest one: what it gains of a place in each round.
     pace: f64,
     credit: f64,
 }
@@ -40,9 +41,9 @@ impl Maglev {
     pub(super) fn new(backends: &[(&str, u32)]) -> Self {
         let size = if backends.len() > MOST_IN_SMALL_TABLE { LARGE_TABLE_SIZE } else { TABLE_SIZE };
         let heaviest = f64::from(backends.iter().map(|(_, weight)| *weight).max().unwrap_or(1).max(1));
-        let mut walks: Vec<Walk> = backends
+        let mut permutations: Vec<Permutation> = backends
             .iter()
-            .map(|(label, weight)| Walk {
+            .map(|(label, weight)| Permutation {
                 next: hash(OFFSET_KEY, label.as_bytes()) % size,
                 skip: hash(SKIP_KEY, label.as_bytes()) % (size - 1) + 1,
                 pace: f64::from(*weight) / heaviest,
@@ -51,14 +52,15 @@ impl Maglev {
             .collect();
         let mut places = vec![VACANT; usize::try_from(size).expect("a small prime")];
         let mut free = places.len();
+        // In each round every backend takes the next free place of its permutation; lighter ones sit out some rounds.
         while free > 0 {
-            for (index, walk) in (0u16..).zip(&mut walks) {
-                walk.credit += walk.pace;
-                if walk.credit < 1.0 || free == 0 {
+            for (index, permutation) in (0u16..).zip(&mut permutations) {
+                permutation.credit += permutation.pace;
+                if permutation.credit < 1.0 || free == 0 {
                     continue;
                 }
-                walk.credit -= 1.0;
-                let place = walk.next_free(&places, size);
+                permutation.credit -= 1.0;
+                let place = permutation.next_free(&places, size);
                 places[place] = index;
                 free -= 1;
             }
@@ -66,19 +68,19 @@ impl Maglev {
         Self(places)
     }
 
-    /// The backend of a client, and further ones to try in a fixed order for `attempt` 1, 2, …
-    pub(super) fn look_up(&self, client: u64, attempt: u64) -> usize {
-        // An odd stride visits other places for each attempt; the same for every replica.
+    /// The index of a client's backend, and of further ones to try for `attempt` 1, 2, …
+    pub(super) fn lookup(&self, client: u64, attempt: u64) -> usize {
+        // A fixed stride, so that every replica tries the same ones, and a large one, for places far from each other.
         let place = client.wrapping_add(attempt.wrapping_mul(0x9E37_79B9_7F4A_7C15)) % self.0.len() as u64;
         usize::from(self.0[usize::try_from(place).expect("below a length")])
     }
 }
 
-impl Walk {
+impl Permutation {
     fn next_free(&mut self, places: &[u16], size: u64) -> usize {
         loop {
             let place = usize::try_from(self.next).expect("below the table's size");
-            // A division here would take most of the time that the table takes.
+            // Not by `%`: divisions would be most of the time that the table takes to build.
             self.next += self.skip;
             if self.next >= size {
                 self.next -= size;
@@ -147,7 +149,7 @@ mod tests {
         let after: Vec<String> = before.iter().filter(|label| *label != "10.0.0.4:80").cloned().collect();
         let (old, new) = (table(&before), table(&after));
         let moved = (0..TABLE_SIZE)
-            .map(|client| (&before[old.look_up(client, 0)], &after[new.look_up(client, 0)]))
+            .map(|client| (&before[old.lookup(client, 0)], &after[new.lookup(client, 0)]))
             .filter(|(was, is)| *was != "10.0.0.4:80" && was != is)
             .count();
         let share = moved as f64 / TABLE_SIZE as f64;
@@ -158,7 +160,7 @@ mod tests {
     fn the_table_is_the_same_on_every_replica_and_in_every_release() {
         let table = table(&labels(3));
         let client = hash_of(IpAddr::from([192, 0, 2, 1]));
-        let first: Vec<usize> = (0..4).map(|attempt| table.look_up(client, attempt)).collect();
+        let first: Vec<usize> = (0..4).map(|attempt| table.lookup(client, attempt)).collect();
         assert_eq!(first, [0, 2, 1, 0]);
     }
 
@@ -206,7 +208,7 @@ mod tests {
             let after: Vec<String> = labels.iter().filter(|label| **label != removed).cloned().collect();
             let [old, new] = [&labels, &after].map(|labels| weighted_table(labels, &vec![8; labels.len()]));
             let moved = (0..old.0.len() as u64)
-                .map(|client| (&labels[old.look_up(client, 0)], &after[new.look_up(client, 0)]))
+                .map(|client| (&labels[old.lookup(client, 0)], &after[new.lookup(client, 0)]))
                 .filter(|(was, is)| **was != removed && was != is)
                 .count();
             // The paper's figure 12 has 2 to 4 % for tables a hundred times the backends.

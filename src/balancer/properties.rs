@@ -11,13 +11,13 @@ use crate::backends::{Backend, BackendState, Lease};
 use crate::config::Policy;
 use crate::net::ConnectFailure;
 
-use super::order::{order_of, turns_of};
-use super::request::PickError;
-use super::world::{World, clients, detection, endpoint, events, policies, settings, weighted};
+use super::pick_request::PickError;
+use super::round_robin::{order_of, turns_of};
+use super::simulation::{World, clients, detection, endpoint, events, policies, settings, weighted};
 
 /// Maglev tables are slow to build without optimization.
 const FEW_CASES: u32 = 16;
-/// For those that build one only where the policy asks for it.
+/// For properties whose pools build one only for one of the policies.
 const SOME_CASES: u32 = 48;
 
 /// After any number of picks each has had its due, less or more than one turn.
@@ -79,7 +79,10 @@ proptest! {
             u64::from(*turns) * sum == u64::from(*weight) * length
         });
         let mean = sum as f64 / weights.len() as f64;
-        for (weight, turns) in weights.iter().zip(&turns).filter(|_| !is_exact) {
+        if is_exact {
+            return Ok(());
+        }
+        for (weight, turns) in weights.iter().zip(&turns) {
             let due = most as f64 * f64::from(*weight) / sum as f64;
             prop_assert!((f64::from(*turns) - due).abs() < 1.0, "{} turns, due are {}", turns, due);
             prop_assert_eq!(*turns > 0, *weight > 0);
@@ -122,7 +125,7 @@ proptest! {
             let some_usable = before.contains(&BackendState::Up);
             if let Some(Ok(index)) = world.take(event) {
                 let may = before[index] == BackendState::Up || due[index] || !some_usable;
-                // A probe that has lived long enough brings its backend back at this very pick.
+                // A probe that has lasted for long enough brings its backend back at this very pick.
                 let settled = before[index] == BackendState::Probing && world.states()[index] != BackendState::Probing;
                 prop_assert!(may || settled, "{:?} of {:?}", index, before);
             }
@@ -136,7 +139,7 @@ proptest! {
             let before = world.states();
             let picked = world.take(event);
             if let (Some(Ok(index)), true) = (picked, before.contains(&BackendState::Up)) {
-                // Whoever is sent to a backend while it is probed is a second probe.
+                // A connection to a backend that is being probed would be a second probe.
                 let both = [before[index], world.states()[index]];
                 let still_probing = both == [BackendState::Probing; 2];
                 prop_assert!(!still_probing, "backend {} of {:?}", index, before);

@@ -27,7 +27,7 @@ pub(super) struct AdminArgs {
 }
 
 /// An admin server that can be asked.
-pub(super) struct Admin {
+pub(super) struct AdminClient {
     address: String,
     token: Option<String>,
 }
@@ -45,14 +45,14 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 
 impl AdminArgs {
     /// The address to ask: the flag's, the variable's that the balancer itself reads, or the default.
-    pub(super) fn admin(&self) -> Result<Admin, CliError> {
+    pub(super) fn admin(&self) -> Result<AdminClient, CliError> {
         let address = self.admin.clone().or_else(|| variable("LB_ADMIN")).unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
         if address == "off" {
             return Err(CliError::AdminOff);
         }
         let address = address.strip_prefix("*:").map_or_else(|| address.clone(), |port| format!("127.0.0.1:{port}"));
         let file = self.token_file.clone().or_else(|| variable("LB_TOKEN_FILE").map(PathBuf::from));
-        Ok(Admin { address, token: file.as_deref().map(read_token).transpose()? })
+        Ok(AdminClient { address, token: file.as_deref().map(read_token).transpose()? })
     }
 }
 
@@ -60,7 +60,7 @@ fn read_token(file: &Path) -> Result<String, CliError> {
     crate::admin::read_token(file).map_err(|source| CliError::Token { file: file.to_owned(), source })
 }
 
-impl Admin {
+impl AdminClient {
     /// GETs a report.
     pub(super) async fn report<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         let (_, body) = self.ask(Method::GET, path).await?;
@@ -72,7 +72,7 @@ impl Admin {
         self.ask(Method::GET, path).await
     }
 
-    /// Asks for a change; gives what came of it.
+    /// Asks for a change; gives its result.
     pub(super) async fn change(&self, path: &str) -> Result<String, CliError> {
         let (status, body) = self.ask(Method::POST, path).await?;
         match self.read(path, &body)? {

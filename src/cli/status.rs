@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::admin::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
 
-use super::admin::{Admin, AdminArgs, runtime};
+use super::admin::{AdminArgs, AdminClient, runtime};
 use super::environment::print_line;
 use super::error::CliError;
 
@@ -62,7 +62,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
     })
 }
 
-async fn watch(admin: &Admin) -> Result<(), CliError> {
+async fn watch(admin: &AdminClient) -> Result<(), CliError> {
     let is_terminal = io::stdout().is_terminal();
     let mut before: Option<Reports> = None;
     loop {
@@ -87,7 +87,7 @@ async fn watch(admin: &Admin) -> Result<(), CliError> {
     }
 }
 
-async fn ask(admin: &Admin) -> Result<Reports, CliError> {
+async fn ask(admin: &AdminClient) -> Result<Reports, CliError> {
     Ok(Reports { status: admin.report("/api/v1/status").await?, pools: admin.report("/api/v1/pools").await? })
 }
 

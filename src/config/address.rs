@@ -10,7 +10,6 @@ use crate::protocol::client_hello::name;
 /// Where a listener accepts.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum BindAddress {
-    /// One that the kernel understands.
     Address(ListenAddress),
     /// A host name and port: every address that it resolves to at the start.
     Name(String, u16),
@@ -19,7 +18,7 @@ pub enum BindAddress {
 }
 
 impl BindAddress {
-    /// Port 0 may be used more than once: each time the kernel chooses another one.
+    /// Whether it has port 0, which may be used more than once: the kernel chooses another port each time.
     pub fn is_chosen_by_kernel(&self) -> bool {
         match self {
             Self::Address(ListenAddress::Tcp(address)) => address.port() == 0,
@@ -28,7 +27,7 @@ impl BindAddress {
         }
     }
 
-    /// Whether only this machine can reach it.
+    /// Whether it can be reached from this machine only.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Address(ListenAddress::Tcp(address)) => address.ip().is_loopback(),
@@ -82,7 +81,6 @@ impl fmt::Display for BindAddress {
 /// Where a backend listens.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum BackendAddress {
-    /// One that can be dialled as it is.
     Address(Target),
     /// A host name and port: every address that it resolves to is a backend.
     Name(String, u16),
@@ -148,7 +146,7 @@ fn named_port(text: &str) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?))
 }
 
-/// A host name whose labels don't begin with a hyphen, which a name to look up has no use for; a client may send one.
+/// Whether it is a host name whose labels don't begin with a hyphen. Names of clients may, names to resolve don't.
 fn is_name(text: &str) -> bool {
     name::normalize(text.as_bytes()).is_ok() && !text.split('.').any(|label| label.starts_with('-'))
 }
@@ -166,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn texts_that_are_not_addresses_are_refused() {
         for text in [
             "nonsense",
             "127.0.0.1",

@@ -1,10 +1,9 @@
-//! What mode http adds to a listener, as configured.
+//! The settings of a listener in mode http.
 
 use std::time::Duration;
 
 use crate::protocol::http1::{HeadLimits, HeaderEdit};
 
-/// How a listener treats HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     /// Headers that are set on each request, Host first.
@@ -15,15 +14,15 @@ pub struct HttpConfig {
     pub response_header_timeout: Duration,
     /// A client may be silent for this long between two requests.
     pub keep_alive_timeout: Duration,
-    /// Connections to backends that are kept for the next request.
+    /// Idle connections to backends, for the next request.
     pub backend_keep_alive: BackendKeepAlive,
 }
 
 /// Idle connections of one worker to one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendKeepAlive {
-    /// As many at most; 0 keeps none.
+    /// The most that stay open; 0: none.
     pub idle_connections: usize,
-    /// For this long.
+    /// How long they stay open.
     pub idle_timeout: Duration,
 }

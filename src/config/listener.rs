@@ -1,4 +1,4 @@
-//! A listener, as configured.
+//! The settings of a listener.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -16,23 +16,21 @@ use super::networks::Networks;
 /// Where connections are accepted, and what is done with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
-    /// Its name in logs and metrics.
+    /// In logs and metrics.
     pub name: String,
     /// At least one.
     pub bind: Vec<BindAddress>,
-    /// What is understood of the bytes.
     pub mode: Mode,
     /// The name of the pool that serves it; `None`: a connection without a route is refused.
     pub pool: Option<String>,
     /// `None`: only the global limit.
     pub max_connections: Option<NonZeroUsize>,
-    /// No byte either way for this long ends a connection.
+    /// A connection without a byte in either direction for this long is closed.
     pub idle_timeout: Duration,
     /// The same once one side has ended.
     pub half_closed_timeout: Duration,
     /// A request's head, a PROXY header and a TLS ClientHello must each be complete in this time.
     pub client_header_timeout: Duration,
-    /// Whether each connection must begin with a PROXY header.
     pub proxy_protocol: ProxyProtocol,
     /// Peers that may send a PROXY header, and whose X-Forwarded-For and X-Forwarded-Proto are believed.
     pub trusted_proxies: Networks,
@@ -40,7 +38,6 @@ pub struct ListenerConfig {
     pub allow: Networks,
     /// Clients that may not; wins over `allow`.
     pub deny: Networks,
-    /// Limits of each client.
     pub per_client: ClientLimits,
     /// Whether its connections are logged.
     pub access_log: bool,
@@ -60,12 +57,12 @@ impl ListenerConfig {
     }
 }
 
-/// What a listener understands of the bytes it passes on, and the settings that only then have a meaning.
+/// What a listener reads of the bytes that it passes on, with the settings of that mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing: any protocol passes unchanged.
     Tcp {
-        /// Pools by the server name of a TLS client; the pattern that fits best decides.
+        /// Pools by the server name of a TLS client; the best match decides.
         routes: Vec<Route>,
     },
     /// HTTP/1: requests are balanced one by one, and headers are set on each.
@@ -81,7 +78,7 @@ impl Mode {
         }
     }
 
-    /// Only mode tcp has any.
+    /// Empty in mode http.
     pub fn routes(&self) -> &[Route] {
         match self {
             Self::Tcp { routes } => routes,
@@ -90,10 +87,9 @@ impl Mode {
     }
 }
 
-/// The pool for TLS clients that ask for certain names.
+/// The pool for TLS clients with certain server names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The names.
     pub sni: ServerNamePattern,
     /// The pool's name.
     pub pool: String,
@@ -106,6 +102,6 @@ pub enum ProxyProtocol {
     /// They don't.
     #[default]
     Off,
-    /// They must, and it says who the client is.
+    /// They must, and it names the client.
     Required,
 }

@@ -1,4 +1,4 @@
-//! From a file, the environment and flags to a configuration that can run, or to all that is wrong with it.
+//! Loads the configuration from a file, the environment and flags: one that can run, or every problem with it.
 
 use std::fs;
 use std::io::{self, Read};
@@ -10,10 +10,10 @@ use super::problem::{Problem, Problems};
 use super::root::Config;
 use super::yaml::{Tree, print};
 
-/// Where the file is looked for when neither a flag nor `LB_CONFIG` names one.
+/// The files that are tried when neither a flag nor `LB_CONFIG` names one.
 const DEFAULT_FILES: [&str; 2] = ["./lb.yaml", "/etc/lb/lb.yaml"];
 
-/// A larger file is not a configuration: 10,000 networks take 200 KB.
+/// A larger file can't be a configuration: 10,000 networks take 200 KB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Where a configuration comes from.
@@ -30,7 +30,6 @@ pub struct Source {
 /// A configuration that can run, and where it came from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The run-time form.
     pub config: Config,
     /// The effective configuration as YAML, long form.
     pub printed: String,

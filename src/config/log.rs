@@ -1,4 +1,4 @@
-//! The log and the access log, as configured.
+//! The settings of the log and the access log.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::Level;
 
-/// The log and the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// The least severe level shown.
     pub level: Level,
-    /// Of both.
+    /// Of both logs.
     pub format: LogFormat,
-    /// Where the access log goes; `None`: it is off.
+    /// The access log's destination; `None`: it is off.
     pub access: Option<LogDestination>,
 }
 
@@ -28,7 +27,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogDestination {
     Stdout,

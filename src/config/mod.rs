@@ -1,8 +1,8 @@
 //! The configuration: valid run-time types, made from a file, the environment and flags.
 //!
-//! `load` runs the steps: `yaml` reads the text as a tree, `overrides` says what to change in it, `file` has its keys
-//! as serde types, `build` turns these into [`Config`] or reports every problem. The other files are the run-time
-//! types, made of those of the floors below. Nothing here opens a socket.
+//! `load` runs the steps: `yaml` reads the text as a tree, `overrides` gives the changes to it, `file` has its keys as
+//! serde types, `build` turns these into [`Config`] or reports every problem. The other files are the run-time types,
+//! made of types of the floors below. Nothing here opens a socket.
 
 mod address;
 mod build;

@@ -1,6 +1,6 @@
-//! What flags and environment variables change in the configuration: a list of edits to its tree.
+//! Flags and environment variables that override the file, as a list of edits to its tree.
 //!
-//! Knows the names of flags and the keys they stand for; the values are judged where the file's values are.
+//! Knows the names of flags and of the keys they set; the values are checked together with the file's.
 
 use std::mem;
 
@@ -20,7 +20,7 @@ pub struct Overrides {
     /// A backend; may be repeated, and replaces the file's list
     #[arg(long, value_name = "ADDR[,weight=N][,backup]")]
     pub backend: Vec<String>,
-    /// tcp: any protocol, bytes untouched. http: requests one by one, headers injected
+    /// tcp: any protocol, bytes unchanged. http: each request is balanced, and headers are set
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
     /// round_robin, least_connections, random_two or source_hash
@@ -32,16 +32,16 @@ pub struct Overrides {
     /// Worker threads: a number, or auto (the cores this process may use)
     #[arg(long, value_name = "N|auto")]
     pub workers: Option<String>,
-    /// Client connections at once: a number, or auto (from the open-file limit)
+    /// Client connections at once: a number, or auto (as many as open files and memory allow)
     #[arg(long, value_name = "N|auto")]
     pub max_connections: Option<String>,
-    /// The time one connect to a backend may take, such as 500ms
+    /// How long one connect to a backend may take, such as 500ms
     #[arg(long, value_name = "TIME")]
     pub connect_timeout: Option<String>,
-    /// A connection with no byte either way for this long is closed, such as 10m
+    /// Close a connection without a byte in either direction for this long, such as 10m
     #[arg(long, value_name = "TIME")]
     pub idle_timeout: Option<String>,
-    /// After SIGTERM, connections may continue for this long, such as 30s
+    /// How long open connections may continue after SIGTERM, such as 30s
     #[arg(long, value_name = "TIME")]
     pub drain_timeout: Option<String>,
     /// error, warn, info, debug or trace
@@ -54,14 +54,14 @@ pub struct Overrides {
     #[arg(long, value_name = "WHERE")]
     pub access_log: Option<String>,
     /// Reload when the configuration file changes
-    #[arg(long)]
-    pub watch: bool,
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub watch: Option<String>,
     /// Any key by its path, such as pools.app.attempts=2. May be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
 }
 
-/// A flag with one value, and the key that it stands for.
+/// A flag with one value, and the key that it sets.
 struct Flag {
     name: &'static str,
     scope: Scope,
@@ -95,7 +95,7 @@ impl Overrides {
         let mut overrides = Self {
             listen: many("listen", ' '),
             backend: many("backend", ' '),
-            watch: variable(&variable_name("watch")).is_some_and(|value| value != "false"),
+            watch: variable(&variable_name("watch")),
             set: many("set", ';'),
             ..Self::default()
         };
@@ -105,8 +105,8 @@ impl Overrides {
         overrides
     }
 
-    /// The edits, in the order of their force: simple flags, then `--set`; and a problem for each `--set` that has no
-    /// `=`. `name` turns a flag's name into what the user typed.
+    /// The edits in the order in which they are to be applied, simple flags before `--set`; and a problem for each
+    /// `--set` without `=`. `name` turns a flag's name into what the user typed.
     pub(super) fn edits(mut self, name: fn(&str) -> String) -> (Vec<Edit>, Vec<Problem>) {
         let mut edits = Vec::new();
         let mut add = |scope, flag: &str, path: &str, value| {
@@ -123,8 +123,8 @@ impl Overrides {
                 add(flag.scope, flag.name, flag.path, EditValue::Text(value));
             }
         }
-        if self.watch {
-            add(Global, "watch", "watch", EditValue::Yaml("true".to_owned()));
+        if let Some(watch) = self.watch.take() {
+            add(Global, "watch", "watch", EditValue::Yaml(watch));
         }
         let mut problems = Vec::new();
         for setting in self.set {

@@ -1,4 +1,4 @@
-//! A pool of backends, as configured.
+//! The settings of a pool of backends.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -16,9 +16,8 @@ use super::address::BackendAddress;
 /// Backends that serve the same thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
-    /// Its name in logs and metrics.
+    /// In logs and metrics.
     pub name: String,
-    /// How the next backend is chosen.
     pub policy: Policy,
     /// At least one; no address twice.
     pub backends: Vec<BackendConfig>,
@@ -28,7 +27,6 @@ pub struct PoolConfig {
     pub attempts: NonZeroUsize,
     /// Retries under way at once, in per cent of the pool's connections.
     pub retry_budget: u8,
-    /// Clients that may wait for room on the backends.
     pub queue: Queue,
     /// In tcp mode, how long a backend may be silent once the client has sent bytes; `None`: as long as the connection
     /// may be idle.
@@ -37,13 +35,12 @@ pub struct PoolConfig {
     pub failure_detection: Option<FailureDetection>,
     /// `None`: off.
     pub health_check: Option<HealthCheck>,
-    /// A backend that came back gets its full share only after so long.
+    /// The share of a backend that recovered grows to its full weight over this time.
     pub slow_start: Duration,
     /// Addresses that connections to backends come from, in turn; empty: the kernel chooses.
     pub source: Vec<IpAddr>,
     /// The PROXY header that each connection to a backend begins with; `None`: none.
-    pub send_proxy: Option<proxy_header::Version>,
-    /// How names of backends are resolved.
+    pub send_proxy: Option<proxy_header::ProxyVersion>,
     pub resolve: Resolve,
     /// Options of the sockets to backends.
     pub tcp: TcpOptions,
@@ -57,16 +54,15 @@ pub enum Policy {
     RoundRobin,
     /// The one with the fewest connections for its weight.
     LeastConnections,
-    /// The better of two taken at random.
+    /// The less loaded of two taken at random.
     RandomTwo,
     /// By the client's address (Maglev): a client keeps its backend.
     SourceHash,
 }
 
-/// One server.
+/// A backend, or the name of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendConfig {
-    /// Where it listens.
     pub address: BackendAddress,
     /// Its share, 0 to 256; 0 takes no new connections.
     pub weight: u16,
@@ -81,7 +77,7 @@ pub struct BackendConfig {
 pub struct Queue {
     /// How many.
     pub length: usize,
-    /// How long.
+    /// For how long.
     pub timeout: Duration,
 }
 
@@ -96,33 +92,33 @@ pub struct HealthCheck {
     pub rise: NonZeroUsize,
     /// Failures in a row that take it out.
     pub fall: NonZeroUsize,
-    /// What to ask; `None`: that it accepts a connection is enough.
+    /// `None`: an accepted connection is enough.
     pub http: Option<HttpCheck>,
 }
 
 /// A health check by GET.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpCheck {
-    /// The path to ask for.
+    /// The request's path.
     pub path: String,
     /// The Host header; `None`: the backend's address.
     pub host: Option<String>,
-    /// Good answers.
+    /// Statuses of a healthy backend.
     pub status: Vec<RangeInclusive<u16>>,
 }
 
 /// How names of backends are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolve {
-    /// A name isn't asked for again sooner.
+    /// A name isn't resolved again sooner.
     pub min_ttl: Duration,
-    /// A name is asked for again at the latest after this.
+    /// A name is resolved again after this, at the latest.
     pub max_ttl: Duration,
-    /// Asked in place of the system's name servers.
+    /// Empty: the system's.
     pub nameservers: Vec<SocketAddr>,
 }
 
-/// When a backend is set aside, and for how long.
+/// When a backend is ejected, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureDetection {
     /// Failures within `window` that eject.

@@ -1,10 +1,10 @@
-//! What is wrong with a configuration. Knows neither YAML nor the rules that were broken.
+//! Problems of a configuration. Knows neither YAML nor the rules that were broken.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Problems of one configuration that are reported at most; the rest would be noise.
+/// The most problems that are reported of one configuration; more would help nobody.
 pub(super) const MAX_PROBLEMS: usize = 100;
 
 /// Something wrong with the configuration, and where to fix it.
@@ -23,7 +23,7 @@ impl Problem {
         Self { place: Some(place.into()), path: path.to_owned(), message: message.into() }
     }
 
-    /// One with no single place: the message says where it comes from.
+    /// A problem without a single place; the message has its origin.
     pub(super) fn general(message: impl Into<String>) -> Self {
         Self { place: None, path: String::new(), message: message.into() }
     }
@@ -41,7 +41,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a configuration, or the first hundred problems.
+/// All problems of a configuration, or the first hundred.
 #[derive(Debug)]
 pub struct Problems(pub Vec<Problem>);
 

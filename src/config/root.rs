@@ -1,4 +1,4 @@
-//! The run-time configuration as a whole, and what concerns the process rather than one listener or pool.
+//! The run-time configuration as a whole, and the settings that belong to no listener or pool.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -19,24 +19,20 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// In the order of their names; every pool that a listener names is one of them.
     pub pools: Vec<PoolConfig>,
-    /// The admin server.
     pub admin: AdminConfig,
-    /// `None`: as many as the cores this process may use.
+    /// `None`: as many as the cores that this process may use.
     pub workers: Option<NonZeroUsize>,
-    /// `None`: from the open-file limit.
+    /// `None`: as many as open files and memory allow.
     pub max_connections: Option<NonZeroUsize>,
-    /// How the process stops.
     pub drain: DrainConfig,
-    /// How bytes are moved between sockets.
     pub relay: RelayMode,
-    /// The log and the access log.
     pub log: LogConfig,
     /// Whether a change of the file reloads it.
     pub watch: bool,
 }
 
 impl Config {
-    /// The shortest time limit of any listener: how precise the workers' clocks must be.
+    /// The shortest time limit of any listener: how finely the workers must measure idle time.
     pub fn shortest_limit(&self) -> Duration {
         let of_listeners = self.listeners.iter().map(ListenerConfig::shortest_limit);
         let of_pools = self.pools.iter().filter_map(|pool| pool.first_byte_timeout);
@@ -44,15 +40,15 @@ impl Config {
     }
 }
 
-/// The admin server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
     /// Where it listens; `None`: it is off.
     pub bind: Option<BindAddress>,
-    /// Holds the bearer token that changes need; `None`: they need none, and are taken on a loopback or unix bind only.
+    /// Has the bearer token that changes need; `None`: they need none, and are accepted on a loopback or unix bind
+    /// only.
     pub token_file: Option<PathBuf>,
-    /// Names under which changes are taken, beside addresses and localhost: any other may be an attacker's that was
-    /// made to resolve to this address.
+    /// Names under which changes are accepted, beside addresses and localhost: any other may be an attacker's, made to
+    /// resolve to this address.
     pub allowed_hosts: Vec<String>,
 }
 

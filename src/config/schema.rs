@@ -1,4 +1,4 @@
-//! The JSON Schema of `lb.yaml`, made from the file's types, so that editors complete and check it.
+//! The JSON Schema of `lb.yaml`, made from the file's types, with which editors complete and check it.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_file_in_docs_is_this_one() {
-        let kept: Value = serde_json::from_str(include_str!("../../docs/lb.schema.json")).expect("JSON");
-        assert!(kept == schema(), "regenerate it: cargo run -- schema >docs/lb.schema.json");
+        let documented: Value = serde_json::from_str(include_str!("../../docs/lb.schema.json")).expect("JSON");
+        assert!(documented == schema(), "regenerate it: cargo run -- schema >docs/lb.schema.json");
     }
 }

@@ -1,20 +1,21 @@
-//! What each client takes of a listener: its connections at once, and how fast it makes new ones.
+//! The limits of each client of a listener: connections at once, and new connections a second.
 //!
-//! Time is an argument, except where a permit is dropped, which reads the clock. An IPv6 client is its /64 network,
-//! since a host has all of one (RFC 6177).
+//! The time is an argument, except where a permit is dropped, which reads the clock. An IPv6 client is its /64 network,
+//! since a host usually has all of one (RFC 6177).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Workers meet on one lock of so many.
+/// Each has a lock of its own, so that workers seldom wait for each other.
 const SHARDS: usize = 64;
-/// Clients that one shard remembers. A flood of addresses beyond 65,536 in all takes no more memory: new clients are
-/// then let in uncounted, since a client with one connection is not what the limits are for.
+/// Clients that one shard remembers, 65,536 in all. A flood from more addresses takes no more memory: new clients are
+/// then admitted uncounted, as the limits are against clients with many connections, not against many clients.
 const CLIENTS_PER_SHARD: usize = 1024;
-/// A client may make the connections of so long a time at once.
+/// The rate may be used in bursts: a client may make this long a time's connections at once.
 const BURST: Duration = Duration::from_secs(1);
 
 /// What one client may use.
@@ -39,22 +40,24 @@ pub enum ClientRefusal {
 #[derive(Debug)]
 pub struct Clients {
     started: Instant,
+    /// Keyed: with chosen addresses nobody can fill one shard, whose new clients would be admitted uncounted.
+    shard_of: RandomState,
     shards: Vec<Mutex<Shard>>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    clients: HashMap<Key, Taken>,
-    /// When it was last looked through for clients that can be forgotten, since the start.
+    clients: HashMap<Key, Usage>,
+    /// When clients that can be forgotten were last removed, since the start.
     swept_at: Duration,
 }
 
-/// What one client has taken.
+/// What one client uses of its limits.
 #[derive(Clone, Copy, Debug, Default)]
-struct Taken {
+struct Usage {
     active: usize,
-    /// When its rate is used up no more, since the start: the theoretical arrival time of the generic cell rate
-    /// algorithm (ITU-T I.371), which needs no timer.
+    /// Until when its rate is used up, since the start: the theoretical arrival time of the generic cell rate algorithm
+    /// (ITU-T I.371), which needs no timer.
     spent_until: Duration,
 }
 
@@ -70,14 +73,15 @@ type Key = [u64; 2];
 
 impl Clients {
     pub fn new(now: Instant) -> Arc<Self> {
-        Arc::new(Self { started: now, shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Arc::new(Self { started: now, shard_of: RandomState::new(), shards })
     }
 
-    /// Counts a connection of `client`; `Ok(None)`: it is not counted, for there is no limit or no memory.
+    /// Counts a connection of `client`; `Ok(None)`: there is no limit, or no room to count it.
     ///
     /// # Errors
     /// Which limit it has reached.
-    pub fn enter(
+    pub fn try_acquire(
         self: &Arc<Self>,
         client: IpAddr,
         limits: ClientLimits,
@@ -92,35 +96,36 @@ impl Clients {
         if !shard.clients.contains_key(&key) && !shard.has_room(now) {
             return Ok(None);
         }
-        let taken = shard.clients.entry(key).or_default();
-        if limits.max_connections.is_some_and(|max| taken.active >= max.get()) {
+        let usage = shard.clients.entry(key).or_default();
+        if limits.max_connections.is_some_and(|max| usage.active >= max.get()) {
             return Err(ClientRefusal::TooMany);
         }
         if let Some(rate) = limits.connections_per_second {
+            // Each connection uses up the rate for one interval; what reaches beyond a burst is too fast.
             let interval = BURST / u32::try_from(rate.get()).unwrap_or(u32::MAX);
-            let spent_until = taken.spent_until.max(now) + interval;
+            let spent_until = usage.spent_until.max(now) + interval;
             if spent_until > now + BURST {
                 return Err(ClientRefusal::TooFast);
             }
-            taken.spent_until = spent_until;
+            usage.spent_until = spent_until;
         }
-        taken.active += 1;
+        usage.active += 1;
         Ok(Some(ClientPermit { clients: self.clone(), key }))
     }
 
     fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
-        // Each value is whole at any time, so a lock that a panic left is as good as any.
-        let index = usize::try_from(spread(key) % SHARDS as u64).expect("fewer than 64");
+        let index = usize::try_from(self.shard_of.hash_one(key) % SHARDS as u64).expect("fewer than 64");
+        // No panic can leave a value half changed, so a poisoned lock's are as good as any.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shard {
-    /// Room for one more client. Looking for clients that can be forgotten takes a while, and a flood would have it
-    /// done for each connection: so at most once in the time in which there may be new ones.
+    /// Whether there is room for one more client. A full shard is swept first, but at most once in [`BURST`], within
+    /// which no rate recovers wholly: a flood must not have it swept for each connection.
     fn has_room(&mut self, now: Duration) -> bool {
         if self.clients.len() >= CLIENTS_PER_SHARD && now.saturating_sub(self.swept_at) >= BURST {
-            self.clients.retain(|_, taken| taken.active > 0 || taken.spent_until > now);
+            self.clients.retain(|_, usage| usage.active > 0 || usage.spent_until > now);
             self.swept_at = now;
         }
         self.clients.len() < CLIENTS_PER_SHARD
@@ -130,10 +135,10 @@ impl Shard {
 impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut shard = self.clients.shard(self.key);
-        if let Some(taken) = shard.clients.get_mut(&self.key) {
-            taken.active -= 1;
-            // What it spent of its rate is remembered for at most a second.
-            if taken.active == 0 && taken.spent_until <= self.clients.started.elapsed() {
+        if let Some(usage) = shard.clients.get_mut(&self.key) {
+            usage.active -= 1;
+            // A client whose rate is used up is remembered until it has recovered; a sweep removes it.
+            if usage.active == 0 && usage.spent_until <= self.clients.started.elapsed() {
                 shard.clients.remove(&self.key);
             }
         }
@@ -145,15 +150,10 @@ fn key_of(client: IpAddr) -> Key {
         IpAddr::V4(address) => [0, address.to_bits().into()],
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments().map(u64::from);
-            // One bit keeps ::/64 apart from the IPv4 addresses.
+            // The bit keeps ::/64, which has the IPv4 addresses' first half, apart from them.
             [a << 48 | b << 32 | c << 16 | d, 1 << 32]
         }
     }
-}
-
-/// Spreads keys over shards; within one, the map's own keyed hash resists chosen addresses.
-fn spread([network, host]: Key) -> u64 {
-    (network ^ host).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
 }
 
 #[cfg(test)]
@@ -173,18 +173,21 @@ mod tests {
     fn connections_given_back_can_be_taken_again() {
         let now = Instant::now();
         let clients = Clients::new(now);
-        let first = clients.enter(CLIENT, limits(1, 0), now);
-        assert_eq!(clients.enter(CLIENT, limits(1, 0), now).err(), Some(ClientRefusal::TooMany));
-        assert!(clients.enter("192.0.2.2".parse().expect("an address"), limits(1, 0), now).is_ok(), "another client");
+        let first = clients.try_acquire(CLIENT, limits(1, 0), now);
+        assert_eq!(clients.try_acquire(CLIENT, limits(1, 0), now).err(), Some(ClientRefusal::TooMany));
+        assert!(
+            clients.try_acquire("192.0.2.2".parse().expect("an address"), limits(1, 0), now).is_ok(),
+            "another client"
+        );
         drop(first);
-        assert!(clients.enter(CLIENT, limits(1, 0), now).is_ok());
+        assert!(clients.try_acquire(CLIENT, limits(1, 0), now).is_ok());
     }
 
     #[test]
     fn a_second_gives_as_many_as_the_rate_says_and_no_more() {
         let now = Instant::now();
         let clients = Clients::new(now);
-        let made = |at| (0..20).filter(|_| clients.enter(CLIENT, limits(0, 5), at).is_ok()).count();
+        let made = |at| (0..20).filter(|_| clients.try_acquire(CLIENT, limits(0, 5), at).is_ok()).count();
         assert_eq!(made(now), 5);
         assert_eq!(made(now + Duration::from_millis(400)), 2);
         assert_eq!(made(now + Duration::from_secs(10)), 5, "what was not used is not saved up");
@@ -194,12 +197,12 @@ mod tests {
     fn an_ipv6_client_is_its_network() {
         let now = Instant::now();
         let clients = Clients::new(now);
-        let enter = |text: &str| clients.enter(text.parse().expect("an address"), limits(1, 0), now);
-        let _first = enter("2001:db8::1");
-        assert!(enter("2001:db8::2").is_err());
-        assert!(enter("2001:db8:0:1::1").is_ok());
-        let _mapped = enter("192.0.2.1");
-        assert!(enter("::ffff:192.0.2.1").is_err(), "the same IPv4 client");
+        let acquire = |text: &str| clients.try_acquire(text.parse().expect("an address"), limits(1, 0), now);
+        let _first = acquire("2001:db8::1");
+        assert!(acquire("2001:db8::2").is_err());
+        assert!(acquire("2001:db8:0:1::1").is_ok());
+        let _mapped = acquire("192.0.2.1");
+        assert!(acquire("::ffff:192.0.2.1").is_err(), "the same IPv4 client");
     }
 
     #[test]
@@ -208,7 +211,7 @@ mod tests {
         let clients = Clients::new(now);
         let mut permits = Vec::new();
         for number in 0..200_000u32 {
-            permits.push(clients.enter(std::net::Ipv4Addr::from_bits(number).into(), limits(1, 0), now));
+            permits.push(clients.try_acquire(std::net::Ipv4Addr::from_bits(number).into(), limits(1, 0), now));
         }
         let known = |clients: &Clients| -> usize {
             clients.shards.iter().map(|shard| shard.lock().expect("nobody panics").clients.len()).sum()

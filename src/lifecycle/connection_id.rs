@@ -1,9 +1,9 @@
-//! Numbers for connections, by which the log and the access log can be joined.
+//! Ids of connections, by which the log and the access log can be joined.
 
 use std::cell::Cell;
 use std::fmt;
 
-/// A connection's number, unique within the process; shown in hexadecimal.
+/// Unique within the process; shown in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(u64);
 
@@ -13,7 +13,7 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// The numbers of one worker: every `workers`-th, so that workers share no counter.
+/// The ids of one worker: every `workers`-th number, so that workers share no counter.
 #[derive(Debug)]
 pub struct ConnectionIds {
     next: Cell<u64>,
@@ -21,9 +21,9 @@ pub struct ConnectionIds {
 }
 
 impl ConnectionIds {
-    /// Those of `worker`, which counts from 0, of `workers`.
+    /// Of the worker with this number, from 0.
     pub fn new(worker: usize, workers: usize) -> Self {
-        // From 1 on: 0 would look like a missing number.
+        // The first id is 1: 0 would look like a missing one.
         Self { next: Cell::new(worker as u64 + 1), step: workers as u64 }
     }
 
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_give_different_numbers() {
+    fn workers_give_different_ids() {
         let workers = [ConnectionIds::new(0, 2), ConnectionIds::new(1, 2)];
         let shown: Vec<String> = (0..32).map(|turn| workers[turn % 2].next().to_string()).collect();
         assert_eq!(shown[..3], ["1", "2", "3"]);

@@ -1,15 +1,15 @@
-//! A limit of connections at once, and the count of those that are open.
+//! A limit of connections at once, and the count of the open ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// How many may be open at once.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     max: AtomicUsize,
     active: AtomicUsize,
+    /// Notified when the last connection ends.
     emptied: Notify,
 }
 
@@ -22,8 +22,10 @@ impl ConnectionLimit {
         Arc::new(Self { max: AtomicUsize::new(max), active: AtomicUsize::new(0), emptied: Notify::new() })
     }
 
-    /// One more, unless that would be too many.
+    /// One more, unless the limit is reached.
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        // Counted first, so that one operation is enough. At the limit a refused connection is counted for a moment, in
+        // which another may be refused although a place has just become free.
         if self.active.fetch_add(1, Ordering::Relaxed) >= self.max() {
             self.give_back();
             return None;
@@ -41,6 +43,7 @@ impl ConnectionLimit {
     }
 
     pub fn active(&self) -> usize {
+        // Pairs with the Release in `give_back`: a thread that reads 0 sees all that the ended connections counted.
         self.active.load(Ordering::Acquire)
     }
 
@@ -49,7 +52,7 @@ impl ConnectionLimit {
         loop {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
-            // Registered before the check, so that the last one's leaving can't fall between.
+            // Registered before the check: else the last connection could end unnoticed between the check and the wait.
             emptied.as_mut().enable();
             if self.active() == 0 {
                 return;

@@ -1,4 +1,4 @@
-//! The phases from running to stopped, and a watch for everything that acts on them.
+//! The phases from running to stopped, and a watch for each part that acts on them.
 
 use tokio::sync::watch;
 
@@ -6,11 +6,11 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Running,
-    /// Asked to stop: no longer ready, still accepting for the grace time.
+    /// Asked to stop: reported as not ready, and still accepting for the grace time.
     Leaving,
-    /// Accepting no more; connections may end by themselves.
+    /// No more connections are accepted; those that are open may end by themselves.
     Closing,
-    /// What is left is cut.
+    /// Connections that are still open are cut.
     Over,
 }
 
@@ -30,11 +30,11 @@ impl Drain {
     /// Moves on to `phase`; never back.
     pub fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|now| {
-            let forward = phase > *now;
-            if forward {
+            let is_later = phase > *now;
+            if is_later {
                 *now = phase;
             }
-            forward
+            is_later
         });
     }
 }
@@ -44,8 +44,9 @@ impl DrainWatch {
         *self.0.borrow()
     }
 
-    /// Waits until `phase` is reached, or the owner of the [`Drain`] is gone. Safe to cancel.
+    /// Waits until `phase` is reached. Safe to cancel.
     pub async fn reached(&mut self, phase: Phase) {
+        // An error means that the `Drain` was dropped, which happens only when everything has ended.
         let _ = self.0.wait_for(|now| *now >= phase).await;
     }
 }

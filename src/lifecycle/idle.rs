@@ -1,7 +1,7 @@
-//! The idle timeouts of one worker's connections: one sweep over all of them in place of a timer each.
+//! The idle timeouts of one worker's connections: one periodic sweep over all of them, in place of a timer each.
 //!
-//! A message costs one store of the current tick; nothing is armed or cancelled. The sweep wakes a connection whose
-//! limit has passed, and the connection itself decides what that means.
+//! Each move of bytes costs one store of the current tick; nothing is armed or cancelled. The sweep wakes the
+//! connections whose limit has passed, and the connection itself decides what that means.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,22 +13,26 @@ use slab::Slab;
 
 /// Sweeps within the shortest limit: a connection is closed at most an eighth of it late.
 const SWEEPS_PER_LIMIT: u32 = 8;
-const FASTEST_SWEEP: Duration = Duration::from_millis(10);
-const SLOWEST_SWEEP: Duration = Duration::from_secs(1);
+const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
+const LONGEST_PERIOD: Duration = Duration::from_secs(1);
 
 /// The timers of all connections of one worker.
 #[derive(Debug)]
 pub struct IdleTimeouts {
-    timers: RefCell<Slab<Entry>>,
+    timers: RefCell<Slab<TimerEntry>>,
+    /// The length of a tick, the time between two sweeps.
     period: Duration,
     started: Instant,
+    /// The tick of the last sweep.
     now: Cell<u32>,
 }
 
+/// Times are in ticks.
 #[derive(Debug)]
-struct Entry {
+struct TimerEntry {
     last_active: Cell<u32>,
     limit: Cell<u32>,
+    /// Of the connection's task; `None`: it has not waited yet.
     waker: Option<Waker>,
 }
 
@@ -40,9 +44,9 @@ pub struct IdleTimer {
 }
 
 impl IdleTimeouts {
-    /// Precise enough for limits of `shortest_limit` and more.
+    /// With a period fine enough for limits of `shortest_limit` and more.
     pub fn new(shortest_limit: Duration, now: Instant) -> Rc<Self> {
-        let period = (shortest_limit / SWEEPS_PER_LIMIT).clamp(FASTEST_SWEEP, SLOWEST_SWEEP);
+        let period = (shortest_limit / SWEEPS_PER_LIMIT).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
         Rc::new(Self { timers: RefCell::default(), period, started: now, now: Cell::new(0) })
     }
 
@@ -53,7 +57,7 @@ impl IdleTimeouts {
 
     /// The timer of a connection that may be idle for `limit`.
     pub fn start(self: &Rc<Self>, limit: Duration) -> IdleTimer {
-        let entry = Entry { last_active: self.now.clone(), limit: Cell::new(self.ticks(limit)), waker: None };
+        let entry = TimerEntry { last_active: self.now.clone(), limit: Cell::new(self.ticks(limit)), waker: None };
         let key = self.timers.borrow_mut().insert(entry);
         IdleTimer { idle_timeouts: self.clone(), key }
     }
@@ -61,35 +65,37 @@ impl IdleTimeouts {
     /// Moves the clock to `now` and wakes every connection whose limit has passed.
     pub fn expire(&self, now: Instant) {
         let elapsed = nanos(now.duration_since(self.started)) / nanos(self.period);
-        // 2^32 ticks of a second are 136 years.
-        self.now.set(u32::try_from(elapsed).unwrap_or(u32::MAX));
+        // Wraps round, after 497 days of the shortest ticks: only differences are looked at.
+        self.now.set(u32::try_from(elapsed & u64::from(u32::MAX)).expect("32 bits"));
         for (_, entry) in self.timers.borrow().iter() {
-            if let Some(waker) = entry.waker.as_ref().filter(|_| entry.is_expired(self.now.get())) {
+            if let Some(waker) = &entry.waker
+                && entry.is_expired(self.now.get())
+            {
                 waker.wake_by_ref();
             }
         }
     }
 
-    /// What wakes each connection that waits now, for something that concerns them all.
+    /// The wakers of all connections that wait, for an event that concerns them all.
     pub fn wakers(&self) -> Vec<Waker> {
         self.timers.borrow().iter().filter_map(|(_, entry)| entry.waker.clone()).collect()
     }
 
-    /// Ticks that must pass until at least `limit` has: the one under way is not whole.
+    /// Ticks that must pass until at least `limit` has: one more, as only a part of the current one is left.
     fn ticks(&self, limit: Duration) -> u32 {
         let ticks = nanos(limit).div_ceil(nanos(self.period)) + 1;
         u32::try_from(ticks).unwrap_or(u32::MAX)
     }
 }
 
-/// 64 bits are 584 years, and divide several times faster than the 128 that a `Duration` has.
+/// A u64 is enough for 584 years, and divides several times faster than the u128 that `Duration` gives.
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Entry {
+impl TimerEntry {
     fn is_expired(&self, now: u32) -> bool {
-        now.saturating_sub(self.last_active.get()) >= self.limit.get()
+        now.wrapping_sub(self.last_active.get()) >= self.limit.get()
     }
 }
 
@@ -116,6 +122,7 @@ impl IdleTimer {
         let mut timers = self.idle_timeouts.timers.borrow_mut();
         let entry = &mut timers[self.key];
         match &mut entry.waker {
+            // Costs nothing where it is the same waker, as it nearly always is.
             Some(waker) => waker.clone_from(cx.waker()),
             waker => *waker = Some(cx.waker().clone()),
         }
@@ -147,6 +154,20 @@ mod tests {
         assert!(!idle_timer.poll_expired(&cx));
         idle_timer.set_limit(Duration::from_secs(1));
         idle_timeouts.expire(start + Duration::from_secs(11));
+        assert!(idle_timer.poll_expired(&cx));
+    }
+
+    #[test]
+    fn a_timer_expires_when_the_clock_of_ticks_has_wrapped_round() {
+        let start = Instant::now();
+        let idle_timeouts = IdleTimeouts::new(Duration::ZERO, start);
+        let wrap = start + idle_timeouts.period() * u32::MAX;
+        idle_timeouts.expire(wrap);
+        let idle_timer = idle_timeouts.start(Duration::from_secs(1));
+        let cx = Context::from_waker(Waker::noop());
+        idle_timeouts.expire(wrap + Duration::from_millis(900));
+        assert!(!idle_timer.poll_expired(&cx));
+        idle_timeouts.expire(wrap + Duration::from_millis(1_100));
         assert!(idle_timer.poll_expired(&cx));
     }
 

@@ -1,5 +1,4 @@
-//! What governs a connection's life whatever it carries: its id, limits of how many and how fast, deadlines of idle
-//! ones, and the drain.
+//! What governs connections whatever they carry: ids, limits of number and rate, idle timeouts, and the drain.
 
 mod client_limits;
 mod connection_id;

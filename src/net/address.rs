@@ -1,4 +1,4 @@
-//! The addresses that the kernel understands, and how they are written. Opens nothing.
+//! Addresses that the kernel understands, and their text form. Opens nothing.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,9 +19,9 @@ impl ListenAddress {
     /// Its port; `None`: it is a unix socket, or the kernel chooses.
     pub fn port(&self) -> Option<u16> {
         match self {
-            Self::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
-            Self::Any(port) => Some(*port).filter(|port| *port != 0),
-            Self::Unix(_) => None,
+            Self::Tcp(address) if address.port() != 0 => Some(address.port()),
+            Self::Any(port) if *port != 0 => Some(*port),
+            Self::Tcp(_) | Self::Any(_) | Self::Unix(_) => None,
         }
     }
 }

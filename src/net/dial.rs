@@ -1,4 +1,4 @@
-//! Connecting to a backend, and why it did not work.
+//! Connects to a backend, and sorts the errors by whose fault they are.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -28,13 +28,13 @@ pub struct DialOptions {
 }
 
 labels! {
-    /// Why no connection came about.
+    /// Why a connect failed.
     ConnectFailure {
         /// Nobody listens there.
         Refused = "refused",
         /// The backend reset the connection while it was made.
         Reset = "reset",
-        /// No route, or the network said no.
+        /// There is no route, or the network refuses to use it.
         Unreachable = "unreachable",
         /// No answer in time.
         Timeout = "timeout",
@@ -44,7 +44,7 @@ labels! {
 }
 
 impl ConnectFailure {
-    /// Whether it speaks against the backend.
+    /// Whether failure detection should count it.
     pub fn is_backends_fault(self) -> bool {
         self != Self::Local
     }
@@ -53,13 +53,12 @@ impl ConnectFailure {
 /// A connect that failed.
 #[derive(Debug)]
 pub struct DialError {
-    /// Whose fault, and what kind.
     pub failure: ConnectFailure,
     source: io::Error,
 }
 
 impl DialError {
-    /// A connection that failed after it was made, before it was of any use.
+    /// For a connection that failed after the connect, before its first use.
     pub fn new(failure: ConnectFailure, source: io::Error) -> Self {
         Self { failure, source }
     }
@@ -95,7 +94,7 @@ impl From<io::Error> for DialError {
 /// Connects to `target`, from `source` where one is given. Safe to cancel: the half-made connection is closed.
 ///
 /// # Errors
-/// Why it did not work; local resource exhaustion is kept apart from the backend's faults.
+/// The connect failed, by the backend's fault or by local resource exhaustion.
 pub async fn dial(target: &Target, source: Option<IpAddr>, options: &DialOptions) -> Result<Transport, DialError> {
     let stream = match target {
         Target::Tcp(address) => start_tcp(*address, source, options)?,
@@ -117,7 +116,8 @@ fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions)
         sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
     }
     if let Some(source) = source {
-        // Without it bind would take a port that no other connection of this source may use, whatever its backend.
+        // Else bind would choose a port that no other connection from this source may use, whatever its backend: there
+        // could be no more connections than ports.
         set_bind_address_no_port(&fd)?;
         rustix::net::bind(&fd, &SocketAddr::new(source, 0))?;
     }
@@ -136,7 +136,7 @@ fn connect_unix(path: &Path) -> Result<Stream, DialError> {
     let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
     match rustix::net::connect(&fd, &address) {
         Ok(()) => Ok(Stream::register(fd, NoDelay::Settled)?),
-        // No such socket, or its queue is full.
+        // There is no such socket, or its queue is full.
         Err(error @ (Errno::NOENT | Errno::AGAIN)) => {
             Err(DialError { failure: ConnectFailure::Refused, source: error.into() })
         }

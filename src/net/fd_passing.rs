@@ -1,4 +1,4 @@
-//! Handing listening sockets to another process: SCM_RIGHTS over a unix socket (unix(7)), one address a message.
+//! Passes listening sockets to another process: SCM_RIGHTS over a unix socket (unix(7)), each message for one address.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -11,24 +11,24 @@ use rustix::net::{
 
 /// Sockets in one message; the kernel takes 253 at most (SCM_MAX_FD).
 const MOST_SOCKETS: usize = 128;
-/// An address as text: a unix socket's path has 108 bytes at most.
+/// An address as text, of which a unix socket's path has 108 bytes at most, or another name.
 const MOST_ADDRESS_BYTES: usize = 512;
-/// The last message: an empty one would be an end of file.
+/// The last message. It is not empty: that would look like a closed socket.
 const END: &[u8] = b"\n";
 
 /// Sockets that listen on one address, received from another process.
 #[derive(Debug)]
 pub struct PassedSockets {
-    /// As the configuration writes it: the name under which they were sent.
+    /// The name under which they were sent: for a listener's, the address as the configuration writes it.
     pub address: String,
     /// At least one.
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Sends them all, each with its address. `to` must be a seqpacket socket: each message arrives as one.
+/// Sends all sockets with their addresses. `to` must be a seqpacket socket, which keeps messages apart.
 ///
 /// # Errors
-/// The receiver is gone, or doesn't receive.
+/// The receiver is gone, or doesn't receive within the socket's timeout.
 pub fn send_sockets<'a>(to: impl AsFd, all: impl Iterator<Item = (&'a str, &'a [OwnedFd])>) -> io::Result<()> {
     for (address, sockets) in all {
         for some in sockets.chunks(MOST_SOCKETS) {
@@ -52,8 +52,8 @@ fn send(to: impl AsFd, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<(
 /// Receives what [`send_sockets`] sends.
 ///
 /// # Errors
-/// The sender was gone before it had sent them all, or this process has no descriptors for them all: with fewer than
-/// were sent, connections that wait in the queues of the missing ones would be lost.
+/// The sender is gone before it has sent them all, or this process has too few descriptors for them. It must not start
+/// with fewer than were sent: connections in the queues of the missing ones would be lost.
 pub fn receive_sockets(from: impl AsFd) -> io::Result<Vec<PassedSockets>> {
     let mut all: Vec<PassedSockets> = Vec::new();
     loop {
@@ -61,8 +61,8 @@ pub fn receive_sockets(from: impl AsFd) -> io::Result<Vec<PassedSockets>> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = recvmsg(&from, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-        // The kernel leaves out descriptors that exceed the limit of open files, and says so (unix(7), recvmsg(2)).
-        // Those that came are closed with `ancillary`.
+        // The kernel leaves out descriptors beyond the limit of open files, and sets MSG_CTRUNC (unix(7), recvmsg(2)).
+        // Those that came are closed when `ancillary` is dropped.
         if received.flags.intersects(ReturnFlags::CTRUNC | ReturnFlags::TRUNC) {
             return Err(io::Error::other("some of the sockets could not be received: too few open files are allowed"));
         }
@@ -110,7 +110,7 @@ mod tests {
         assert!(receive_sockets(&theirs).is_err());
     }
 
-    /// As with too few open files, which a test could only bring about for all tests of this process.
+    /// Too few open files have the same effect as a message that is too large, but would hit other tests too.
     #[test]
     fn fewer_sockets_than_were_sent_are_an_error() {
         const TOO_MANY: usize = MOST_SOCKETS + MOST_SOCKETS / 2;

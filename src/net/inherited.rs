@@ -1,21 +1,25 @@
-//! Sockets that the process was started with: systemd's socket activation (sd_listen_fds(3)), or any parent's `fd@N`.
+//! Listening sockets that the process was started with, by systemd's socket activation (sd_listen_fds(3)) or any other
+//! parent. The configuration names them by their descriptors, as `fd@3`.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::net::sockopt;
 
-/// Standard input, output and error are no sockets to listen on.
+/// Descriptors below are standard input, output and error.
 const FIRST: u32 = 3;
 
-/// A duplicate of the listening socket that has this number. The number itself stays open, for the next reload, but no
-/// child inherits it.
+/// A duplicate of the listening socket that has this number. The number itself stays open for later configurations, but
+/// no child inherits it.
 ///
 /// # Errors
 /// No such descriptor is open, or it is no listening socket.
 pub fn inherited_listen_socket(number: u32) -> io::Result<OwnedFd> {
-    let raw = RawFd::try_from(number).ok().filter(|_| number >= FIRST).ok_or(io::ErrorKind::InvalidInput)?;
-    // The duplicate first: everything else but the flag of the number itself is done with a descriptor that is ours.
+    if number < FIRST {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let raw = RawFd::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // Duplicated first, so that all but one of the calls below work on a descriptor that this process owns.
     let socket = duplicate(raw)?;
     if !sockopt::socket_acceptconn(&socket)? {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is a socket that doesn't listen"));
@@ -32,13 +36,13 @@ pub fn inherited_listen_socket(number: u32) -> io::Result<OwnedFd> {
 )]
 fn duplicate(raw: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl(2) takes any number: one that is not open gives EBADF. F_DUPFD_CLOEXEC neither reads nor writes
-    // memory of ours, and leaves the descriptor of that number, whoever it belongs to, as it was.
+    // memory of ours, and leaves the descriptor of that number as it was, whatever part of this process owns it.
     let duplicate = unsafe { libc::fcntl(raw, libc::F_DUPFD_CLOEXEC, 0) };
     if duplicate < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just opened this descriptor for us, so it is open, nobody else knows its number, and
-    // closing it is ours to do.
+    // SAFETY: the kernel has just opened this descriptor by this call: it is open, no other code knows its number, and
+    // so nothing else closes it.
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 
@@ -48,8 +52,8 @@ fn duplicate(raw: RawFd) -> io::Result<OwnedFd> {
     reason = "a number from the configuration is not known to be open: no `BorrowedFd` may be made of it"
 )]
 fn close_on_exec(raw: RawFd) -> io::Result<()> {
-    // SAFETY: fcntl(2) takes any number: one that is not open gives EBADF. F_SETFD touches no memory of ours. Should
-    // another part of this process have opened the number meanwhile, it has this flag already, as all that Rust opens.
+    // SAFETY: fcntl(2) takes any number: one that is not open gives EBADF. F_SETFD touches no memory of ours. If some
+    // other code has opened the number meanwhile, it has this flag already, as all that Rust opens.
     let result = unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

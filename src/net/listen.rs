@@ -1,4 +1,4 @@
-//! Listening sockets, and accepting from them.
+//! Binds listening sockets, and accepts from them.
 
 use std::fs;
 use std::io;
@@ -21,10 +21,10 @@ use super::peer::Peer;
 use super::stream::{NoDelay, Stream, register, reset_on_close};
 use super::transport::Transport;
 
-/// Connections that the kernel holds for us; it lowers this to net.core.somaxconn by itself.
+/// Connections that the kernel queues for one socket; it lowers this to net.core.somaxconn by itself.
 pub const BACKLOG: i32 = 65_535;
 
-/// Options of TCP sockets. Accepted sockets inherit a listening one's, which saves the calls for each.
+/// Options of TCP sockets. Accepted sockets inherit those of the listening one, which saves a call for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpOptions {
     /// Send small writes at once (TCP_NODELAY).
@@ -35,11 +35,11 @@ pub struct TcpOptions {
     pub user_timeout: Option<Duration>,
 }
 
-/// Opens `sockets` listening sockets on one address, one a worker: TCP shares the port by SO_REUSEPORT (socket(7)), a
-/// unix socket is duplicated. `is_ours`: this process has the port already, on another address.
+/// Opens as many listening sockets on one address as there are workers: TCP sockets share the port by SO_REUSEPORT
+/// (socket(7)), a unix socket is duplicated. `is_ours`: this process listens on the port already, on another address.
 ///
 /// # Errors
-/// What the kernel said: the address is taken, not ours, not permitted.
+/// The address is in use, not one of this machine, or not permitted.
 pub fn bind_listen_sockets(
     address: &ListenAddress,
     options: &TcpOptions,
@@ -51,16 +51,17 @@ pub fn bind_listen_sockets(
         ListenAddress::Tcp(address) => (*address, false),
         ListenAddress::Any(port) => ((Ipv6Addr::UNSPECIFIED, *port).into(), true),
     };
+    // On a port of this process's own the probe would fail.
     let address = if is_ours { address } else { probe_free_port(address, both_families)? };
     bind_tcp(address, both_families, options, sockets)
 }
 
-/// Makes sockets that listen on one address already enough for `wanted` workers, and gives them `options`: those that
-/// are missing are opened beside them. There may be more than wanted; each must be accepted from, for the kernel gives
-/// connections to all.
+/// Takes over sockets that listen on one address already: gives them `options`, and opens more until `wanted` workers
+/// have one each. There may be more sockets than workers; each must be accepted from, as the kernel queues connections
+/// on all.
 ///
 /// # Errors
-/// What the kernel said.
+/// An option can't be set, or a socket not opened.
 pub fn adopt_listen_sockets(sockets: Vec<OwnedFd>, wanted: usize, options: &TcpOptions) -> io::Result<Vec<OwnedFd>> {
     let Some(first) = sockets.first() else { return Ok(sockets) };
     let socket = SockRef::from(first);
@@ -85,7 +86,7 @@ pub fn local_port(socket: &OwnedFd) -> Option<u16> {
     Some(SockRef::from(socket).local_addr().ok()?.as_socket()?.port())
 }
 
-/// Duplicates the first until there are `wanted`: all accept from one queue.
+/// Duplicates the first socket until there are `wanted`: all accept from its one queue.
 fn duplicate_first(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<OwnedFd>> {
     while sockets.len() < wanted {
         sockets.push(sockets[0].try_clone()?);
@@ -93,8 +94,8 @@ fn duplicate_first(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<O
     Ok(sockets)
 }
 
-/// Binds `address` without SO_REUSEPORT, which would let a second process of the same user share the port unnoticed,
-/// and frees it again. Gives the address with the port that it got, where the kernel chose one.
+/// Binds `address` without SO_REUSEPORT, and frees it again: with the option, a second balancer of the same user would
+/// share the port unnoticed. The result has the port that the kernel chose, if it did.
 fn probe_free_port(address: SocketAddr, both_families: bool) -> io::Result<SocketAddr> {
     let probe = open_tcp(address, both_families)?;
     probe.bind(&address.into())?;
@@ -133,10 +134,10 @@ fn bind_tcp(
         .collect()
 }
 
-/// Gives a listening TCP socket other options, which the connections that it accepts from now on inherit.
+/// Sets the options that the connections accepted from now on inherit.
 ///
 /// # Errors
-/// What the kernel said; for a unix socket, that it has none of them.
+/// It is a unix socket, which has none of them.
 pub fn set_listen_options(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(options.nodelay)?;
@@ -157,6 +158,7 @@ fn open_tcp(address: SocketAddr, both_families: bool) -> io::Result<Socket> {
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
+    // A process that ended leaves its file behind, and nobody answers there any more.
     let is_stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
         && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     if is_stale {
@@ -168,12 +170,12 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// An accepted socket that belongs to no runtime yet, so that any worker may take it.
+/// An accepted socket that is registered with no runtime yet, so that any worker may take it.
 #[derive(Debug)]
 pub struct Accepted(OwnedFd);
 
 impl Accepted {
-    /// Makes this thread's runtime its own.
+    /// Registers it with this thread's runtime.
     ///
     /// # Errors
     /// The runtime's epoll refused it.
@@ -181,7 +183,7 @@ impl Accepted {
         Ok(Stream::register(self.0, NoDelay::Settled)?.into())
     }
 
-    /// Closes it with a reset: nobody can take that for an empty answer, and no TIME_WAIT stays behind.
+    /// Closes it with a reset, which no client takes for an empty answer, and which leaves no TIME_WAIT behind.
     pub fn refuse(self) {
         reset_on_close(&self.0);
     }
@@ -202,15 +204,15 @@ impl ListenSocket {
         Ok(Self { fd: register(fd, Interest::READABLE)? })
     }
 
-    /// Accepts the next connection: one accept4(2), which also gives the peer and sets the flags. Safe to cancel.
+    /// Accepts the next connection by one accept4(2), which also returns the peer and sets the flags. Safe to cancel.
     ///
     /// # Errors
-    /// What accept4 said; errors of the dead connection itself are passed over.
+    /// Those of accept4, but for errors of a connection that died in the queue: these are skipped.
     pub async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// Accepts a connection that waits already; `None` where none does, or it can't be had.
+    /// Accepts a connection that is in the queue already; `None`: there is none, or the accept failed.
     pub fn accept_waiting(&self) -> Option<(Accepted, Peer)> {
         self.accept_once().and_then(Result::ok)
     }
@@ -225,7 +227,7 @@ impl ListenSocket {
         }
     }
 
-    /// `None`: nobody waits.
+    /// `None`: the queue is empty.
     fn accept_once(&self) -> Option<io::Result<(Accepted, Peer)>> {
         loop {
             match rustix::net::acceptfrom_with(&self.fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
@@ -235,7 +237,7 @@ impl ListenSocket {
                     return Some(Ok((Accepted(fd), peer)));
                 }
                 Err(Errno::AGAIN) => return None,
-                // The connection died in the queue (accept(2), "Error handling"): the next one may live.
+                // The connection died in the queue (accept(2), "Error handling"): the next one may be sound.
                 Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
                 Err(error) => return Some(Err(error.into())),
             }
@@ -253,7 +255,7 @@ pub fn is_out_of_memory(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM))
 }
 
-/// An IPv4 client of a socket of both families shows as ::ffff:a.b.c.d; logs and rules want a.b.c.d.
+/// A socket of both families gives IPv4 clients as ::ffff:a.b.c.d; logs and rules use a.b.c.d.
 fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

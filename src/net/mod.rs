@@ -1,5 +1,5 @@
-//! Sockets: listen, accept, dial, send and receive, as few system calls as the work needs. What is connected leaves
-//! here as a [`Transport`].
+//! Sockets: listen, accept, dial, send and receive, with as few system calls as the work needs. A connected socket
+//! leaves this folder only as a [`Transport`].
 //!
 //! Takes its own option structs and knows neither the configuration nor backends. The only folder that may contain
 //! `unsafe`; nearly every system call has a safe wrapper in rustix or socket2.

@@ -1,9 +1,8 @@
-//! The other end of an accepted connection, as the kernel names it.
+//! The address of an accepted connection's other end.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// An address and port.

@@ -1,7 +1,7 @@
-//! Moving bytes between sockets through a pipe, without copying them to user space: splice(2).
+//! Moves bytes between sockets through a pipe, without copying them to user space: splice(2).
 //!
-//! EAGAIN of a splice into a pipe can mean "socket empty" or "pipe full". So a pipe is only ever filled when it is
-//! empty, and then emptied wholly before the next fill: each EAGAIN has one meaning.
+//! EAGAIN of a splice into a pipe can mean that the socket is empty or that the pipe is full. So a pipe is filled only
+//! when it is empty, and then emptied wholly: each EAGAIN has one meaning.
 
 use std::io;
 use std::os::fd::OwnedFd;

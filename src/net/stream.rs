@@ -1,7 +1,7 @@
 //! One connected stream socket, TCP or unix, driven by the runtime's epoll. Nothing above `net` sees it: see
 //! [`Transport`](super::Transport).
 //!
-//! Readiness is cleared on a short read or write, which saves the call that would only say EAGAIN: with edge-triggered
+//! Readiness is cleared on a short read or write, which saves the call that would only give EAGAIN: with edge-triggered
 //! epoll a later byte is a new event (epoll(7), "Questions and answers", 9).
 
 use std::cell::Cell;
@@ -19,10 +19,11 @@ use tokio::io::unix::AsyncFd;
 
 use super::socket_option::set_receive_low_watermark;
 
-/// A paused socket wakes us when it holds this much. The kernel makes room for it: not more than splices take at once.
+/// A paused socket still wakes its task when it holds this much. The kernel enlarges the socket's buffer to fit it, so
+/// it is no more than what a splice takes at once.
 const PAUSED_LOW_WATERMARK_BYTES: i32 = 512 * 1024;
 
-/// What [`poll_hangup`](super::Transport::poll_hangup) noticed.
+/// The result of [`poll_hangup`](super::Transport::poll_hangup).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hangup {
     /// No more bytes come from the peer, who may still receive.
@@ -31,7 +32,6 @@ pub enum Hangup {
     Gone,
 }
 
-/// A connected socket.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) fd: AsyncFd<OwnedFd>,
@@ -93,14 +93,14 @@ impl Stream {
         }
     }
 
-    /// MSG_PEEK (recv(2)): ready when there is more than `known` bytes.
+    /// MSG_PEEK (recv(2)): ready when there are more than `known` bytes.
     pub(super) fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::PEEK) {
                 Ok((_, seen)) if seen > known => return Poll::Ready(Ok(seen)),
-                // No more will come. After a reset, too, a peek gives the known bytes: only the socket's error shows
-                // it.
+                // No more will come, by an end or by a reset: a peek gives the known bytes in both cases, and only the
+                // socket's error tells them apart.
                 Ok(_) if guard.ready().is_read_closed() => {
                     return Poll::Ready(Err(self.pending_error().unwrap_or(io::ErrorKind::UnexpectedEof.into())));
                 }
@@ -146,7 +146,8 @@ impl Stream {
         self.fd.try_io(Interest::READABLE, peek).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Looks at readiness alone: while unread bytes keep the socket readable, nothing new is seen.
+    /// Looks at the readiness only. While unread bytes keep the socket readable it stays pending and registers no task,
+    /// so a later end goes unnoticed until the bytes are received.
     pub(super) fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
         match ready!(self.fd.poll_read_ready(cx)) {
             // A reset closes the reading side as an end does; only the socket's error tells them apart.
@@ -164,14 +165,14 @@ impl Stream {
         Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
-    /// Ready when the socket is connected. `false`: it failed, and [`Stream::take_error`] knows why.
+    /// Ready when the connect has ended; `false`: it failed, and [`Stream::take_error`] has the reason.
     pub(super) fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let guard = ready!(self.fd.poll_write_ready(cx))?;
-        // A failed connect shows as EPOLLERR and EPOLLHUP (connect(2), EINPROGRESS): no call to ask for SO_ERROR.
+        // A failed connect shows as EPOLLERR and EPOLLHUP (connect(2), EINPROGRESS), which saves a call for SO_ERROR.
         Poll::Ready(Ok(!guard.ready().is_write_closed()))
     }
 
-    /// The socket's pending error, which is taken by this; a connection that failed without one was reset.
+    /// Takes the socket's pending error. A connection that failed without one was reset.
     pub(super) fn take_error(&self) -> io::Error {
         self.pending_error().unwrap_or(io::ErrorKind::ConnectionReset.into())
     }
@@ -208,20 +209,21 @@ impl Stream {
         let _ = self.fd.ready(Interest::ERROR).await;
     }
 
-    /// Raises the mark from which the socket counts as readable (SO_RCVLOWAT); an end and a reset count below it, too.
+    /// Raises the number of bytes with which the socket counts as readable (SO_RCVLOWAT). An end and a reset are
+    /// reported with fewer, too.
     pub(super) fn pause_reads(&self, paused: bool) {
-        // A socket without the option, a unix one, wakes us in vain, which costs some time and nothing else.
+        // A unix socket doesn't have the option: it wakes its task for nothing, which costs some time only.
         let _ = set_receive_low_watermark(&self.fd, if paused { PAUSED_LOW_WATERMARK_BYTES } else { 1 });
     }
 
     pub(super) fn shutdown_write(&self) {
-        // Fails only where the peer is gone, which the next receive shows.
+        // An error means that the peer is gone, which the next receive reports.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 
     /// TCP_KEEPIDLE and TCP_KEEPINTVL (tcp(7)).
     pub(super) fn keep_alive(&self, idle: Duration) {
-        // Fails only for a socket that is no TCP one, or is gone already.
+        // An error means that it is a unix socket, or has failed already.
         let _ = sockopt::set_socket_keepalive(&self.fd, true)
             .and_then(|()| sockopt::set_tcp_keepidle(&self.fd, idle))
             .and_then(|()| sockopt::set_tcp_keepintvl(&self.fd, idle));
@@ -238,7 +240,7 @@ impl Stream {
             NoDelay::Wanted => self.nodelay.set(NoDelay::Due),
             NoDelay::Due => {
                 self.nodelay.set(NoDelay::Settled);
-                // Fails only for a socket that is gone already.
+                // An error means that it has failed already.
                 let _ = sockopt::set_tcp_nodelay(&self.fd, true);
             }
         }
@@ -247,15 +249,15 @@ impl Stream {
 
 /// SO_LINGER with no time to linger: closing sends a reset, and no TIME_WAIT stays behind (socket(7)).
 pub(super) fn reset_on_close(fd: impl AsFd) {
-    // Fails only for a socket that is gone already.
+    // An error means that it has failed already.
     let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
 }
 
-/// Hands a descriptor to this thread's runtime, which must be running.
+/// Registers a descriptor with this thread's runtime, which must be running.
 #[allow(unsafe_code, reason = "net is where system interfaces without a safe wrapper are wrapped")]
 pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the descriptor must be open, and stay the same one, for as long as the `AsyncFd` lives. `fd` is an
-    // `OwnedFd`: open by its type's guarantee, moved into the `AsyncFd` here, closed only when that drops it; no method
-    // of ours takes it out or replaces it.
+    // SAFETY: the descriptor must be open, and stay the same one, for as long as the `AsyncFd` exists. `fd` is an
+    // `OwnedFd`: open by its type's guarantee, moved into the `AsyncFd` here, and closed only when that drops it; no
+    // method of ours takes it out or replaces it.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }

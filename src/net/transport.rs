@@ -1,8 +1,8 @@
-//! A connection to a client or a backend: what relay, HTTP and preface may do with it, and nothing of what carries it.
+//! A connection to a client or a backend: the operations that relay, HTTP and preface need, whatever carries the bytes.
 //!
-//! The only connected-socket type that leaves `net`. Today every transport is a plain socket ([`Stream`]); an encrypted
-//! one becomes a second variant here, and its users don't change. It gives no descriptor away: bytes that were received
-//! or sent past it would break the order of those that it holds.
+//! The only connected-socket type that leaves `net`. Today every transport is a plain socket ([`Stream`]); TLS would be
+//! a second variant here, and its users would not change. It gives no descriptor away: bytes received or sent past it
+//! would be out of order with those that a TLS transport buffers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ use super::stream::{Hangup, Stream};
 /// A connection, open in both directions. Dropping it closes it: cleanly, unless [`Transport::reset_on_close`] was
 /// called.
 ///
-/// The `poll_` methods take `&self`: a relay reads it in one direction while it writes it in the other. Of each kind of
-/// wait, for readable and for writable, only the task that polled last is woken.
+/// The `poll_` methods take `&self`, as one direction of a relay receives from it while the other sends. Of those that
+/// wait to receive, and of those that wait to send, only the task that polled last is woken.
 #[derive(Debug)]
 pub struct Transport {
     stream: Stream,
@@ -35,13 +35,13 @@ impl Transport {
         self.stream.poll_receive(cx, buffer)
     }
 
-    /// Looks at what was received without taking it. Ready when that is more than `known` bytes; an error of the kind
-    /// `UnexpectedEof` says that no more will come. `buffer` must be longer than `known`.
+    /// Reads received bytes without taking them. Ready when there are more than `known`; the error `UnexpectedEof`
+    /// means that no more will come. `buffer` must be longer than `known`.
     pub fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
         self.stream.poll_peek(cx, buffer, known)
     }
 
-    /// Takes bytes that were seen by [`Transport::poll_peek`].
+    /// Takes, and drops, bytes that [`Transport::poll_peek`] has read.
     ///
     /// # Errors
     /// The connection failed meanwhile.
@@ -54,8 +54,7 @@ impl Transport {
         pipe.poll_fill(cx, &self.stream, most)
     }
 
-    /// While paused, arriving bytes don't wake the worker, which could do nothing with them; the peer's end and its
-    /// reset do.
+    /// While paused, arriving bytes wake no task; the peer's end and its reset do.
     pub fn pause_reads(&self, paused: bool) {
         self.stream.pause_reads(paused);
     }
@@ -68,7 +67,7 @@ impl Transport {
         self.stream.poll_send(cx, bytes)
     }
 
-    /// Sends all of `bytes`, which must be the first of a fresh connection, and few: it has room for them.
+    /// Sends all of `bytes` at once. They must be few, and the first of a connection, whose send buffer is empty then.
     ///
     /// # Errors
     /// The connection failed.
@@ -81,12 +80,12 @@ impl Transport {
         pipe.poll_empty(cx, &self.stream)
     }
 
-    /// Tells the peer that no more bytes come (FIN). An error means that the peer is gone, which its reads will show.
+    /// Reports to the peer that no more bytes come (FIN).
     pub fn shutdown_write(&self) {
         self.stream.shutdown_write();
     }
 
-    /// Makes closing send a reset, so that the peer can't take what it has for all there is (RFC 9293, 3.10.4).
+    /// Makes the close a reset, so that the peer can't take what it has received for everything (RFC 9293, 3.10.4).
     pub fn reset_on_close(&self) {
         self.stream.reset_on_close();
     }
@@ -94,28 +93,28 @@ impl Transport {
 
 /// The state of the connection and of its peer.
 impl Transport {
-    /// Waits for a sign that the peer ended or vanished; bytes that wait to be received hide it.
+    /// Waits until the peer has ended or is gone. Not noticed while there are bytes to receive.
     pub fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
         self.stream.poll_hangup(cx)
     }
 
-    /// Waits until the peer has reset the connection or is gone; notices it also while nothing is received. Safe to
-    /// cancel.
+    /// Waits until the peer has reset the connection or is gone, also while there are bytes to receive. Safe to cancel.
     pub fn reset_by_peer(&self) -> impl Future<Output = ()> {
         self.stream.reset_by_peer()
     }
 
-    /// Waits until the peer is surely gone: it has reset, or ended without having sent a byte. Safe to cancel.
+    /// Waits until the peer has reset, or ended without having sent a byte: it can't wait for an answer then. One that
+    /// ended after it had sent some may. Safe to cancel.
     pub fn closed_before_data(&self) -> impl Future<Output = ()> {
         self.stream.closed_before_data()
     }
 
-    /// Whether nothing waits to be received: no byte, no end, no error.
+    /// Whether there is nothing to receive: no byte, no end, no error.
     pub fn is_idle(&self) -> bool {
         self.stream.is_idle()
     }
 
-    /// Has the kernel probe the peer after `idle` without a byte, so that one that vanished is noticed (tcp(7)).
+    /// Makes the kernel probe the peer after `idle` without a byte, to notice one that vanished (tcp(7)).
     pub fn keep_alive(&self, idle: Duration) {
         self.stream.keep_alive(idle);
     }

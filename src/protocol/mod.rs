@@ -1,4 +1,4 @@
-//! Protocols that are understood here: pure, bytes in and values out. No tokio, no sockets, no configuration.
+//! Readers and writers of protocols. Pure: bytes in, values out. No tokio, no sockets, no configuration.
 
 pub mod client_hello;
 pub mod http1;

@@ -1,9 +1,9 @@
-//! The law of every reader here: where the network cut the bytes never changes the verdict. The unit tests check it at
-//! every place, the fuzz targets (which compile this file by itself) at some.
+//! What must hold for every reader here: where the network cuts the bytes never changes the verdict. The unit tests
+//! check it at every place, the fuzz targets (which compile this file by itself) at some.
 
 use std::fmt::Debug;
 
-/// Reads each prefix of `bytes` that `cuts` gives the length of, in rising order. Each must be undecided or have the
+/// Reads the prefixes of `bytes` whose lengths `cuts` gives, in rising order. Each must be undecided or have the
 /// verdict of the whole, and once one is decided, every longer one must be. Returns that verdict.
 pub fn check_prefixes<T, E>(
     bytes: &[u8],

@@ -1,4 +1,4 @@
-//! Recorded inputs and their verdicts, as `tests/data` has them: one JSON object a line.
+//! Recorded inputs and their verdicts from `tests/data`, one JSON object a line.
 
 use serde_json::Value;
 
@@ -8,11 +8,11 @@ pub(super) struct Vector {
     /// `accept`, `reject` or `incomplete`.
     verdict: String,
     pub(super) bytes: Vec<u8>,
-    /// What else is recorded of it.
+    /// All that is recorded of it.
     pub(super) line: Value,
 }
 
-/// What a reader made of some bytes.
+/// A reader's result for some bytes.
 pub(super) type Verdict<T, E> = Result<Option<T>, E>;
 
 pub(super) fn lines(text: &str) -> impl Iterator<Item = Value> {
@@ -39,12 +39,12 @@ impl Vector {
     }
 
     pub(super) fn check<T, E: std::fmt::Debug>(&self, verdict: &Verdict<T, E>) {
-        let said = match verdict {
+        let actual = match verdict {
             Ok(Some(_)) => "accept",
             Ok(None) => "incomplete",
             Err(_) => "reject",
         };
-        assert_eq!(said, self.verdict, "{}: {:?}", self.name, verdict.as_ref().err());
+        assert_eq!(actual, self.verdict, "{}: {:?}", self.name, verdict.as_ref().err());
     }
 }
 

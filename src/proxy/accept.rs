@@ -22,28 +22,27 @@ use super::frontend::Frontend;
 use super::record::Record;
 use super::worker::Worker;
 
-/// The first pause after an accept that failed for want of files or memory; doubled each time.
+/// The pause after a first failed accept, which nearly always means that files or memory ran out; doubled each time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-/// The longest: what is missing may be available again at any time.
+/// No longer, as a connection that closes may free what was missing at any time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// While an acceptor closes, established connections get a turn after so many that were still in its queue.
+/// While an acceptor closes, the worker's other tasks get a turn after this many connections from its queue.
 const ADMITTED_AT_ONCE: i32 = 128;
 
-/// An address that is listened on, and what serves its connections now: a reload puts another frontend in place, while
-/// the sockets stay open. Shared by all workers.
+/// An address that is listened on, and the frontend that serves its connections now: a reload replaces the frontend,
+/// while the sockets stay open. Shared by all workers.
 pub struct Acceptor {
     frontend: ArcSwap<Frontend>,
     is_closing: watch::Sender<bool>,
 }
 
 impl Acceptor {
-    /// An open one.
     pub fn new(frontend: Arc<Frontend>) -> Arc<Self> {
         Arc::new(Self { frontend: ArcSwap::new(frontend), is_closing: watch::Sender::new(false) })
     }
 
-    /// From the next connection on, `frontend` serves.
+    /// Takes effect with the next connection.
     pub fn set_frontend(&self, frontend: Arc<Frontend>) {
         self.frontend.store(frontend);
     }
@@ -54,9 +53,10 @@ impl Acceptor {
     }
 }
 
-/// Accepts until the acceptor closes, then empties the queue, so that no client whose handshake is complete is dropped.
+/// Accepts until the acceptor closes, then empties the kernel's queue: closing the socket would reset the clients in
+/// it, whose handshakes are complete.
 ///
-/// `_accepting` is held until then: the drain waits for it before it counts the open connections.
+/// `_accepting` is held to the end: the drain waits for it before it counts the open connections.
 pub async fn accept_loop(worker: Rc<Worker>, acceptor: Arc<Acceptor>, socket: ListenSocket, _accepting: Permit) {
     let mut closes = acceptor.is_closing.subscribe();
     let mut closing = pin!(async move {
@@ -65,16 +65,16 @@ pub async fn accept_loop(worker: Rc<Worker>, acceptor: Arc<Acceptor>, socket: Li
     });
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let accepted = tokio::select! {
+        let result = tokio::select! {
             biased;
-            accepted = socket.accept() => accepted,
+            result = socket.accept() => result,
             () = &mut closing => break,
         };
-        match accepted {
-            Ok((client, peer)) => {
+        match result {
+            Ok((accepted, peer)) => {
                 pause = SHORTEST_PAUSE;
-                admit(&worker, &acceptor.frontend.load(), client, peer);
-                // In a flood there is always another one, and the select would never come to the closing.
+                admit(&worker, &acceptor.frontend.load(), accepted, peer);
+                // The select prefers an accept: while there is always another one, it never looks at the closing.
                 if *acceptor.is_closing.borrow() {
                     break;
                 }
@@ -95,8 +95,8 @@ pub async fn accept_loop(worker: Rc<Worker>, acceptor: Arc<Acceptor>, socket: Li
 async fn empty_queue(worker: &Rc<Worker>, acceptor: &Acceptor, socket: &ListenSocket) {
     // Bounded: another process may hold the same queue, and clients keep it full.
     for number in 1..=net::BACKLOG {
-        let Some((client, peer)) = socket.accept_waiting() else { return };
-        admit(worker, &acceptor.frontend.load(), client, peer);
+        let Some((accepted, peer)) = socket.accept_waiting() else { return };
+        admit(worker, &acceptor.frontend.load(), accepted, peer);
         if number % ADMITTED_AT_ONCE == 0 {
             tokio::task::yield_now().await;
         }
@@ -109,27 +109,28 @@ fn report_accept_error(worker: &Worker, frontend: &Frontend, error: &io::Error, 
     tracing::warn!(listener = frontend.name(), %error, pause_ms, "accept failed; trying again");
 }
 
-/// Serves what other workers give away, until dropped.
+/// Serves the connections that other workers pass on to this one, until dropped.
 pub async fn serve_inbox(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Admitted>) {
     while let Some(admitted) = inbox.recv().await {
         begin(&worker, admitted);
     }
 }
 
-/// Lets the connection in, here or on a less loaded worker; or refuses it.
-fn admit(worker: &Rc<Worker>, frontend: &Arc<Frontend>, client: Accepted, peer: Peer) {
+/// Admits the connection, to this worker or to a less loaded one, or resets it.
+fn admit(worker: &Rc<Worker>, frontend: &Arc<Frontend>, accepted: Accepted, peer: Peer) {
     frontend.counters(worker.id).accepted();
     let id = worker.connection_ids.next();
     match permits(frontend, peer) {
         Ok(permits) => {
             let admission = Admission { id, frontend: frontend.clone(), peer, permits };
-            let admitted = Admitted { accepted: client, admission };
+            let admitted = Admitted { accepted, admission };
             if let Some(admitted) = worker.workers.rebalance(worker.id, admitted) {
                 begin(worker, admitted);
             }
         }
         Err(reason) => {
-            client.refuse();
+            accepted.refuse();
+            // Opened only to be closed: the record counts the refusal and logs it.
             Record::open(worker, frontend, id, peer, &Tally::default()).reject(reason);
         }
     }
@@ -150,16 +151,16 @@ fn begin(worker: &Rc<Worker>, admitted: Admitted) {
     }
 }
 
-/// The right to one more connection. A client that is known by its address is judged at once: a flood of those that are
-/// denied costs no task each.
+/// The right to one more connection. A client is judged here rather than in a task of its own, so that a flood from
+/// denied addresses stays cheap; but behind a proxy its address is known only from the PROXY header.
 fn permits(frontend: &Frontend, peer: Peer) -> Result<Permits, Rejection> {
-    let is_known = !frontend.requires_proxy_header;
-    if is_known {
+    let is_client = !frontend.requires_proxy_header;
+    if is_client {
         frontend.access_rules.check(peer)?;
     }
     let (process, listener) = frontend.try_acquire()?;
-    // Last: a client that is refused for want of room pays nothing of what it may take.
-    let client = if is_known { frontend.access_rules.count(peer)? } else { None };
+    // Last: a connection that a full process or listener refuses doesn't count towards its client's rate.
+    let client = if is_client { frontend.access_rules.try_acquire(peer)? } else { None };
     Ok(Permits { _process: process, _listener: listener, client })
 }
 

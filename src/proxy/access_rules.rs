@@ -1,6 +1,6 @@
-//! Who may connect to a listener: `allow`, `deny`, what each client may take, and which peers may speak for others.
+//! Who may connect to a listener: `allow`, `deny`, each client's limits, and which proxies are trusted.
 //!
-//! Judges addresses only; what has to be read of a client first is `preface`'s part.
+//! Judges addresses, and reads nothing: the PROXY header that may name the client is read by `preface`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) struct AccessRules {
 }
 
 impl AccessRules {
-    /// `before` are the rules that a reload replaces: what clients have taken of their limits still counts.
+    /// `before` are the rules that a reload replaces: connections that clients have open or made recently still count.
     pub(super) fn new(listener: &config::ListenerConfig, before: Option<&Self>) -> Self {
         Self {
             trusted: listener.trusted_proxies.clone(),
@@ -32,7 +32,7 @@ impl AccessRules {
         }
     }
 
-    /// Judges a client by its address. A unix socket's client has none: file permissions are its rules.
+    /// Judges a client by its address. A unix socket's client has none: there, file permissions decide.
     pub(super) fn check(&self, peer: Peer) -> Result<(), Rejection> {
         let Some(client) = peer.ip() else { return Ok(()) };
         if !self.deny.contains(client) && (self.allow.is_empty() || self.allow.contains(client)) {
@@ -42,22 +42,22 @@ impl AccessRules {
         }
     }
 
-    /// Counts the connection towards what its client may take.
-    pub(super) fn count(&self, peer: Peer) -> Result<Option<Box<ClientPermit>>, Rejection> {
+    /// One more connection within its client's limits.
+    pub(super) fn try_acquire(&self, peer: Peer) -> Result<Option<Box<ClientPermit>>, Rejection> {
         let Some(client) = peer.ip() else { return Ok(None) };
-        match self.clients.enter(client, self.limits, Instant::now()) {
+        match self.clients.try_acquire(client, self.limits, Instant::now()) {
             Ok(permit) => Ok(permit.map(Box::new)),
             Err(ClientRefusal::TooMany) => Err(Rejection::ClientMaxConnections),
             Err(ClientRefusal::TooFast) => Err(Rejection::ClientRate),
         }
     }
 
-    /// Whether a PROXY header is taken from this peer. Whoever may open a unix socket is trusted by its permissions.
+    /// Whether a PROXY header is accepted from this peer. For a unix socket's peer, the file's permissions decide.
     pub(super) fn trusts_header_of(&self, peer: Peer) -> bool {
         peer.ip().is_none_or(|address| self.trusted.contains(address))
     }
 
-    /// Whether the X-Forwarded-* headers of this client are kept.
+    /// Whether the X-Forwarded-* headers of this client are believed.
     pub(super) fn trusts_forwarded(&self, client: Option<IpAddr>) -> bool {
         client.is_some_and(|client| self.trusted.contains(client))
     }

@@ -1,5 +1,4 @@
-//! A connection that was let in: what travels from the accept loop to the task that serves it, here or on another
-//! worker.
+//! What travels from the accept loop to the task that serves a connection, on this worker or on another.
 
 use std::sync::Arc;
 
@@ -8,13 +7,13 @@ use crate::net::{Accepted, Peer};
 
 use super::frontend::Frontend;
 
-/// A connection that was let in and waits for its task.
+/// An admitted connection that waits for its task.
 pub struct Admitted {
     pub(super) accepted: Accepted,
     pub(super) admission: Admission,
 }
 
-/// What a connection was let in with; its task keeps it to the end.
+/// What a connection was admitted with; its task owns it to the end.
 pub(super) struct Admission {
     pub(super) id: ConnectionId,
     pub(super) frontend: Arc<Frontend>,
@@ -22,10 +21,10 @@ pub(super) struct Admission {
     pub(super) permits: Permits,
 }
 
-/// The right to a connection: of the process, of the listener, and of the client where it has a limit and is known.
+/// A connection's place within the limits of the process, of the listener and of its client; dropped, it is free again.
 pub(super) struct Permits {
     pub(super) _process: Permit,
     pub(super) _listener: Permit,
-    /// Boxed: few listeners have such a limit.
+    /// `None`: clients have no limit, or the address is not known yet. Boxed: few listeners have such a limit.
     pub(super) client: Option<Box<ClientPermit>>,
 }

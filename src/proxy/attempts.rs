@@ -24,7 +24,7 @@ struct FailedAttempts {
 }
 
 impl Attempts {
-    /// Those that failed; none is tried again.
+    /// The backends that failed; none is tried again.
     pub(super) fn tried(&self) -> &[Arc<Backend>] {
         self.failed.as_ref().map_or(&[], |failed| &failed.backends)
     }
@@ -41,7 +41,7 @@ impl Attempts {
         self.connected = None;
     }
 
-    /// Connected, in `took`; `None`: an idle connection was reused.
+    /// `took` is the connect's time; `None`: an idle connection was reused.
     pub(super) fn connected(&mut self, backend: &Arc<Backend>, took: Option<Duration>) {
         self.connected = Some((backend.clone(), took));
     }

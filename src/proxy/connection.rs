@@ -119,11 +119,9 @@ fn judge(record: &Record<'_>, upstream: &Upstream, lease: &Lease, cause: Cause) 
     }
     let has_asked = tally.bytes_in() > 0;
     match cause {
+        // Where it was silent for longer, that was the server's own limit for silent clients, and no evidence.
+        _ if tally.backend_ended_at_once() => blame(record, upstream, lease, Evidence::ImmediateClose),
         Cause::BackendClosed | Cause::BackendReset if has_asked => blame(record, upstream, lease, Evidence::EarlyClose),
-        // After a longer silence of both sides, it was the server's own limit for silent clients.
-        Cause::BackendClosed | Cause::BackendReset if record.accepted_at.elapsed() < relay::AT_ONCE => {
-            blame(record, upstream, lease, Evidence::ImmediateClose);
-        }
         Cause::FirstByteTimeout => blame(record, upstream, lease, Evidence::NoAnswer),
         Cause::IdleTimeout | Cause::HalfClosedTimeout if has_asked => blame(record, upstream, lease, Evidence::Silence),
         // It took the client's bytes and had nothing to say, as a log sink does.

@@ -1,4 +1,4 @@
-//! One listener as it is configured now, and all that its connections share. Shared by all workers.
+//! One listener as it is configured now: what all its connections, on all workers, share.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,14 +18,13 @@ use super::http_settings::HttpSettings;
 use super::routes::Routes;
 use super::upstream::Upstream;
 
-/// What listeners have in common.
+/// What all listeners need of the process.
 #[derive(Clone)]
 pub struct ListenerDeps {
     /// The process's limit of connections.
     pub global_limit: Arc<ConnectionLimit>,
     /// `None`: it is off.
     pub access_log: Option<Arc<AccessLog>>,
-    /// How many there are.
     pub workers: usize,
 }
 
@@ -37,11 +36,11 @@ pub struct Frontend {
     pub(super) access_rules: AccessRules,
     pub(super) requires_proxy_header: bool,
     pub(super) routes: Routes,
-    /// A PROXY header and a ClientHello must each have come in this time.
+    /// A PROXY header and a ClientHello must each be complete in this time.
     pub(super) preface_timeout: Duration,
     idle: Duration,
     half_closed: Duration,
-    /// In http mode.
+    /// `None`: the listener is in tcp mode.
     pub(super) http: Option<HttpSettings>,
     global_limit: Arc<ConnectionLimit>,
     own_limit: Arc<ConnectionLimit>,
@@ -51,7 +50,7 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// Puts a listener together. `before` is what a reload replaces: its counts and limits continue.
+    /// `before` is the frontend that a reload replaces: its counts and limits continue.
     pub fn new(
         listener: &config::ListenerConfig,
         upstream_of: impl Fn(&str) -> Arc<Upstream>,
@@ -59,11 +58,16 @@ impl Frontend {
         before: Option<&Self>,
     ) -> Arc<Self> {
         let max = listener.max_connections.map_or(usize::MAX, NonZeroUsize::get);
-        let stats = || ListenerStats { name: listener.name.clone(), counters: PerWorker::new(deps.workers) };
-        let own_limit = before.map_or_else(|| ConnectionLimit::new(max), |before| before.own_limit.clone());
+        let (stats, own_limit) = match before {
+            Some(before) => (before.stats.clone(), before.own_limit.clone()),
+            None => {
+                let (name, counters) = (listener.name.clone(), PerWorker::new(deps.workers));
+                (Arc::new(ListenerStats { name, counters }), ConnectionLimit::new(max))
+            }
+        };
         own_limit.set_max(max);
         Arc::new(Self {
-            stats: before.map_or_else(|| Arc::new(stats()), |before| before.stats.clone()),
+            stats,
             access_rules: AccessRules::new(listener, before.map(|before| &before.access_rules)),
             requires_proxy_header: listener.proxy_protocol == ProxyProtocol::Required,
             routes: Routes::new(listener.mode.routes(), &upstream_of),
@@ -74,18 +78,17 @@ impl Frontend {
             http: HttpSettings::new(listener),
             global_limit: deps.global_limit.clone(),
             own_limit,
-            access_log: deps.access_log.clone().filter(|_| listener.access_log),
+            access_log: if listener.access_log { deps.access_log.clone() } else { None },
             duration: metric::connection_duration(&listener.name),
             is_replaced: AtomicBool::new(false),
         })
     }
 
-    /// What the workers count of it.
     pub fn stats(&self) -> &Arc<ListenerStats> {
         &self.stats
     }
 
-    /// A reload has put another in its place: HTTP clients are asked to use another connection.
+    /// A reload has replaced it: HTTP clients are asked to close, and get the new one with their next connection.
     pub fn mark_replaced(&self) {
         self.is_replaced.store(true, Ordering::Relaxed);
     }
@@ -94,7 +97,6 @@ impl Frontend {
         self.is_replaced.load(Ordering::Relaxed)
     }
 
-    /// The listener's name.
     pub(super) fn name(&self) -> &str {
         &self.stats.name
     }
@@ -104,7 +106,7 @@ impl Frontend {
         self.stats.counters.worker(worker)
     }
 
-    /// Whether something has to be read of a client before a backend can be chosen.
+    /// Whether a client's first bytes must be read before a backend can be chosen.
     pub(super) fn needs_preface(&self) -> bool {
         self.requires_proxy_header || !self.routes.is_empty()
     }
@@ -116,7 +118,7 @@ impl Frontend {
         Ok((process, listener))
     }
 
-    /// How long its connections to `upstream` may be without a byte.
+    /// The idle limits of its connections to `upstream`.
     pub(super) fn limits(&self, upstream: &Upstream) -> Limits {
         let settings = upstream.pool().settings();
         let first_byte = settings.first_byte_timeout.filter(|_| self.http.is_none());

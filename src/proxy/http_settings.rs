@@ -1,4 +1,4 @@
-//! What a listener's `http:` block comes to, ready for use.
+//! A listener's `http:` block in the form that its requests use.
 
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use crate::config::{self, BackendKeepAlive, Mode};
 use crate::protocol::http1::{HeadLimits, HeaderEdit, Variable};
 use crate::telemetry::metric;
 
-/// A listener's part of http mode.
 pub(super) struct HttpSettings {
     pub(super) edits: Vec<HeaderEdit>,
     pub(super) limits: HeadLimits,

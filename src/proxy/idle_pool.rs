@@ -1,4 +1,4 @@
-//! Idle connections of one worker to backends, kept for the next request.
+//! One worker's idle connections to backends, which wait for their next request.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -10,22 +10,24 @@ use crate::backends::Backend;
 use crate::config::BackendKeepAlive;
 use crate::net::Transport;
 
-/// By the backend's place in memory, which its `Arc` in the shelf keeps from being used again.
+/// The idle connections of all backends.
 pub(super) struct IdlePool {
     worker: usize,
+    /// By the backend's address in memory: the entry's `Arc` keeps another backend from getting the same one.
     by_backend: RefCell<HashMap<*const Backend, IdleConnections>>,
 }
 
-/// Those of one backend, the oldest first.
+/// The idle connections of one backend.
 struct IdleConnections {
     backend: Arc<Backend>,
     idle_timeout: Duration,
-    streams: VecDeque<(Transport, Instant)>,
+    /// Each with the time since which it is idle, the oldest first.
+    transports: VecDeque<(Transport, Instant)>,
 }
 
 impl IdleConnections {
     fn publish_count(&self, worker: usize) {
-        self.backend.counters(worker).idle.store(self.streams.len(), Ordering::Relaxed);
+        self.backend.counters(worker).idle.store(self.transports.len(), Ordering::Relaxed);
     }
 }
 
@@ -34,18 +36,26 @@ impl IdlePool {
         Self { worker, by_backend: RefCell::default() }
     }
 
-    /// Takes the connection that was used last; one that the backend has ended, or sent something on, is never given.
+    /// Takes the connection that was used last: the older ones are likelier to be closed by the backend at any moment,
+    /// and are the ones to expire.
     pub(super) fn take(&self, backend: &Arc<Backend>) -> Option<Transport> {
         let mut by_backend = self.by_backend.borrow_mut();
         let idle = by_backend.get_mut(&Arc::as_ptr(backend))?;
-        let mut youngest = std::iter::from_fn(|| idle.streams.pop_back());
-        let quiet = youngest.find(|(stream, _)| stream.is_idle());
+        // One that the backend has ended, or sent something on unasked, is closed here instead.
+        let usable = loop {
+            match idle.transports.pop_back() {
+                Some((transport, _)) if transport.is_idle() => break Some(transport),
+                Some(_) => {}
+                None => break None,
+            }
+        };
         idle.publish_count(self.worker);
-        quiet.map(|(stream, _)| stream)
+        usable
     }
 
-    /// Keeps a connection in place of the oldest where there are enough, unless its backend gets no further requests.
-    pub(super) fn put(&self, backend: &Arc<Backend>, stream: Transport, settings: BackendKeepAlive, now: Instant) {
+    /// Adds a connection, in place of the oldest if there are as many as allowed. It is closed instead if its backend
+    /// is to get no further requests.
+    pub(super) fn put(&self, backend: &Arc<Backend>, transport: Transport, settings: BackendKeepAlive, now: Instant) {
         if settings.idle_connections == 0 || !backend.accepts_idle() {
             return;
         }
@@ -53,14 +63,15 @@ impl IdlePool {
         let idle = by_backend.entry(Arc::as_ptr(backend)).or_insert_with(|| IdleConnections {
             backend: backend.clone(),
             idle_timeout: settings.idle_timeout,
-            streams: VecDeque::new(),
+            transports: VecDeque::new(),
         });
-        // More than one where a reload allows fewer.
-        while idle.streams.len() >= settings.idle_connections {
-            idle.streams.pop_front();
+        // After a reload that allows fewer, more than one has to go.
+        while idle.transports.len() >= settings.idle_connections {
+            idle.transports.pop_front();
         }
+        // Listeners with different settings may share a backend: those used last count for all its connections.
         idle.idle_timeout = settings.idle_timeout;
-        idle.streams.push_back((stream, now));
+        idle.transports.push_back((transport, now));
         idle.publish_count(self.worker);
     }
 
@@ -69,9 +80,10 @@ impl IdlePool {
         self.by_backend.borrow_mut().retain(|_, idle| {
             let (limit, accepts_idle) = (idle.idle_timeout, idle.backend.accepts_idle());
             let is_young = |since| now.saturating_duration_since(since) < limit;
-            idle.streams.retain(|(stream, since)| accepts_idle && is_young(*since) && stream.is_idle());
+            idle.transports.retain(|(transport, since)| accepts_idle && is_young(*since) && transport.is_idle());
             idle.publish_count(self.worker);
-            !idle.streams.is_empty()
+            // Without connections the entry goes too, and with it the last reference to a removed backend.
+            !idle.transports.is_empty()
         });
     }
 }

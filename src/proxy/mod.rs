@@ -1,6 +1,6 @@
 //! From an accepted connection to its last byte: admit, connect, relay or serve its HTTP requests, account for it.
 //!
-//! Runs on the workers. Knows listeners and pools as built, nothing of files, signals or the admin server.
+//! Runs on the workers. Knows nothing of configuration files, signals or the admin server.
 
 mod accept;
 mod access_rules;

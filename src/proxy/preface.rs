@@ -1,8 +1,8 @@
 //! What a client sends before a backend can be chosen: a PROXY header that says who it is, a ClientHello that names a
 //! server.
 //!
-//! Both are looked at in the socket's own buffer (MSG_PEEK), and only a PROXY header is taken out of it: an idle
-//! attacker costs no memory of the balancer's, and what follows is relayed as if nothing had been read.
+//! Both are parsed in the kernel's buffer (MSG_PEEK), and only the PROXY header is taken out of it: a client that sends
+//! a part of one and waits costs no memory of this process, and the relay begins with the ClientHello's first byte.
 
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -24,21 +24,21 @@ use super::refusal::Refusal;
 use super::upstream::Upstream;
 use super::worker::Worker;
 
-/// Who the client is and what serves it, as far as its first bytes tell.
+/// What a client's first bytes decide.
 pub(super) struct Preface<'a> {
-    /// Where the client connected to, where a PROXY header says it.
+    /// Where the client connected to, if a PROXY header names it.
     pub(super) server: Option<Box<SocketAddr>>,
     pub(super) upstream: &'a Arc<Upstream>,
 }
 
 impl<'a> Preface<'a> {
-    /// Of a connection of which nothing has to be read.
+    /// For a listener that reads nothing before it connects.
     pub(super) fn empty(frontend: &'a Frontend) -> Result<Self, Refusal> {
         Ok(Self { server: None, upstream: default_upstream(frontend)? })
     }
 
-    /// Reads what has to be read. `peer` becomes whom a PROXY header names, and `permits` gets what that client may
-    /// take. Safe to cancel.
+    /// Reads what the listener asks for. A PROXY header replaces `peer` by the client that it names, and adds that
+    /// client's permit to `permits`. Safe to cancel.
     pub(super) async fn read(
         worker: &Worker,
         frontend: &'a Frontend,
@@ -69,7 +69,7 @@ fn default_upstream(frontend: &Frontend) -> Result<&Arc<Upstream>, Refusal> {
     frontend.upstream.as_ref().ok_or(Refusal::Rejected(Rejection::NoRoute))
 }
 
-/// Looks at what a client sends first.
+/// Parses what a client sends first, without taking it out of the socket.
 struct Peeker<'a> {
     worker: &'a Worker,
     frontend: &'a Frontend,
@@ -79,7 +79,7 @@ struct Peeker<'a> {
 }
 
 impl Peeker<'_> {
-    /// Reads the PROXY header, and judges the client that it names. Gives the address that the client connected to.
+    /// Takes the PROXY header, and judges the client that it names. Returns the address that the client connected to.
     async fn proxy_header(&self, peer: &mut Peer, permits: &mut Permits) -> Result<Option<Box<SocketAddr>>, Refusal> {
         let rules = &self.frontend.access_rules;
         if !rules.trusts_header_of(*peer) {
@@ -92,16 +92,16 @@ impl Peeker<'_> {
             *peer = Peer::Tcp(client);
             server = Some(Box::new(address));
         }
-        // A client without an address, as the header says, is judged by the only one known: the proxy's.
+        // A header without an address (LOCAL, UNIX) leaves only the proxy's to judge by.
         rules.check(*peer)?;
-        permits.client = rules.count(*peer)?;
+        permits.client = rules.try_acquire(*peer)?;
         if origin == Origin::Unix {
             *peer = Peer::Unix;
         }
         Ok(server)
     }
 
-    /// Looks at up to `most` bytes until `parse` has a verdict. A client whose bytes don't parse, or don't come in
+    /// Peeks until `parse` has a verdict, on `most` bytes at most. A client whose bytes don't parse, or don't come in
     /// time, is refused for `reason`.
     async fn peek<T, E: Debug>(
         &self,
@@ -109,16 +109,18 @@ impl Peeker<'_> {
         reason: Rejection,
         parse: impl Fn(&[u8]) -> Result<Option<T>, E>,
     ) -> Result<T, Refusal> {
+        // Peeked bytes stay in the socket, which therefore stays readable: the next peek waits for more than `known`.
         let mut known = 0;
         let verdict = poll_fn(|cx| {
             loop {
                 let scratch = &self.worker.resources.scratch;
                 let parse_with_length = |bytes: &[u8]| (bytes.len(), parse(bytes));
-                // One byte more than allowed: so there is always something new to wait for.
+                // One byte more than allowed: after `most` undecided ones the wait still ends, with a refusal.
                 match ready!(scratch.poll_peek(cx, self.client, known, most + 1, parse_with_length)) {
                     Ok((_, Ok(Some(parsed)))) => return Poll::Ready(Ok(parsed)),
                     Ok((seen, Ok(None))) if seen <= most => known = seen,
                     Ok((_, parsed)) => {
+                        // Malformed; or `None`: still undecided, and too long.
                         let error = parsed.err();
                         connection_span(self.id, self.peer)
                             .in_scope(|| tracing::debug!(reason = reason.as_str(), ?error, "client refused"));

@@ -1,5 +1,5 @@
-//! The account of one connection: whatever becomes of it, it is counted exactly once, and logged (in http mode its
-//! requests are).
+//! The account of one connection: however it ends, it is counted exactly once and logged once (in http mode its
+//! requests are logged instead).
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,7 +16,8 @@ use super::frontend::Frontend;
 use super::upstream::Upstream;
 use super::worker::Worker;
 
-/// What is known of a connection so far. Dropped without a cause it was cut: by the drain, or by a bug of ours.
+/// What is known of a connection so far. Its drop counts and logs it, so that no path can leave that out; dropped
+/// without an end, the connection was cut: by the drain, or by a bug of ours.
 pub(super) struct Record<'a> {
     worker: &'a Worker,
     pub(super) frontend: &'a Frontend,
@@ -37,12 +38,12 @@ enum ConnectionEnd {
     Rejected(Rejection),
 }
 
-/// The span in which a connection's log lines stand, so that they can be joined with its line of the access log.
+/// The span of a connection's log lines: by its id they can be joined with the connection's line of the access log.
 ///
-/// Made where something is about to be logged and not once a connection: kept for its life, it would cost each one an
-/// allocation and 40 bytes of its task, nearly always for nothing.
+/// Made where something is about to be logged, not once a connection: nearly all log nothing, and a span of their own
+/// would cost each an allocation and 40 bytes of its task.
 pub(super) fn connection_span(id: ConnectionId, peer: Peer) -> Span {
-    // An error span is never filtered out: its lines decide whether they are shown.
+    // At level error, so that the filter never drops the span of a line that it shows.
     tracing::error_span!("connection", %id, client = %peer)
 }
 
@@ -58,12 +59,10 @@ impl<'a> Record<'a> {
         Self { worker, frontend, id, peer, accepted_at, upstream: None, attempts, tally, end: None }
     }
 
-    /// The connection ended.
     pub(super) fn close(mut self, cause: Cause) {
         self.end = Some(ConnectionEnd::Closed(cause));
     }
 
-    /// The connection was refused.
     pub(super) fn reject(mut self, reason: Rejection) {
         self.end = Some(ConnectionEnd::Rejected(reason));
     }
@@ -102,7 +101,7 @@ impl Drop for Record<'_> {
     fn drop(&mut self) {
         let counters = self.frontend.counters(self.worker.id);
         let duration = self.accepted_at.elapsed();
-        match self.end.unwrap_or_else(|| ConnectionEnd::Closed(self.worker.cause_of_a_cut())) {
+        match self.end.unwrap_or_else(|| ConnectionEnd::Closed(self.worker.cause_of_cut())) {
             ConnectionEnd::Closed(cause) => {
                 counters.closed(cause);
                 self.frontend.duration.record(duration);

@@ -2,7 +2,7 @@
 
 use crate::telemetry::{Cause, Rejection};
 
-/// Why a client is not served. Either way its socket is reset, so that it can't take the end for an empty answer.
+/// Why a client is not served. In either case its socket is reset: a clean close would look like an empty answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refusal {
     /// The connection ends for this cause.

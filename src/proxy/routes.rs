@@ -1,4 +1,4 @@
-//! A listener's routes: which pool serves a TLS client by the server name that it asks for.
+//! A listener's routes: which pool serves a TLS client, by the server name in its ClientHello.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -8,13 +8,12 @@ use crate::protocol::client_hello::ServerNamePattern;
 
 use super::upstream::Upstream;
 
-/// Patterns and what serves them, the best match first.
+/// Patterns and their pools, the best match first.
 pub(super) struct Routes(Vec<(ServerNamePattern, Arc<Upstream>)>);
 
 impl Routes {
     pub(super) fn new(routes: &[config::Route], upstream_of: &impl Fn(&str) -> Arc<Upstream>) -> Self {
-        let route = |route: &config::Route| (route.sni.clone(), upstream_of(&route.pool));
-        let mut routes: Vec<(ServerNamePattern, _)> = routes.iter().map(route).collect();
+        let mut routes: Vec<_> = routes.iter().map(|route| (route.sni.clone(), upstream_of(&route.pool))).collect();
         routes.sort_by_key(|(pattern, _)| Reverse(pattern.rank()));
         Self(routes)
     }
@@ -23,7 +22,6 @@ impl Routes {
         self.0.is_empty()
     }
 
-    /// What serves clients that ask for `name`.
     pub(super) fn find(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.0.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, upstream)| upstream)
     }

@@ -1,5 +1,5 @@
-//! What the connections of one worker share: its clock of idle timeouts, buffers, idle backend connections, and its
-//! view of the drain. Stays on that worker's thread.
+//! What the connections of one worker share: idle timeouts, buffers, idle backend connections, and the phase of the
+//! drain. Stays on that worker's thread.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,35 +14,31 @@ use crate::telemetry::Cause;
 use super::idle_pool::IdlePool;
 use super::workers::Workers;
 
-/// During a drain, an HTTP client that asks for nothing in this time is closed.
-const QUIET: Duration = Duration::from_secs(1);
-/// A worker wakes its connections for the drain at this pace: 1,000 in a second, or all within 5 seconds.
+/// During a drain, an HTTP client that sends no request within this time is closed.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// A worker wakes its connections for the drain at this pace: 1,000 a second, or all within 5 seconds.
 const WOKEN_AT_ONCE: usize = 10;
-const PAUSE: Duration = Duration::from_millis(10);
-const MOST_PAUSES: usize = 500;
+const WAKE_PAUSE: Duration = Duration::from_millis(10);
+const MOST_WAKE_PAUSES: usize = 500;
 
-/// One worker.
 pub struct Worker {
     /// Which worker this is, from 0.
     pub id: usize,
-    /// When each of its connections has been idle for too long.
     pub idle_timeouts: Rc<IdleTimeouts>,
-    /// How far the stop has come.
     pub drain: DrainWatch,
     /// All workers, this one among them.
     pub workers: Arc<Workers>,
     pub(super) connection_ids: ConnectionIds,
     pub(super) resources: RelayResources,
-    /// Connections to backends that wait for their next request.
     pub(super) idle_pool: IdlePool,
-    /// Where heads are written; cleared before each use.
+    /// Where the heads of requests and responses are written; cleared before each use.
     pub(super) draft: RefCell<Vec<u8>>,
-    /// The phase as this worker knows it: looked at for each request, so without the watch's lock.
+    /// A copy of the drain's phase: each request looks at it, which would take the watch's lock.
     phase: Cell<Phase>,
 }
 
 impl Worker {
-    /// A worker without connections; its listeners' limits are `shortest_limit` or longer.
+    /// `shortest_limit` is the shortest time limit of any listener: it sets how finely idle time is measured.
     pub fn new(
         id: usize,
         shortest_limit: Duration,
@@ -63,7 +59,7 @@ impl Worker {
         })
     }
 
-    /// Wakes the connections that were idle for too long, and closes such backend connections.
+    /// Wakes the connections whose idle limit has passed, and closes backend connections that were idle for too long.
     pub fn expire(&self, now: Instant) {
         self.idle_timeouts.expire(now);
         self.idle_pool.expire(now);
@@ -75,28 +71,29 @@ impl Worker {
         drain.reached(Phase::Leaving).await;
         self.phase.set(Phase::Leaving);
         drain.reached(Phase::Closing).await;
-        // Busy clients learn of it with their next answer; closed now, they would lose the request that is on its way.
-        tokio::time::sleep(QUIET).await;
+        // A busy client learns of it by `Connection: close` in its next answer. Closed at once, it could lose a request
+        // that is on its way.
+        tokio::time::sleep(IDLE_GRACE).await;
         self.phase.set(Phase::Closing);
         let wakers = self.idle_timeouts.wakers();
-        // Paced: clients that are sent away reconnect elsewhere, and all of them at once would be a storm there.
-        for some in wakers.chunks(WOKEN_AT_ONCE.max(wakers.len() / MOST_PAUSES)) {
+        // Paced: closed clients reconnect elsewhere, and all of them at once would overload that place.
+        for some in wakers.chunks(WOKEN_AT_ONCE.max(wakers.len() / MOST_WAKE_PAUSES)) {
             some.iter().for_each(Waker::wake_by_ref);
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(WAKE_PAUSE).await;
         }
     }
 
-    /// Why something was dropped before it had ended.
-    pub(super) fn cause_of_a_cut(&self) -> Cause {
+    /// The cause of a connection or request that was dropped before it had ended.
+    pub(super) fn cause_of_cut(&self) -> Cause {
         if self.drain.phase() >= Phase::Closing { Cause::DrainForced } else { Cause::Internal }
     }
 
-    /// The drain has begun: HTTP clients are asked to use another connection.
+    /// The drain has begun: HTTP clients are asked to close.
     pub(super) fn is_leaving(&self) -> bool {
         self.phase.get() >= Phase::Leaving
     }
 
-    /// Accepts no more: an HTTP client without a request under way is closed.
+    /// No more connections are accepted: an HTTP client without a request under way is closed.
     pub(super) fn is_closing(&self) -> bool {
         self.phase.get() >= Phase::Closing
     }

@@ -1,7 +1,7 @@
-//! The workers among themselves: how loaded each is, and a way to give a fresh connection to another.
+//! The balance between workers: how loaded each is, and the inbox through which it gets connections from the others.
 //!
-//! SO_REUSEPORT shares connections by a hash of their addresses: fair for thousands, not for a few long ones. A worker
-//! that has clearly more than another gives new ones away before it has spent anything on them.
+//! SO_REUSEPORT spreads connections by a hash of their addresses: evenly for thousands, unevenly for a few long ones. A
+//! worker that has clearly more than another passes new ones on, before it has spent anything on them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +12,11 @@ use crate::telemetry::PerWorker;
 
 use super::admitted::Admitted;
 
-/// A worker keeps a connection unless it has this many more than the least loaded one, and a quarter: giving it away
-/// costs a wake-up of the other.
+/// A worker keeps a connection unless it has this many more than the least loaded one, and a quarter more: to pass it
+/// on costs a wake-up of the other thread.
 const TOLERATED_SKEW: usize = 4;
 
-/// All workers. The inboxes have no limit of their own: what is in them holds permits, and those are limited.
+/// All workers. The inboxes need no limit of their own: each connection in them holds permits, which are limited.
 pub struct Workers {
     loads: PerWorker<AtomicUsize>,
     inboxes: Vec<UnboundedSender<Admitted>>,
@@ -26,13 +26,12 @@ pub struct Workers {
 pub(super) struct Load<'a>(&'a AtomicUsize);
 
 impl Workers {
-    /// As many as `workers`, and the inbox of each.
+    /// Also returns the receiving ends of the inboxes, one for each worker.
     pub fn new(workers: usize) -> (Arc<Self>, Vec<UnboundedReceiver<Admitted>>) {
         let (inboxes, receivers) = (0..workers).map(|_| unbounded_channel()).unzip();
         (Arc::new(Self { loads: PerWorker::new(workers), inboxes }), receivers)
     }
 
-    /// How many workers there are.
     #[allow(clippy::len_without_is_empty, reason = "there is always a worker")]
     pub fn len(&self) -> usize {
         self.inboxes.len()
@@ -45,16 +44,17 @@ impl Workers {
         Load(load)
     }
 
-    /// Gives the connection to a clearly less loaded worker; returns it where there is none.
+    /// Passes the connection on to a clearly less loaded worker; returns it if there is none.
     pub(super) fn rebalance(&self, from: usize, admitted: Admitted) -> Option<Admitted> {
+        // Relaxed, and read one after the other: a decision on slightly old loads is as good.
         let loads = self.loads.iter().map(|load| load.load(Ordering::Relaxed));
         let (idlest, least) = loads.enumerate().min_by_key(|(_, load)| *load)?;
         let own = self.loads.worker(from).load(Ordering::Relaxed);
         if own <= least + least / 4 + TOLERATED_SKEW {
             return Some(admitted);
         }
-        // The inbox of a worker that has ended returns it.
-        self.inboxes[idlest].send(admitted).err().map(|back| back.0)
+        // A worker that has ended doesn't take it: then it stays here.
+        self.inboxes[idlest].send(admitted).err().map(|error| error.0)
     }
 }
 

@@ -13,14 +13,14 @@ use super::step::{Move, Step, received, sent};
 #[derive(Debug)]
 pub(super) struct Unsent {
     bytes: Box<[u8]>,
-    /// So many of them were taken.
+    /// How many of them it has taken since.
     taken: usize,
 }
 
 impl Unsent {
     /// A copy of `bytes`; `None`: there are none.
     pub(super) fn new(bytes: &[u8]) -> Option<Self> {
-        (!bytes.is_empty()).then(|| Self { bytes: bytes.into(), taken: 0 })
+        if bytes.is_empty() { None } else { Some(Self { bytes: bytes.into(), taken: 0 }) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -54,7 +54,7 @@ pub(super) fn copy<F: Framer>(
     framer: &mut F,
 ) -> Move<F::Error, Copied> {
     let mut scratch = scratch.borrow_mut();
-    // Bytes beyond the end are another message's: they stay in the socket, where that can be known before.
+    // Bytes beyond the framer's end are another message's: if their place is known, they are left in the socket.
     let most = usize::try_from(framer.receive_limit()).unwrap_or(usize::MAX).min(scratch.len());
     let received = received(from.poll_receive(cx, &mut scratch[..most]))?;
     let filled_buffer = received == scratch.len();
@@ -65,12 +65,11 @@ pub(super) fn copy<F: Framer>(
     if bytes.is_empty() {
         return Move::Continue(Copied { filled_buffer, sent: None, unsent: None });
     }
-    // The send is tried at once, without a wait for writability: most receivers have room, and one that has none wakes
-    // this task when it has.
+    // Sent at once: most receivers have room. `Pending` registers this task, to be woken when there is room again.
     let sent = match to.poll_send(cx, &bytes) {
         Poll::Pending => 0,
         ready => sent(ready)?,
     };
-    // What is left must leave the scratch buffer, which the next connection uses.
+    // The rest is copied out of the scratch buffer, which the worker's next connection overwrites.
     Move::Continue(Copied { filled_buffer, sent: Some(sent), unsent: Unsent::new(&bytes[sent..]) })
 }

@@ -9,11 +9,11 @@ use crate::lifecycle::IdleTimer;
 use crate::net::Transport;
 use crate::telemetry::Cause;
 
-use super::context::PumpContext;
+use super::byte_meter::{Direction, Meter};
 use super::framer::Unframed;
-use super::meter::{Direction, Meter};
 use super::pump::Pump;
-use super::resources::RelayResources;
+use super::pump_context::PumpContext;
+use super::relay_resources::RelayResources;
 use super::step::Step;
 
 /// How long a connection may be without a byte.
@@ -32,7 +32,7 @@ pub struct Limits {
 
 /// A backend that ends within this time of the connect, before a byte went either way, didn't want the connection:
 /// another one may. After a longer silence it has seen enough of the client, and another one would see no more.
-pub const AT_ONCE: Duration = Duration::from_secs(1);
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 impl Limits {
     /// What a fresh connection's idle timer is to start with.
@@ -188,10 +188,16 @@ impl Relay<'_> {
     }
 
     fn poll_to_client(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
-        match self.to_client.poll(cx, self.backend, self.client, &self.context) {
-            Step::Open => None,
+        let step = self.to_client.poll(cx, self.backend, self.client, &self.context);
+        if matches!(step, Step::Ended | Step::ReadFailed) && self.ends_at_once() {
             // Both sides are as they were before: whether it ended or failed, another backend can take its place.
-            Step::Ended | Step::ReadFailed if self.may_retry && self.ends_at_once() => Some(Outcome::Untouched),
+            if self.may_retry {
+                return Some(Outcome::Untouched);
+            }
+            self.context.meter.tally.note_end_at_once();
+        }
+        match step {
+            Step::Open => None,
             // It refused the client's bytes before: this is no clean end, however it looks.
             Step::Ended if self.backend_is_gone => Some(Outcome::Over(Cause::BackendReset)),
             Step::Ended => {

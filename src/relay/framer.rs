@@ -1,9 +1,9 @@
-//! Where the bytes of one direction end: given to a pump by those that know the protocol. The pump itself knows none.
+//! Where the bytes of one direction end, as a protocol defines it. The pump that is given a framer knows no protocol.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 
-/// Follows what a pump moves. It sees the bytes that are copied, and is given the number of those that are spliced.
+/// Follows what a pump moves: it sees the bytes that are copied, and gets the number of those that are spliced.
 pub trait Framer {
     /// How bytes can break the framing.
     type Error;
@@ -11,23 +11,23 @@ pub trait Framer {
     /// Whether nothing more is to be moved.
     fn is_complete(&self) -> bool;
 
-    /// So many bytes may be received at once: none of them is beyond the end, where its place is known.
+    /// How many bytes may be received at once, so that none of them is beyond the end. `u64::MAX` if that is unknown.
     fn receive_limit(&self) -> u64;
 
-    /// Follows the next bytes, and says what of them is to be sent.
+    /// Follows the next bytes, and returns what of them is to be sent.
     ///
     /// # Errors
-    /// They break the framing. None of them is to be sent.
+    /// They break the framing, and none of them is to be sent.
     fn advance<'a>(&mut self, received: &'a [u8]) -> Result<Cow<'a, [u8]>, Self::Error>;
 
-    /// How many of the next bytes are to be sent as they are, unseen: they may be spliced.
+    /// How many of the next bytes need not be seen, and may be spliced.
     fn data_remaining(&self) -> u64;
 
-    /// So many bytes were spliced, at most `data_remaining`.
+    /// Counts spliced bytes, at most `data_remaining`.
     fn skip_data(&mut self, bytes: u64);
 }
 
-/// All bytes until the sender ends, as they are.
+/// No framing: all bytes until the sender ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unframed;
 

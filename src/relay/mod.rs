@@ -1,32 +1,32 @@
 //! The relay: bytes from one connection to the other, both ways, until both have ended.
 //!
-//! One task a connection and one poll for both directions. The rules are apart from what moves the bytes:
-//! - [`Relay`] (duplex.rs) knows outcomes, half-closes, idle time and who is to blame, and sees no byte;
-//! - a [`Pump`] is one direction: it chooses a mover, knows backpressure, and no cause;
-//! - the movers, copy.rs and splice.rs, know two transports and what they move through;
-//! - a [`Framer`] says where a direction ends before its connection does, as HTTP bodies do.
+//! A connection is one task, which polls both directions together. The rules are apart from what moves the bytes:
+//! - `Relay` (duplex.rs) knows outcomes, half-closes, idle time and whose fault an end was, and sees no byte;
+//! - a [`Pump`] is one direction: it chooses a mover and knows backpressure, but no cause;
+//! - the movers, copy.rs and splice.rs, know two transports and the buffer or pipe between them;
+//! - a [`Framer`] knows where a direction ends before its connection does, as HTTP bodies do.
 //!
 //! None of them knows listeners, backends or logs.
 
-mod context;
+mod byte_meter;
 mod copy;
 mod duplex;
 mod framer;
-mod meter;
 mod mover_choice;
 mod pipes;
 mod pump;
-mod resources;
+mod pump_context;
+mod relay_resources;
 mod scratch;
 mod splice;
 mod step;
 
-pub use context::PumpContext;
-pub use duplex::{AT_ONCE, Early, Limits, Outcome, Start, run};
+pub use byte_meter::{Direction, FirstByte, Meter, Tally};
+pub use duplex::{Early, Limits, Outcome, Start, run};
 pub use framer::Framer;
-pub use meter::{Direction, FirstByte, Meter, Tally};
 pub use pipes::{MAX_PIPES_PER_WORKER, Pipes};
 pub use pump::Pump;
-pub use resources::RelayResources;
+pub use pump_context::PumpContext;
+pub use relay_resources::RelayResources;
 pub use scratch::Scratch;
 pub use step::Step;

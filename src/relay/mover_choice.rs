@@ -1,18 +1,18 @@
 //! Which of the two movers a direction uses now.
 //!
-//! Copying is cheaper while messages are small; splicing is while they are bulk: one copy less a byte, but two calls
-//! that each cost more than a receive or a send.
+//! Copying is cheaper for small messages, splicing for bulk data: it saves one copy of each byte, but its two system
+//! calls cost more than a receive and a send.
 
 use crate::config::RelayMode;
 
-/// Full reads in a row that make a direction bulk, as HAProxy's splice-auto has it.
+/// Full reads in a row after which a direction counts as bulk data, as with HAProxy's splice-auto.
 const FULL_READS_TO_SPLICE: u8 = 3;
-/// A splice that moves less than this was not worth its calls.
+/// A splice of fewer bytes costs more than copying them.
 pub(super) const SMALL_SPLICE_BYTES: u64 = 32 * 1024;
-/// Small splices in a row that end the splicing.
+/// Small splices in a row after which a direction copies again.
 const SMALL_SPLICES_TO_COPY: u8 = 3;
 
-/// The choice for one direction, by what its last moves were like.
+/// The choice for one direction, by the sizes of its last moves.
 #[derive(Debug)]
 pub(super) struct MoverChoice {
     splices: bool,
@@ -30,7 +30,7 @@ impl MoverChoice {
         self.splices
     }
 
-    /// Takes a copying move into account. A receive that filled the buffer has probably left more behind.
+    /// Takes a copying move into account. If the receive filled the buffer, there is probably more in the socket.
     pub(super) fn note_receive(&mut self, filled_buffer: bool, mode: RelayMode) {
         self.run = if filled_buffer { self.run + 1 } else { 0 };
         if self.run >= FULL_READS_TO_SPLICE {
@@ -53,7 +53,7 @@ mod tests {
 
     const LARGE_SPLICE: usize = 1024 * 1024;
 
-    /// Whether a direction splices after these receives, each with whether it filled the buffer.
+    /// The choice after receives, of which each did or didn't fill the buffer.
     fn after_receives(mode: RelayMode, receives: &[bool]) -> MoverChoice {
         let mut choice = MoverChoice::new(mode);
         receives.iter().for_each(|filled| choice.note_receive(*filled, mode));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_to_what_the_configuration_says() {
+    fn a_configured_mover_is_never_changed() {
         assert!(!after_receives(RelayMode::Copy, &[true; 10]).splices());
         let mut choice = MoverChoice::new(RelayMode::Splice);
         for _ in 0..10 {

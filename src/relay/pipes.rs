@@ -1,5 +1,5 @@
-//! A worker's pipes for splicing: few, lent while they hold bytes, and never more than the system grants. Knows no
-//! connection: what is lent comes back by being dropped.
+//! A worker's pipes for splicing. They are few, within what the system grants a user, and a connection has one only
+//! while it holds bytes. Knows no connection: a lent pipe comes back when it is dropped.
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
@@ -8,33 +8,34 @@ use std::time::{Duration, Instant};
 
 use crate::net::Pipe;
 
-/// Measured on loopback: 64 KiB pipes cost half as much again a byte; beyond 1 MiB nothing is gained.
+/// Measured on loopback: with 64 KiB pipes a byte costs half as much again; beyond 1 MiB nothing is gained.
 const PIPE_BYTES: usize = 1024 * 1024;
 /// pipe(7): an unprivileged user's pipes share this many pages (`pipe-user-pages-soft`); 0: no limit.
 const USER_PAGES_FILE: &str = "/proc/sys/fs/pipe-user-pages-soft";
 /// Its default, where it can't be read.
 const DEFAULT_USER_PAGES: usize = 16_384;
 const PAGE_BYTES: usize = 4096;
-/// One part in so many of the user's pages is ours: other programs of the user splice too.
+/// All workers together use one part in this many of the user's pages: other programs of the user may splice too.
 const SHARE_OF_USER_PAGES: usize = 2;
 /// Pipes of one worker at most: each is 2 descriptors and up to a megabyte of kernel memory.
 pub const MAX_PIPES_PER_WORKER: usize = 64;
-/// After the system refused a pipe, it isn't asked for another for so long.
+/// After the system refused a pipe, no other is opened for this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Pipes of one worker, opened as they are needed.
 #[derive(Debug)]
 pub struct Pipes {
-    /// The empty ones.
+    /// Those that are not lent; all are empty.
     idle: RefCell<Vec<Pipe>>,
-    /// How many there are, the lent ones included.
+    /// How many are open, the lent ones included.
     open: Cell<usize>,
     max: usize,
+    /// When the system last refused one.
     refused_at: Cell<Option<Instant>>,
 }
 
 impl Pipes {
-    /// No pipe yet; as many later as `workers` workers may have each.
+    /// Opens none yet; the pages of the user are shared by `workers` workers.
     pub fn new(workers: usize) -> Rc<Self> {
         let pages = std::fs::read_to_string(USER_PAGES_FILE).ok().and_then(|text| text.trim().parse().ok());
         let max = match pages.unwrap_or(DEFAULT_USER_PAGES) {
@@ -49,7 +50,7 @@ impl Pipes {
         })
     }
 
-    /// Lends an empty pipe; `None`: all are lent, and no further one can be opened now.
+    /// Lends an empty pipe; `None`: all are lent, and no other can be opened now.
     pub(super) fn lend(self: &Rc<Self>) -> Option<LentPipe> {
         let idle = self.idle.borrow_mut().pop();
         let pipe = match idle {
@@ -79,7 +80,7 @@ impl Pipes {
     }
 }
 
-/// A pipe on loan. Dropped empty it goes back; dropped with bytes in it, it is closed: the next connection must not
+/// A lent pipe. Dropped empty it can be lent again; dropped with bytes in it, it is closed: the next connection would
 /// send them.
 #[derive(Debug)]
 pub(super) struct LentPipe {

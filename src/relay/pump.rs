@@ -1,7 +1,7 @@
-//! One direction of a relay: chooses a mover for what comes, and holds the sender back while the receiver is slow.
+//! One direction of a relay: chooses a mover for the bytes that come, and receives no more while the receiver is slow.
 //!
-//! Where a framer says that what it moves ends, it stops there, and moves not one byte beyond it. It knows no protocol,
-//! and not what an end means for the connection.
+//! Its framer says where it stops: not a byte beyond that is sent. It knows no protocol, and not what an end means for
+//! the connection.
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -11,16 +11,16 @@ use std::task::Context;
 use crate::config::RelayMode;
 use crate::net::Transport;
 
-use super::context::PumpContext;
+use super::byte_meter::Direction;
 use super::copy::{Copied, Unsent, copy};
 use super::framer::{Framer, Unframed};
-use super::meter::Direction;
 use super::mover_choice::{MoverChoice, SMALL_SPLICE_BYTES};
 use super::pipes::LentPipe;
+use super::pump_context::PumpContext;
 use super::splice;
 use super::step::{Move, Step};
 
-/// A direction gives the others a turn after this many bytes: a quarter of a millisecond or so.
+/// A direction gives the worker's other tasks a turn after this many bytes, about a quarter of a millisecond.
 const BYTES_PER_TURN: usize = 1024 * 1024;
 
 /// One direction of a relay.
@@ -30,25 +30,25 @@ pub struct Pump<F = Unframed> {
     framer: F,
     state: State,
     mover: MoverChoice,
-    /// While the receiver takes nothing, the sender's bytes would only wake the worker in vain.
+    /// While the receiver takes nothing, each segment from the sender would wake the task for nothing.
     reads_paused: bool,
 }
 
-/// What the receiver has not taken yet. Nothing is received until it has: TCP then slows the sender down.
+/// What the receiver has not taken yet. Until it has, nothing more is received: TCP's flow control slows the sender.
 #[derive(Debug)]
 enum State {
-    /// Nothing: what was received was sent.
+    /// Nothing: all that was received was sent.
     Open,
-    /// Bytes that were copied.
+    /// Copied bytes.
     Unsent(Unsent),
-    /// What the pipe holds.
+    /// Spliced bytes.
     Piped(LentPipe),
-    /// Nothing, and nothing will come.
+    /// Nothing, and nothing more will be moved.
     Done,
 }
 
 impl<F: Framer> Pump<F> {
-    /// Moves what `framer` lets through, to its end or to the sender's.
+    /// Moves what `framer` passes on, until its end or the sender's.
     pub fn new(direction: Direction, mode: RelayMode, framer: F) -> Self {
         Self { direction, framer, state: State::Open, mover: MoverChoice::new(mode), reads_paused: false }
     }
@@ -61,12 +61,10 @@ impl<F: Framer> Pump<F> {
         self
     }
 
-    /// What it has followed so far.
     pub fn framer(&self) -> &F {
         &self.framer
     }
 
-    /// What it has followed to the end.
     pub fn into_framer(self) -> F {
         self.framer
     }
@@ -91,7 +89,7 @@ impl<F: Framer> Pump<F> {
         self.state = State::Done;
     }
 
-    /// Moves what can be moved now. While it answers [`Step::Open`], the task of `cx` is woken when more can be.
+    /// Moves what can be moved now. With [`Step::Open`], the task of `cx` will be woken when more can be.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -104,7 +102,7 @@ impl<F: Framer> Pump<F> {
             let moved = match self.state {
                 State::Done => return Step::Open,
                 State::Unsent(_) | State::Piped(_) => self.send_rest(cx, to, context),
-                // Looked at here, after the last byte was sent: the end comes behind it.
+                // Only in this state has the receiver taken the last byte.
                 State::Open if self.framer.is_complete() => Move::Break(Step::Ended),
                 State::Open => self.receive(cx, from, to, context),
             };
@@ -114,23 +112,23 @@ impl<F: Framer> Pump<F> {
                     if matches!(step, Step::Ended) {
                         self.state = State::Done;
                     }
-                    // From here the task waits: for the receiver, then the sender need not wake it, or for the sender.
+                    // The task waits from here on. If it waits for the receiver, the sender must not wake it.
                     self.pause_reads(from, self.is_blocked());
                     return step;
                 }
             }
-            // Lifted before the next receive: after it, the wait is for the sender's next byte, however few come.
+            // Resumed before the next receive: that may find nothing, and then the wait is for a single byte already.
             if !self.is_blocked() {
                 self.pause_reads(from, false);
             }
-            // A pipe that holds bytes is emptied first, for as long as the receiver takes them: pipes are few.
+            // Not while a pipe holds bytes that the receiver takes: other connections wait for it, as pipes are few.
             if moved_in_turn >= BYTES_PER_TURN && !matches!(self.state, State::Piped(_)) {
                 return yield_turn(cx);
             }
         }
     }
 
-    /// Costs a system call, so only where it changes.
+    /// A system call, so made only for a change.
     fn pause_reads(&mut self, from: &Transport, paused: bool) {
         if self.reads_paused != paused {
             self.reads_paused = paused;
@@ -138,7 +136,7 @@ impl<F: Framer> Pump<F> {
         }
     }
 
-    /// Receives once, by the mover that fits what comes.
+    /// Receives once, by the mover that is chosen now.
     fn receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -146,7 +144,7 @@ impl<F: Framer> Pump<F> {
         to: &Transport,
         context: &PumpContext<'_>,
     ) -> Move<F::Error> {
-        // The framer may want to see what comes next: only data that it can skip is spliced, and only much of it.
+        // Only bytes that the framer need not see can be spliced, and few of them are not worth it.
         if self.mover.splices()
             && self.framer.data_remaining() >= SMALL_SPLICE_BYTES
             && let Some(pipe) = context.resources.pipes.lend()
@@ -181,7 +179,7 @@ impl<F: Framer> Pump<F> {
         mut pipe: LentPipe,
         context: &PumpContext<'_>,
     ) -> Move<F::Error> {
-        // Where nothing comes, the pipe goes back as it was.
+        // If nothing comes, this returns, and the pipe goes back empty.
         let received = splice::fill(cx, from, &mut pipe, self.framer.data_remaining())?;
         self.framer.skip_data(received as u64);
         self.mover.note_splice(received, context.resources.mode);
@@ -197,7 +195,7 @@ impl<F: Framer> Pump<F> {
             State::Open | State::Done => return Move::Continue(0),
         };
         if has_all {
-            // Gives the pipe back, or frees the buffer.
+            // Drops the pipe, which can be lent again, or the buffer.
             self.state = State::Open;
         }
         context.moved(self.direction, sent);
@@ -205,8 +203,8 @@ impl<F: Framer> Pump<F> {
     }
 }
 
-/// Goes to the back of the queue, behind what epoll has to report: meanwhile the socket fills, and the next move is
-/// larger.
+/// Wakes the task after all others that are ready, and after new events: meanwhile the socket fills, and the next move
+/// is larger.
 fn yield_turn<E>(cx: &mut Context<'_>) -> Step<E> {
     let yielded = pin!(tokio::task::yield_now()).poll(cx);
     debug_assert!(yielded.is_pending(), "its first poll always waits");

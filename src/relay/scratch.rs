@@ -1,4 +1,5 @@
-//! The buffer that all connections of one worker share. A connection uses it within one poll, and leaves nothing in it.
+//! The buffer that all connections of one worker share. A connection uses it within one poll, and copies out what it
+//! needs later.
 
 use std::cell::{RefCell, RefMut};
 use std::io;
@@ -6,16 +7,15 @@ use std::task::{Context, Poll, ready};
 
 use crate::net::Transport;
 
-/// Size of the shared buffer. Measured: 64 KiB cost a fifth more on 64 KiB responses, whose last bytes then need a read
-/// and a write of their own; 256 KiB still fit beside the rest in a core's L2 cache.
+/// Measured: with 64 KiB, responses of 64 KiB cost a fifth more, as their last bytes need a read and a write of their
+/// own; 256 KiB still fits into a core's L2 cache beside the rest.
 const SCRATCH_BYTES: usize = 256 * 1024;
 
-/// The buffer that all connections of one worker share.
 #[derive(Debug)]
 pub struct Scratch(RefCell<Box<[u8]>>);
 
 impl Scratch {
-    /// Receives into it, and shows `look` the bytes; none are the peer's end of stream.
+    /// Receives into it, and calls `look` with the bytes; none: the peer's end of stream.
     pub fn poll_receive<T>(
         &self,
         cx: &mut Context<'_>,
@@ -27,7 +27,7 @@ impl Scratch {
         Poll::Ready(Ok(look(cx, &bytes[..received])))
     }
 
-    /// Looks at up to `most` received bytes without taking them, once they are more than `known`.
+    /// Calls `look` with up to `most` received bytes, which stay in the socket, once they are more than `known`.
     pub fn poll_peek<T>(
         &self,
         cx: &mut Context<'_>,
@@ -41,7 +41,7 @@ impl Scratch {
         Poll::Ready(Ok(look(&bytes[..seen])))
     }
 
-    /// The whole buffer, whatever is in it.
+    /// The whole buffer, with whatever the last use left in it.
     pub(super) fn borrow_mut(&self) -> RefMut<'_, Box<[u8]>> {
         self.0.borrow_mut()
     }

@@ -1,19 +1,19 @@
-//! How far one direction of a relay is, as the movers report it. Knows sides, not causes: what an end or a failure
-//! means for the connection is up to those that poll a pump.
+//! What a move, or a poll of a pump, gives. Knows the sides of a direction, not causes: what an end or a failure means
+//! for the connection is decided by the caller of the pump.
 
 use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
 use std::task::Poll;
 
-/// How far a direction is. `E` is how its bytes can break their framing.
+/// What a poll of a direction gives. `E` is how its bytes can break their framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<E = Infallible> {
-    /// More may come. Also once it is done: the end is reported only once.
+    /// More may come. Also after the end, which is reported only once.
     Open,
-    /// What was to be moved is complete, or the sender has ended, and the receiver has taken every byte. Reported once.
+    /// The framer's end was reached, or the sender has ended, and the receiver has taken every byte.
     Ended,
-    /// The sender breaks the framing; the receiver has got what came before.
+    /// The sender breaks the framing; the receiver has taken what came before.
     Malformed(E),
     /// The sender's socket failed.
     ReadFailed,
@@ -21,10 +21,10 @@ pub enum Step<E = Infallible> {
     WriteFailed,
 }
 
-/// One move: its result, after which another may follow at once; or the step to report.
+/// The result of one move, after which another may follow at once; or the step to report instead.
 pub(super) type Move<E, T = usize> = ControlFlow<Step<E>, T>;
 
-/// What a receive gave: bytes, at least one.
+/// The result of a receive, or of a splice into a pipe: the number of bytes, at least one.
 pub(super) fn received<E>(result: Poll<io::Result<usize>>) -> Move<E> {
     match finished(result, Step::ReadFailed)? {
         0 => Move::Break(Step::Ended),
@@ -32,15 +32,12 @@ pub(super) fn received<E>(result: Poll<io::Result<usize>>) -> Move<E> {
     }
 }
 
-/// What a send gave: bytes that the receiver took.
+/// The result of a send, or of a splice out of a pipe: the number of bytes that the receiver took.
 pub(super) fn sent<E>(result: Poll<io::Result<usize>>) -> Move<E> {
     finished(result, Step::WriteFailed)
 }
 
 fn finished<E>(result: Poll<io::Result<usize>>, failed: Step<E>) -> Move<E> {
-    match result.map_err(|_| failed) {
-        Poll::Pending => Move::Break(Step::Open),
-        Poll::Ready(Err(step)) => Move::Break(step),
-        Poll::Ready(Ok(bytes)) => Move::Continue(bytes),
-    }
+    let Poll::Ready(result) = result else { return Move::Break(Step::Open) };
+    result.map_or(Move::Break(failed), Move::Continue)
 }

@@ -17,15 +17,15 @@ use super::listen_sockets::{ListenSockets, listen_addresses};
 
 /// A running admin server.
 pub(super) struct AdminServer {
-    /// Among the sockets that an upgrade passes on.
+    /// The name of its socket among those that an upgrade passes on.
     name: String,
-    /// For the next process.
+    /// A duplicate for the new process.
     socket: OwnedFd,
     serving: JoinHandle<Infallible>,
 }
 
 impl AdminServer {
-    /// Its listening socket, for the next process.
+    /// Its listening socket, for the new process.
     pub(super) fn named_socket(&self) -> (&str, &[OwnedFd]) {
         (&self.name, slice::from_ref(&self.socket))
     }
@@ -36,7 +36,7 @@ impl AdminServer {
     }
 }
 
-/// Starts it, unless it is off; the upkeep of its metrics doesn't depend on it.
+/// Starts it, unless it is off. The upkeep of the metrics runs in any case: workers record them without it too.
 pub(super) fn start_admin(
     address: Option<&BindAddress>,
     listen_sockets: &mut ListenSockets,
@@ -52,11 +52,11 @@ pub(super) fn start_admin(
         Some(socket) => socket,
         None => bind_admin(address).map_err(failed)?,
     };
-    let kept = socket.try_clone().map_err(failed)?;
+    let duplicate = socket.try_clone().map_err(failed)?;
     let listener = admin::AdminListener::new(socket).map_err(failed)?;
     tracing::info!(address = listener.local_address(), "admin server listening");
     let serving = spawn_local(admin::serve(listener, view.clone(), exporter));
-    Ok(Some(AdminServer { name, socket: kept, serving }))
+    Ok(Some(AdminServer { name, socket: duplicate, serving }))
 }
 
 fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
@@ -66,11 +66,11 @@ fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
     Ok(net::bind_listen_sockets(address, &options, 1, false)?.swap_remove(0))
 }
 
-/// The token that changes by the API need.
+/// The token that changes by the API need; `None`: they need none.
 pub(super) fn read_token(admin: &config::AdminConfig) -> Result<Option<String>, RunError> {
     let Some(file) = &admin.token_file else { return Ok(None) };
     let token = match file.metadata() {
-        // Waiting for a pipe would keep everybody else waiting.
+        // Reading from a pipe would block the main thread until somebody writes.
         Ok(found) if !found.is_file() => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")),
         _ => admin::read_token(file),
     };

@@ -1,43 +1,42 @@
-//! What the machine allows: workers from its cores, connections from its open-file limit and its cgroup's memory.
+//! What the machine allows: workers by its cores, connections by the open-file limit and the cgroup's memory.
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::relay::MAX_PIPES_PER_WORKER;
 
-/// Files that are not connections: logs, admin clients, epoll and wake-up descriptors, health checks. At the limit of
-/// connections these go on working.
+/// Files that are not connections: logs, admin clients, epoll and wake-up descriptors, health checks. They must work
+/// when as many connections as allowed are open too.
 const RESERVED_FILES: u64 = 128;
 /// Further such files of each worker: runtime, listeners, and pipes of two ends each.
 const RESERVED_FILES_PER_WORKER: u64 = 16 + 2 * MAX_PIPES_PER_WORKER as u64;
 /// A client and a backend.
 const FILES_PER_CONNECTION: u64 = 2;
-/// Enough for any machine of today; a huge or missing file limit would else be taken at its word.
+/// No more, however many files are allowed: containers often have no limit at all, or one of billions.
 const MOST_CONNECTIONS: u64 = 1_000_000;
-/// Of a cgroup's memory, where it is limited, connections may take half of it at so many bytes each: two sockets' state
-/// in the kernel, ours, and what little of their buffers is filled on average.
+/// Memory of a connection on average: the state of two sockets in the kernel, ours, and what is filled of the buffers.
 const BYTES_PER_CONNECTION: u64 = 16 * 1024;
+/// Connections may take one part in so many of the cgroup's memory, if that is limited.
 const SHARE_OF_MEMORY: u64 = 2;
 
 /// What this process may use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capacity {
-    /// Worker threads.
     pub(super) workers: usize,
     open_files: u64,
-    /// Of the cgroup; `None`: it is not limited.
+    /// Of the cgroup, in bytes; `None`: it is not limited.
     memory: Option<u64>,
-    /// Connections at once.
+    /// Connections at once that fit within both limits.
     fitting: usize,
 }
 
 impl Capacity {
-    /// Raises the limit of open files as far as it may, and looks what there is.
-    pub(super) fn of_this_process(workers: Option<NonZeroUsize>) -> Self {
+    /// Raises the limit of open files as far as possible, then reads the limits. `workers` are those configured.
+    pub(super) fn detect(workers: Option<NonZeroUsize>) -> Self {
         let open_files = raise_open_file_limit();
         // As many as the cores that this process may use, its cgroup's quota counted.
         let workers = workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
@@ -61,14 +60,14 @@ impl Capacity {
         max
     }
 
-    /// Logs that connections are accepted, and within which limits.
+    /// Logs that the balancer accepts, and within which limits.
     pub(super) fn log_start(&self, max_connections: usize) {
         let Self { workers, open_files, memory, .. } = self;
         tracing::info!(workers, max_connections, open_files, memory, "accepting connections");
     }
 }
 
-/// Raises the soft limit of open files to the hard one and gives the result; `u64::MAX` where there is none.
+/// Raises the soft limit of open files to the hard one, and returns the result; `u64::MAX`: there is no limit.
 fn raise_open_file_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
@@ -77,7 +76,6 @@ fn raise_open_file_limit() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
-/// Connections that fit below the limits.
 fn fitting(open_files: u64, memory: Option<u64>, workers: usize) -> usize {
     let reserved = RESERVED_FILES + RESERVED_FILES_PER_WORKER * workers as u64;
     let by_files = open_files.saturating_sub(reserved) / FILES_PER_CONNECTION;
@@ -85,13 +83,17 @@ fn fitting(open_files: u64, memory: Option<u64>, workers: usize) -> usize {
     usize::try_from(by_files.min(by_memory).clamp(1, MOST_CONNECTIONS)).expect("a million fits")
 }
 
-/// The smallest limit of this process's cgroup and those around it (cgroups(7), version 2).
+/// The smallest memory limit of this process's cgroup and those around it (cgroups(7), version 2). `own` is the file
+/// with the process's cgroup, `root` where the cgroups are mounted.
 fn memory_limit(own: &Path, root: &Path) -> Option<u64> {
     let own = fs::read_to_string(own).ok()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let limit_in = |group: PathBuf| fs::read_to_string(group.join("memory.max")).ok()?.trim().parse().ok();
-    let within = Path::new(path).ancestors().map(|group| root.join(group));
-    within.filter_map(limit_in).min()
+    Path::new(path).ancestors().filter_map(|group| limit_of(&root.join(group))).min()
+}
+
+/// `None`: it has none, which reads `max`.
+fn limit_of(group: &Path) -> Option<u64> {
+    fs::read_to_string(group.join("memory.max")).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

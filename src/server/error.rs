@@ -1,4 +1,4 @@
-//! What keeps the balancer from running, a variant a cause, with the remedy that usually helps.
+//! Why the balancer can't run: a variant for each cause, with the remedy that usually helps.
 
 use std::fmt;
 use std::io;
@@ -11,33 +11,24 @@ pub enum RunError {
     Listen {
         /// As the configuration writes it.
         address: String,
-        /// The listener's name.
         listener: String,
-        /// What the kernel said.
         source: io::Error,
     },
     /// The admin server's address can't be listened on.
     AdminListen {
         /// As the configuration writes it.
         address: String,
-        /// What the kernel said.
         source: io::Error,
     },
     /// The admin server's token can't be read.
-    AdminToken {
-        /// Of `admin.token_file`.
-        file: PathBuf,
-        /// What is wrong with it.
-        source: io::Error,
-    },
+    AdminToken { file: PathBuf, source: io::Error },
     /// The access log's file can't be opened, or its thread not started.
     AccessLog {
-        /// Where it was to go.
+        /// Its destination.
         target: String,
-        /// What the system said.
         source: io::Error,
     },
-    /// The process that this one was to replace did not pass all its listening sockets.
+    /// In an upgrade, the old process did not pass all its listening sockets.
     TakeOver(io::Error),
     /// Another recorder of metrics was installed before.
     Metrics(io::Error),

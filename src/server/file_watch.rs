@@ -1,5 +1,6 @@
-//! Has the configuration file changed? Asked once a second, by name: a file that is written anew, renamed into place,
-//! or reached by another symbolic link (as a Kubernetes ConfigMap is) has another inode or time.
+//! Notices when the configuration file has changed. It is looked at by name, once a second: a file that was written
+//! anew, renamed into place, or is reached by another symbolic link (as in a Kubernetes ConfigMap) has another inode or
+//! time. inotify would have to watch every folder and link on the way to it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,37 +11,36 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// What a change of a file changes.
+/// What differs after any change of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Print {
+struct Fingerprint {
     device: u64,
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
 }
 
-/// One file.
 pub(super) struct FileWatch {
     file: Option<PathBuf>,
-    /// As it was when it was read.
-    known: Option<Print>,
-    /// As it was at the last look.
-    last: Option<Print>,
-    looks: Interval,
+    /// When the file was read last.
+    known: Option<Fingerprint>,
+    /// At the last tick.
+    last: Option<Fingerprint>,
+    ticks: Interval,
 }
 
 impl FileWatch {
-    /// The file as it is before it is read; `None`: there is nothing to watch.
+    /// To be made before the file is read; `None`: there is nothing to watch.
     pub(super) fn new(file: Option<PathBuf>) -> Self {
-        let known = print_of(file.as_ref());
-        let mut looks = interval(PERIOD);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { file, known, last: known, looks }
+        let known = fingerprint(file.as_ref());
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { file, known, last: known, ticks }
     }
 
-    /// It is about to be read: only what changes from now on is a change.
-    pub(super) fn is_read(&mut self) {
-        self.known = print_of(self.file.as_ref());
+    /// To be called before the file is read again: only later changes count then.
+    pub(super) fn mark_read(&mut self) {
+        self.known = fingerprint(self.file.as_ref());
     }
 
     /// Waits until the file has changed. One that is missing for a moment, or still being written, has not. Safe to
@@ -50,8 +50,9 @@ impl FileWatch {
             return std::future::pending().await;
         }
         loop {
-            self.looks.tick().await;
-            let now = print_of(self.file.as_ref());
+            self.ticks.tick().await;
+            let now = fingerprint(self.file.as_ref());
+            // Unchanged for a whole period: whoever writes it is done.
             let is_settled = now == self.last;
             self.last = now;
             if is_settled && now.is_some() && now != self.known {
@@ -62,9 +63,9 @@ impl FileWatch {
     }
 }
 
-fn print_of(file: Option<&PathBuf>) -> Option<Print> {
+fn fingerprint(file: Option<&PathBuf>) -> Option<Fingerprint> {
     let metadata = fs::metadata(file?).ok()?;
-    Some(Print {
+    Some(Fingerprint {
         device: metadata.dev(),
         inode: metadata.ino(),
         bytes: metadata.len(),

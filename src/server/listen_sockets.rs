@@ -1,5 +1,5 @@
-//! The listening sockets through start, reload, upgrade and drain: bound before anything else changes, closed only when
-//! the kernel's queues are empty.
+//! The listening sockets through start, reload, upgrade and drain: new ones are bound before anything else changes, and
+//! old ones closed only when their queues in the kernel are empty.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -18,13 +18,14 @@ use crate::proxy::{Acceptor, Frontend};
 
 use super::error::RunError;
 
-/// A reload waits this long for the acceptors that it closes.
+/// A reload waits for the acceptors that it closes, but not longer than this.
 const LONGEST_CLOSE: Duration = Duration::from_millis(500);
 
-/// One worker's socket of an address, and what accepts from it.
+/// A socket for one worker's accept loop.
 pub(super) struct SocketForWorker {
     pub(super) acceptor: Arc<Acceptor>,
     pub(super) socket: OwnedFd,
+    /// Held by the accept loop to its end.
     pub(super) accepting: Permit,
 }
 
@@ -32,48 +33,54 @@ pub(super) struct SocketForWorker {
 pub(super) struct ListenSockets {
     workers: Vec<UnboundedSender<SocketForWorker>>,
     open: HashMap<BindKey, OpenSockets>,
-    /// The accept loops of closed acceptors: one permit for each that still runs.
+    /// Of closed acceptors: a permit is held by each accept loop that still runs.
     closing: Vec<Arc<ConnectionLimit>>,
-    /// From the old process; what the configuration doesn't claim is closed at the end of the start.
+    /// Passed by the old process; those that the configuration doesn't name are closed at the end of the start.
     passed: Vec<PassedSockets>,
-    /// Sockets by the number that the first process was started with. Kept whether they are in use or not: a later
-    /// configuration may name them, and their numbers mean nothing in another process.
+    /// Sockets by the number that the first process was started with. They stay open even while no listener uses them:
+    /// a later configuration may name them, and after an upgrade their numbers are known only from here.
     inherited: BTreeMap<u32, OwnedFd>,
-    /// This process took over from another: it was started with no other sockets.
+    /// This process took over from another: the numbers of inherited sockets mean nothing to it.
     is_successor: bool,
 }
 
-/// An address of the configuration. One whose port the kernel chooses is its listener's own.
+/// What makes two bind addresses of two configurations the same, so that their sockets stay open over a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct BindKey(BindAddress, Option<(String, usize)>);
+struct BindKey {
+    address: BindAddress,
+    /// The listener's name, and which of its addresses it is, if the kernel chooses the port: two listeners that write
+    /// `:0` have two ports.
+    owner: Option<(String, usize)>,
+}
 
 struct OpenSockets {
     acceptor: Arc<Acceptor>,
-    /// Duplicates of those that the workers accept from: for new options, and for the next process.
+    /// Duplicates of those that the workers accept from: for new options, and for the next upgrade.
     sockets: Vec<OwnedFd>,
     options: TcpOptions,
+    /// A permit is held by each accept loop.
     accepting: Arc<ConnectionLimit>,
 }
 
-/// The addresses that a configuration wants, with the sockets that were missing: nothing has changed yet.
+/// The addresses of a configuration, with the sockets that were not open yet. Dropped, it leaves all as it was.
 pub(super) struct BindPlan(Vec<PlannedBind>);
 
 struct PlannedBind {
     key: BindKey,
     listener: String,
     options: TcpOptions,
-    /// `None`: it is open.
+    /// `None`: the address is open already.
     sockets: Option<BoundSockets>,
 }
 
-/// New sockets: those for the workers, and duplicates of them.
+/// New sockets of one address.
 struct BoundSockets {
-    accepted_from: Vec<OwnedFd>,
-    kept: Vec<OwnedFd>,
+    for_workers: Vec<OwnedFd>,
+    duplicates: Vec<OwnedFd>,
 }
 
 impl ListenSockets {
-    /// None yet; `passed` are open sockets of the old process.
+    /// Nothing is open yet. `passed` are the old process's sockets; `None`: there is no old process.
     pub(super) fn new(workers: Vec<UnboundedSender<SocketForWorker>>, passed: Option<Vec<PassedSockets>>) -> Self {
         let is_successor = passed.is_some();
         let mut inherited = BTreeMap::new();
@@ -82,22 +89,22 @@ impl ListenSockets {
             match address.parse() {
                 Ok(BindAddress::Inherited(number)) => inherited.extend(sockets.pop().map(|socket| (number, socket))),
                 _ if sockets.is_empty() => {}
+                // Also the admin server's, whose name is no bind address.
                 _ => unclaimed.push(PassedSockets { address, sockets }),
             }
         }
         Self { workers, open: HashMap::new(), closing: Vec::new(), passed: unclaimed, inherited, is_successor }
     }
 
-    /// Binds what is not open yet.
+    /// Binds the addresses that are not open yet.
     ///
     /// # Errors
-    /// An address can't be had; nothing has changed.
+    /// An address can't be bound; nothing has changed.
     pub(super) fn plan(&mut self, config: &Config) -> Result<BindPlan, RunError> {
         let mut plan = Vec::new();
         for listener in &config.listeners {
             for (index, address) in listener.bind.iter().enumerate() {
-                let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
-                let key = BindKey(address.clone(), own);
+                let key = BindKey::new(address, &listener.name, index);
                 let options = client_socket_options(listener, config);
                 let sockets = if self.open.contains_key(&key) {
                     None
@@ -118,22 +125,23 @@ impl ListenSockets {
     fn bind(&mut self, key: &BindKey, options: &TcpOptions) -> io::Result<BoundSockets> {
         let (name, workers) = (key.name(), self.workers.len());
         let passed = self.passed.iter().position(|passed| passed.address == name);
-        let accepted_from = match (passed, &key.0) {
+        let for_workers = match (passed, &key.address) {
+            // The same sockets as in the old process: clients in their queues are not lost.
             (Some(index), _) => net::adopt_listen_sockets(self.passed.swap_remove(index).sockets, workers, options)?,
             (None, BindAddress::Inherited(number)) => {
                 net::adopt_listen_sockets(vec![self.inherited(*number)?], workers, options)?
             }
             (None, address) => {
-                let addresses = listen_addresses(address)?;
-                let is_ours = |address: &ListenAddress| address.port().is_some_and(|port| self.has_port(port));
-                let bound = addresses
-                    .iter()
-                    .map(|address| net::bind_listen_sockets(address, options, workers, is_ours(address)));
-                bound.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect()
+                let mut sockets = Vec::new();
+                for address in listen_addresses(address)? {
+                    let is_ours = address.port().is_some_and(|port| self.has_port(port));
+                    sockets.extend(net::bind_listen_sockets(&address, options, workers, is_ours)?);
+                }
+                sockets
             }
         };
-        let kept = accepted_from.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-        Ok(BoundSockets { accepted_from, kept })
+        let duplicates = for_workers.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        Ok(BoundSockets { for_workers, duplicates })
     }
 
     fn inherited(&mut self, number: u32) -> io::Result<OwnedFd> {
@@ -144,20 +152,20 @@ impl ListenSockets {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the old process had no such socket"));
         }
         let socket = net::inherited_listen_socket(number)?;
-        let kept = socket.try_clone()?;
-        self.inherited.insert(number, kept);
+        let duplicate = socket.try_clone()?;
+        self.inherited.insert(number, duplicate);
         Ok(socket)
     }
 
-    /// Whether this process, or the one before, listens on the port already.
+    /// Whether this process, or the old one, listens on the port already.
     fn has_port(&self, port: u16) -> bool {
         let open = self.open.values().map(|open| &open.sockets);
         let mut all = open.chain(self.passed.iter().map(|passed| &passed.sockets)).flatten();
         all.any(|socket| net::local_port(socket) == Some(port))
     }
 
-    /// Opens, keeps and closes addresses as planned; `frontend_of` gives a listener's frontend. Waits, but not for
-    /// long, until the queues of the closed ones are empty: then their addresses are free.
+    /// Opens and closes addresses as planned, and gives those that stay the frontend of their listener. Waits, but not
+    /// for long, until the queues of the closed ones are empty: then their addresses are free.
     pub(super) async fn apply(&mut self, plan: BindPlan, frontend_of: impl Fn(&str) -> Arc<Frontend>) {
         let mut before = std::mem::take(&mut self.open);
         for PlannedBind { key, listener, options, sockets } in plan.0 {
@@ -170,29 +178,30 @@ impl ListenSockets {
                 }
                 (None, sockets) => {
                     let bound = sockets.expect("what was not open was bound");
-                    tracing::info!(listener, address = net::local_address(&bound.kept[0]), "listening");
+                    tracing::info!(listener, address = net::local_address(&bound.duplicates[0]), "listening");
                     self.open(frontend, bound, options)
                 }
             };
             self.open.insert(key, open);
         }
         for (key, open) in before {
-            tracing::info!(address = %key.0, "no longer listening");
+            tracing::info!(address = %key.address, "no longer listening");
             self.close_one(open);
         }
-        // It takes the workers a moment; a busy one closes its sockets later.
+        // A busy worker may take longer: it closes its sockets after this.
         let _ = tokio::time::timeout(LONGEST_CLOSE, self.closed()).await;
     }
 
-    /// Gives each worker its sockets.
+    /// Sends each worker its sockets.
     fn open(&self, frontend: Arc<Frontend>, bound: BoundSockets, options: TcpOptions) -> OpenSockets {
         let (acceptor, accepting) = (Acceptor::new(frontend), ConnectionLimit::new(usize::MAX));
-        for (socket, worker) in bound.accepted_from.into_iter().zip(self.workers.iter().cycle()) {
+        // A name with several addresses has one socket of each for every worker: hence the cycle.
+        for (socket, worker) in bound.for_workers.into_iter().zip(self.workers.iter().cycle()) {
             let accepting = accepting.try_acquire().expect("there is no limit of listening sockets");
-            // A worker that has ended was stopped: then nothing is to be accepted.
+            // An error means that the worker has ended, as all do at the stop: then nothing is to be accepted.
             let _ = worker.send(SocketForWorker { acceptor: acceptor.clone(), socket, accepting });
         }
-        OpenSockets { acceptor, sockets: bound.kept, options, accepting }
+        OpenSockets { acceptor, sockets: bound.duplicates, options, accepting }
     }
 
     fn close_one(&mut self, open: OpenSockets) {
@@ -200,20 +209,22 @@ impl ListenSockets {
         self.closing.push(open.accepting);
     }
 
-    /// A socket of the old process that is not a listener's.
+    /// Takes a socket that the old process passed for something other than a listener.
     pub(super) fn take_passed(&mut self, name: &str) -> Option<OwnedFd> {
         let index = self.passed.iter().position(|passed| passed.address == name)?;
         self.passed.swap_remove(index).sockets.pop()
     }
 
-    /// What is left belongs to the old process alone, which empties those queues.
+    /// Closes passed sockets that this configuration has no use for. The old process, which has them too, empties their
+    /// queues.
     pub(super) fn close_unclaimed(&mut self) {
         self.passed.clear();
     }
 
-    /// All sockets by the name under which the next process asks for them.
+    /// All sockets, by the names under which the new process of an upgrade looks for them.
     pub(super) fn sockets(&self) -> Vec<(String, &[OwnedFd])> {
-        let bound = self.open.iter().filter(|(key, _)| !matches!(key.0, BindAddress::Inherited(_)));
+        // Inherited ones come from their own table, which has those that no listener uses now too.
+        let bound = self.open.iter().filter(|(key, _)| !matches!(key.address, BindAddress::Inherited(_)));
         let bound = bound.map(|(key, open)| (key.name(), &open.sockets[..]));
         let inherited = self
             .inherited
@@ -222,11 +233,10 @@ impl ListenSockets {
         bound.chain(inherited).collect()
     }
 
-    /// The addresses that a listener got.
+    /// The addresses that a listener has, with the ports that the kernel chose.
     pub(super) fn addresses(&self, listener: &config::ListenerConfig) -> Vec<String> {
         let addresses = listener.bind.iter().enumerate().filter_map(|(index, address)| {
-            let own = address.is_chosen_by_kernel().then(|| (listener.name.clone(), index));
-            let open = self.open.get(&BindKey(address.clone(), own))?;
+            let open = self.open.get(&BindKey::new(address, &listener.name, index))?;
             match address {
                 BindAddress::Address(ListenAddress::Unix(_)) => Some(address.to_string()),
                 _ => open.sockets.first().map(net::local_address),
@@ -252,11 +262,16 @@ impl ListenSockets {
 }
 
 impl BindKey {
-    /// The same in every process with this configuration.
+    fn new(address: &BindAddress, listener: &str, index: usize) -> Self {
+        let owner = address.is_chosen_by_kernel().then(|| (listener.to_owned(), index));
+        Self { address: address.clone(), owner }
+    }
+
+    /// The name of its sockets in an upgrade: the same in every process with this configuration.
     fn name(&self) -> String {
-        match &self.1 {
-            None => self.0.to_string(),
-            Some((listener, index)) => format!("{} {listener} {index}", self.0),
+        match &self.owner {
+            None => self.address.to_string(),
+            Some((listener, index)) => format!("{} {listener} {index}", self.address),
         }
     }
 }
@@ -264,7 +279,7 @@ impl BindKey {
 impl OpenSockets {
     fn set_options(&mut self, options: TcpOptions) {
         if self.options != options {
-            // A unix socket has none of them, and a TCP socket has them all.
+            // Duplicates share their options with the workers' sockets. An error: it is a unix socket, which has none.
             for socket in &self.sockets {
                 let _ = net::set_listen_options(socket, &options);
             }
@@ -273,14 +288,15 @@ impl OpenSockets {
     }
 }
 
-/// Accepted sockets inherit what the listener's pool wants of its connections.
+/// The options that accepted sockets inherit from the listening one: those of the listener's pool, else of its first
+/// route's.
 fn client_socket_options(listener: &config::ListenerConfig, config: &Config) -> TcpOptions {
     let named = listener.pool.as_ref().or_else(|| listener.mode.routes().first().map(|route| &route.pool));
     let pool = config.pools.iter().find(|pool| Some(&pool.name) == named);
     pool.expect("a valid configuration has every listener's pool").tcp.clone()
 }
 
-/// Where the kernel is to listen: a name stands for all its addresses.
+/// The addresses to bind: of a name, all that it resolves to.
 pub(super) fn listen_addresses(address: &BindAddress) -> io::Result<Vec<ListenAddress>> {
     Ok(match address {
         BindAddress::Address(address) => vec![address.clone()],

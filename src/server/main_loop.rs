@@ -1,4 +1,4 @@
-//! The main loop: does what signals, the API and a changed file ask for, and drains at the end.
+//! The main loop: handles signals, commands of the API and changes of the configuration file, and drains at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,13 @@ use crate::lifecycle::{ConnectionLimit, Drain, Phase};
 use super::admin_server::AdminServer;
 use super::listen_sockets::ListenSockets;
 use super::reload::reload;
+use super::server_state::ServerState;
 use super::signals::{SignalAction, Signals};
-use super::state::ServerState;
 use super::systemd::{self, Watchdog};
 use super::upgrade::Upgrade;
 
-/// Every change of the running state is a command to this loop, so that no two of them overlap.
+/// What operators change is a command to this loop, so that no two changes overlap. What name servers say is applied
+/// between two of them, by tasks on the same thread.
 pub(super) struct MainLoop {
     pub(super) state: ServerState,
     /// `None`: it is off.
@@ -30,17 +31,17 @@ pub(super) struct MainLoop {
 /// How the serving ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    /// A signal or the API asked for it.
+    /// By a signal or the API.
     Requested,
-    /// Another process accepts in our place.
-    Succeeded,
+    /// By an upgrade: the new process accepts in place of this one.
+    Upgraded,
 }
 
 impl MainLoop {
     /// Serves until it is asked to stop, then drains.
     pub(super) async fn serve_and_drain(&mut self) {
         let ending = self.serve().await;
-        // Commands from now on, and those that wait, are answered that it stops.
+        // Dropped without an answer, as those that come later are: the API then answers that the balancer is stopping.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
         let grace = match ending {
@@ -49,22 +50,22 @@ impl MainLoop {
                 systemd::stopping();
                 self.state.config.drain.grace
             }
-            // New clients reach the other process already.
-            Ending::Succeeded => Duration::ZERO,
+            // New clients reach the new process already.
+            Ending::Upgraded => Duration::ZERO,
         };
         self.drain.advance(Phase::Leaving);
         let Self { drain, state, signals, .. } = self;
         let connections = &state.view.connections;
         let sockets = &mut state.running.listen_sockets;
         tokio::select! {
-            () = leave(drain, sockets, grace, state.config.drain.timeout, connections) => {}
+            () = run_drain(drain, sockets, grace, state.config.drain.timeout, connections) => {}
             signal = stop_at_once(signals, ending) => {
                 tracing::warn!(signal, active = connections.active(), "second signal");
             }
         }
     }
 
-    /// Closes what is still open; gives the number of connections that are cut by it.
+    /// Closes what is still open; returns the number of connections that this cuts.
     pub(super) fn close(&mut self) -> usize {
         self.state.running.listen_sockets.close();
         self.drain.advance(Phase::Closing);
@@ -77,14 +78,14 @@ impl MainLoop {
         let mut watchdog = Watchdog::new();
         loop {
             let ending = tokio::select! {
-                action = self.signals.next() => self.follow_signal(action).await,
-                command = self.commands.recv() => self.obey(command).await,
+                action = self.signals.next() => self.handle_signal(action).await,
+                command = self.commands.recv() => self.handle_command(command).await,
                 () = self.state.file.changed(), if self.state.config.watch => {
                     // The result is logged and shown.
                     let _ = reload(&mut self.state).await;
                     None
                 }
-                successor = self.upgrade.ended() => successor.map(|_| self.step_down()),
+                new_process = self.upgrade.ended() => new_process.map(|_| self.stop_admin()),
                 () = watchdog.due() => {
                     systemd::alive();
                     None
@@ -96,8 +97,8 @@ impl MainLoop {
         }
     }
 
-    /// Does what a signal asks for; `Some`: the serving ends.
-    async fn follow_signal(&mut self, action: SignalAction) -> Option<Ending> {
+    /// `Some`: the serving ends.
+    async fn handle_signal(&mut self, action: SignalAction) -> Option<Ending> {
         match action {
             SignalAction::Stop(signal) => {
                 let active = self.state.view.connections.active();
@@ -120,11 +121,11 @@ impl MainLoop {
         None
     }
 
-    /// Does what a client of the API asks for; `Some`: the serving ends.
-    async fn obey(&mut self, command: Option<Command>) -> Option<Ending> {
+    /// `Some`: the serving ends.
+    async fn handle_command(&mut self, command: Option<Command>) -> Option<Ending> {
         match command {
             Some(Command::Reload(answer)) => {
-                // The client may have left.
+                // An error means that the client has left.
                 let _ = answer.send(reload(&mut self.state).await);
                 None
             }
@@ -140,27 +141,27 @@ impl MainLoop {
         }
     }
 
-    /// Another process accepts now: it serves the admin address too.
-    fn step_down(&mut self) -> Ending {
+    /// The new process serves the admin address now.
+    fn stop_admin(&mut self) -> Ending {
         if let Some(admin) = self.admin.take() {
             admin.stop();
         }
-        Ending::Succeeded
+        Ending::Upgraded
     }
 }
 
 /// Waits for the signal that ends the drain at once.
 async fn stop_at_once(signals: &mut Signals, ending: Ending) -> &'static str {
-    if ending == Ending::Succeeded {
-        // A service manager that stops the service means both processes: this one is stopping already.
+    if ending == Ending::Upgraded {
+        // A service manager that stops the service signals both processes, and this one is stopping already.
         let signal = signals.next_stop().await;
         tracing::info!(signal, "stopping already; a second signal stops at once");
     }
     signals.next_stop().await
 }
 
-/// The drain: accept for the grace time, then let connections end until the timeout.
-async fn leave(
+/// Accepts for the grace time, then waits for the end of the connections until the timeout.
+async fn run_drain(
     drain: &Drain,
     listen_sockets: &mut ListenSockets,
     grace: Duration,
@@ -176,6 +177,6 @@ async fn leave(
         connections.emptied().await;
     };
     if tokio::time::timeout(timeout, ended).await.is_err() {
-        tracing::warn!(active = connections.active(), "the drain time is over; closing what is left");
+        tracing::warn!(active = connections.active(), "the drain timeout is over; closing what is left");
     }
 }

@@ -1,7 +1,7 @@
-//! From a configuration to running parts, and from a signal to a clean end.
+//! The running balancer: start, reload, upgrade, drain and stop.
 //!
-//! Binds everything before anything is served; then the workers accept, and this thread serves the admin address and
-//! waits for signals.
+//! All addresses are bound before the first connection is accepted. Then the workers accept, and the main thread serves
+//! the admin address and waits for signals and commands.
 
 mod admin_server;
 mod capacity;
@@ -12,12 +12,12 @@ mod main_loop;
 mod pools;
 mod reload;
 mod running_config;
+mod server_state;
 mod signals;
 mod start;
-mod state;
 mod systemd;
 mod upgrade;
-mod worker;
+mod worker_thread;
 
 pub use error::RunError;
 pub use start::{run, start};

@@ -1,5 +1,4 @@
-//! The pools that run, and the tasks of each: they follow a reload, and end with their pool. Every change of a pool by
-//! the main loop's commands is made here.
+//! The running pools and the tasks of each. Every change of a pool by the main loop's commands is made here.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,8 +12,8 @@ use crate::backends::{AdminState, BackendState, Membership, Pool, watch_health};
 use crate::config;
 use crate::proxy::Upstream;
 
-/// A start or a reload waits this long for the names of backends: one that doesn't resolve mustn't keep the rest from
-/// working.
+/// A start or a reload waits for the names of backends, but not longer than this: one that doesn't resolve mustn't keep
+/// the others from working.
 const FIRST_RESOLVE: Duration = Duration::from_secs(1);
 
 /// All pools, by name.
@@ -27,13 +26,12 @@ struct RunningPool {
     upstream: Arc<Upstream>,
     settings: config::PoolConfig,
     membership: Rc<Membership>,
-    /// Its names are followed, and its tables kept up. Dropped, they end.
-    _following: JoinSet<Infallible>,
-    checking: JoinSet<Infallible>,
+    /// Resolve its names, and rebuild its balancer's table. They end when this is dropped.
+    _upkeep: JoinSet<Infallible>,
+    health_checks: JoinSet<Infallible>,
 }
 
 impl Pools {
-    /// None yet.
     pub(super) fn new(workers: usize) -> Self {
         Self { workers, running: BTreeMap::new() }
     }
@@ -54,19 +52,18 @@ impl Pools {
                 pool.membership.asked_once().await;
             }
         };
-        // A name that doesn't resolve mustn't keep the rest from working.
         let _ = tokio::time::timeout(FIRST_RESOLVE, asked).await;
         for pool in self.running.values() {
             pool.membership.publish();
-            // The answer to the reload is not to come before the change.
+            // Now, so that picks see the change when the reload is reported as done.
             pool.upstream.balancer().rebuild();
         }
     }
 
-    /// Does what an operator wants of a backend, and gives the state that it has then.
+    /// Drains, disables or enables a backend, and returns its state afterwards.
     ///
     /// # Errors
-    /// What there is not: the pool, or the backend.
+    /// There is no such pool or backend.
     pub(super) fn set_admin_state(
         &self,
         pool: &str,
@@ -77,17 +74,17 @@ impl Pools {
         let backends = upstream.pool().backends();
         let known = backends.iter().find(|known| known.label() == backend);
         let known = known.ok_or_else(|| format!("pool {pool} has no backend {backend}"))?;
-        let is_news = known.set_admin_state(admin_state, Instant::now());
+        let has_changed = known.set_admin_state(admin_state, Instant::now());
         let state = known.state();
-        if is_news {
+        if has_changed {
             upstream.balancer().rebuild();
             tracing::info!(pool, backend, state = state.as_str(), "changed by the API");
         }
         Ok(state)
     }
 
-    /// The pools that are not wanted any more end; connections to them go on.
-    pub(super) fn keep_only(&mut self, wanted: &[config::PoolConfig]) {
+    /// Ends the pools that are not wanted any more; open connections to them stay open.
+    pub(super) fn remove_others(&mut self, wanted: &[config::PoolConfig]) {
         self.running.retain(|name, running| {
             let is_wanted = wanted.iter().any(|pool| pool.name == *name);
             if !is_wanted {
@@ -97,7 +94,6 @@ impl Pools {
         });
     }
 
-    /// What serves connections to the pool of this name.
     pub(super) fn upstream(&self, name: &str) -> Arc<Upstream> {
         self.running.get(name).expect("a valid configuration has every pool that it names").upstream.clone()
     }
@@ -113,15 +109,15 @@ impl RunningPool {
         let pool = Pool::new(settings.clone(), workers, Instant::now());
         let membership = Rc::new(Membership::new(pool.clone()));
         let upstream = Upstream::new(pool);
-        let mut following = JoinSet::new();
-        following.spawn_local(membership.clone().follow_names());
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn_local(membership.clone().follow_names());
         let balancer = upstream.balancer().clone();
-        following.spawn_local(async move { balancer.follow_pool().await });
-        let checking = check(&upstream, settings);
-        Self { upstream, settings: settings.clone(), membership, _following: following, checking }
+        upkeep.spawn_local(async move { balancer.follow_pool().await });
+        let health_checks = start_health_checks(&upstream, settings);
+        Self { upstream, settings: settings.clone(), membership, _upkeep: upkeep, health_checks }
     }
 
-    /// Its backends are the membership's to publish.
+    /// Takes new settings, but for the backends: those change when the membership is published.
     fn reconfigure(&mut self, settings: &config::PoolConfig) {
         if self.settings == *settings {
             return;
@@ -129,16 +125,16 @@ impl RunningPool {
         self.upstream.pool().reconfigure(settings.clone(), Instant::now());
         self.membership.reconfigure();
         if self.settings.health_check != settings.health_check {
-            self.checking = check(&self.upstream, settings);
+            self.health_checks = start_health_checks(&self.upstream, settings);
         }
         self.settings = settings.clone();
     }
 }
 
-fn check(upstream: &Upstream, settings: &config::PoolConfig) -> JoinSet<Infallible> {
-    let mut checking = JoinSet::new();
+fn start_health_checks(upstream: &Upstream, settings: &config::PoolConfig) -> JoinSet<Infallible> {
+    let mut health_checks = JoinSet::new();
     if let Some(settings) = settings.health_check.clone() {
-        checking.spawn_local(watch_health(upstream.connector().clone(), settings));
+        health_checks.spawn_local(watch_health(upstream.connector().clone(), settings));
     }
-    checking
+    health_checks
 }

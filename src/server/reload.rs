@@ -1,4 +1,4 @@
-//! A reload: the configuration is read again as a whole, and only if all of it can be had does anything change.
+//! A reload: the whole configuration is read again, and applied only if nothing is wrong with it.
 
 use std::time::Instant;
 
@@ -6,15 +6,14 @@ use crate::config::{Config, Loaded};
 
 use super::admin_server::read_token;
 use super::error::RunError;
-use super::state::ServerState;
+use super::server_state::ServerState;
 use super::systemd;
 
-/// Reads the configuration again and follows it. The answer is what to tell whoever asked: what changed, or why nothing
-/// did.
+/// Reads the configuration again and applies it. The result, for the log and the API, is what changed, or why nothing.
 pub(super) async fn reload(state: &mut ServerState) -> Result<String, String> {
     let began = Instant::now();
     systemd::reloading();
-    state.file.is_read();
+    state.file.mark_read();
     let result = match load(state) {
         Ok(loaded) => apply(state, loaded).await.map_err(|error| error.to_string()),
         Err(why) => Err(why),
@@ -22,7 +21,7 @@ pub(super) async fn reload(state: &mut ServerState) -> Result<String, String> {
     systemd::ready();
     match &result {
         Ok(what) => tracing::info!(took_ms = began.elapsed().as_millis(), "{what}"),
-        Err(error) => tracing::error!(%error, "the configuration was not reloaded; the one before goes on"),
+        Err(error) => tracing::error!(%error, "the configuration was not reloaded; the previous one stays in use"),
     }
     state.view.reloads.ended(result.clone());
     result
@@ -31,7 +30,7 @@ pub(super) async fn reload(state: &mut ServerState) -> Result<String, String> {
 fn load(state: &ServerState) -> Result<Loaded, String> {
     let file = state.source.find_file().map_err(|problems| problems.to_string())?;
     match file {
-        // A pipe has nothing more to tell; whoever waits for it serves nobody meanwhile.
+        // A pipe was read to its end at the start; reading it again would block the main thread.
         Some(path) if path.exists() && !path.is_file() => {
             Err(format!("{} is not a file that can be read again", path.display()))
         }
@@ -45,19 +44,19 @@ async fn apply(state: &mut ServerState, loaded: Loaded) -> Result<String, RunErr
     state.view.guard.set_token(token);
     state.view.connections.set_max(state.capacity.connections(loaded.config.max_connections));
     state.view.shown.store(state.running.shown().into());
-    let mut late = needs_restart(&state.config, &loaded.config);
+    let mut pending = needs_restart(&state.config, &loaded.config);
     if loaded.config.shortest_limit() < state.shortest_limit {
-        late.push("shorter timeouts (they are kept to within 2 s until then)");
+        pending.push("shorter timeouts (they are kept to within 2 s until then)");
     }
     state.config = loaded.config;
-    Ok(if late.is_empty() {
-        "configuration reloaded".to_owned()
+    if pending.is_empty() {
+        Ok("configuration reloaded".to_owned())
     } else {
-        format!("configuration reloaded, but changes of {} need a restart or an upgrade", late.join(", "))
-    })
+        Ok(format!("configuration reloaded, but changes of {} need a restart or an upgrade", pending.join(", ")))
+    }
 }
 
-/// What a running process can't change.
+/// The changed keys that a running process can't apply.
 fn needs_restart(before: &Config, now: &Config) -> Vec<&'static str> {
     let keys = [
         ("workers", before.workers != now.workers),

@@ -1,4 +1,4 @@
-//! A configuration that runs: its pools, its listeners' frontends and their sockets. A reload applies another one.
+//! The configuration that runs: its pools, its listeners' frontends and their sockets. A reload applies another one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,13 @@ use super::error::RunError;
 use super::listen_sockets::ListenSockets;
 use super::pools::Pools;
 
-/// What runs for the configuration that was applied last.
 pub(super) struct RunningConfig {
     deps: ListenerDeps,
     pools: Pools,
     pub(super) listen_sockets: ListenSockets,
     listeners: BTreeMap<String, RunningListener>,
-    /// Listeners that a reload took away and that connections still hold: they are counted until the last one ends.
-    departed: Vec<RunningListener>,
+    /// Listeners that a reload removed, and that have open connections: these are counted until the last one ends.
+    removed: Vec<RunningListener>,
 }
 
 #[derive(Clone)]
@@ -33,18 +32,19 @@ impl RunningConfig {
     /// Nothing runs yet.
     pub(super) fn new(deps: ListenerDeps, listen_sockets: ListenSockets) -> Self {
         let pools = Pools::new(deps.workers);
-        Self { deps, pools, listen_sockets, listeners: BTreeMap::new(), departed: Vec::new() }
+        Self { deps, pools, listen_sockets, listeners: BTreeMap::new(), removed: Vec::new() }
     }
 
     /// Applies `config`. Open connections continue as they began, and what stays the same keeps its state.
     ///
     /// # Errors
-    /// An address can't be had; nothing has changed.
+    /// An address can't be bound; nothing has changed.
     pub(super) async fn apply(&mut self, config: &Config) -> Result<(), RunError> {
+        // The only step that can fail comes first. Pools come before the listeners whose frontends refer to them.
         let plan = self.listen_sockets.plan(config)?;
         self.pools.apply(&config.pools).await;
         let listeners: BTreeMap<String, RunningListener> =
-            config.listeners.iter().map(|listener| (listener.name.clone(), self.listening(listener))).collect();
+            config.listeners.iter().map(|listener| (listener.name.clone(), self.listener(listener))).collect();
         self.listen_sockets.apply(plan, |name| listeners[name].frontend.clone()).await;
         for (name, before) in std::mem::replace(&mut self.listeners, listeners) {
             match self.listeners.get(&name) {
@@ -52,18 +52,18 @@ impl RunningConfig {
                 Some(_) => before.frontend.mark_replaced(),
                 None => {
                     before.frontend.mark_replaced();
-                    self.departed.push(before);
+                    self.removed.push(before);
                 }
             }
         }
-        self.pools.keep_only(&config.pools);
+        self.pools.remove_others(&config.pools);
         Ok(())
     }
 
-    /// Does what an operator wants of a backend, and gives the state that it has then.
+    /// Drains, disables or enables a backend, and returns its state afterwards.
     ///
     /// # Errors
-    /// What there is not: the pool, or the backend.
+    /// There is no such pool or backend.
     pub(super) fn set_admin_state(
         &self,
         pool: &str,
@@ -73,14 +73,14 @@ impl RunningConfig {
         self.pools.set_admin_state(pool, backend, admin_state)
     }
 
-    /// A listener that is as it was keeps its service; one that has changed gets another, which goes on with its
-    /// counts.
-    fn listening(&self, settings: &config::ListenerConfig) -> RunningListener {
+    /// An unchanged listener keeps its frontend; a changed one gets a new frontend, in which its counts continue.
+    fn listener(&self, settings: &config::ListenerConfig) -> RunningListener {
         let known = self.listeners.get(&settings.name);
         if let Some(same) = known.filter(|known| known.settings == *settings) {
             return same.clone();
         }
-        let before = known.or_else(|| self.departed.iter().find(|gone| gone.settings.name == settings.name));
+        // Also the counts of one that was removed and comes back while connections of it are open.
+        let before = known.or_else(|| self.removed.iter().find(|removed| removed.settings.name == settings.name));
         let upstream_of = |pool: &str| self.pools.upstream(pool);
         let frontend = Frontend::new(settings, upstream_of, &self.deps, before.map(|before| &*before.frontend));
         RunningListener { settings: settings.clone(), frontend }
@@ -89,20 +89,24 @@ impl RunningConfig {
     /// What the admin server shows.
     pub(super) fn shown(&mut self) -> Shown {
         let listeners = &self.listeners;
-        self.departed.retain(|gone| {
-            let is_active = ListenerTotals::sum(&gone.frontend.stats().counters).active() > 0;
-            is_active && !listeners.contains_key(&gone.settings.name)
+        self.removed.retain(|removed| {
+            let is_active = ListenerTotals::sum(&removed.frontend.stats().counters).active() > 0;
+            is_active && !listeners.contains_key(&removed.settings.name)
         });
         let present =
-            self.listeners.values().map(|present| (present, self.listen_sockets.addresses(&present.settings)));
-        let departed = self.departed.iter().map(|departed| (departed, Vec::new()));
-        let show =
-            |(RunningListener { settings, frontend }, addresses): (&RunningListener, Vec<String>)| ShownListener {
-                stats: frontend.stats().clone(),
-                addresses,
-                mode: settings.mode.as_str(),
-                pool: settings.pool.clone(),
-            };
-        Shown { listeners: present.chain(departed).map(show).collect(), pools: self.pools.all() }
+            self.listeners.values().map(|present| present.shown(self.listen_sockets.addresses(&present.settings)));
+        let removed = self.removed.iter().map(|removed| removed.shown(Vec::new()));
+        Shown { listeners: present.chain(removed).collect(), pools: self.pools.all() }
+    }
+}
+
+impl RunningListener {
+    fn shown(&self, addresses: Vec<String>) -> ShownListener {
+        ShownListener {
+            stats: self.frontend.stats().clone(),
+            addresses,
+            mode: self.settings.mode.as_str(),
+            pool: self.settings.pool.clone(),
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! The signals that mean something.
+//! The signals that the balancer handles.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a signal asks for.
+/// What a signal does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SignalAction {
     /// SIGTERM or SIGINT, by name.
@@ -17,7 +17,7 @@ pub(super) enum SignalAction {
     Upgrade,
 }
 
-/// Those that are heeded: none of them kills the process any more.
+/// From when it is made, none of them kills the process by itself.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -48,7 +48,7 @@ impl Signals {
         }
     }
 
-    /// Waits for the next one that asks to stop, and names it; others have no meaning any more. Safe to cancel.
+    /// Waits for the next one that stops the balancer, and returns its name; others are ignored. Safe to cancel.
     pub(super) async fn next_stop(&mut self) -> &'static str {
         loop {
             if let SignalAction::Stop(name) = self.next().await {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, RuntimeMetrics};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::access_log::AccessLog;
 use crate::admin::{Exporter, Guard, Reloads, View};
@@ -23,15 +23,15 @@ use super::file_watch::FileWatch;
 use super::listen_sockets::{ListenSockets, SocketForWorker};
 use super::main_loop::MainLoop;
 use super::running_config::RunningConfig;
+use super::server_state::ServerState;
 use super::signals::Signals;
-use super::state::ServerState;
 use super::systemd;
 use super::upgrade::{OldProcess, Upgrade};
-use super::worker::{self, WorkerConfig};
+use super::worker_thread::{self, WorkerConfig};
 
 /// A balancer that accepts.
 pub struct Running {
-    /// Of the admin server, the signals, the drain, health checks and names.
+    /// The main thread's.
     runtime: LocalRuntime,
     workers: Vec<JoinHandle<()>>,
     main_loop: MainLoop,
@@ -49,7 +49,7 @@ pub fn run(source: Source, loaded: &Loaded) -> Result<(), RunError> {
 /// Binds everything, then starts to accept.
 ///
 /// # Errors
-/// What could not be had: an address, a file, a thread.
+/// An address, a file or a thread could not be had.
 pub fn start(source: Source, loaded: &Loaded) -> Result<Running, RunError> {
     let config = &loaded.config;
     start_log(LogSettings { level: config.log.level, json: config.log.format == LogFormat::Json });
@@ -60,7 +60,7 @@ pub fn start(source: Source, loaded: &Loaded) -> Result<Running, RunError> {
 }
 
 impl Running {
-    /// Serves until a signal asks to stop, then drains.
+    /// Serves until a signal or the API stops it, then drains.
     pub fn until_stopped(mut self) {
         self.runtime.block_on(self.main_loop.serve_and_drain());
         self.stop();
@@ -79,12 +79,12 @@ impl Running {
 
 async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>, MainLoop), RunError> {
     let (started, config) = (Instant::now(), &loaded.config);
-    // Early: looking up names takes a while, and the file may change meanwhile.
+    // Before names are resolved, which takes a while: the file may change meanwhile.
     let file = FileWatch::new(loaded.file.clone());
     let signals = Signals::new().map_err(RunError::Signals)?;
     let upgrade = Upgrade::new();
     let mut old_process = OldProcess::receive().map_err(RunError::TakeOver)?;
-    let capacity = Capacity::of_this_process(config.workers);
+    let capacity = Capacity::detect(config.workers);
     let connections = ConnectionLimit::new(capacity.connections(config.max_connections));
     let exporter = Exporter::install().map_err(|error| RunError::Metrics(io::Error::other(error)))?;
     let access_log = open_access_log(&config.log)?;
@@ -121,7 +121,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     Ok((workers, MainLoop { state, admin, drain, signals, commands, upgrade }))
 }
 
-/// What each worker is started with, and where its sockets are sent.
+/// The configuration of each worker, and the channel for its sockets.
 fn worker_configs(
     config: &Config,
     workers: usize,
@@ -129,16 +129,16 @@ fn worker_configs(
     watch: &DrainWatch,
 ) -> (Vec<UnboundedSender<SocketForWorker>>, Vec<WorkerConfig>) {
     let (workers, inboxes) = Workers::new(workers);
-    let worker = |(id, inbox): (usize, UnboundedReceiver<_>)| {
+    let worker_config = |(id, inbox)| {
         let (sender, new_sockets) = unbounded_channel();
-        let (drain, workers, method) = (watch.clone(), workers.clone(), config.relay);
-        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, method })
+        let (drain, workers, relay_mode) = (watch.clone(), workers.clone(), config.relay);
+        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, relay_mode })
     };
-    inboxes.into_iter().enumerate().map(worker).unzip()
+    inboxes.into_iter().enumerate().map(worker_config).unzip()
 }
 
 fn start_workers(configs: Vec<WorkerConfig>) -> Result<(Vec<JoinHandle<()>>, Vec<RuntimeMetrics>), RunError> {
-    configs.into_iter().map(|config| worker::start(config).map_err(RunError::Worker)).collect()
+    configs.into_iter().map(|config| worker_thread::start(config).map_err(RunError::Worker)).collect()
 }
 
 fn guard_of(admin: &AdminConfig) -> Result<Guard, RunError> {

@@ -1,6 +1,6 @@
-//! What systemd is told of the process's life (sd_notify(3)); nothing where it runs without it.
+//! Notifications to systemd (sd_notify(3)); without systemd, nothing.
 //!
-//! Never waits: a service manager that doesn't listen must not keep the main thread from its work.
+//! Never blocks: a service manager that doesn't read must not stop the main thread.
 
 use std::env;
 use std::io;
@@ -11,24 +11,24 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// It accepts, and this is the process that counts: it may have taken over from another.
+/// The balancer accepts. Names this process as the main one: after an upgrade it is another than systemd knows.
 pub(super) fn ready() {
     notify(&format!("MAINPID={}\nREADY=1", std::process::id()));
 }
 
-/// It reads its configuration again. The time tells systemd which of its reloads that is.
+/// The configuration is being read again. By the time systemd knows which of its requests this answers.
 pub(super) fn reloading() {
     let now = clock_gettime(ClockId::Monotonic);
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
-/// It was asked to stop.
+/// The drain has begun.
 pub(super) fn stopping() {
     notify("STOPPING=1");
 }
 
-/// It is not stuck.
+/// The main thread is not stuck.
 pub(super) fn alive() {
     notify("WATCHDOG=1");
 }
@@ -41,7 +41,7 @@ fn notify(state: &str) {
         socket.send_to_addr(state.as_bytes(), &address)
     });
     if let Err(error) = sent {
-        tracing::debug!(%error, state, "systemd could not be told");
+        tracing::debug!(%error, state, "could not notify systemd");
     }
 }
 
@@ -53,7 +53,7 @@ fn address_of(name: &[u8]) -> io::Result<SocketAddr> {
     }
 }
 
-/// When systemd's watchdog wants to hear that the main thread goes on: twice in its time (sd_watchdog_enabled(3)).
+/// When systemd's watchdog is to be notified: twice within its limit (sd_watchdog_enabled(3)).
 pub(super) struct Watchdog(Option<Interval>);
 
 impl Watchdog {
@@ -65,17 +65,25 @@ impl Watchdog {
         }))
     }
 
-    /// Waits until it is time again; for ever where there is no watchdog. Safe to cancel.
+    /// Waits until the next notification is due; for ever if there is no watchdog. Safe to cancel.
     pub(super) async fn due(&mut self) {
         match &mut self.0 {
-            Some(ticks) => drop(ticks.tick().await),
+            Some(ticks) => {
+                ticks.tick().await;
+            }
             None => std::future::pending().await,
         }
     }
 }
 
 fn watchdog_limit() -> Option<Duration> {
-    let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
-    let is_for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-    number("WATCHDOG_USEC").filter(|micros| is_for_us && *micros > 0).map(Duration::from_micros)
+    // The variables may have been inherited from a process that the watchdog was meant for.
+    if number_in("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {
+        return None;
+    }
+    number_in("WATCHDOG_USEC").filter(|micros| *micros > 0).map(Duration::from_micros)
+}
+
+fn number_in(variable: &str) -> Option<u64> {
+    env::var(variable).ok()?.parse().ok()
 }

@@ -1,8 +1,8 @@
-//! An upgrade: the program is started again, takes over the listening sockets, and once it accepts, this process only
-//! serves its connections to their end. Whatever goes wrong before that, this process goes on.
+//! An upgrade: the program is started again and gets this process's listening sockets. Once the new process accepts,
+//! this one only serves its open connections to their end; if anything fails before that, it serves as before.
 //!
-//! Both ends of the hand-over are here. It goes over a socket that is the new process's standard input: first all
-//! listening sockets, then, the other way, that it accepts.
+//! Both sides of it are here. They talk over a socket that is the new process's standard input: the old process sends
+//! all listening sockets, and the new one sends back that it accepts.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,13 +20,13 @@ use crate::net::{PassedSockets, receive_sockets, send_sockets};
 
 use super::listen_sockets::ListenSockets;
 
-/// Tells the new process what its standard input is.
+/// Set for the new process, whose standard input is the socket then.
 const VARIABLE: &str = "LB_HANDOVER";
 /// The new process must accept within this time.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Said by a new process that accepts.
+/// Sent by the new process once it accepts.
 const READY: &[u8] = b"ready";
-/// A process that the kernel ends all others with (pid_namespaces(7)): a container's first.
+/// A container's first process: when it ends, the kernel ends all others (pid_namespaces(7)).
 const INIT: u32 = 1;
 
 /// The process that this one takes over from, if there is one.
@@ -36,41 +36,42 @@ pub(super) struct OldProcess {
 }
 
 impl OldProcess {
-    /// Takes its listening sockets.
+    /// Receives its listening sockets, if this process was started by an upgrade.
     pub(super) fn receive() -> io::Result<Self> {
         if std::env::var_os(VARIABLE).is_none() {
             return Ok(Self { socket: None, passed: Vec::new() });
         }
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         let passed = receive_sockets(&socket)?;
-        tracing::info!(addresses = passed.len(), "taking over from the process before");
+        tracing::info!(addresses = passed.len(), "taking over from the old process");
         Ok(Self { socket: Some(socket), passed })
     }
 
-    /// `None`: there was no process before.
+    /// `None`: there is no old process.
     pub(super) fn take_sockets(&mut self) -> Option<Vec<PassedSockets>> {
-        self.socket.as_ref().map(|_| std::mem::take(&mut self.passed))
+        self.socket.is_some().then(|| std::mem::take(&mut self.passed))
     }
 
-    /// From now on it may stop accepting.
+    /// Reports that this process accepts: the old one stops to.
     pub(super) fn report_ready(self) {
         if let Some(socket) = self.socket
             && let Err(error) = send(&socket, READY, SendFlags::NOSIGNAL)
         {
-            tracing::warn!(%error, "the process before could not be told that this one accepts");
+            tracing::warn!(%error, "could not report to the old process that this one accepts");
         }
     }
 }
 
-/// The upgrade of this process to another.
+/// The upgrade of this process to a new one.
 pub(super) struct Upgrade {
-    /// The program as it was called: a new version may lie in its place later.
+    /// The path of the program, where a new version may be installed later.
     program: Option<PathBuf>,
     under_way: Option<UnderWay>,
 }
 
 struct UnderWay {
     pid: u32,
+    /// The new process's id once it accepts, or why it never will.
     result: oneshot::Receiver<Result<u32, String>>,
 }
 
@@ -95,19 +96,19 @@ impl Upgrade {
             Ok((child, socket)) => {
                 tracing::info!(pid = child.id(), "upgrading: a new process was started");
                 let (pid, (sender, result)) = (child.id(), oneshot::channel());
-                // A thread of its own: it waits for the new process.
+                // On a thread of its own, as both waits, for the socket and for the child's end, block.
                 std::thread::spawn(move || sender.send(wait_until_ready(child, &socket)));
                 self.under_way = Some(UnderWay { pid, result });
             }
-            Err(error) => tracing::error!(%error, "the upgrade failed; this process goes on"),
+            Err(error) => tracing::error!(%error, "the upgrade failed; this process continues"),
         }
     }
 
-    /// This process is to stop: so is the one that it has just started.
+    /// Stops the new process too, because this one was asked to stop.
     pub(super) fn cancel(&mut self) {
         let pid = self.under_way.take().and_then(|under_way| i32::try_from(under_way.pid).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
-            // It is a child that nobody has waited for yet, or has ended.
+            // An error means that it has ended already. The id is still its own, as nobody has waited for it yet.
             let _ = kill_process(pid, Signal::TERM);
         }
     }
@@ -121,25 +122,26 @@ impl Upgrade {
         let child = Command::new(program)
             .args(std::env::args_os().skip(1))
             .env(VARIABLE, "stdin")
-            // They name this process: the new one is addressed by nobody else's number.
+            // They have this process's id, and would make the new one ignore the variables that go with them.
             .env_remove("WATCHDOG_PID")
             .env_remove("LISTEN_PID")
             .stdin(Stdio::from(theirs))
             .spawn()?;
         let listen_sockets = listen_sockets.sockets();
         let all = listen_sockets.iter().map(|(name, sockets)| (name.as_str(), *sockets)).chain(admin);
-        // One that ends before it has them all is heard of when it is waited for.
+        // Not a failure yet: a process that ends before it has them all is reported by `wait_until_ready`.
         if let Err(error) = send_sockets(&ours, all) {
             tracing::debug!(%error, "the new process did not take the sockets");
         }
         Ok((child, ours))
     }
 
-    /// Waits for the end of the upgrade under way: the process that has taken over, or `None` if it failed, which is
-    /// logged. Waits for ever where none is. Safe to cancel.
+    /// Waits for the end of the upgrade under way, for ever if there is none: the new process's id, or `None` if it
+    /// failed, which is logged. Safe to cancel.
     pub(super) async fn ended(&mut self) -> Option<u32> {
         let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
-        let result = (&mut under_way.result).await.unwrap_or_else(|_| Err("nobody waited for it".to_owned()));
+        let result = (&mut under_way.result).await;
+        let result = result.unwrap_or_else(|_| Err("the thread that waited for the new process has ended".to_owned()));
         self.under_way = None;
         match result {
             Ok(pid) => {
@@ -147,24 +149,24 @@ impl Upgrade {
                 Some(pid)
             }
             Err(error) => {
-                tracing::error!(%error, "the upgrade failed; this process goes on");
+                tracing::error!(%error, "the upgrade failed; this process continues");
                 None
             }
         }
     }
 }
 
-/// Waits until the new process accepts; ends it where it doesn't.
+/// Waits until the new process accepts; kills it if it doesn't.
 fn wait_until_ready(mut child: Child, socket: &OwnedFd) -> Result<u32, String> {
     let mut answer = [0; READY.len()];
     let why = match recv(socket, &mut answer[..], RecvFlags::empty()) {
         Ok((_, length)) if answer[..length] == *READY => return Ok(child.id()),
         Err(Errno::AGAIN) => "the new process did not accept in time",
-        // Its end of the socket was closed, with or without what it was sent in it.
+        // It closed its end of the socket: an end of stream, or a reset if it had not received everything.
         Ok(_) | Err(_) => "the new process ended before it accepted",
     };
-    // It may have ended by itself.
+    // An error means that it has ended by itself.
     let _ = child.kill();
     let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-    Err(format!("{why} ({status}); what it said is in the log"))
+    Err(format!("{why} ({status}); the log has its own messages"))
 }

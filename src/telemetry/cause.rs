@@ -1,4 +1,4 @@
-//! Why connections end, are refused, or are not accepted: labels of counters, and the access log's causes and reasons.
+//! Why connections end, are refused or can't be accepted: labels of counters, and causes and reasons in the access log.
 
 labels! {
     /// Why a connection ended. Every accepted connection has exactly one.
@@ -11,11 +11,11 @@ labels! {
         ClientReset = "client_reset",
         /// The backend reset, or vanished.
         BackendReset = "backend_reset",
-        /// No byte either way for the idle timeout.
+        /// No byte moved in either direction for the idle timeout.
         IdleTimeout = "idle_timeout",
         /// The client had sent something, and no byte of an answer came for the first-byte timeout.
         FirstByteTimeout = "first_byte_timeout",
-        /// One side had ended, and no byte came for the half-closed timeout.
+        /// One side had ended, and no byte moved for the half-closed timeout.
         HalfClosedTimeout = "half_closed_timeout",
         /// No backend that was tried could be connected to.
         ConnectFailed = "connect_failed",
@@ -35,9 +35,9 @@ labels! {
     Rejection {
         /// The listener's `deny` or `allow`.
         Denied = "denied",
-        /// The client has as many connections as one client may.
+        /// The listener's limit of connections for each client.
         ClientMaxConnections = "client_max_connections",
-        /// The client makes connections faster than one client may.
+        /// The listener's limit of new connections a second for each client.
         ClientRate = "client_rate",
         /// A peer that may not send a PROXY header connected to a listener that requires one.
         UntrustedProxy = "untrusted_proxy",
@@ -51,7 +51,7 @@ labels! {
         MaxConnections = "max_connections",
         /// The listener's limit of connections.
         ListenerMaxConnections = "listener_max_connections",
-        /// Every backend has as many connections as it may, and there is no queue.
+        /// Every backend has as many connections as allowed, and there is no queue.
         BackendsFull = "backends_full",
         /// The queue for room on the backends is full.
         QueueFull = "queue_full",

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::cause::{AcceptError, Cause, Rejection};
 
-/// One value a worker, each on cache lines of its own.
+/// A value for each worker, each on cache lines of its own.
 #[derive(Debug)]
 pub struct PerWorker<T>(Box<[OwnLine<T>]>);
 
@@ -29,7 +29,7 @@ impl<T: Default> PerWorker<T> {
     }
 }
 
-/// Bytes by direction; metrics call them in (from clients) and out (to clients).
+/// Bytes by direction; metrics call the directions in (from clients) and out (to clients).
 #[derive(Debug, Default)]
 pub struct ByteCounters {
     to_backend: AtomicU64,
@@ -86,7 +86,7 @@ pub struct ListenerCounters {
     closed: [AtomicU64; Cause::ALL.len()],
     rejected: [AtomicU64; Rejection::ALL.len()],
     accept_errors: [AtomicU64; AcceptError::ALL.len()],
-    /// By status from 100 to 999; made when the first request is counted, as only http mode has any.
+    /// By status from 100 to 999; allocated with the first request, as only http mode has any.
     requests: OnceLock<Box<[AtomicU64]>>,
     pub bytes: ByteCounters,
 }
@@ -107,12 +107,12 @@ impl ListenerCounters {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts the end of an accepted connection. `Release` orders it after its `accepted` for the reader of both.
+    /// Counts the end of an accepted connection. `Release`: a reader that sees it sees its `accepted` too.
     pub fn closed(&self, cause: Cause) {
         self.closed[cause as usize].fetch_add(1, Ordering::Release);
     }
 
-    /// Counts the refusal of an accepted connection.
+    /// Counts the refusal of an accepted connection, ordered like its end.
     pub fn rejected(&self, reason: Rejection) {
         self.rejected[reason as usize].fetch_add(1, Ordering::Release);
     }
@@ -130,7 +130,7 @@ impl ListenerCounters {
     }
 }
 
-/// A listener's counters, summed over the workers at one instant.
+/// A listener's counters, summed over the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTotals {
     pub accepted: u64,
@@ -146,8 +146,8 @@ pub struct ListenerTotals {
 }
 
 impl ListenerTotals {
-    /// Sums up. The ends are read before the beginnings: whatever ended was accepted before, so that
-    /// [`ListenerTotals::active`] is never negative, and accepted = closed + rejected + active by definition.
+    /// Sums up while the workers count on. The ends are read before the beginnings: each end that is read has its
+    /// beginning read too, so that [`ListenerTotals::active`] is never negative.
     pub fn sum(counters: &PerWorker<ListenerCounters>) -> Self {
         let closed = sums(counters, |worker| &worker.closed);
         let rejected = sums(counters, |worker| &worker.rejected);
@@ -161,7 +161,7 @@ impl ListenerTotals {
         }
     }
 
-    /// Connections that are open.
+    /// Connections that are open: accepted = closed + rejected + active holds by definition.
     pub fn active(&self) -> u64 {
         let ended: u64 = self.closed.iter().chain(&self.rejected).sum();
         self.accepted - ended

@@ -1,4 +1,4 @@
-//! The log of the program itself: to standard error, as text or JSON. Connections are logged elsewhere.
+//! The program's own log: to standard error, as text or JSON. Connections have a log of their own.
 
 use std::io::{self, IsTerminal};
 

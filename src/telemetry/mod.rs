@@ -1,8 +1,8 @@
-//! What can be counted: names of metrics, the counters behind them, and the set-up of the log.
+//! Metrics and logs: names of metrics, the counters behind them, causes, and the set-up of the log.
 //!
-//! Each worker counts connections and bytes in atomics of its own, so that a count is one uncontended add; the main
-//! thread sums them up for a scrape, whose numbers agree with each other. Histograms are shared by all workers: a
-//! sample is a contended write. So are, outside this module, limits of connections and a backend's counts.
+//! Each worker counts connections and bytes in atomics of its own, so that a count is one uncontended add; a scrape
+//! sums them up, in an order that makes the sums agree with each other. Histograms are shared by all workers, and so
+//! are, outside this module, limits of connections and a backend's counts: each of their changes is a contended write.
 
 mod cause;
 mod clock;

@@ -180,8 +180,12 @@ fn a_backend_that_ends_before_any_byte_is_replaced_unseen() {
     assert!((0..30).all(|_| greeting(lb.address()) == "good"));
     let states = [lb.state_of(resetting.address()), lb.state_of(closing.address()), lb.state_of(good.address())];
     let ejected = states.iter().filter(|state| *state == "ejected").count();
-    assert_eq!((ejected, states[2].as_str()), (1, "up"), "never more than half for evidence: {states:?}");
-    assert!(lb.metrics().sum("backend_bad_ends_total", &[("reason", "immediate_close")]) >= 6.0);
+    // One is the most for evidence, of three. A reset that overtakes the connect's success is a fact besides.
+    assert!(ejected >= 1 && states[2] == "up", "{states:?}");
+    let metrics = lb.metrics();
+    assert!(metrics.sum("backend_bad_ends_total", &[("reason", "immediate_close")]) >= 4.0);
+    let facts = metrics.sum("backend_ejections_total", &[("reason", "reset")]);
+    assert_eq!(metrics.sum("backend_ejections_total", &[]), facts + 1.0, "for evidence, one");
     let lines = lb.access_log(30);
     assert!(lines.iter().all(|line| line["backend"] == good.address().to_string()));
     assert_eq!(lines[0]["attempts"][0]["outcome"], "reset");

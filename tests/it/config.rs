@@ -154,7 +154,7 @@ fn wrong_flags_are_refused_with_their_names() {
         ("--set", "attempts", "--set attempts: write PATH=VALUE"),
         ("--set", "attempts=0", "--set attempts=0: attempts must be from 1 to 16"),
         ("--set", "attemps=1", "--set attemps=1: attemps is an unknown key; did you mean `attempts`?"),
-        ("--set", "listen.more=1", "--set listen.more=1: listen.more names a place that doesn't exist"),
+        ("--set", "listen.more=1", "--set listen.more=1: listen.more doesn't exist in the configuration"),
     ] {
         let arguments = [valid.as_slice(), &[flag, value]].concat();
         assert_refused(&run_to_end(folder.path(), &arguments, &[]), fragment);

@@ -204,7 +204,7 @@ fn assert_failure_is_shown(lb: &Lb, failures: usize, part: &str) {
     assert_eq!(report["result"], "failure");
     assert!(report["message"].as_str().is_some_and(|message| message.contains(part)), "{part} in {report}");
     let lines = wait_for("a line of the log for each", || {
-        let lines = lb.log_lines_with("the configuration was not reloaded; the one before goes on");
+        let lines = lb.log_lines_with("the configuration was not reloaded; the previous one stays in use");
         Some(lines).filter(|lines| lines.len() >= failures)
     });
     assert_eq!(lines.len(), failures);

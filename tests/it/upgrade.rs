@@ -15,7 +15,7 @@ use crate::support::{
     has_keepalive_at_peer, is_listened_on, output_of, read_to_end, short_read, wait_until,
 };
 
-const FAILED: &str = "the upgrade failed; this process goes on";
+const FAILED: &str = "the upgrade failed; this process continues";
 
 fn yaml(server: &Server) -> String {
     format!("listen: 127.0.0.1:0\nbackends: ['{}']\n", server.address())

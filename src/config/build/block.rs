@@ -1,4 +1,4 @@
-//! A block of the file while its values are judged, and the rules that several keys share.
+//! A block of the file while its values are checked, and the rules that several keys share.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -14,7 +14,7 @@ use crate::config::yaml::{Reporter, join};
 /// Names are part of metrics and of the paths of `--set`.
 const MAX_NAME_LENGTH: usize = 64;
 
-/// A block of the file: its path, and where problems with its keys are reported.
+/// A block of the file: its path, and the reporter for problems with its keys.
 pub struct Block<'a> {
     /// Empty for the file itself.
     path: String,
@@ -58,7 +58,7 @@ impl<'a> Block<'a> {
         self.report.knows_problem_in(&self.path(key))
     }
 
-    /// The value at `key`; `None`: it is not one, as was reported.
+    /// Parses the value at `key`; `None`: a problem was reported.
     pub fn parsed<T: FromStr<Err = String>>(&mut self, key: &str, text: &str) -> Option<T> {
         text.parse().map_err(|error: String| self.problem(key, error)).ok()
     }

@@ -9,11 +9,11 @@ use crate::protocol::http1::{HeadLimits, HeaderEdit};
 
 use super::block::Block;
 
-/// A smaller head than this is no browser's; a larger one is memory that any client may ask for.
+/// Less than this is too little for browsers; more is memory that any client could make each connection use.
 const HEAD_BYTES: RangeInclusive<u64> = 1024..=1024 * 1024;
-/// Each header is looked at when a request is rewritten.
+/// Bounds work: each header is looked at when a request is rewritten.
 const MAX_HEADERS: usize = 1000;
-/// Descriptors of one worker that may lie idle for one backend.
+/// Bounds the descriptors that one worker has open to one backend without use.
 const MAX_IDLE_CONNECTIONS: usize = 10_000;
 
 pub fn build_http(http: &HttpSpec, block: &mut Block<'_>) -> HttpConfig {
@@ -54,12 +54,12 @@ fn build_headers(headers: &BTreeMap<String, Option<String>>, block: &mut Block<'
             Ok(edit) if edits.iter().any(|other| other.name().eq_ignore_ascii_case(edit.name())) => {
                 block.problem(name, "is duplicated in another spelling; remove one");
             }
-            // Null only takes a default away.
+            // Null only removes a default.
             Ok(_) if template.is_none() => {}
             Ok(edit) => edits.push(edit),
         }
     }
-    // Host leads, as clients send it (RFC 9110 section 7.2).
+    // Host first, as RFC 9110 section 7.2 recommends.
     edits.sort_by_key(|edit| !edit.name().eq_ignore_ascii_case("host"));
     edits
 }

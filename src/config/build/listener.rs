@@ -25,7 +25,7 @@ pub fn build_listener(
 ) -> ListenerConfig {
     let mut block = root.named("listeners", name);
     let bind = build_bind(&spec.bind, bound, &mut block);
-    // Both modes' keys are judged in either mode: nobody should find a mistake only by changing the mode.
+    // Both modes' keys are checked in either mode, so that a mistake doesn't show up only when the mode changes.
     let http = build_http(&spec.http, &mut block.inner("http"));
     let routes = build_routes(spec, file, &mut block);
     let mode = match spec.mode {
@@ -35,7 +35,7 @@ pub fn build_listener(
     let pool = build_pool_name(spec, file, &mut block);
     let trusted_proxies = block.networks("trusted_proxies", &spec.trusted_proxies);
     if spec.proxy_protocol == ProxyProtocol::Required && spec.trusted_proxies.is_empty() {
-        let message = "is required, but nobody may send it: name the balancers in front in `trusted_proxies`, such as \
+        let message = "is required, but no peer may send it: list the proxies in front in `trusted_proxies`, such as \
                        [10.0.0.0/8]";
         block.problem("proxy_protocol", message);
     }
@@ -64,7 +64,7 @@ pub fn build_listener(
 
 fn build_bind(bind: &OneOrMany, bound: &mut HashMap<BindAddress, String>, block: &mut Block<'_>) -> Vec<BindAddress> {
     if bind.0.is_empty() {
-        block.problem("bind", "is missing: say where to listen, such as 0.0.0.0:8080");
+        block.problem("bind", "is missing: add the address to listen on, such as 0.0.0.0:8080");
     }
     let mut addresses = Vec::new();
     for (index, text) in bind.0.iter().enumerate() {
@@ -83,7 +83,7 @@ fn build_bind(bind: &OneOrMany, bound: &mut HashMap<BindAddress, String>, block:
 
 fn build_routes(spec: &ListenerSpec, file: &File, block: &mut Block<'_>) -> Vec<Route> {
     if !spec.routes.is_empty() && spec.mode == ModeSpec::Http {
-        let message = "are by the server name of TLS, which mode `http` doesn't read; use mode `tcp`";
+        let message = "need the server name of TLS clients, which mode `http` doesn't read; use mode `tcp`";
         block.problem("routes", message);
     }
     let mut routes: Vec<Route> = Vec::new();
@@ -99,7 +99,7 @@ fn build_routes(spec: &ListenerSpec, file: &File, block: &mut Block<'_>) -> Vec<
     routes
 }
 
-/// The listener's pool; where there is only one, it needn't be named.
+/// The listener's pool. If there is only one, it need not be named.
 fn build_pool_name(spec: &ListenerSpec, file: &File, block: &mut Block<'_>) -> Option<String> {
     if let Some(pool) = &spec.pool {
         check_pool("pool", pool, file, block);
@@ -122,7 +122,7 @@ fn build_pool_name(spec: &ListenerSpec, file: &File, block: &mut Block<'_>) -> O
     None
 }
 
-/// Reports a name that no pool has. A pool that could not be read is missing too, but that was reported already.
+/// Reports a name that no pool has, unless the pool is missing because of a problem that was reported already.
 fn check_pool(key: &str, name: &str, file: &File, block: &mut Block<'_>) {
     let is_reported = |path: &str| block.report.knows_problem_at(path);
     if !file.pools.contains_key(name) && !is_reported("pools") && !is_reported(&format!("pools.{name}")) {

@@ -1,7 +1,7 @@
-//! From the file's types to a configuration that can run: every rule that a value must keep, checked in one pass.
+//! From the file's types to a configuration that can run: checks every rule in one pass.
 //!
-//! Where a value breaks a rule a problem is reported and any valid value takes its place: the result is only used when
-//! there is no problem.
+//! For a value that breaks a rule a problem is reported, and any valid value takes its place: the result is used only
+//! if there is no problem.
 
 mod block;
 mod http;
@@ -24,7 +24,7 @@ use block::Block;
 use listener::build_listener;
 use pool::build_pool;
 
-/// More worker threads than this are a mistake.
+/// More worker threads than this must be a mistake.
 const MAX_WORKERS: usize = 1024;
 
 /// Validates `file`: the result can run if `report` has no problem then.
@@ -32,8 +32,10 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
     let mut root = Block::root(report);
     let pools = file.pools.iter().map(|(name, pool)| build_pool(name, pool, &mut root)).collect();
     let mut bound = HashMap::new();
-    let listeners = file.listeners.iter();
-    let listeners = listeners.map(|(name, spec)| build_listener(name, spec, file, &mut bound, &mut root)).collect();
+    let mut listeners = Vec::new();
+    for (name, spec) in &file.listeners {
+        listeners.push(build_listener(name, spec, file, &mut bound, &mut root));
+    }
     if file.listeners.is_empty() && root.report.problems.is_empty() {
         root.problem("listeners", "there is no listener; add `listen: 0.0.0.0:8080` or give --listen 0.0.0.0:8080");
     }
@@ -83,7 +85,7 @@ fn build_log(log: &LogSpec) -> LogConfig {
 
 /// `None`: auto.
 fn count(key: &str, value: AutoOr, max: usize, block: &mut Block<'_>) -> Option<NonZeroUsize> {
-    let AutoOr::Is(number) = value else { return None };
+    let AutoOr::Number(number) = value else { return None };
     if number == 0 || number > max {
         let bound = if max == usize::MAX { "at least 1".to_owned() } else { format!("from 1 to {max}") };
         block.problem(key, format!("must be {bound}, or auto"));

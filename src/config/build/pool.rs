@@ -13,19 +13,19 @@ use crate::config::file::units::OffOr;
 use crate::config::pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, PoolConfig, Queue, Resolve};
 use crate::config::yaml::Reporter;
 use crate::net::TcpOptions;
-use crate::protocol::proxy_header::Version;
+use crate::protocol::proxy_header::ProxyVersion;
 
 use super::block::{Block, some_unless_zero};
 
-/// The largest weight; sums of them stay small.
+/// Bounds the length of the balancer's round.
 const MAX_WEIGHT: u16 = 256;
-/// More attempts than this for one client would be a storm.
+/// More attempts than this for one client would overload a failing pool.
 const MAX_ATTEMPTS: usize = 16;
-/// Failures counted within a window at most; the window remembers each.
+/// Bounds memory: each failure within the window is remembered.
 const MAX_FAILURES: usize = 1000;
-/// Results of health checks in a row at most.
+/// Results of health checks in a row; more must be a mistake.
 const MAX_RESULTS: usize = 1000;
-/// Tables of the policies number backends in 16 bits.
+/// The balancer's hash table has backends' indices of 16 bits.
 const MAX_BACKENDS: usize = 10_000;
 /// The port of DNS (RFC 1035, 4.2).
 const DNS_PORT: u16 = 53;
@@ -53,8 +53,8 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
         source: build_sources(&pool.source.0, &mut block),
         send_proxy: match pool.send_proxy {
             SendProxy::Off => None,
-            SendProxy::V1 => Some(Version::V1),
-            SendProxy::V2 => Some(Version::V2),
+            SendProxy::V1 => Some(ProxyVersion::V1),
+            SendProxy::V2 => Some(ProxyVersion::V2),
         },
         resolve: build_resolve(&pool.resolve, &mut block.inner("resolve")),
         tcp: TcpOptions {
@@ -81,8 +81,11 @@ fn build_backends(backends: &[BackendSpec], block: &mut Block<'_>) -> Vec<Backen
         block.problem("backends", format!("has {} backends; at most {MAX_BACKENDS}", backends.len()));
     }
     let mut seen = HashMap::new();
-    let backends = backends.iter().enumerate();
-    backends.filter_map(|(index, spec)| build_backend(&format!("backends[{index}]"), spec, &mut seen, block)).collect()
+    let mut built = Vec::new();
+    for (index, spec) in backends.iter().enumerate() {
+        built.extend(build_backend(&format!("backends[{index}]"), spec, &mut seen, block));
+    }
+    built
 }
 
 /// `seen` are the addresses so far, each with its path.

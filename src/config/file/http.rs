@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{ByteSize, DurationText};
 
-/// Set on every request unless the configuration says otherwise; nginx's usual four.
+/// Set on every request unless the configuration has others: those that are usual with nginx.
 const DEFAULT_HEADERS: [(&str, &str); 4] = [
     ("Host", "$host"),
     ("X-Real-IP", "$remote_addr"),
@@ -65,9 +65,9 @@ impl Default for HttpTimeoutsSpec {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackendKeepAliveSpec {
-    /// As many at most; 0 keeps none.
+    /// The most that stay open; 0: none.
     pub idle_connections: usize,
-    /// For this long.
+    /// How long they stay open.
     pub idle_timeout: DurationText,
 }
 

@@ -14,30 +14,30 @@ use super::units::{DurationText, OneOrMany, TextOrBlock, UNREADABLE, texts_or_bl
 pub struct ListenerSpec {
     /// host:port, [::]:port, *:port (both families), unix:/path or fd@N; or a list.
     pub bind: OneOrMany,
-    /// tcp: raw bytes, any protocol. http: requests one by one, headers injected.
+    /// tcp: any protocol, bytes unchanged. http: each request is balanced, and headers are set.
     pub mode: ModeSpec,
-    /// The pool that serves it; may be left out where there is only one.
+    /// The pool that serves it; may be left out if there is only one.
     pub pool: Option<String>,
     /// Pools by the server name of TLS clients (mode tcp); a client without one goes to `pool`.
     #[serde(deserialize_with = "texts_or_blocks")]
     pub routes: Vec<RouteSpec>,
     /// Connections at once; 0: only the global limit.
     pub max_connections: usize,
-    /// required: PROXY v1 or v2 must come first, from a trusted proxy.
+    /// required: each connection must begin with a PROXY header, v1 or v2, from a trusted proxy.
     pub proxy_protocol: ProxyProtocol,
-    /// Networks that may send a PROXY header, or X-Forwarded-* that is kept.
+    /// Networks of proxies that may send a PROXY header, and whose X-Forwarded-* headers are believed.
     pub trusted_proxies: Vec<String>,
     /// Networks that may connect; empty: all.
     pub allow: Vec<String>,
     /// Networks that may not; wins over allow.
     pub deny: Vec<String>,
-    /// What one client (IPv4 address or IPv6 /64) may take.
+    /// Limits of each client (an IPv4 address or IPv6 /64 network).
     pub per_client: PerClientSpec,
     /// Time limits.
     pub timeouts: ListenerTimeoutsSpec,
     /// Whether its connections are logged.
     pub access_log: bool,
-    /// What mode http does.
+    /// Settings of mode http.
     pub http: HttpSpec,
 }
 
@@ -61,7 +61,7 @@ impl Default for ListenerSpec {
     }
 }
 
-/// What a listener understands of the bytes it passes on.
+/// What a listener reads of the bytes that it passes on.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModeSpec {
@@ -103,11 +103,11 @@ pub struct PerClientSpec {
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerTimeoutsSpec {
-    /// No byte either way for this long ends a connection.
+    /// A connection without a byte in either direction for this long is closed.
     pub idle: DurationText,
     /// The same once one side has ended.
     pub half_closed: DurationText,
-    /// A request's head, a PROXY header, a TLS ClientHello must be complete in this time.
+    /// A request's head, a PROXY header and a TLS ClientHello must each be complete in this time.
     pub client_header: DurationText,
 }
 

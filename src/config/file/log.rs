@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::log::LogFormat;
 
-/// Logs.
+/// The log and the access log.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSpec {

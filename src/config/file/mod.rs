@@ -1,6 +1,6 @@
 //! The shape of `lb.yaml`: its keys with their types, defaults and docs, from which `lb schema` is made.
 //!
-//! Knows serde, but no YAML. Whether the values make sense together is `build`'s to say.
+//! Knows serde, but no YAML. Whether the values are valid together is checked by `build`.
 
 pub mod http;
 pub mod listener;
@@ -31,7 +31,7 @@ pub struct File {
     pub pools: BTreeMap<String, PoolSpec>,
     /// Metrics, health, API, status page.
     pub admin: AdminSpec,
-    /// Worker threads; auto: the cores this process may use.
+    /// Worker threads; auto: as many as the cores that this process may use.
     pub workers: AutoOr,
     /// Client connections at once; auto: as many as open files and memory allow.
     pub max_connections: AutoOr,
@@ -39,7 +39,7 @@ pub struct File {
     pub drain: DrainSpec,
     /// How bytes are moved.
     pub relay: RelaySpec,
-    /// Logs.
+    /// The log and the access log.
     pub log: LogSpec,
     /// Reload when this file changes.
     pub watch: bool,
@@ -51,9 +51,9 @@ pub struct File {
 pub struct AdminSpec {
     /// host:port, *:port, unix:/path, or off.
     pub bind: String,
-    /// Holds the bearer token that changes need; without one they are taken on a loopback or unix bind only.
+    /// Has the bearer token that changes need; without it they are accepted on a loopback or unix bind only.
     pub token_file: Option<PathBuf>,
-    /// Names under which changes are taken, beside addresses and localhost.
+    /// Names under which changes are accepted, beside addresses and localhost.
     pub allowed_hosts: Vec<String>,
 }
 
@@ -83,6 +83,6 @@ impl Default for DrainSpec {
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RelaySpec {
-    /// auto: bulk is spliced, the rest copied.
+    /// auto: bulk data is spliced, the rest copied.
     pub mode: RelayMode,
 }

@@ -17,22 +17,22 @@ pub struct PoolSpec {
     #[serde(deserialize_with = "texts_or_blocks")]
     #[schemars(with = "Vec<BackendShape>")]
     pub backends: Vec<BackendSpec>,
-    /// One attempt to connect.
+    /// How long one connect may take.
     pub connect_timeout: DurationText,
     /// Backends tried for one client connection, each at most once.
     pub attempts: usize,
-    /// Retries under way at once, of the active connections; at least 3.
+    /// Retries under way at once, as a share of the active connections; at least 3.
     pub retry_budget: Percent,
     /// Clients that may wait while every backend is full.
     pub queue: QueueSpec,
-    /// Mode tcp: a client has sent bytes, and the backend is silent for so long: the connection is reset, and the
-    /// backend has failed. 0s: off.
+    /// Mode tcp: a client has sent bytes, and the backend is silent for so long: the connection is reset, which is
+    /// evidence against the backend. 0s: off.
     pub first_byte_timeout: DurationText,
-    /// Passive detection: a backend whose connections fail is set aside for a while. Or off.
+    /// Passive failure detection, which ejects a failing backend for a while; or off.
     pub failure_detection: OffOr<FailureDetectionSpec>,
-    /// Active checks. Or off.
+    /// Active health checks; or off.
     pub health_check: OffOr<HealthCheckSpec>,
-    /// A backend that came back gets its full share only after this long.
+    /// The share of a backend that recovered grows to its full weight over this time.
     pub slow_start: DurationText,
     /// Local addresses that connections to backends come from, in turn.
     pub source: OneOrMany,
@@ -65,7 +65,7 @@ impl Default for PoolSpec {
     }
 }
 
-/// The PROXY header that a backend is sent.
+/// The PROXY header that each connection to a backend begins with.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SendProxy {
@@ -115,7 +115,7 @@ impl TextOrBlock for BackendSpec {
 enum BackendShape {
     /// `host:port`, `unix:/path` or `srv:_service._tcp.name`.
     Address(String),
-    /// The same and more.
+    /// With further keys.
     Block(BackendSpec),
 }
 
@@ -125,7 +125,7 @@ enum BackendShape {
 pub struct QueueSpec {
     /// How many may wait.
     pub length: usize,
-    /// How long.
+    /// For how long.
     pub timeout: DurationText,
 }
 
@@ -147,7 +147,7 @@ pub struct HealthCheckSpec {
     pub rise: usize,
     /// Failures in a row that take it out.
     pub fall: usize,
-    /// Ask by GET; without it, a connection that is accepted is enough.
+    /// Checks by GET; without it, an accepted connection is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCheckSpec>,
 }
@@ -162,12 +162,12 @@ impl Default for HealthCheckSpec {
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpCheckSpec {
-    /// What to ask for.
+    /// The request's path.
     pub path: String,
     /// The Host header; default: the backend's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Good answers, such as 200 or 200-399.
+    /// Statuses of a healthy backend, such as 200 or 200-399.
     pub status: OneOrMany,
 }
 
@@ -181,11 +181,11 @@ impl Default for HttpCheckSpec {
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResolveSpec {
-    /// A name isn't asked for again sooner.
+    /// A name isn't resolved again sooner.
     pub min_ttl: DurationText,
-    /// A name is asked for again at the latest after this.
+    /// A name is resolved again after this, at the latest.
     pub max_ttl: DurationText,
-    /// Asked in place of the system's: IP or IP:port.
+    /// Name servers in place of the system's: IP or IP:port.
     pub nameservers: OneOrMany,
 }
 

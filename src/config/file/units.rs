@@ -1,7 +1,7 @@
 //! Values as a person writes them in YAML: durations with a unit, byte sizes, percentages, `auto`, `off`, one text or a
 //! list.
 //!
-//! Each parses from text, prints back to the same text, and says in its error what would be right.
+//! Each parses from text, prints back to the same value, and has errors that show the right form.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,8 +13,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Replaces an item of a list that can't be read, so that the others keep their numbers; the item was reported, and
-/// what follows from it is not (`Reporter::problem`).
+/// Replaces an item of a list that can't be read, so that the others keep their numbers. The item was reported;
+/// problems that only follow from it are not (`Reporter::problem`).
 pub const UNREADABLE: &str = "\u{0}unreadable";
 
 /// No duration in the configuration may be longer: sums with the clock can't overflow.
@@ -156,11 +156,10 @@ as_text!(ByteSize, "a size with a unit, such as 16KiB or 1MiB", "^[0-9]+ *(B|KiB
 /// `auto`, or a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AutoOr {
-    /// The program chooses, and prints what it chose.
+    /// The program chooses, and logs its choice.
     #[default]
     Auto,
-    /// Chosen by the user.
-    Is(usize),
+    Number(usize),
 }
 
 impl JsonSchema for AutoOr {
@@ -177,7 +176,7 @@ impl Serialize for AutoOr {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Auto => serializer.serialize_str("auto"),
-            Self::Is(number) => serializer.collect_str(number),
+            Self::Number(number) => serializer.collect_str(number),
         }
     }
 }
@@ -193,13 +192,15 @@ impl<'de> Deserialize<'de> for AutoOr {
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<AutoOr, E> {
-                usize::try_from(number).map(AutoOr::Is).map_err(E::custom)
+                usize::try_from(number).map(AutoOr::Number).map_err(E::custom)
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<AutoOr, E> {
                 match text {
                     "auto" => Ok(AutoOr::Auto),
-                    _ => text.parse().map(AutoOr::Is).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self)),
+                    _ => {
+                        text.parse().map(AutoOr::Number).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+                    }
                 }
             }
         }
@@ -210,9 +211,8 @@ impl<'de> Deserialize<'de> for AutoOr {
 /// `off`, or a block of settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffOr<T> {
-    /// Switched off.
     Off,
-    /// Switched on with these settings.
+    /// With these settings.
     On(T),
 }
 
@@ -325,12 +325,12 @@ impl<'de> Deserialize<'de> for OneOrMany {
     }
 }
 
-/// An item of a list that is a block, or a text that stands for one.
+/// An item of a list that is a block, or a text as its short form.
 pub trait TextOrBlock: DeserializeOwned {
-    /// What would be right, for messages.
+    /// The right form, for messages.
     const EXPECTED: &'static str;
 
-    /// What the text stands for; `None`: only a block will do.
+    /// The block that the text is short for; `None`: it has to be a block.
     fn from_text(text: &str) -> Option<Self>;
 }
 

@@ -1,6 +1,6 @@
-//! One change to the tree, as an override asks for it. Knows neither flags nor YAML.
+//! One change to the tree, made by an override. Knows neither flags nor YAML.
 
-/// Whose key a simple flag stands for.
+/// Whose key a simple flag sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// A top-level key.
@@ -27,7 +27,7 @@ pub struct Edit {
 /// The new value of an [`Edit`].
 #[derive(Clone, Debug)]
 pub enum EditValue {
-    /// A text, whatever it looks like.
+    /// A text, even if it looks like a number.
     Text(String),
     /// To be read as YAML.
     Yaml(String),

@@ -1,6 +1,6 @@
-//! serde's messages, which name Rust types, as a user of the file understands them.
+//! Rewrites serde's messages, which have names of Rust types, for users of the file.
 
-/// serde's message as a problem and its remedy. `further` keys are known where an unknown one was found.
+/// serde's message as a problem and its remedy. `further` keys are valid too where an unknown one was found.
 pub fn humanize(message: &str, further: &[&str]) -> String {
     let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     if let Some(rest) = message.strip_prefix("unknown field ") {
@@ -27,10 +27,10 @@ pub fn humanize(message: &str, further: &[&str]) -> String {
     }
 }
 
-/// How serde's message about a missing key begins.
+/// The start of serde's message about a missing key.
 pub const MISSING_FIELD: &str = "missing field ";
 
-/// What serde expected, for a reader who knows no Rust.
+/// What serde expected, in words for users of the file.
 fn remedy(expected: &str) -> &str {
     match expected {
         "u16" | "usize" => "a whole number, 0 or more",

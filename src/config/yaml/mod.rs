@@ -1,5 +1,5 @@
-//! `lb.yaml` as a tree: read with the position of each key, brought from the short form to the long one, edited by
-//! overrides, and turned into `file`'s types. What can't be read, or is wrong, is reported here as the user wrote it.
+//! `lb.yaml` as a tree: read with the position of each key, expanded from the short form to the long one, edited by
+//! overrides, and turned into `file`'s types. Problems are reported with the keys and places that the user wrote.
 
 mod edit;
 mod humanize;

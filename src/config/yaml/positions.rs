@@ -1,7 +1,7 @@
 //! The position of each key in a YAML text, and the duplicate keys.
 //!
-//! `serde_yaml` keeps no positions; this walks the parser's events once and notes the line and column of every path.
-//! It judges nothing but duplicates.
+//! `serde_yaml` has no positions; this walks the parser's events once and records the line and column of every path.
+//! Of errors, it knows only duplicates.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ impl From<&Marker> for Position {
 #[derive(Debug, Default)]
 pub struct Positions {
     by_path: HashMap<String, Position>,
-    /// Each key that its block has already: its path, where first, where again.
+    /// Duplicate keys: the path, the first position, the second one.
     pub duplicates: Vec<(String, Position, Position)>,
 }
 
@@ -38,8 +38,7 @@ enum Frame {
 }
 
 impl Positions {
-    /// Walks `text` as far as it is well-formed YAML; what is wrong with it after that is the YAML reader's to
-    /// report.
+    /// Walks `text` as far as it is well-formed YAML; errors after that are reported by the reader.
     pub fn parse(text: &str) -> Self {
         let mut positions = Self::default();
         let mut stack: Vec<Frame> = Vec::new();
@@ -77,7 +76,7 @@ impl Positions {
         positions
     }
 
-    /// The position of `path`, or of the nearest block around it that is known.
+    /// The position of `path`, or of the nearest block around it that has one.
     pub fn nearest(&self, path: &str) -> Option<Position> {
         let mut path = path;
         loop {
@@ -88,7 +87,7 @@ impl Positions {
         }
     }
 
-    /// A value starts: gives its path, and makes its container ready for the next one.
+    /// Called where a value starts: returns its path, and prepares its container for the next one.
     fn enter(&mut self, stack: &mut [Frame], at: Position) -> String {
         match stack.last_mut() {
             None => String::new(),

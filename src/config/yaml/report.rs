@@ -1,4 +1,4 @@
-//! Gathers what is wrong with a configuration, with the place and the key as the user wrote them.
+//! Gathers the problems of a configuration, with the place and the key as the user wrote them.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ const MAX_LISTED: usize = 20;
 pub struct Reporter {
     /// The file's name.
     pub file: Option<String>,
-    /// Of the keys in the file.
+    /// The places of the keys in the file.
     pub positions: Positions,
     /// Paths that an override set, and what the user typed.
     pub overridden: HashMap<String, String>,
@@ -27,8 +27,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Adds a problem with the key at `path`; what follows from one that is known already is not
-    /// reported again.
+    /// Adds a problem with the key at `path`, unless it only follows from one that was reported before.
     pub fn problem(&mut self, path: &str, message: impl Into<String>) {
         let message = message.into();
         let is_of_unreadable = !self.problems.is_empty() && message.contains(UNREADABLE);
@@ -87,7 +86,7 @@ pub fn duplicates(file: &str, positions: &Positions) -> Vec<Problem> {
     positions.duplicates.iter().map(problem).collect()
 }
 
-/// Names that the user may choose from: not more than can be read at a glance.
+/// Names that the user may choose from, not more than can be read at a glance.
 pub fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     if names.len() == 0 {
         return "none".to_owned();

@@ -51,7 +51,7 @@ fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
         type Error = de::value::Error;
 
         fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
-            Err(de::Error::custom("only asks for the names"))
+            Err(de::Error::custom("only the names are wanted"))
         }
 
         fn deserialize_struct<V: Visitor<'de>>(
@@ -70,7 +70,7 @@ fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
         }
     }
     let mut names: &'static [&'static str] = &[];
-    // Always an error: `Names` only takes the names.
+    // Always an error: `Names` has no values, and only takes the names of the fields.
     let _ = T::deserialize(Names(&mut names));
     names
 }

@@ -1,8 +1,7 @@
-//! Reading and editing `lb.yaml` as a tree, and printing the effective configuration. The only file that knows
-//! serde_yaml.
+//! Reads and edits `lb.yaml` as a tree, and prints the effective configuration. The only file that knows serde_yaml.
 //!
-//! A text becomes a tree, the short form the long one, overrides are applied, and the tree is read into `File`,
-//! gathering every problem on the way.
+//! A text becomes a tree, the short form is expanded to the long one, overrides are applied, and the tree is read into
+//! `File`; all problems are gathered on the way.
 
 use serde::de::IntoDeserializer;
 use serde_path_to_error::Segment;
@@ -25,7 +24,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree without a file: overrides give it all.
+    /// Without a file: overrides have to give everything.
     pub fn empty() -> Self {
         Self::from_root(Mapping::new(), None, Positions::default())
     }
@@ -56,7 +55,7 @@ impl Tree {
         tree
     }
 
-    /// Brings the short form into the long one.
+    /// Moves the keys of the short form to their places in the long form.
     fn expand_short_form(&mut self) {
         let long: Vec<&str> = ["listeners", "pools"].into_iter().filter(|key| self.root.contains_key(*key)).collect();
         let short: Vec<String> = self
@@ -104,13 +103,14 @@ impl Tree {
         let Edit { path: written, value, origin, .. } = edit;
         let value = edit_value(value).map_err(|error| Problem::at(origin.clone(), &written, error))?;
         if !put(&mut self.root, &path, value) {
-            return Err(Problem::at(origin, &written, "names a place that doesn't exist in the configuration"));
+            return Err(Problem::at(origin, &written, "doesn't exist in the configuration"));
         }
         self.report.overridden.insert(path, origin);
         Ok(())
     }
 
-    /// Simple flags stand for a key of the only listener or pool; `--set` may use the short form where the file does.
+    /// The path from the root: a simple flag sets a key of the only listener or pool; `--set` may use the short form if
+    /// the file does.
     fn absolute_path(&self, edit: &Edit) -> Result<String, Problem> {
         let section = match edit.scope {
             Scope::Global => {
@@ -132,8 +132,8 @@ impl Tree {
             [name] => Ok(format!("{section}.{name}.{}", edit.path)),
             [first, ..] => {
                 let message = format!(
-                    "stands for a key of the only one of the {section}, but there are {}; say which with --set, such \
-                     as --set {section}.{first}.{}=VALUE",
+                    "sets a key of the only one of the {section}, but there are {}; choose one with --set, such as \
+                     --set {section}.{first}.{}=VALUE",
                     names.len(),
                     edit.path
                 );
@@ -142,8 +142,8 @@ impl Tree {
         }
     }
 
-    /// Reads the tree into `File`. What can't be read is reported, taken out of the tree and left at its default,
-    /// so that one mistake doesn't hide the next.
+    /// Reads the tree into `File`. A value that can't be read is reported, taken out of the tree and left at its
+    /// default, and the tree is read again: serde stops at the first error, which must not hide the others.
     pub fn into_file(mut self) -> (File, Reporter) {
         let mut root = std::mem::take(&mut self.root);
         let file = loop {
@@ -155,7 +155,7 @@ impl Tree {
                     let is_top = !path.contains(['.', '[']);
                     let further = if is_top && self.report.short_form { short_form_keys() } else { Vec::new() };
                     let message = error.inner().to_string();
-                    // A key that could not be read was taken out, and is not missing.
+                    // A key that is missing because it could not be read was reported, and taken out, before.
                     if !(message.starts_with(MISSING_FIELD) && self.report.knows_problem_in(&path)) {
                         self.report.problem(&path, humanize(&message, &further));
                     }
@@ -210,7 +210,7 @@ fn steps(path: &str) -> impl Iterator<Item = &str> {
     path.split(['.', '[']).map(|step| step.trim_end_matches(']'))
 }
 
-/// Puts `value` at `path`, making blocks on the way; false where the path leads through something that is no block.
+/// Puts `value` at `path`, making blocks on the way; `false`: the path leads through a value that is not a block.
 fn put(root: &mut Mapping, path: &str, value: Value) -> bool {
     let mut slot: Option<&mut Value> = None;
     for step in steps(path) {
@@ -240,8 +240,8 @@ fn put(root: &mut Mapping, path: &str, value: Value) -> bool {
     true
 }
 
-/// Takes what is at the end of `steps` out of the tree, or the nearest thing around it that exists: the tree is smaller
-/// each time, so that reading it again comes to an end.
+/// Takes the value at the end of `steps` out of the tree, or the nearest one around it that exists. The tree gets
+/// smaller each time, so that the reading comes to an end.
 fn take_out(root: &mut Mapping, steps: &[&Segment]) -> bool {
     fn within(value: &mut Value, steps: &[&Segment]) -> bool {
         match (value, steps) {

@@ -1,8 +1,9 @@
-//! Why bytes are no ClientHello: one variant a cause, with text short enough for a log line. The fault is the client's.
+//! Why bytes are no ClientHello: a variant for each cause, with text short enough for a log line. Always the client's
+//! fault.
 
 use std::fmt;
 
-/// Why no server name can be had of these bytes.
+/// Why no server name can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotClientHello {
     // Of the records.

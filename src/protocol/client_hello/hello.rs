@@ -1,5 +1,4 @@
-//! From the message's body to the server name: lengths are checked exactly, and what they frame is skipped unless it
-//! leads to the name. It knows nothing of records.
+//! Reads the server name from the body of the handshake message. It knows nothing of records.
 
 use super::fault::NotClientHello;
 use super::name::{is_ip_address, normalize};
@@ -11,19 +10,19 @@ const RANDOM_BYTES: usize = 32;
 const EXTENSION_SERVER_NAME: u16 = 0;
 const NAME_TYPE_HOST_NAME: u8 = 0;
 
-/// What a hello says to those on the way.
+/// What routing needs of a hello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
-    /// Lower case, without a trailing dot; `None` where the client named no host, or an IP address, which it must
-    /// not (RFC 6066 section 3) and some do.
+    /// Lower case, without a trailing dot. `None`: the client named no host, or an IP address, which some do although
+    /// RFC 6066 section 3 forbids it.
     pub server_name: Option<String>,
 }
 
-/// Reads the hello that `bytes` begin with: `None` asks for more of them. What comes after it isn't looked at, and the
-/// verdict is the same wherever the network cut the bytes; that of a hello's inside falls once the hello is complete.
+/// Reads the hello that `bytes` begin with; `None`: more bytes are needed. What follows it isn't looked at. The verdict
+/// is the same wherever the network cut the bytes: records are judged byte by byte, the message once it is complete.
 ///
 /// # Errors
-/// The bytes are no ClientHello, or none that `MAX_HELLO_BYTES` could hold.
+/// The bytes are no ClientHello, or one that is longer than `MAX_HELLO_BYTES`.
 pub fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, NotClientHello> {
     let Some(message) = read_message(bytes)? else {
         return Ok(None);
@@ -31,10 +30,10 @@ pub fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, NotClientHello> {
     Ok(Some(ClientHello { server_name: server_name(&message)? }))
 }
 
-/// The body of the handshake message, from its legacy_version on.
+/// `message` is the handshake message's body, from its legacy_version on.
 fn server_name(message: &[u8]) -> Result<Option<String>, NotClientHello> {
     let mut body = Reader::new(message);
-    // SSL 3.0 to TLS 1.3 have major version 3; which of them, the backend decides.
+    // The major version of SSL 3.0 to TLS 1.3. Which of them is acceptable, the backend decides.
     if !matches!(body.take(2), Some([3, _])) {
         return Err(NotClientHello::Version);
     }

@@ -1,5 +1,5 @@
-//! Host names as they are compared here: lower case, without a trailing dot. It knows neither where a name comes from
-//! nor what is done with it.
+//! Host names in the form in which they are compared: lower case, without a trailing dot. It knows neither where a name
+//! comes from nor what is done with it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +18,7 @@ pub enum BadName {
     Character,
 }
 
-/// Letters, digits, hyphens, and underscores, which names in use do have; one dot may end it.
+/// Accepts letters, digits, hyphens, and underscores, which some names in use have; one dot may end it.
 ///
 /// # Errors
 /// The first rule that it breaks.
@@ -44,7 +44,7 @@ fn check_label(label: &[u8]) -> Result<(), BadName> {
     }
 }
 
-/// An IPv4 or IPv6 address, the latter with or without brackets; one dot may end it, as it may a name.
+/// Whether it is an IPv4 address, or an IPv6 one with or without brackets; one dot may end it, as with a name.
 pub fn is_ip_address(name: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(name.strip_suffix(b".").unwrap_or(name)) else {
         return false;

@@ -1,5 +1,5 @@
-//! Patterns of server names, as a configuration writes them, and which of those that match a name comes first.
-//! It knows nothing of TLS.
+//! Patterns of server names, as a configuration writes them, and which of several matches is the best. It knows nothing
+//! of TLS.
 
 use super::name::{BadName, is_ip_address, normalize};
 use std::fmt;
@@ -19,8 +19,8 @@ enum Kind {
 }
 
 impl ServerNamePattern {
-    /// Compares with a name as `ClientHello::server_name` gives it. `*` matches every name; whether it also stands for
-    /// a hello without one is the caller's affair.
+    /// Compares with a name as `ClientHello::server_name` has it. `*` matches every name; whether it also matches a
+    /// hello without one is up to the caller.
     pub fn matches(&self, name: &str) -> bool {
         match &self.0 {
             Kind::Exact(exact) => name == exact,
@@ -29,8 +29,8 @@ impl ServerNamePattern {
         }
     }
 
-    /// Of the patterns that match a name, that of the highest rank fits best: the exact one, then the longest wildcard,
-    /// then `*`. Two that match one name and have the same rank are equal.
+    /// The best of the patterns that match a name has the highest rank: the exact one, then the longest wildcard, then
+    /// `*`. Two of the same rank that match one name are equal.
     pub fn rank(&self) -> usize {
         match &self.0 {
             Kind::Exact(_) => usize::MAX,
@@ -49,7 +49,7 @@ impl FromStr for ServerNamePattern {
         }
         let (is_wildcard, name) = text.strip_prefix("*.").map_or((false, text), |name| (true, name));
         if is_ip_address(name.as_bytes()) {
-            return Err(format!("`{text}`: clients name no IP addresses; write a host name, or * for every name"));
+            return Err(format!("`{text}`: clients send no IP addresses; write a host name, or * for every name"));
         }
         let name = normalize(name.as_bytes()).map_err(|bad| wrong(text, bad))?;
         Ok(Self(if is_wildcard { Kind::Suffix(format!(".{name}")) } else { Kind::Exact(name) }))
@@ -61,7 +61,7 @@ fn wrong(text: &str, bad: BadName) -> String {
         _ if text.starts_with('.') && text.len() > 1 => {
             return format!("`{text}`: write *{text} for all names below it");
         }
-        BadName::Character if text.contains('*') => "a * stands alone or for the first labels, as in *.example.com",
+        BadName::Character if text.contains('*') => "write * alone or for the first labels, as in *.example.com",
         BadName::Character if text.contains([':', '/']) => "write the host name alone, without scheme, port and path",
         BadName::NotAscii => "write it as it is on the wire, in its xn-- form",
         BadName::TooLong => "a name has at most 253 characters",
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn is_written_as_it_is_compared() {
+    fn is_shown_in_the_form_that_is_compared() {
         for text in ["example.com", "*.example.com", "*", "_sip.a-b.example", "localhost", "xn--bcher-kva.example"] {
             assert_eq!(pattern(text).to_string(), text);
         }
@@ -129,10 +129,10 @@ mod tests {
             ("a..example", "such as example.com"),
             ("a b", "such as example.com"),
             (".example.com", "write *.example.com"),
-            ("*example.com", "stands alone"),
-            ("www.*.com", "stands alone"),
-            ("*.*.com", "stands alone"),
-            ("**", "stands alone"),
+            ("*example.com", "write * alone"),
+            ("www.*.com", "write * alone"),
+            ("*.*.com", "write * alone"),
+            ("**", "write * alone"),
             ("https://example.com/", "without scheme"),
             ("example.com:443", "without scheme"),
             ("bücher.example", "xn--"),

@@ -1,5 +1,5 @@
 //! Takes the pieces of a TLS structure from left to right (RFC 8446 section 3): numbers, and vectors behind their
-//! length. `None` says that a piece runs over the end. It knows no structure's meaning.
+//! length. `None` means that a piece runs over the end. It knows no structure's meaning.
 
 pub(super) struct Reader<'a> {
     rest: &'a [u8],

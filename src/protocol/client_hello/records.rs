@@ -1,13 +1,12 @@
 //! The record layer under a ClientHello (RFC 8446 section 5.1): a handshake message may be cut into records anywhere,
-//! and is put together only where it was. It knows of the message nothing but its type and length.
+//! and is copied only if it was. Of the message it knows only the type and length.
 
 use super::fault::NotClientHello;
 use std::borrow::Cow;
 
 /// The most bytes that a hello may take on the wire, record headers included. Browsers send 2 KiB with a hybrid key
-/// share; two larger shares (ML-KEM-1024), a second hello inside for ECH and a session ticket stay below 8 KiB.
-/// So: what fills one whole record (2^14), as nginx and HAProxy buffer, and 1 KiB for the headers of
-/// those who cut it into up to 200 records.
+/// share; two larger shares (ML-KEM-1024), an inner hello for ECH and a session ticket stay below 8 KiB. The limit is
+/// one full record (2^14), as nginx and HAProxy buffer, and 1 KiB for the headers of up to 200 records.
 pub const MAX_HELLO_BYTES: usize = 16 * 1024 + 1024;
 
 /// Type, legacy version and length.
@@ -18,18 +17,20 @@ const RECORD_HANDSHAKE: u8 = 22;
 const MESSAGE_HEADER_BYTES: usize = 4;
 const MESSAGE_CLIENT_HELLO: u8 = 1;
 
-/// What a record holds; less than its length where the rest has yet to come.
+/// The content of a record.
 struct Fragment<'a> {
+    /// As much of it as was received.
     bytes: &'a [u8],
     length: usize,
 }
 
-/// The message's body, once all of it has come.
+/// The message's body; `None`: it is not complete yet.
 pub(super) fn read_message(bytes: &[u8]) -> Result<Option<Cow<'_, [u8]>>, NotClientHello> {
     let wire = &bytes[..bytes.len().min(MAX_HELLO_BYTES)];
     let Some(length) = complete_length(wire)? else {
         return if wire.len() == MAX_HELLO_BYTES { Err(NotClientHello::TooLong) } else { Ok(None) };
     };
+    // Nearly always it is in one record, and needs no copy.
     if let Some(Fragment { bytes: first, .. }) = fragment(wire)?
         && let Some(body) = first.get(MESSAGE_HEADER_BYTES..length)
     {
@@ -79,7 +80,8 @@ fn fragment(wire: &[u8]) -> Result<Option<Fragment<'_>>, NotClientHello> {
     if header.first().is_some_and(|kind| *kind != RECORD_HANDSHAKE) {
         return Err(NotClientHello::NotHandshake);
     }
-    // TLS 1.0 for the sake of old servers, or 1.2; the others to be lenient, since the field says nothing.
+    // Clients send that of TLS 1.0, for old servers, or of TLS 1.2. The field means nothing, so others are accepted
+    // too.
     let is_version =
         header.get(1).is_none_or(|major| *major == 3) && header.get(2).is_none_or(|minor| (1..=3).contains(minor));
     if !is_version {
@@ -97,7 +99,7 @@ fn fragment(wire: &[u8]) -> Result<Option<Fragment<'_>>, NotClientHello> {
     }
 }
 
-/// A wrong type is no TLS at the start, and another record later on.
+/// A record of a wrong type means at the start that this is not TLS, and later that another record came in between.
 fn amid_message(fault: NotClientHello, gathered: usize) -> NotClientHello {
     match fault {
         NotClientHello::NotHandshake if gathered > 0 => NotClientHello::OtherRecord,
@@ -105,7 +107,7 @@ fn amid_message(fault: NotClientHello, gathered: usize) -> NotClientHello {
     }
 }
 
-/// The length with the header, once that is complete.
+/// The message's length with its header; `None`: the header is not complete yet.
 fn message_length(header: &[u8]) -> Result<Option<usize>, NotClientHello> {
     if header.first().is_some_and(|kind| *kind != MESSAGE_CLIENT_HELLO) {
         return Err(NotClientHello::OtherMessage);

@@ -1,6 +1,6 @@
-//! The whole reader against recorded hellos (OpenSSL 3.0 and 4.0, BoringSSL made up as three browsers), hand-made and
-//! random ones: what is read, and that neither segmentation, nor the cut into records, nor garbage changes or breaks
-//! it.
+//! The whole reader against recorded hellos (OpenSSL 3.0 and 4.0, BoringSSL configured like three browsers), hand-made
+//! and random ones: what is read, and that neither segmentation, nor the cut into records, nor garbage changes or
+//! breaks it.
 
 use super::{ClientHello, MAX_HELLO_BYTES, NotClientHello, parse};
 use crate::protocol::segmentation;

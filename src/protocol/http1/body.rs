@@ -1,4 +1,4 @@
-//! One type for a body of whatever framing: how many of the received bytes belong to it, and when it is over.
+//! A body of any framing: how many of the received bytes belong to it, and when it is over.
 
 use super::Framing;
 use super::chunked::{ChunkError, ChunkedScanner, Progress};
@@ -8,14 +8,14 @@ use super::chunked::{ChunkError, ChunkedScanner, Progress};
 pub enum Body {
     /// Bytes still to come.
     Length(u64),
-    /// The coding is followed to its end. Boxed: it would make every relay's pumps, which have none, as large.
+    /// Followed to the end of the coding. Boxed: other bodies would be as large.
     Chunked(Box<ChunkedScanner>),
-    /// Whatever comes until the peer closes.
+    /// All bytes until the peer closes.
     UntilClose,
 }
 
 impl Body {
-    /// A body from its first byte.
+    /// The state before the body's first byte.
     pub fn new(framing: Framing) -> Self {
         match framing {
             Framing::None => Self::Length(0),
@@ -25,7 +25,7 @@ impl Body {
         }
     }
 
-    /// Takes the next bytes that were read; those after `consumed` belong to the next message.
+    /// Takes the next received bytes; those after `consumed` belong to the next message.
     ///
     /// # Errors
     /// A chunked body breaks its coding.
@@ -39,7 +39,7 @@ impl Body {
         Ok(Progress { consumed, done: self.is_done() })
     }
 
-    /// How many of the bytes to come are data that may bypass `advance`, by splice for one.
+    /// How many of the next bytes are data that need not pass through `advance`, but may be spliced.
     pub fn data_remaining(&self) -> u64 {
         match self {
             Self::Length(remaining) => *remaining,
@@ -48,7 +48,7 @@ impl Body {
         }
     }
 
-    /// Counts data that bypassed `advance`; at most `data_remaining` bytes of it.
+    /// Counts data that did not pass through `advance`, at most `data_remaining` bytes.
     pub fn skip_data(&mut self, len: u64) {
         match self {
             Self::Length(remaining) => *remaining = remaining.saturating_sub(len),
@@ -57,7 +57,7 @@ impl Body {
         }
     }
 
-    /// No byte of the body is missing; never so for one that ends by a close.
+    /// Whether no byte of the body is missing; never, if it ends by a close.
     pub fn is_done(&self) -> bool {
         match self {
             Self::Length(remaining) => *remaining == 0,
@@ -66,7 +66,7 @@ impl Body {
         }
     }
 
-    /// Whether an end of the stream at this point leaves the body whole, rather than cut short.
+    /// Whether the body is whole if the stream ends now.
     pub fn is_whole_at_close(&self) -> bool {
         self.is_done() || matches!(self, Self::UntilClose)
     }

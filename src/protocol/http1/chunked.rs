@@ -1,6 +1,6 @@
-//! Follows chunked coding (RFC 9112 section 7.1) without buffering, so that bytes can be passed on as they came.
-//! Strict where lax readers were smuggled through: sizes, line ends, extensions and trailers. It knows nothing of
-//! heads; data is skipped, not looked at.
+//! Follows chunked coding (RFC 9112 section 7.1) without buffering, so that bytes can be passed on unchanged.
+//! Strict with sizes, line ends, extensions and trailers: through lax readers of these, requests were smuggled. It
+//! knows nothing of heads, and doesn't look at data.
 
 use super::fields::is_same_name;
 use super::syntax::{is_text, is_token};
@@ -8,11 +8,11 @@ use std::fmt;
 
 /// A u64 has sixteen; more could only be leading zeros or an overflow.
 const MAX_SIZE_DIGITS: u8 = 16;
-/// Over a whole body, as in hyper: nobody reads them, so they only waste time.
+/// Over a whole body, as in hyper: no receiver uses them, so many of them can only be meant to cost time.
 const MAX_EXTENSION_BYTES: u32 = 16 << 10;
-/// Over a whole trailer section: checksums and signatures fit.
+/// Over a whole trailer section: enough for checksums and signatures.
 const MAX_TRAILER_BYTES: u32 = 8 << 10;
-/// Fields that frame, route or steer the connection must not come after the body (RFC 9110 section 6.5.1).
+/// Fields that determine framing, routing or the connection must not come after the body (RFC 9110 section 6.5.1).
 const FORBIDDEN_TRAILERS: [&[u8]; 10] = [
     b"connection",
     b"content-length",
@@ -36,7 +36,7 @@ pub struct Progress {
     pub done: bool,
 }
 
-/// Why a chunked body is refused. What was scanned before is already on its way: close both connections.
+/// Why a chunked body is refused. What was scanned before it may be sent already, so both connections must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkError {
     MalformedSize,
@@ -72,7 +72,7 @@ enum State {
     Done,
 }
 
-/// One body's scanner; after an error it is of no more use.
+/// One body's scanner; not to be used after an error.
 #[derive(Clone, Debug)]
 pub struct ChunkedScanner {
     state: State,
@@ -80,7 +80,8 @@ pub struct ChunkedScanner {
     size_digits: u8,
     extension_bytes: u32,
     trailer_bytes: u32,
-    /// The start of a trailer's name: long enough to know the forbidden ones wherever the input was cut.
+    /// The start of a trailer's name, as the input may be cut within it: long enough to compare with the forbidden
+    /// ones.
     name: [u8; LONGEST_FORBIDDEN],
     name_len: usize,
 }
@@ -116,12 +117,12 @@ impl ChunkedScanner {
         self.scan(input, |data| out.extend_from_slice(data))
     }
 
-    /// Data bytes of the current chunk that are still to come: these need no scanning.
+    /// Data bytes of the current chunk that are still to come: they need not be scanned.
     pub fn data_remaining(&self) -> u64 {
         if self.state == State::Data { self.remaining } else { 0 }
     }
 
-    /// Counts data that was moved past the scanner; at most `data_remaining` bytes of it.
+    /// Counts data that was not scanned, at most `data_remaining` bytes.
     pub fn skip_data(&mut self, len: u64) {
         if self.state == State::Data {
             self.remaining = self.remaining.saturating_sub(len);
@@ -131,7 +132,7 @@ impl ChunkedScanner {
         }
     }
 
-    /// The empty line after the last chunk and the trailers was seen.
+    /// Whether the empty line after the last chunk and the trailers was read.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
@@ -185,8 +186,8 @@ impl ChunkedScanner {
         }
     }
 
-    /// `*( ";" name [ "=" ( token / quoted-string ) ] )`. Whitespace around the marks, which a recipient may accept,
-    /// is refused: readers differ on it.
+    /// `*( ";" name [ "=" ( token / quoted-string ) ] )`. Whitespace around `;` and `=` is refused, though a recipient
+    /// may accept it: readers differ on it.
     fn extension(&mut self, byte: u8) -> Result<State, ChunkError> {
         use State::{
             ExtensionEscape, ExtensionName, ExtensionQuoteEnd, ExtensionQuoted, ExtensionStart, ExtensionToken,

@@ -1,6 +1,6 @@
-//! Why a message is refused: one variant a cause, with text short enough for an error page or a log line.
-//! A client's fault (`RequestError`) and a backend's (`BadResponse`) are different types, since they are answered,
-//! counted and logged differently.
+//! Why a message is refused: a variant for each cause, with text short enough for an error page or a log line.
+//! A client's fault (`RequestError`) and a backend's (`BadResponse`) are different types, as they are answered, counted
+//! and logged differently.
 
 use std::fmt;
 

@@ -1,10 +1,10 @@
-//! Header fields: which names matter to a proxy, what they say about framing and persistence, and a walk over
-//! those of an accepted head. It knows nothing of start lines.
+//! Header fields: the names that matter to a proxy, the framing and persistence that they determine, and an iterator
+//! over those of an accepted head. It knows nothing of start lines.
 
 use super::syntax::{Cursor, Span, Stop, list, run_len};
 use super::{Fault, Framing, HeadLimits, Version};
 
-/// Real messages name two or three; the list is searched once a field when a head is rewritten.
+/// Real messages have two or three. The limit bounds work: a rewrite searches the list once for each field.
 const MAX_CONNECTION_OPTIONS: usize = 32;
 
 /// One field of an accepted head.
@@ -18,7 +18,7 @@ pub struct Field<'a> {
     pub line: &'a [u8],
 }
 
-/// Walks the fields of an accepted head: nothing is stored a field, so a head costs no allocation.
+/// The fields of an accepted head. Found again for each iteration, so that a head needs no allocation.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],
@@ -36,7 +36,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// The names that steer a proxy.
+/// The names on which a proxy acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     Connection,
@@ -66,7 +66,7 @@ pub(super) fn known(name: &[u8]) -> Option<Known> {
     KNOWN.iter().find(|(spelling, _)| spelling.eq_ignore_ascii_case(name)).map(|&(_, known)| known)
 }
 
-/// Spelt with `_`, a known name is unknown to us and yet known to a CGI-like backend.
+/// Whether it is a known name spelt with `_`: another name for us, but the same for a CGI-like backend.
 pub(super) fn is_alias_of_known(name: &[u8]) -> bool {
     name.contains(&b'_') && KNOWN.iter().any(|(spelling, _)| is_same_name(spelling, name))
 }
@@ -83,28 +83,28 @@ pub(super) fn is_same_name(a: &[u8], b: &[u8]) -> bool {
 enum Coding {
     Absent,
     Chunked,
-    /// Something else, not ended by `chunked`.
+    /// Other codings, none of them `chunked` at the end.
     Foreign,
     /// Empty, or `chunked` after other codings or twice: readers differ on where the body ends.
     Ambiguous,
 }
 
-/// What a section of fields says about the message, the same for requests and responses.
+/// What the fields determine about a message, for requests and responses alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FieldFacts {
     section: Span,
-    /// From the first Connection field to the last, whatever stands between.
+    /// From the first Connection field to the last, with the fields in between.
     connection: Span,
     connection_options: usize,
     content_length: Option<u64>,
     coding: Coding,
-    says_close: bool,
-    says_keep_alive: bool,
-    pub(super) says_upgrade: bool,
+    wants_close: bool,
+    wants_keep_alive: bool,
+    pub(super) wants_upgrade: bool,
 }
 
 impl FieldFacts {
-    /// Reads fields up to and including the empty line, and shows each known one to `note` once it is judged here.
+    /// Reads fields up to and including the empty line, and calls `note` with each known one after its checks here.
     pub(super) fn read<E>(
         cursor: &mut Cursor<'_>,
         buf: &[u8],
@@ -141,9 +141,9 @@ impl FieldFacts {
             connection_options: 0,
             content_length: None,
             coding: Coding::Absent,
-            says_close: false,
-            says_keep_alive: false,
-            says_upgrade: false,
+            wants_close: false,
+            wants_keep_alive: false,
+            wants_upgrade: false,
         }
     }
 
@@ -171,9 +171,9 @@ impl FieldFacts {
         self.connection.end = line.end;
         for option in list(value) {
             self.connection_options += 1;
-            self.says_close |= option.eq_ignore_ascii_case(b"close");
-            self.says_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-            self.says_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+            self.wants_close |= option.eq_ignore_ascii_case(b"close");
+            self.wants_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.wants_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
         }
         if self.connection_options > MAX_CONNECTION_OPTIONS {
             return Err(Fault::TooManyConnectionOptions);
@@ -181,7 +181,7 @@ impl FieldFacts {
         Ok(())
     }
 
-    /// Two framings in one message are how requests are smuggled (RFC 9112 section 6.3, item 3).
+    /// Two framings in one message are a way to smuggle requests (RFC 9112 section 6.3, item 3).
     fn check_one_framing(&self) -> Result<(), Fault> {
         let has_both = self.content_length.is_some() && self.coding != Coding::Absent;
         if has_both { Err(Fault::LengthAndEncoding) } else { Ok(()) }
@@ -198,7 +198,7 @@ impl FieldFacts {
         if self.coding == Coding::Ambiguous { Err(Fault::TransferEncoding) } else { Ok(()) }
     }
 
-    /// `unstated` is the framing where no field gives one.
+    /// `unstated` is the framing if no field gives one.
     pub(super) fn framing(&self, unstated: Framing) -> Framing {
         match (self.coding, self.content_length) {
             (Coding::Chunked, _) => Framing::Chunked,
@@ -210,14 +210,14 @@ impl FieldFacts {
 
     /// RFC 9112 section 9.3.
     pub(super) fn keep_alive(&self, version: Version) -> bool {
-        !self.says_close && (version == Version::Http11 || self.says_keep_alive)
+        !self.wants_close && (version == Version::Http11 || self.wants_keep_alive)
     }
 
     pub(super) fn fields<'a>(&self, buf: &'a [u8]) -> Fields<'a> {
         Fields { rest: self.section.slice(buf) }
     }
 
-    /// Whether a Connection field names this one as meant for us alone (RFC 9110 section 7.6.1).
+    /// Whether a Connection field lists `name`, which is for this hop only then (RFC 9110 section 7.6.1).
     pub(super) fn is_named_by_connection(&self, buf: &[u8], name: &[u8]) -> bool {
         Fields { rest: self.connection.slice(buf) }
             .filter(|field| known(field.name) == Some(Known::Connection))
@@ -226,7 +226,7 @@ impl FieldFacts {
 }
 
 impl Coding {
-    /// Takes a further field: several are one list (RFC 9110 section 5.3). What was ambiguous once stays so.
+    /// The coding with one more field: several are one list (RFC 9110 section 5.3). An ambiguous one stays ambiguous.
     fn and(self, value: &[u8]) -> Self {
         let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
         let last = value.rsplit(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();

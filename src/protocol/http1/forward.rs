@@ -1,6 +1,6 @@
 //! Writes heads for the next hop: an accepted request for the backend, an accepted response for the client.
-//! Fields meant for one hop stay behind (RFC 9110 section 7.6.1), configured ones are set, all others pass as they
-//! came, in their order. It judges nothing: what isn't acceptable has been refused when it was read.
+//! Fields for one hop only are dropped (RFC 9110 section 7.6.1), configured ones are set, all others pass unchanged and
+//! in their order. It refuses nothing: that is done when a head is read.
 
 use super::fields::{Known, is_alias_of_known, is_same_name, known};
 use super::response::has_no_body;
@@ -8,8 +8,8 @@ use super::syntax::is_token;
 use super::{InvalidTemplate, RequestHead, ResponseHead, Template, Variable, Variables, Version};
 use std::fmt;
 
-/// One header that is set on each request: all incoming copies go, also those spelt with `_`, and one is added.
-/// A value that renders to nothing only removes, as in nginx.
+/// A header that is set on each request: all incoming copies are removed, also those spelt with `_`, and one is added.
+/// With an empty value the header is only removed, as in nginx.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderEdit {
     name: String,
@@ -21,17 +21,16 @@ pub struct HeaderEdit {
 pub enum InvalidEdit {
     /// Not a token.
     Name,
-    /// Framing and hop-by-hop fields are the proxy's own: setting one would break the connection.
+    /// Framing and hop-by-hop fields belong to the proxy: setting one would break the connection.
     Reserved,
-    /// The value is no template.
     Value(InvalidTemplate),
 }
 
 impl HeaderEdit {
-    /// Compiles one line of the configuration.
+    /// Compiles one entry of the configuration.
     ///
     /// # Errors
-    /// The name is no token or is reserved, or the value is no template.
+    /// The name is no token or is reserved, or the value is not a valid template.
     pub fn parse(name: &str, value: &str) -> Result<Self, InvalidEdit> {
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err(InvalidEdit::Name);
@@ -44,7 +43,7 @@ impl HeaderEdit {
         Ok(Self { name: name.to_owned(), value })
     }
 
-    /// The header's name, as the configuration spells it.
+    /// As the configuration spells it.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -64,7 +63,7 @@ impl HeaderEdit {
         out.extend_from_slice(b": ");
         let value_start = out.len();
         self.value.render(variables, out);
-        // HTTP/1.1 can't do without Host, even an empty one (RFC 9112 section 3.2).
+        // HTTP/1.1 must have a Host, if only an empty one (RFC 9112 section 3.2).
         if out.len() == value_start && !self.sets(b"host") {
             out.truncate(start);
         } else {
@@ -73,7 +72,7 @@ impl HeaderEdit {
     }
 }
 
-/// Appends the head that the backend gets: HTTP/1.1 whatever the client speaks, and an origin-form target.
+/// Appends the head for the backend: HTTP/1.1 whatever the client speaks, and an origin-form target.
 pub fn write_request_head(
     out: &mut Vec<u8>,
     buf: &[u8],
@@ -95,7 +94,7 @@ pub fn write_request_head(
     for field in head.fields(buf) {
         let passes = match known(field.name) {
             Some(Known::ContentLength | Known::TransferEncoding) => true,
-            // An HTTP/1.0 client could not read the 100 that this asks for (RFC 9110 section 10.1.1).
+            // An HTTP/1.0 client doesn't understand the 100 that would come (RFC 9110 section 10.1.1).
             Some(Known::Expect) => head.version == Version::Http11,
             Some(Known::Upgrade) => head.upgrade,
             Some(_) => false,
@@ -114,16 +113,15 @@ pub fn write_request_head(
 /// The client's side of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientSide {
-    /// What it speaks.
     pub version: Version,
-    /// The connection closes after this response. It does anyway where `ResponseHead::ends_by_close` says so.
+    /// The connection is closed after this response, also where `ResponseHead::ends_by_close` doesn't require it.
     pub close: bool,
 }
 
-/// Appends the head that the client gets. An interim response must not be sent to an HTTP/1.0 client at all
-/// (RFC 9110 section 15.2).
+/// Appends the head for the client. An interim response must not be sent to an HTTP/1.0 client at all (RFC 9110 section
+/// 15.2).
 pub fn write_response_head(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, client: ClientSide) {
-    // A 426 must say which protocol is wanted (RFC 9110 section 15.5.22).
+    // A 426 must have the protocol that the server wants (RFC 9110 section 15.5.22).
     let keeps_upgrade = head.is_upgrade() || head.status == 426;
     let has_framing = head.status == 304 || !has_no_body(head.status);
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -150,7 +148,7 @@ pub fn write_response_head(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, c
     out.extend_from_slice(b"\r\n");
 }
 
-/// Persistence is stated where it isn't the client's default; an interim response says nothing about it.
+/// Persistence is stated only if it isn't the default of the client's version, and never in an interim response.
 fn connection_options(head: &ResponseHead, client: ClientSide, keeps_upgrade: bool) -> &'static [u8] {
     let closes = client.close || head.ends_by_close(client.version);
     match client.version {
@@ -174,7 +172,7 @@ impl fmt::Display for InvalidEdit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name => f.write_str("not a header name"),
-            Self::Reserved => f.write_str("a header that the proxy itself must govern"),
+            Self::Reserved => f.write_str("a header that only the proxy may set"),
             Self::Value(invalid) => invalid.fmt(f),
         }
     }
@@ -209,7 +207,7 @@ mod tests {
         String::from_utf8(out).expect("ASCII")
     }
 
-    /// What becomes of these lines in a GET that sets nothing.
+    /// These lines after a rewrite that sets nothing.
     fn lines(lines: &str) -> String {
         let out = request(&format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"), &[]);
         let rest = out.strip_prefix("GET / HTTP/1.1\r\nHost: h\r\n").expect("line and Host first");
@@ -337,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn says_nothing_of_persistence_in_an_interim_response() {
+    fn an_interim_response_states_no_persistence() {
         let text = "HTTP/1.1 100 Continue\r\n\r\n";
         assert_eq!(response(text, Version::Http11, true), text);
     }

@@ -1,8 +1,8 @@
-//! HTTP/1 as a proxy needs it: read a head strictly, rewrite it for the next hop, follow a body's framing.
+//! HTTP/1 for a proxy: reads a head strictly, rewrites it for the next hop, follows a body's framing.
 //! Pure: bytes in, values out. It knows no socket, no clock, no configuration and no other module of this crate.
 //!
-//! Heads are read from left to right and judged byte by byte, so the verdict never depends on how the network
-//! cut the bytes. What is accepted holds positions instead of borrows: give the same buffer to its methods.
+//! Heads are read from left to right and judged byte by byte, so that the verdict never depends on where the network
+//! cut the bytes. An accepted head has positions, not borrows: its methods want the buffer that it was read from.
 
 mod body;
 mod chunked;
@@ -27,7 +27,7 @@ pub use template::{InvalidTemplate, Template, Variable, Variables};
 #[allow(unused_imports, reason = "the fuzz targets use them: they compile this folder by itself")]
 pub use {chunked::ChunkedScanner, response::RequestFacts};
 
-/// Any other is refused.
+/// Any other version is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     Http10,
@@ -38,15 +38,15 @@ pub enum Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     None,
-    /// So many bytes.
+    /// By the number of its bytes.
     Length(u64),
-    /// Up to the end of the chunked coding.
+    /// By the end of the chunked coding.
     Chunked,
-    /// Up to the close of the connection: responses only.
+    /// By the close of the connection: responses only.
     UntilClose,
 }
 
-/// Bounds on a head: what one peer can make a connection hold.
+/// Bounds on a head, and so on the memory that a peer can make a connection use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Start line, fields and the empty line. Default 16 KiB.

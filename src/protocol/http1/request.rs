@@ -1,5 +1,5 @@
-//! A request's head: read strictly (RFC 9112 sections 2 to 6) into facts and positions.
-//! It decides what is refused and with which status; rewriting is left to `forward`.
+//! A request's head, read strictly (RFC 9112 sections 2 to 6) into facts and positions.
+//! What is refused is decided here, and with which status; the rewriting is in `forward`.
 
 use super::fields::{FieldFacts, Fields, Known, is_same_name};
 use super::response::RequestFacts;
@@ -10,17 +10,17 @@ use super::{Fault, Framing, HeadLimits, RequestError, Version};
 /// An accepted request head. Methods that take `buf` want the buffer that was parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestHead {
-    /// Bytes of the buffer that the head takes; the body follows.
+    /// The head's length in the buffer; the body follows.
     pub len: usize,
-    /// What the client speaks; the backend always gets HTTP/1.1.
+    /// The client's; the backend always gets HTTP/1.1.
     pub version: Version,
     /// Never `UntilClose`.
     pub framing: Framing,
-    /// The client lets the connection serve another request.
+    /// The client may send another request on the connection.
     pub keep_alive: bool,
     /// The client waits for a 100 before it sends the body.
     pub expect_continue: bool,
-    /// The client asks for another protocol; only a 101 grants it.
+    /// The client wants another protocol, which a 101 accepts.
     pub upgrade: bool,
     method: Span,
     target: Span,
@@ -37,8 +37,8 @@ struct RequestLine {
 }
 
 impl RequestHead {
-    /// Reads the head at the start of `buf`; None asks for more bytes. Nothing is kept between calls: a head that
-    /// trickles in is read again each time, which `HeadLimits` bounds.
+    /// Reads the head at the start of `buf`; `None`: more bytes are needed. Without a state between calls: a head that
+    /// trickles in is read from its start each time, within the bounds of `HeadLimits`.
     ///
     /// # Errors
     /// At the first byte that makes the request unacceptable, whatever follows.
@@ -81,7 +81,7 @@ impl RequestHead {
             framing: facts.framing(Framing::None),
             keep_alive: facts.keep_alive(version),
             expect_continue: is_http11 && expect_continue,
-            upgrade: is_http11 && facts.says_upgrade && has_upgrade && names_protocol,
+            upgrade: is_http11 && facts.wants_upgrade && has_upgrade && names_protocol,
             method,
             target,
             authority,
@@ -90,7 +90,7 @@ impl RequestHead {
         })
     }
 
-    /// Case matters.
+    /// Case-sensitive.
     pub fn method<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
         self.method.slice(buf)
     }
@@ -100,8 +100,8 @@ impl RequestHead {
         self.target.slice(buf)
     }
 
-    /// What the backend is asked for: an absolute-form target loses its scheme and authority, as in nginx.
-    /// The flag says that a `/` belongs before it.
+    /// The target for the backend: an absolute-form one loses its scheme and authority, as in nginx. `true`: a `/` must
+    /// be put before it.
     pub(super) fn origin_form<'a>(&self, buf: &'a [u8]) -> (bool, &'a [u8]) {
         let Some(authority) = self.authority else {
             return (false, self.target(buf));
@@ -114,33 +114,32 @@ impl RequestHead {
         (!rest.starts_with(b"/"), rest)
     }
 
-    /// Host and port as the client wrote them: of an absolute-form target, which outranks Host (RFC 9112 section
-    /// 3.2.2), else Host. Empty where an HTTP/1.0 request gives neither.
+    /// Host and port as the client wrote them: of an absolute-form target, which takes precedence (RFC 9112 section
+    /// 3.2.2), else of Host. Empty if an HTTP/1.0 request has neither.
     pub fn authority<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
         self.authority.or(self.host).map_or(b"", |span| span.slice(buf))
     }
 
-    /// The authority without port and trailing dot; in the client's spelling, `$host` writes it in lower case.
+    /// The authority without port and trailing dot, in the client's case.
     pub fn host<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
         host_of(self.authority(buf))
     }
 
-    /// RFC 9110 section 9.2.2. Whether the body can be sent again is another question.
+    /// RFC 9110 section 9.2.2. Whether the body is available for a second time is not known here.
     pub fn is_idempotent(&self, buf: &[u8]) -> bool {
         matches!(self.method(buf), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
     }
 
-    /// What the response must be read against.
+    /// What the reading of the response depends on.
     pub fn asked(&self, buf: &[u8]) -> RequestFacts {
         RequestFacts { head: self.method(buf) == b"HEAD", upgrade: self.upgrade }
     }
 
-    /// All of them, in their order.
     pub fn fields<'a>(&self, buf: &'a [u8]) -> Fields<'a> {
         self.facts.fields(buf)
     }
 
-    /// The first value under this name, in any case.
+    /// The value of the first field with this name, in any case.
     pub fn header<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
         self.fields(buf).find(|field| field.name.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
     }
@@ -181,8 +180,8 @@ impl RequestLine {
     }
 }
 
-/// An upgrade becomes a tunnel in which nothing is injected any more. HTTP itself must not get in that way:
-/// `h2c` would let a client send requests past the proxy with headers of its own making.
+/// After an upgrade the connection is a tunnel, in which nothing is checked or set any more. HTTP itself must not pass
+/// through it: with `h2c` a client could send requests with forged X-Forwarded-* headers past the proxy.
 fn is_tunnel(protocols: &[u8]) -> bool {
     let is_http = |name: &[u8]| name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"http");
     let name = |protocol: &'_ [u8]| protocol.iter().position(|&byte| byte == b'/').unwrap_or(protocol.len());
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn speaks_no_other_version() {
+    fn refuses_other_versions() {
         for head in ["GET / HTTP/2", "GET / HTTP/0", "GET / HTTP/1.2"] {
             assert_eq!(rejection(head), Fault::UnsupportedVersion.into(), "{head}");
         }

@@ -1,11 +1,11 @@
-//! A response's head, read as strictly as a request's: a backend is trusted no further than a client.
-//! Framing depends on what was asked (RFC 9112 section 6.3), so the request's part of it comes in as `RequestFacts`.
+//! A response's head, read as strictly as a request's: a backend is trusted no more than a client.
+//! Its framing depends on the request too (RFC 9112 section 6.3), which is given as `RequestFacts`.
 
 use super::fields::{FieldFacts, Fields};
 use super::syntax::{Cursor, Span, Stop, verdict};
 use super::{BadResponse, Fault, Framing, HeadLimits, Version};
 
-/// What the request asked for, as far as it changes how the response is read.
+/// What of the request changes how its response is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestFacts {
     /// The method was HEAD.
@@ -17,13 +17,12 @@ pub struct RequestFacts {
 /// An accepted response head. Methods that take `buf` want the buffer that was parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
-    /// Bytes of the buffer that the head takes; the body follows.
+    /// The head's length in the buffer; the body follows.
     pub len: usize,
     /// 100 to 999.
     pub status: u16,
-    /// What the backend speaks.
     pub version: Version,
-    /// Of the body that follows; `None` for what must not have one.
+    /// Of the body that follows.
     pub framing: Framing,
     /// The backend connection can be used again once the body has been read to its end.
     pub keep_alive: bool,
@@ -33,22 +32,22 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
-    /// Reads the head at the start of `buf`; None asks for more bytes.
+    /// Reads the head at the start of `buf`; `None`: more bytes are needed.
     ///
     /// # Errors
     /// At the first byte that makes the response unacceptable, whatever follows.
-    pub fn parse(buf: &[u8], asked: RequestFacts, limits: &HeadLimits) -> Result<Option<Self>, BadResponse> {
-        verdict(Self::read(buf, asked, limits))
+    pub fn parse(buf: &[u8], request: RequestFacts, limits: &HeadLimits) -> Result<Option<Self>, BadResponse> {
+        verdict(Self::read(buf, request, limits))
     }
 
-    fn read(buf: &[u8], asked: RequestFacts, limits: &HeadLimits) -> Result<Self, Stop<BadResponse>> {
+    fn read(buf: &[u8], request: RequestFacts, limits: &HeadLimits) -> Result<Self, Stop<BadResponse>> {
         let mut cursor = Cursor::new(buf, limits.max_head_bytes, Fault::HeadTooLarge);
         cursor.skip_empty_line()?;
-        let version = cursor.answer_version()?;
+        let version = cursor.response_version()?;
         cursor.expect(b' ', Fault::MalformedVersion)?;
         let status_start = cursor.at();
         let status = read_status(&mut cursor, buf)?;
-        if status == 101 && !asked.upgrade {
+        if status == 101 && !request.upgrade {
             return Err(BadResponse::UnrequestedUpgrade.into());
         }
         let status_text = Span { start: status_start, end: cursor.text().end };
@@ -57,7 +56,7 @@ impl ResponseHead {
             facts.check_coding_is_clear().map_err(BadResponse::from)
         })?;
         let framing = match facts.framing(Framing::UntilClose) {
-            _ if asked.head || has_no_body(status) => Framing::None,
+            _ if request.head || has_no_body(status) => Framing::None,
             framing => framing,
         };
         let keep_alive = facts.keep_alive(version)
@@ -67,7 +66,7 @@ impl ResponseHead {
         Ok(Self { len: cursor.at(), status, version, framing, keep_alive, status_text, facts })
     }
 
-    /// 100, 102, 103 and the like: relayed, and the real response is still to come (RFC 9110 section 15.2).
+    /// 100, 102, 103 and the like: the final response is still to come (RFC 9110 section 15.2).
     pub fn is_interim(&self) -> bool {
         self.status < 200 && !self.is_upgrade()
     }
@@ -77,12 +76,12 @@ impl ResponseHead {
         self.status == 101
     }
 
-    /// An HTTP/1.0 client knows no chunks: it gets their data alone (`ChunkedScanner::decode`), ended by a close.
+    /// An HTTP/1.0 client knows no chunks: it gets only their data (`ChunkedScanner::decode`), ended by a close.
     pub fn must_dechunk(&self, client: Version) -> bool {
         client == Version::Http10 && self.framing == Framing::Chunked
     }
 
-    /// Only closing the client's connection shows it where the body ends.
+    /// Only the close of its connection shows the client where the body ends.
     pub fn ends_by_close(&self, client: Version) -> bool {
         self.framing == Framing::UntilClose || self.must_dechunk(client)
     }
@@ -98,8 +97,8 @@ pub(super) fn has_no_body(status: u16) -> bool {
     status < 200 || status == 204 || status == 304
 }
 
-/// A backend that announces a body where none may be could send one: what follows can't be trusted. Not so for a
-/// 304, whose fields describe the body that a 200 would have had.
+/// A backend that announces a body for a status that has none may send one, so the connection can't be used again. A
+/// 304 is sound: its fields describe the body that a 200 would have had.
 fn announces_impossible_body(status: u16, stated: Framing) -> bool {
     status != 304 && has_no_body(status) && !matches!(stated, Framing::None | Framing::Length(0))
 }
@@ -129,12 +128,12 @@ mod tests {
     const HEAD: RequestFacts = RequestFacts { head: true, upgrade: false };
     const UPGRADE: RequestFacts = RequestFacts { head: false, upgrade: true };
 
-    fn parse(head: &str, asked: RequestFacts) -> Result<Option<ResponseHead>, BadResponse> {
-        ResponseHead::parse(head.as_bytes(), asked, &HeadLimits::default())
+    fn parse(head: &str, request: RequestFacts) -> Result<Option<ResponseHead>, BadResponse> {
+        ResponseHead::parse(head.as_bytes(), request, &HeadLimits::default())
     }
 
-    fn accepted(head: &str, asked: RequestFacts) -> ResponseHead {
-        parse(head, asked).expect("an acceptable head").expect("a complete head")
+    fn accepted(head: &str, request: RequestFacts) -> ResponseHead {
+        parse(head, request).expect("an acceptable head").expect("a complete head")
     }
 
     fn with(status: u16, lines: &str) -> String {
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_a_101_only_if_it_was_asked_for() {
+    fn takes_a_101_only_for_a_request_to_upgrade() {
         assert_eq!(refusal(&with(101, "Upgrade: a\r\n")), BadResponse::UnrequestedUpgrade);
         let head = accepted(&with(101, "Upgrade: a\r\n"), UPGRADE);
         assert!(head.is_upgrade() && !head.is_interim() && !head.keep_alive);

@@ -1,6 +1,6 @@
-//! The lowest rung: byte classes and a cursor that reads the pieces of a head from left to right.
-//! It never looks further ahead than it must and stops at the first wrong byte: this alone makes the verdict
-//! independent of segmentation. It knows the grammar of lines and not what any header means.
+//! Byte classes, and a cursor that reads the pieces of a head from left to right.
+//! It never looks ahead further than one byte, and stops at the first wrong one: this is what makes the verdict
+//! independent of segmentation. It knows the grammar of lines, but no header's meaning.
 
 use super::Version;
 use super::fault::{BadResponse, Fault, RequestError};
@@ -12,7 +12,7 @@ pub(super) enum Stop<E> {
     Bad(E),
 }
 
-/// A piece of the caller's buffer, by position, so that a head can be kept across an await.
+/// A piece of the caller's buffer, by position, so that a head can be held over an await.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: usize,
@@ -29,23 +29,25 @@ impl Span {
     }
 }
 
-/// Where a field's parts are; `line` includes the CRLF.
+/// Where a field's parts are.
 pub(super) struct FieldSpan {
     pub(super) name: Span,
     pub(super) value: Span,
+    /// With the CRLF.
     pub(super) line: Span,
 }
 
 pub(super) struct Cursor<'a> {
-    /// Never longer than the limit in force: reading past its end is then `overflow` instead of `NeedMore`.
+    /// Never longer than the limit.
     buf: &'a [u8],
     at: usize,
+    /// The limit is reached: reading past the end is `overflow` then, instead of `NeedMore`.
     is_full: bool,
     overflow: Fault,
 }
 
 impl<'a> Cursor<'a> {
-    /// Reads the first `limit` bytes at most; running over them is `overflow`.
+    /// Reads the first `limit` bytes at most; a head that is longer is refused with `overflow`.
     pub(super) fn new(buf: &'a [u8], limit: usize, overflow: Fault) -> Self {
         Self { buf: &buf[..buf.len().min(limit)], at: 0, is_full: buf.len() >= limit, overflow }
     }
@@ -91,7 +93,7 @@ impl<'a> Cursor<'a> {
         Span { start: from, end: from + text.trim_ascii().len() }
     }
 
-    /// CRLF and nothing else; `otherwise` is the fault of any byte that ends no line.
+    /// CRLF and nothing else; `otherwise` is the fault of a byte that is neither CR nor LF.
     pub(super) fn line_end(&mut self, otherwise: Fault) -> Result<(), Stop<Fault>> {
         if self.peek()? == b'\n' {
             return Err(Fault::BareLf.into());
@@ -115,9 +117,9 @@ impl<'a> Cursor<'a> {
         Ok(if minor == b'0' { Version::Http10 } else { Version::Http11 })
     }
 
-    /// The version of a response. Some servers name a protocol of the same form (RTSP, ICE) or version 0.9: they are
+    /// The version of a response. Some servers write a protocol of the same form (RTSP, ICE) or version 0.9: these are
     /// read as HTTP/1.0, whose connection ends with the response.
-    pub(super) fn answer_version(&mut self) -> Result<Version, Stop<Fault>> {
+    pub(super) fn response_version(&mut self) -> Result<Version, Stop<Fault>> {
         let name: &[u8] = match self.peek()? {
             b'R' => b"RTSP/",
             b'I' => b"ICE/",
@@ -197,8 +199,8 @@ pub(super) fn is_visible(byte: u8) -> bool {
     byte.is_ascii_graphic()
 }
 
-/// How many bytes at the start belong to `class`: for long runs, by blocks without an early exit, which the
-/// compiler turns into vector instructions.
+/// How many bytes at the start belong to `class`. For long runs: blocks without an early exit become vector
+/// instructions.
 pub(super) fn run_len(bytes: &[u8], class: impl Fn(u8) -> bool) -> usize {
     let (blocks, _) = bytes.as_chunks::<16>();
     let is_clean = |block: &&[u8; 16]| block.iter().fold(true, |clean, &byte| clean & class(byte));
@@ -247,7 +249,7 @@ impl From<Stop<Fault>> for Stop<BadResponse> {
     }
 }
 
-/// The public face of a stop: None asks for more bytes.
+/// The result of a public reader; `None`: more bytes are needed.
 pub(super) fn verdict<T, E>(read: Result<T, Stop<E>>) -> Result<Option<T>, E> {
     match read {
         Ok(head) => Ok(Some(head)),

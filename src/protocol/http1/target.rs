@@ -1,9 +1,10 @@
-//! Request targets and authorities: which forms are taken, and where the host stands in them.
+//! Request targets and authorities: the accepted forms, and the host in them.
 
 use super::syntax::Span;
 use std::net::Ipv6Addr;
 
-/// Origin-form, absolute-form, or `*` for OPTIONS (RFC 9112 section 3.2); gives the authority of an absolute-form.
+/// Accepts origin-form, absolute-form, and `*` for OPTIONS (RFC 9112 section 3.2); `Some(Some(..))` is the authority of
+/// an absolute-form, `None` a malformed target.
 pub(super) fn check_target(target: Span, method: Span, buf: &[u8]) -> Option<Option<Span>> {
     let bytes = target.slice(buf);
     if bytes.starts_with(b"/") || (bytes == b"*" && method.slice(buf) == b"OPTIONS") {
@@ -19,7 +20,7 @@ pub(super) fn check_target(target: Span, method: Span, buf: &[u8]) -> Option<Opt
     Some(Some(authority))
 }
 
-/// `uri-host [":" port]` with a host that isn't empty (RFC 3986 section 3.2.2); userinfo is refused with it.
+/// Accepts `uri-host [":" port]` with a host that isn't empty (RFC 3986 section 3.2.2), and no userinfo.
 pub(super) fn check_authority(authority: &[u8]) -> Option<()> {
     let (host, port) = split_port(authority);
     let port_fits = port.is_empty() || (port.iter().all(u8::is_ascii_digit) && number(port).is_some());
@@ -62,7 +63,7 @@ fn is_registered_name(host: &[u8]) -> bool {
     true
 }
 
-/// Splits at the colon before a port; those within an IPv6 literal are not meant.
+/// Splits at the colon before a port, not at those within an IPv6 literal.
 fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
     match authority.iter().rposition(|byte| matches!(byte, b':' | b']')) {
         Some(at) if authority[at] == b':' => (&authority[..at], &authority[at + 1..]),
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_host_without_port_and_dot() {
+    fn the_host_is_without_port_and_dot() {
         for (authority, host) in
             [("a", "a"), ("a.:80", "a"), ("a:", "a"), ("a..", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")]
         {

@@ -1,11 +1,11 @@
 //! Header values as the configuration writes them: text with `$variables`, compiled once, rendered for each request.
-//! What comes out never holds a control byte, so a value can't end its line early. Where the variables' values come
-//! from is the caller's affair.
+//! The result never has a control byte, so that a value can't end its line early. The caller gives the variables'
+//! values.
 
 use std::fmt;
 use std::io::Write;
 
-/// What one request gives to the templates.
+/// The variables' values for one request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Variables<'a> {
     /// `RequestHead::host`; any case.
@@ -14,11 +14,11 @@ pub struct Variables<'a> {
     pub remote_addr: &'a str,
     /// The client's port.
     pub remote_port: u16,
-    /// What came in as X-Forwarded-For (`RequestHead::write_forwarded_for`) from a trusted peer; else empty.
+    /// X-Forwarded-For of a trusted peer (`RequestHead::write_forwarded_for`); else empty.
     pub forwarded_for: &'a [u8],
-    /// `http`, or what a trusted peer says.
+    /// `http`, or X-Forwarded-Proto of a trusted peer.
     pub scheme: &'a str,
-    /// The request's id, the client's or our own.
+    /// The client's, or one of our own.
     pub request_id: &'a [u8],
     /// The port that the client connected to.
     pub server_port: u16,
@@ -59,17 +59,17 @@ pub struct Template {
     parts: Vec<Part>,
 }
 
-/// Why a header value in the configuration is no template.
+/// Why a header value in the configuration is not a valid template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvalidTemplate {
-    /// Its name, without the dollar.
+    /// The variable's name, without the dollar.
     UnknownVariable(String),
-    /// A line break for one.
+    /// Such as a line break.
     ControlCharacter,
 }
 
 impl Template {
-    /// `$name` or `${name}` is a variable, `$$` a dollar, all else stands for itself.
+    /// `$name` or `${name}` is a variable, `$$` a dollar, and all else literal text.
     ///
     /// # Errors
     /// An unknown variable, or a control character in the text.
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn says_which_variables_it_uses() {
+    fn knows_which_variables_it_uses() {
         let template = Template::parse("request_id=$request_id, $$host").expect("a valid template");
         assert!(template.uses(Variable::RequestId));
         assert!(!template.uses(Variable::Host), "a dollar and a text");

@@ -8,29 +8,29 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
+enum MessageKind {
     Request,
     Response,
 }
 
 /// Length of the message where it is complete, None where more must come, and why it was refused.
-type Verdict = Result<Option<usize>, String>;
+type MessageVerdict = Result<Option<usize>, String>;
 
-fn head(direction: Direction, buf: &[u8]) -> Result<Option<(usize, Body)>, String> {
+fn head(kind: MessageKind, buf: &[u8]) -> Result<Option<(usize, Body)>, String> {
     let limits = HeadLimits::default();
-    let asked = RequestFacts { head: false, upgrade: true };
-    match direction {
-        Direction::Request => RequestHead::parse(buf, &limits)
+    let request = RequestFacts { head: false, upgrade: true };
+    match kind {
+        MessageKind::Request => RequestHead::parse(buf, &limits)
             .map(|head| head.map(|head| (head.len, Body::new(head.framing))))
             .map_err(|rejection| rejection.to_string()),
-        Direction::Response => ResponseHead::parse(buf, asked, &limits)
+        MessageKind::Response => ResponseHead::parse(buf, request, &limits)
             .map(|head| head.map(|head| (head.len, Body::new(head.framing))))
             .map_err(|bad| bad.to_string()),
     }
 }
 
 /// Reads as a connection does: the buffer grows piece by piece, and the body is followed once the head is complete.
-fn read<'a>(direction: Direction, pieces: impl IntoIterator<Item = &'a [u8]>) -> Verdict {
+fn read<'a>(kind: MessageKind, pieces: impl IntoIterator<Item = &'a [u8]>) -> MessageVerdict {
     let mut buf = Vec::new();
     let mut body = None;
     let mut len = 0;
@@ -38,7 +38,7 @@ fn read<'a>(direction: Direction, pieces: impl IntoIterator<Item = &'a [u8]>) ->
         let mut fresh = piece;
         if body.is_none() {
             buf.extend_from_slice(piece);
-            let Some((head_len, framing)) = head(direction, &buf)? else {
+            let Some((head_len, framing)) = head(kind, &buf)? else {
                 continue;
             };
             len = head_len;
@@ -52,29 +52,29 @@ fn read<'a>(direction: Direction, pieces: impl IntoIterator<Item = &'a [u8]>) ->
     Ok(body.is_some_and(|body| body.is_whole_at_close()).then_some(len))
 }
 
-fn whole(direction: Direction, raw: &[u8]) -> Verdict {
-    read(direction, [raw])
+fn whole(kind: MessageKind, raw: &[u8]) -> MessageVerdict {
+    read(kind, [raw])
 }
 
-struct Vector {
+struct MessageVector {
     name: String,
-    direction: Direction,
+    kind: MessageKind,
     raw: Vec<u8>,
     is_accepted: bool,
     is_incomplete: bool,
 }
 
-fn vectors() -> Vec<Vector> {
-    lines(include_str!("../../../tests/data/http1-vectors.jsonl")).map(|line| Vector::parse(&line)).collect()
+fn vectors() -> Vec<MessageVector> {
+    lines(include_str!("../../../tests/data/http1-vectors.jsonl")).map(|line| MessageVector::parse(&line)).collect()
 }
 
-impl Vector {
+impl MessageVector {
     fn parse(line: &Value) -> Self {
         let text = |key: &str| line[key].as_str().expect("a string");
         let name = text("name").to_owned();
         let verdict = if text("expected") == "either" { text("strict") } else { text("expected") };
         Self {
-            direction: if text("dir") == "request" { Direction::Request } else { Direction::Response },
+            kind: if text("dir") == "request" { MessageKind::Request } else { MessageKind::Response },
             // One character stands for one byte.
             raw: text("raw").chars().map(|c| u8::try_from(u32::from(c)).expect("Latin-1")).collect(),
             is_accepted: verdict == "accept",
@@ -89,7 +89,7 @@ fn judges_every_vector_as_the_rules_ask() {
     let vectors = vectors();
     assert_eq!(vectors.len(), 184);
     for vector in vectors {
-        let verdict = whole(vector.direction, &vector.raw);
+        let verdict = whole(vector.kind, &vector.raw);
         assert_eq!(verdict.is_ok(), vector.is_accepted, "{}: {verdict:?}", vector.name);
         assert!(!vector.is_incomplete || verdict == Ok(None), "{}: {verdict:?}", vector.name);
     }
@@ -98,13 +98,13 @@ fn judges_every_vector_as_the_rules_ask() {
 #[test]
 fn judges_every_vector_alike_at_every_split_and_byte_by_byte() {
     for vector in vectors() {
-        let verdict = whole(vector.direction, &vector.raw);
-        assert_eq!(read(vector.direction, vector.raw.chunks(1)), verdict, "{}", vector.name);
+        let verdict = whole(vector.kind, &vector.raw);
+        assert_eq!(read(vector.kind, vector.raw.chunks(1)), verdict, "{}", vector.name);
         for at in 0..vector.raw.len() {
             let (first, second) = vector.raw.split_at(at);
-            assert_eq!(read(vector.direction, [first, second]), verdict, "{} at {at}", vector.name);
+            assert_eq!(read(vector.kind, [first, second]), verdict, "{} at {at}", vector.name);
         }
-        let head_length = |buf: &[u8]| Ok::<_, String>(head(vector.direction, buf)?.map(|(length, _)| length));
+        let head_length = |buf: &[u8]| Ok::<_, String>(head(vector.kind, buf)?.map(|(length, _)| length));
         check_prefixes(&vector.raw, 0..=vector.raw.len(), head_length).ok();
     }
 }
@@ -152,26 +152,26 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-fn direction() -> impl Strategy<Value = Direction> {
-    prop_oneof![Just(Direction::Request), Just(Direction::Response)]
+fn kind() -> impl Strategy<Value = MessageKind> {
+    prop_oneof![Just(MessageKind::Request), Just(MessageKind::Response)]
 }
 
 proptest! {
     #[test]
-    fn judges_alike_whatever_the_segmentation(direction in direction(), raw in pieces(), size in 1usize..40) {
-        let verdict = whole(direction, &raw);
-        prop_assert_eq!(read(direction, raw.chunks(size)), verdict.clone());
-        prop_assert_eq!(read(direction, raw.chunks(1)), verdict);
+    fn judges_alike_whatever_the_segmentation(kind in kind(), raw in pieces(), size in 1usize..40) {
+        let verdict = whole(kind, &raw);
+        prop_assert_eq!(read(kind, raw.chunks(size)), verdict.clone());
+        prop_assert_eq!(read(kind, raw.chunks(1)), verdict);
     }
 
     #[test]
     fn never_panics_on_garbage(raw in prop::collection::vec(any::<u8>(), 0..300)) {
         let chunked = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
         for start in [&b""[..], b"GET / HTTP/1.1\r\nHost: ", chunked] {
-            let _ = whole(Direction::Request, &[start, &raw].concat());
+            let _ = whole(MessageKind::Request, &[start, &raw].concat());
         }
         for start in [&b""[..], b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"] {
-            let _ = whole(Direction::Response, &[start, &raw].concat());
+            let _ = whole(MessageKind::Response, &[start, &raw].concat());
         }
     }
 }

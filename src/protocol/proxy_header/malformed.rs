@@ -1,9 +1,9 @@
-//! Why a header is refused: one variant a cause, with text short enough for a log line. The fault is the sending
-//! proxy's; the connection can't be used, since nobody knows where its own bytes begin.
+//! Why a header is refused: a variant for each cause, with text short enough for a log line. Always the sending proxy's
+//! fault; the connection can't be used then, as it is unknown where its own bytes begin.
 
 use std::fmt;
 
-/// Why no connection may follow these bytes.
+/// Why a header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     Signature,

@@ -1,7 +1,7 @@
-//! The PROXY protocol: the header that a proxy sends ahead of a connection's own bytes to say whose connection it is.
-//! It follows HAProxy's "proxy-protocol.txt", version 1 (section 2.1) and version 2 (section 2.2), both ways.
-//! It can't know whom to believe, and must not guess whether a header comes: a peer that may send one may claim any
-//! address (section 5). Ask for it where the configuration says so, of peers that it names.
+//! The PROXY protocol: a header before a connection's own bytes, in which a proxy names the client. Read and written
+//! here, version 1 (section 2.1) and version 2 (section 2.2) of HAProxy's "proxy-protocol.txt".
+//! A peer that may send a header may claim any address (section 5). So the caller must know beforehand whether a header
+//! comes, and accept it only from trusted peers: this reader never guesses.
 
 mod malformed;
 mod origin;
@@ -16,4 +16,4 @@ pub use malformed::Malformed;
 pub use origin::Origin;
 pub use read::parse;
 pub use v2::MAX_HEADER_BYTES;
-pub use write::{Version, write};
+pub use write::{ProxyVersion, write};

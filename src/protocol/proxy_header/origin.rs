@@ -1,25 +1,24 @@
-//! What both versions of a header can say. It knows neither's bytes.
+//! The content of a header of either version. It knows neither's bytes.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What a header says about the connection it precedes.
+/// Where the connection that a header precedes comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// LOCAL, UNKNOWN or UNSPEC: the sender speaks for itself or can't say; the connection's own addresses hold.
+    /// LOCAL, UNKNOWN or UNSPEC: it is the sender's own, or of unknown origin; its own addresses hold.
     Local,
-    /// The client's connection came to the first proxy over TCP.
+    /// The client connected to the first proxy over TCP.
     Tcp {
-        /// Who connected.
         client: SocketAddr,
-        /// What it connected to.
+        /// What the client connected to.
         server: SocketAddr,
     },
-    /// The client's connection was a unix stream socket; the paths are not kept.
+    /// The client connected by a unix stream socket. The paths are ignored.
     Unix,
 }
 
 impl Origin {
-    /// Where both addresses are IPv4-mapped, as on a dual-stack listener, they are IPv4.
+    /// Two IPv4-mapped addresses, as a dual-stack listener has them, become IPv4.
     pub(super) fn tcp(client: SocketAddr, server: SocketAddr) -> Self {
         match (client.ip().to_canonical(), server.ip().to_canonical()) {
             (client_ip @ IpAddr::V4(_), server_ip @ IpAddr::V4(_)) => Self::Tcp {

@@ -1,9 +1,9 @@
-//! Tells the versions apart by their first byte.
+//! Reads a header of either version, which differ in the first byte.
 
 use super::{Malformed, Origin, v1, v2};
 
-/// Reads the header that `bytes` begin with: `None` asks for more of them, and of an accepted header the length is
-/// given, behind which the connection's own bytes begin. The verdict is the same wherever the network cut the bytes.
+/// Reads the header that `bytes` begin with; `None`: more bytes are needed. With an accepted header comes its length,
+/// after which the connection's own bytes begin. The verdict is the same wherever the network cut the bytes.
 ///
 /// # Errors
 /// At the first byte, or field of version 1, that more bytes can't make valid.

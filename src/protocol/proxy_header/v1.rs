@@ -1,10 +1,10 @@
-//! The header in its first version, one line of text (section 2.1), read from left to right. A field is judged by its
-//! alphabet and length while it comes, and by its value once the byte after it has come. It knows no binary header.
+//! Version 1, one line of text (section 2.1), read from left to right. A field's alphabet and length are checked with
+//! each byte, its value once the byte after it was received. It knows no binary header.
 
 use super::{Malformed, Origin};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Section 2.1: the longest line that there is, with its CRLF.
+/// Section 2.1: the longest valid line, with its CRLF.
 const MAX_LINE_BYTES: usize = 107;
 /// `255.255.255.255`
 const MAX_IPV4_BYTES: usize = 15;
@@ -13,10 +13,10 @@ const MAX_IPV6_BYTES: usize = 45;
 /// `65535`
 const MAX_PORT_BYTES: usize = 5;
 
-/// Why reading stopped before the end of the line.
-enum Stop {
+/// Why the reading stopped before the end of the line.
+enum LineError {
     NeedMore,
-    Bad(Malformed),
+    Malformed(Malformed),
 }
 
 struct Line<'a> {
@@ -30,13 +30,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Origin, usize)>, Malformed> 
     let mut line = Line { bytes: &bytes[..bytes.len().min(MAX_LINE_BYTES)], at: 0 };
     match line.read() {
         Ok(origin) => Ok(Some((origin, line.at))),
-        Err(Stop::NeedMore) => Ok(None),
-        Err(Stop::Bad(malformed)) => Err(malformed),
+        Err(LineError::NeedMore) => Ok(None),
+        Err(LineError::Malformed(malformed)) => Err(malformed),
     }
 }
 
 impl Line<'_> {
-    fn read(&mut self) -> Result<Origin, Stop> {
+    fn read(&mut self) -> Result<Origin, LineError> {
         self.literal(b"PROXY", Malformed::Signature)?;
         self.literal(b" ", Malformed::Spacing)?;
         if self.peek()? == b'U' {
@@ -57,9 +57,9 @@ impl Line<'_> {
         Ok(Origin::tcp(SocketAddr::new(client, client_port), SocketAddr::new(server, server_port)))
     }
 
-    /// Whatever stands behind UNKNOWN is ignored, except that a lone CR or LF is still no end of a line, nor anything
-    /// that another reader might take for one.
-    fn skip_to_end(&mut self) -> Result<Origin, Stop> {
+    /// The rest of the line after UNKNOWN is ignored, but for a lone CR or LF: other readers may take it for the end of
+    /// the line.
+    fn skip_to_end(&mut self) -> Result<Origin, LineError> {
         if !matches!(self.peek()?, b' ' | b'\r' | b'\n') {
             return Err(Malformed::Protocol.into());
         }
@@ -70,8 +70,8 @@ impl Line<'_> {
         Ok(Origin::Local)
     }
 
-    fn address(&mut self, is_v4: bool) -> Result<IpAddr, Stop> {
-        // The standard library takes neither leading zeros in an octet nor a zone, and wants the whole of the text.
+    fn address(&mut self, is_v4: bool) -> Result<IpAddr, LineError> {
+        // The standard library accepts neither leading zeros in an octet nor a zone.
         let address = if is_v4 {
             let is_of_v4 = |byte: u8| byte.is_ascii_digit() || byte == b'.';
             self.field(is_of_v4, MAX_IPV4_BYTES, b' ', Malformed::Address)?.parse::<Ipv4Addr>().map(IpAddr::from)
@@ -82,14 +82,17 @@ impl Line<'_> {
         address.map_err(|_| Malformed::Address.into())
     }
 
-    fn port(&mut self, end: u8) -> Result<u16, Stop> {
+    fn port(&mut self, end: u8) -> Result<u16, LineError> {
         let digits = self.field(|byte| byte.is_ascii_digit(), MAX_PORT_BYTES, end, Malformed::Port)?;
         let has_leading_zero = digits.starts_with('0') && digits != "0";
-        digits.parse().ok().filter(|_| !has_leading_zero).ok_or(Malformed::Port.into())
+        match digits.parse() {
+            Ok(port) if !has_leading_zero => Ok(port),
+            _ => Err(Malformed::Port.into()),
+        }
     }
 
-    /// The text up to `end`, which is taken with it. Most bytes that it may have: `most`.
-    fn field(&mut self, class: fn(u8) -> bool, most: usize, end: u8, otherwise: Malformed) -> Result<&str, Stop> {
+    /// The text up to `end`, of up to `most` bytes; `end` is taken with it.
+    fn field(&mut self, class: fn(u8) -> bool, most: usize, end: u8, otherwise: Malformed) -> Result<&str, LineError> {
         let start = self.at;
         loop {
             match self.peek()? {
@@ -104,7 +107,7 @@ impl Line<'_> {
         std::str::from_utf8(text).map_err(|_| otherwise.into())
     }
 
-    fn literal(&mut self, text: &[u8], otherwise: Malformed) -> Result<(), Stop> {
+    fn literal(&mut self, text: &[u8], otherwise: Malformed) -> Result<(), LineError> {
         for &byte in text {
             if self.peek()? != byte {
                 return Err(otherwise.into());
@@ -114,17 +117,17 @@ impl Line<'_> {
         Ok(())
     }
 
-    fn peek(&self) -> Result<u8, Stop> {
+    fn peek(&self) -> Result<u8, LineError> {
         match self.bytes.get(self.at) {
             Some(&byte) => Ok(byte),
             None if self.bytes.len() == MAX_LINE_BYTES => Err(Malformed::LineTooLong.into()),
-            None => Err(Stop::NeedMore),
+            None => Err(LineError::NeedMore),
         }
     }
 }
 
-impl From<Malformed> for Stop {
+impl From<Malformed> for LineError {
     fn from(malformed: Malformed) -> Self {
-        Self::Bad(malformed)
+        Self::Malformed(malformed)
     }
 }

@@ -1,11 +1,11 @@
-//! The header in its second version, binary (section 2.2). The lengths within it are checked as soon as they have come,
-//! the checksum when all has. It keeps nothing of the TLVs, and knows no text header.
+//! Version 2, binary (section 2.2). Lengths are checked as soon as they are received, the checksum when everything is.
+//! It ignores the content of TLVs, and knows no text header.
 
 use super::{Malformed, Origin};
 use std::net::{IpAddr, SocketAddr};
 
-/// The most bytes that a header may have. Version 1 ends at 107; version 2 could announce 64 KiB of TLVs, of which real
-/// ones (names, ids, a certificate's common name) need a few hundred bytes.
+/// The most bytes of a header. Version 1 has 107 at most. Version 2 could have 64 KiB of TLVs, but real ones (names,
+/// ids, a certificate's common name) need a few hundred bytes.
 pub const MAX_HEADER_BYTES: usize = 4096;
 
 pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
@@ -18,10 +18,10 @@ const TLV_HEAD_BYTES: usize = 3;
 const TLV_CRC32C: u8 = 0x03;
 const CHECKSUM_BYTES: usize = 4;
 
-/// What the block behind the fixed part begins with.
+/// The form of the block's addresses, which follow the fixed part.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Addresses {
-    /// Of no known form, so that not even TLVs can be found: it is skipped.
+    /// Unknown, so that TLVs behind them can't be found either: the block is skipped.
     Opaque,
     V4,
     V6,
@@ -46,7 +46,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Origin, usize)>, Malformed> 
     Ok(Some((addresses.origin(&header[FIXED_BYTES..])?, length)))
 }
 
-/// What the addresses are, and the length of the whole header.
+/// The form of the addresses, and the length of the whole header; `None`: more bytes are needed.
 fn fixed_part(bytes: &[u8]) -> Result<Option<(Addresses, usize)>, Malformed> {
     let (signature, rest) = bytes.split_at(bytes.len().min(SIGNATURE.len()));
     if !SIGNATURE.starts_with(signature) {
@@ -59,7 +59,7 @@ fn fixed_part(bytes: &[u8]) -> Result<Option<(Addresses, usize)>, Malformed> {
     let Some(&family_and_protocol) = rest.get(1) else {
         return Ok(None);
     };
-    // Of a LOCAL connection the family is ignored too.
+    // The family of a LOCAL connection must be ignored.
     let addresses = if is_local { Addresses::Opaque } else { Addresses::from_byte(family_and_protocol)? };
     let Some(&high) = rest.get(2) else {
         return Ok(None);
@@ -87,8 +87,8 @@ fn is_local(version_and_command: u8) -> Result<bool, Malformed> {
 }
 
 impl Addresses {
-    /// The receiver may go by the connection's own addresses where family or protocol is UNSPEC, and must reject the
-    /// values that section 2.2 doesn't name.
+    /// Section 2.2: with family or protocol UNSPEC the receiver uses the connection's own addresses, and it must reject
+    /// values that are not listed there.
     fn from_byte(family_and_protocol: u8) -> Result<Self, Malformed> {
         match (family_and_protocol >> 4, family_and_protocol & 0x0f) {
             (0..=3, 2) => Err(Malformed::Datagram),
@@ -132,7 +132,8 @@ where
     Some(Origin::tcp(address(client, client_port), address(server, server_port)))
 }
 
-/// Goes over the TLVs from `at` to exactly `end`, as far as `bytes` reach; gives the place of the checksum's value.
+/// Checks that TLVs fill the space from `at` to exactly `end`, as far as `bytes` reach; returns the place of the
+/// checksum's value.
 fn walk_tlvs(bytes: &[u8], mut at: usize, end: usize) -> Result<Option<usize>, Malformed> {
     let mut checksum_at = None;
     while at < end {
@@ -161,7 +162,7 @@ fn walk_tlvs(bytes: &[u8], mut at: usize, end: usize) -> Result<Option<usize>, M
     Ok(checksum_at)
 }
 
-/// Section 2.2.3: over the whole header, with zeros in the place of the checksum.
+/// Section 2.2.3: the sum is over the whole header, with zeros in place of the checksum.
 fn is_checksum_right(header: &[u8], at: usize) -> bool {
     let (before, rest) = header.split_at(at);
     rest.split_first_chunk::<CHECKSUM_BYTES>().is_some_and(|(&stored, after)| {

@@ -1,7 +1,7 @@
 //! Reader and writer against recorded headers and random ones: what is accepted, that neither segmentation nor garbage
 //! changes or breaks a verdict, and that what is written is read back.
 
-use super::{MAX_HEADER_BYTES, Malformed, Origin, Version, parse, write};
+use super::{MAX_HEADER_BYTES, Malformed, Origin, ProxyVersion, parse, write};
 use crate::protocol::segmentation;
 use crate::protocol::vectors::{self, Vector, Verdict, changed, find, from_hex};
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn length(vector: &Vector) -> Option<usize> {
     vector.line["length"].as_u64().map(|length| usize::try_from(length).expect("a length"))
 }
 
-/// What an accepted one says.
+/// The origin that an accepted one is recorded with.
 fn origin_of(vector: &Vector) -> Option<Origin> {
     let address = |key: &str| vector.line[key].as_str().expect("a string").parse().expect("an address");
     match vector.line["origin"].as_str() {
@@ -35,7 +35,7 @@ fn origin_of(vector: &Vector) -> Option<Origin> {
     }
 }
 
-/// Besides the law of segmentation: a header is accepted at its last byte, neither before nor after.
+/// Also checks that a header is accepted exactly at its last byte.
 fn check_prefixes(bytes: &[u8]) -> Verdict<(Origin, usize), Malformed> {
     let verdict = segmentation::check_prefixes(bytes, 0..=bytes.len(), parse);
     if let Ok(Some((_, length))) = verdict {
@@ -77,7 +77,7 @@ fn judges_changed_vectors_alike_byte_by_byte() {
 }
 
 #[test]
-fn says_why_a_header_is_refused() {
+fn refuses_a_header_for_the_right_cause() {
     for (name, malformed) in [
         ("neither/HTTP", Malformed::Signature),
         ("v1/other word", Malformed::Signature),
@@ -124,7 +124,7 @@ fn writes_what_the_specification_shows() {
     };
     let address = |text: &str| text.parse().expect("an address");
     let tcp = |client: &str, server: &str| Origin::Tcp { client: address(client), server: address(server) };
-    let line = |origin| String::from_utf8(write_all(Version::V1, origin)).expect("ASCII");
+    let line = |origin| String::from_utf8(write_all(ProxyVersion::V1, origin)).expect("ASCII");
     let example = tcp("192.168.0.1:56324", "192.168.0.11:443");
     assert_eq!(line(example), "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n");
     assert_eq!(line(tcp("[2001:db8::1]:1", "[::1]:2")), "PROXY TCP6 2001:db8::1 ::1 1 2\r\n");
@@ -134,11 +134,11 @@ fn writes_what_the_specification_shows() {
     assert_eq!(line(Origin::Unix), "PROXY UNKNOWN\r\n");
     for name in ["v2/TCP over IPv4", "v2/TCP over IPv6", "v2/LOCAL without a block"] {
         let vector = find(vectors(), name);
-        let header = write_all(Version::V2, origin_of(&vector).expect("an accepted vector"));
+        let header = write_all(ProxyVersion::V2, origin_of(&vector).expect("an accepted vector"));
         assert_eq!(Some(header.len()), length(&vector), "{name}");
         assert_eq!(header, vector.bytes[..header.len()], "{name}");
     }
-    let unix = write_all(Version::V2, Origin::Unix);
+    let unix = write_all(ProxyVersion::V2, Origin::Unix);
     assert_eq!(unix[12..16], [0x21, 0x31, 0, 216]);
     assert_eq!(unix[16..], [0; 216]);
 }
@@ -204,7 +204,7 @@ proptest! {
         v2 in any::<bool>(),
         payload in prop::collection::vec(any::<u8>(), 0..20),
     ) {
-        let version = if v2 { Version::V2 } else { Version::V1 };
+        let version = if v2 { ProxyVersion::V2 } else { ProxyVersion::V1 };
         let mut bytes = Vec::new();
         write(version, origin, &mut bytes);
         let length = bytes.len();

@@ -1,4 +1,4 @@
-//! Writes a header in either version. What can't be said in it is left out rather than made up.
+//! Writes a header of either version. What a version can't express is left out.
 
 use super::Origin;
 use super::v2::SIGNATURE;
@@ -14,27 +14,27 @@ const UNIX_STREAM: u8 = 0x31;
 /// Two paths of 108 bytes each.
 const UNIX_BYTES: u8 = 216;
 
-/// Which header is written; both are read.
+/// Which version is written; both are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub enum ProxyVersion {
     /// A line of text.
     V1,
     /// Binary.
     V2,
 }
 
-/// Addresses of one family, since a header has room for one.
+/// Client and server addresses of one family, as a header has only one.
 enum Pair {
     V4([Ipv4Addr; 2]),
     V6([Ipv6Addr; 2]),
 }
 
-/// Appends the header that says `origin`. Of addresses of two families the IPv4 one is written as an IPv4-mapped one;
-/// version 1 can't say a unix socket and says UNKNOWN.
-pub fn write(version: Version, origin: Origin, out: &mut Vec<u8>) {
+/// Appends the header for `origin`. If the addresses are of two families, the IPv4 one is written as IPv4-mapped.
+/// Version 1 can't express a unix socket, and has UNKNOWN instead.
+pub fn write(version: ProxyVersion, origin: Origin, out: &mut Vec<u8>) {
     match version {
-        Version::V1 => write_v1(origin, out),
-        Version::V2 => write_v2(origin, out),
+        ProxyVersion::V1 => write_v1(origin, out),
+        ProxyVersion::V2 => write_v2(origin, out),
     }
 }
 

@@ -18,8 +18,8 @@ use super::super::http_settings::HttpSettings;
 use super::super::worker::Worker;
 use super::failure::Failure;
 use super::framer::BodyFramer;
-use super::record::RequestRecord;
 use super::request::Request;
+use super::request_record::RequestRecord;
 use super::response::ResponseReader;
 
 /// What an exchange works with.

@@ -1,11 +1,10 @@
-//! What a client is answered in place of a backend's response.
+//! What a client gets in place of a backend's response.
 
 use std::fmt::Display;
 
 use crate::backends::Evidence;
 use crate::telemetry::Cause;
 
-/// An answer of our own.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) status: u16,

@@ -19,8 +19,8 @@ use super::super::refusal::Refusal;
 use super::super::worker::Worker;
 use super::exchange::{Exchange, ExchangeEnd, Parties};
 use super::failure::Failure;
-use super::record::RequestRecord;
 use super::request::Request;
+use super::request_record::RequestRecord;
 
 /// What forwarding a client's requests takes.
 pub(super) struct Forwarder<'a> {

@@ -51,22 +51,23 @@ impl Framer for BodyFramer {
     fn receive_limit(&self) -> u64 {
         match &self.body {
             Body::Length(remaining) => *remaining,
-            // Only reading finds the end of the one, and the other has none before the close.
+            // A chunked body's end is found only by reading its chunks; the other has no end but the connection's.
             Body::Chunked(_) | Body::UntilClose => u64::MAX,
         }
     }
 
     fn advance<'a>(&mut self, received: &'a [u8]) -> Result<Cow<'a, [u8]>, ChunkError> {
-        let (Progress { consumed, .. }, data) = match &mut self.body {
+        // `None`: what is consumed is sent as it is.
+        let mut decoded = None;
+        let Progress { consumed, .. } = match &mut self.body {
             Body::Chunked(scanner) if self.strips_chunks => {
-                let mut data = Vec::new();
-                (scanner.decode(received, &mut data)?, Some(data))
+                scanner.decode(received, decoded.get_or_insert_default())?
             }
-            body => (body.advance(received)?, None),
+            body => body.advance(received)?,
         };
         let (body, overrun) = received.split_at(consumed);
         self.overrun.extend_from_slice(overrun);
-        Ok(data.map_or(Cow::Borrowed(body), Cow::Owned))
+        Ok(decoded.map_or(Cow::Borrowed(body), Cow::Owned))
     }
 
     fn data_remaining(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! Answers of our own, for requests that no backend answers; and leaving a client in a way that it sees the answer.
+//! The balancer's own answers, for requests that no backend answers; and a close that doesn't destroy them.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -9,11 +9,11 @@ use crate::net::Transport;
 use crate::protocol::http1::Version;
 use crate::relay::Scratch;
 
-/// What a client is still sending is received and dropped for so long: a close at once would be a reset, which can
-/// destroy the answer before the client has read it (RFC 9112 section 9.6).
+/// For this long, what a client still sends is received and dropped before the close. The kernel answers a close with
+/// unread bytes by a reset, which can destroy the answer before the client has read it (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The answer `status`, a short text that says why.
+/// A response with `status`, whose body is a line with the reason.
 pub(super) fn page(status: u16, reason: &str, version: Version, keeps: bool, is_head: bool) -> Vec<u8> {
     let phrase = phrase(status);
     let text = format!("{status} {phrase}: {reason}\n");
@@ -47,7 +47,7 @@ fn phrase(status: u16) -> &'static str {
     }
 }
 
-/// Sends all of it; `false`: the client is gone, or takes nothing for as long as the seat's limit.
+/// Sends all of it; `false`: the client is gone, or took nothing until the timer expired.
 pub(super) async fn send(client: &Transport, bytes: &[u8], idle_timer: &IdleTimer) -> bool {
     let mut sent = 0;
     poll_fn(|cx| {
@@ -67,14 +67,19 @@ pub(super) async fn send(client: &Transport, bytes: &[u8], idle_timer: &IdleTime
 /// Ends our side, and waits until the client has ended its own, or for [`LINGER`].
 pub(super) async fn linger(client: &Transport, scratch: &Scratch, idle_timer: &IdleTimer) {
     client.shutdown_write();
+    // Touched only here: bytes that still come don't prolong the wait.
     idle_timer.touch();
     idle_timer.set_limit(LINGER);
     poll_fn(|cx: &mut Context<'_>| {
         loop {
-            match scratch.poll_receive(cx, client, |_, bytes| bytes.is_empty()) {
-                Poll::Ready(Ok(false)) if !idle_timer.poll_expired(cx) => {}
-                Poll::Pending if !idle_timer.poll_expired(cx) => return Poll::Pending,
-                _ => return Poll::Ready(()),
+            let has_ended = match scratch.poll_receive(cx, client, |_, bytes| bytes.is_empty()) {
+                Poll::Pending if idle_timer.poll_expired(cx) => true,
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(is_end)) => is_end || idle_timer.poll_expired(cx),
+                Poll::Ready(Err(_)) => true,
+            };
+            if has_ended {
+                return Poll::Ready(());
             }
         }
     })

@@ -1,4 +1,4 @@
-//! One request as it is sent to a backend: the head with the configured headers, and what of its body is at hand.
+//! One request as it is sent to a backend: the head with the configured headers, and the received part of the body.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::protocol::http1::{Body, ChunkError, RequestHead, Variables, write_req
 use super::super::frontend::Frontend;
 use super::super::http_settings::HttpSettings;
 
-/// What all requests of a connection share.
+/// Where a connection's requests come from, for the variables of `set_headers`: the same for all of them.
 pub(super) struct ForwardedFrom {
     address: String,
     port: u16,
@@ -24,9 +24,10 @@ impl ForwardedFrom {
             Peer::Unix => 0,
         };
         Self {
-            // nginx's word for the peer of a unix socket.
+            // As nginx writes the peer of a unix socket.
             address: ip.map_or_else(|| "unix:".to_owned(), |ip: IpAddr| ip.to_string()),
             port,
+            // A system call, which most configurations have no use for.
             server_port: if http.uses_server_port {
                 client.local_address().map_or(0, |address| address.port())
             } else {
@@ -37,12 +38,12 @@ impl ForwardedFrom {
     }
 }
 
-/// A request whose head was accepted. Its bytes are kept until it is answered, so that it can be sent again.
+/// A request whose head was accepted. Its received bytes stay until it is answered, so that they can be sent again.
 pub(super) struct Request<'a> {
     pub(super) head: &'a RequestHead,
     /// What was received, from the head's first byte on.
     bytes: &'a [u8],
-    /// The end of the message, as far as it is at hand.
+    /// The end of the message in `bytes`, as far as it was received.
     pub(super) end: usize,
     /// What of the body is still to come.
     pub(super) body: Body,
@@ -52,7 +53,7 @@ pub(super) struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// # Errors
-    /// The part of a chunked body that is at hand breaks its coding.
+    /// The received part of a chunked body breaks the coding.
     pub(super) fn new(
         head: &'a RequestHead,
         bytes: &'a [u8],
@@ -64,7 +65,8 @@ impl<'a> Request<'a> {
         Ok(Self { head, bytes, end: head.len + progress.consumed, body, forwarded_from, http })
     }
 
-    /// Whether it may be sent a second time: nobody can tell, and nothing of it is lost.
+    /// Whether it may be sent a second time: twice has the same effect as once (RFC 9110 section 9.2.2), and all of its
+    /// body is in the received bytes.
     pub(super) fn is_replayable(&self) -> bool {
         self.body.is_done() && self.head.is_idempotent(self.bytes)
     }
@@ -79,15 +81,16 @@ impl<'a> Request<'a> {
         self.bytes
     }
 
-    /// Appends the head for the backend, and the part of the body that is at hand.
+    /// Appends the head for the backend, and the received part of the body.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let ForwardedFrom { address, port, server_port, is_trusted } = self.forwarded_from;
+        // What a proxy before this one reports is believed only of a trusted one: any client can send these headers.
         let mut forwarded_for = Vec::new();
         let mut scheme = "http";
         if *is_trusted {
             self.head.write_forwarded_for(self.bytes, &mut forwarded_for);
-            let said = self.head.header(self.bytes, "x-forwarded-proto");
-            if said.is_some_and(|said| said.eq_ignore_ascii_case(b"https")) {
+            let proto = self.head.header(self.bytes, "x-forwarded-proto");
+            if proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https")) {
                 scheme = "https";
             }
         }

@@ -1,4 +1,4 @@
-//! Reading a backend's response up to its final head. Knows no socket: bytes in, heads out.
+//! Reads a backend's response up to its final head. Knows no socket: bytes in, heads out.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::telemetry::Cause;
 
 use super::failure::Failure;
 
-/// A backend that sends more of them before its response wants to keep us busy; real ones send one or two.
+/// Real backends send one or two before their response; an endless row of them would cost work without end.
 const MAX_INTERIM_RESPONSES: u8 = 64;
 
 /// Gathers the heads of a response: interim ones, and the final one.
@@ -16,12 +16,14 @@ const MAX_INTERIM_RESPONSES: u8 = 64;
 pub(super) struct ResponseReader {
     /// The start of a head that is not complete.
     partial: Vec<u8>,
+    /// Interim responses so far.
     interims: u8,
 }
 
 /// The final head of a response, and what was received behind it.
 pub(super) struct FinalHead<'b> {
     pub(super) head: ResponseHead,
+    /// Interim responses may come before it.
     received: Cow<'b, [u8]>,
     start: usize,
 }
@@ -39,11 +41,11 @@ impl ResponseReader {
         !self.partial.is_empty()
     }
 
-    /// Takes the next bytes from the backend. `pass_on` gets each interim response with the bytes it starts; `None`:
-    /// the final head is not complete yet.
+    /// Takes the next bytes from the backend. `pass_on` is called with each interim response, and the bytes that begin
+    /// with it; `None`: the final head is not complete yet.
     ///
     /// # Errors
-    /// What the client is answered in place of a response that is not acceptable.
+    /// The response is not acceptable: the answer that the client gets instead.
     pub(super) fn read<'b>(
         &mut self,
         fresh: &'b [u8],
@@ -51,6 +53,7 @@ impl ResponseReader {
         limits: &HeadLimits,
         mut pass_on: impl FnMut(&ResponseHead, &[u8]),
     ) -> Result<Option<FinalHead<'b>>, Failure> {
+        // Nearly always the whole head comes in one piece, and nothing is copied.
         let received = if self.partial.is_empty() {
             Cow::Borrowed(fresh)
         } else {

@@ -1,7 +1,7 @@
 //! The client's side of a connection: head after head, and for each an answer.
 //!
-//! Between two requests it owns no buffer: bytes are received into the worker's scratch buffer, and kept only while
-//! the request they belong to is under way.
+//! Bytes are received into the worker's scratch buffer. What is kept between two requests is what the client has sent
+//! of the next one already: nothing, for most.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -17,9 +17,9 @@ use super::super::http_settings::HttpSettings;
 use super::super::worker::Worker;
 use super::failure::Failure;
 use super::forwarder::{Forwarder, RequestOutcome};
-use super::record::RequestRecord;
 use super::reply;
 use super::request::{ForwardedFrom, Request};
+use super::request_record::RequestRecord;
 
 /// A head that comes in more pieces than this is only read on when a line is complete: reading it again for each byte
 /// would let a client buy much work with little.
@@ -191,9 +191,10 @@ impl Session<'_> {
             RequestOutcome::Answered { client_keeps, overrun } => {
                 record.completed();
                 drop(record);
-                inbox.drain(..end);
-                inbox.extend_from_slice(&overrun);
-                self.go_on(head, inbox, client_keeps).await
+                let mut rest = inbox.split_off(end);
+                rest.extend_from_slice(&overrun);
+                drop(inbox);
+                self.go_on(head, rest, client_keeps).await
             }
             RequestOutcome::Failed(failure) => {
                 let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.may_stay();
@@ -202,8 +203,9 @@ impl Session<'_> {
                 let sent = self.reply(&record, &tally, failure.status, &page).await;
                 record.ended(failure.cause);
                 drop(record);
-                inbox.drain(..end);
-                if sent && keeps { self.go_on(head, inbox, true).await } else { self.leave(failure.cause).await }
+                let rest = inbox.split_off(end);
+                drop(inbox);
+                if sent && keeps { self.go_on(head, rest, true).await } else { self.leave(failure.cause).await }
             }
             RequestOutcome::Cut(cause) => {
                 record.ended(cause);

@@ -12,6 +12,7 @@ pub struct Tally {
     to_backend: Cell<u64>,
     to_client: Cell<u64>,
     first_to_client: Cell<Option<Instant>>,
+    backend_ended_at_once: Cell<bool>,
 }
 
 impl Tally {
@@ -28,6 +29,15 @@ impl Tally {
     /// Counts bytes of an answer of our own.
     pub fn answered_by_us(&self, bytes: usize) {
         self.to_client.set(self.to_client.get() + bytes as u64);
+    }
+
+    /// Whether the backend ended before a byte went either way, and not after a long silence.
+    pub fn backend_ended_at_once(&self) -> bool {
+        self.backend_ended_at_once.get()
+    }
+
+    pub(super) fn note_end_at_once(&self) {
+        self.backend_ended_at_once.set(true);
     }
 
     /// When the client took the backend's first byte.

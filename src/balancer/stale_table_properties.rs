@@ -1,5 +1,5 @@
-//! Properties of picks while the table is older than the pool's state: what is not to be picked never is, and nobody is
-//! turned away beside a backend that could serve.
+//! Properties of picks while the table is older than the pool's state: what must not be picked never is, and no client
+//! is refused while a backend could serve it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use crate::backends::{AdminState, Backend, BackendState, Lease};
 use crate::config::Policy;
 use crate::net::ConnectFailure;
 
-use super::request::PickError;
-use super::world::{Event, World, detection, endpoint, events, policies, settings, weighted};
+use super::pick_request::PickError;
+use super::simulation::{Event, World, detection, endpoint, events, policies, settings, weighted};
 
 /// Backends that a world may have at most.
 const MOST: usize = 6;
 
-/// What changes in a world besides what its connections report.
+/// What may happen to a world whose table isn't rebuilt by itself.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum StaleEvent {
     Event(Event),
     /// A client connects, and the table is as old as it is.
     Pick,
@@ -28,16 +28,16 @@ enum Step {
     Replace(u8),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn stale_events() -> impl Strategy<Value = Vec<StaleEvent>> {
     let admin_states = prop::sample::select(vec![AdminState::Enable, AdminState::Drain, AdminState::Disable]);
-    let step = prop_oneof![
-        6 => events().prop_map(|events| Step::Event(events[0])),
-        8 => Just(Step::Pick),
-        1 => Just(Step::Rebuild),
-        2 => (0..MOST, admin_states).prop_map(|(index, state)| Step::Set(index, state)),
-        1 => (1u8..1 << MOST).prop_map(Step::Replace),
+    let event = prop_oneof![
+        6 => events().prop_map(|events| StaleEvent::Event(events[0])),
+        8 => Just(StaleEvent::Pick),
+        1 => Just(StaleEvent::Rebuild),
+        2 => (0..MOST, admin_states).prop_map(|(index, state)| StaleEvent::Set(index, state)),
+        1 => (1u8..1 << MOST).prop_map(StaleEvent::Replace),
     ];
-    prop::collection::vec(step, 1..120)
+    prop::collection::vec(event, 1..120)
 }
 
 fn set_of(bits: u8) -> Vec<crate::backends::Endpoint> {
@@ -45,25 +45,27 @@ fn set_of(bits: u8) -> Vec<crate::backends::Endpoint> {
     chosen.map(|index| endpoint(index, u16::try_from(index).expect("few"), index % 3 == 2, 0)).collect()
 }
 
-/// As the last table has it, or later; never one that the world's events would rebuild.
-fn happen(world: &mut World, step: Step) {
-    match step {
-        Step::Event(Event::Wait(time)) => world.now += time,
-        Step::Event(Event::IsRefused(client)) => {
+/// Picks are made by the last table; `World::take` would rebuild it for each.
+fn happen(world: &mut World, event: StaleEvent) {
+    match event {
+        StaleEvent::Event(Event::Wait(time)) => world.now += time,
+        StaleEvent::Event(Event::IsRefused(client)) => {
             if let Ok(lease) = world.pick_with_old_table(Some(client), &[]) {
                 lease.connect_failed(ConnectFailure::Refused, world.now);
             }
         }
-        Step::Event(Event::Connects(client)) => world.leases.extend(world.pick_with_old_table(Some(client), &[])),
-        Step::Event(event) => drop(world.take(event)),
-        Step::Rebuild => world.balancer.rebuild(),
-        Step::Set(index, state) => {
+        StaleEvent::Event(Event::Connects(client)) => world.leases.extend(world.pick_with_old_table(Some(client), &[])),
+        StaleEvent::Event(event) => {
+            let _ = world.take(event);
+        }
+        StaleEvent::Rebuild => world.balancer.rebuild(),
+        StaleEvent::Set(index, state) => {
             if let Some(backend) = world.backends().get(index) {
                 backend.set_admin_state(state, world.now);
             }
         }
-        Step::Replace(bits) => world.balancer.pool().replace(set_of(bits), world.now),
-        Step::Pick => {}
+        StaleEvent::Replace(bits) => world.balancer.pool().replace(set_of(bits), world.now),
+        StaleEvent::Pick => {}
     }
 }
 
@@ -75,10 +77,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_may_not_be_picked_never_is_and_nobody_is_turned_away(policy in policies(), steps in steps()) {
+    fn what_may_not_be_picked_never_is_and_nobody_is_turned_away(policy in policies(), events in stale_events()) {
         let mut world = World::new(settings(policy, Some(detection())), set_of(0b11_1111));
-        for step in steps {
-            happen(&mut world, step);
+        for event in events {
+            happen(&mut world, event);
             let before = world.backends();
             let usable: Vec<bool> = before.iter().map(|backend| backend.is_usable()).collect();
             let tried: Vec<bool> = before.iter().map(|backend| backend.may_fail_open()).collect();
@@ -89,8 +91,8 @@ proptest! {
                 Ok(lease) => {
                     let index = before.iter().position(|known| Arc::ptr_eq(known, lease.backend()));
                     let Some(index) = index else { panic!("one that has left the pool") };
-                    prop_assert!(tried[index], "weight 0, or kept out by an operator");
-                    // Besides, a probe that is due, and one that has held for long enough.
+                    prop_assert!(tried[index], "weight 0, or taken out of service by an operator");
+                    // Also a backend whose probe is due, and one whose probe has lasted for long enough.
                     let now = before[index].state();
                     let is_probe = now == BackendState::Probing || (now == BackendState::Up && !usable[index]);
                     let is_spare = usable[index] && before[index].is_backup();
@@ -146,7 +148,7 @@ proptest! {
     }
 
     #[test]
-    fn one_that_came_back_has_room_for_those_who_find_all_others_full(policy in policies(), backends in 2usize..MOST) {
+    fn one_that_came_back_has_room_while_all_others_are_full(policy in policies(), backends in 2usize..MOST) {
         let all = (0..backends).map(|index| endpoint(index, 1, false, 1)).collect();
         let mut world = World::new(settings(policy, None), all);
         let away = world.backends()[0].clone();

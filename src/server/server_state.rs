@@ -1,5 +1,4 @@
-//! What the main thread keeps of the running balancer: where its configuration comes from, what it is now, and what
-//! runs for it.
+//! The state of the running balancer: where its configuration comes from, what it is now, and what runs for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +10,15 @@ use super::capacity::Capacity;
 use super::file_watch::FileWatch;
 use super::running_config::RunningConfig;
 
-/// The state that a reload changes.
+/// Owned by the main loop; a reload changes it.
 pub(super) struct ServerState {
-    /// Where the configuration is read again.
+    /// What a reload reads the configuration from.
     pub(super) source: Source,
     pub(super) config: Config,
     pub(super) capacity: Capacity,
     pub(super) running: RunningConfig,
     pub(super) view: Arc<View>,
     pub(super) file: FileWatch,
-    /// The workers' clocks are as precise as this time limit needs, the shortest when they started.
+    /// The shortest time limit when the workers started: they measure idle time as finely as it needs.
     pub(super) shortest_limit: Duration,
 }

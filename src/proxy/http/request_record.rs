@@ -1,4 +1,4 @@
-//! The account of one request: counted and logged exactly once, whatever becomes of it.
+//! The account of one request: counted and logged exactly once, however it ends.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -18,7 +18,7 @@ use super::super::http_settings::HttpSettings;
 use super::super::record::connection_span;
 use super::super::worker::Worker;
 
-/// The client left before the answer: nginx's code, known to every reader of logs.
+/// The client left before the answer. nginx logs such requests with the same code.
 const CLIENT_LEFT: u16 = 499;
 
 /// How a request ended, for the access log.
@@ -39,14 +39,14 @@ impl RequestCause {
     }
 }
 
-/// What is known of a request so far.
+/// What is known of a request so far. Its drop counts and logs it.
 pub(super) struct RequestRecord<'a> {
     worker: &'a Worker,
     frontend: &'a Frontend,
     http: &'a HttpSettings,
     context: ConnectContext<'a>,
     began: Instant,
-    /// What the log will show; not kept where nothing is logged.
+    /// What the access log shows of the head; `None`: the listener is not logged.
     texts: Option<Texts>,
     pub(super) attempts: Attempts,
     tally: &'a Tally,
@@ -63,7 +63,7 @@ struct Texts {
 }
 
 impl<'a> RequestRecord<'a> {
-    /// Begins with what was read of the request; `None` where its head could not be read.
+    /// `head`, with the bytes that it was parsed from, is `None` for a request whose head could not be read.
     pub(super) fn open(
         worker: &'a Worker,
         frontend: &'a Frontend,
@@ -78,7 +78,7 @@ impl<'a> RequestRecord<'a> {
             http,
             context,
             began: Instant::now(),
-            texts: frontend.access_log.as_ref().map(|_| head.map(Texts::new).unwrap_or_default()),
+            texts: frontend.access_log.is_some().then(|| head.map(Texts::new).unwrap_or_default()),
             attempts: Attempts::default(),
             tally,
             status: Cell::new(None),
@@ -134,7 +134,7 @@ impl Drop for RequestRecord<'_> {
             self.context.upstream.histograms.first_byte.record(first_byte);
         }
         let (Some(log), Some(texts)) = (&self.frontend.access_log, &self.texts) else { return };
-        let cause = self.cause.get().unwrap_or_else(|| RequestCause::Ended(self.worker.cause_of_a_cut()));
+        let cause = self.cause.get().unwrap_or_else(|| RequestCause::Ended(self.worker.cause_of_cut()));
         log.log(&Entry {
             time: SystemTime::now(),
             connection: self.context.id,

@@ -7,14 +7,12 @@ use crate::config::RelayMode;
 use super::pipes::Pipes;
 use super::scratch::Scratch;
 
-/// Owned by a worker and used by its connections in turn: the buffer within one poll, a pipe for as long as it holds
-/// bytes.
+/// Owned by a worker and used by its connections in turn: the buffer within one poll, a pipe while it holds bytes.
 #[derive(Clone, Debug)]
 pub struct RelayResources {
-    /// For what is copied.
+    /// For copying.
     pub scratch: Rc<Scratch>,
-    /// For what is spliced.
+    /// For splicing.
     pub pipes: Rc<Pipes>,
-    /// Whether to copy, to splice, or to choose by what comes.
     pub mode: RelayMode,
 }

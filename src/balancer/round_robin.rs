@@ -1,20 +1,20 @@
-//! The order of turns: each backend as often as its weight, well spread over a round.
+//! The order of turns in a round: each backend as often as its weight demands, evenly spread.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-/// Turns of a round at most, however uneven the weights of a pool of up to 1,024 backends are: 128 KiB, built in some
+/// The most turns of a round for pools of up to 1,024 backends, however uneven their weights: 128 KiB, built in a few
 /// milliseconds.
 const MOST_TURNS: u64 = 32_768;
 /// Larger pools may have this many for each backend.
 const MOST_TURNS_A_BACKEND: u64 = 32;
 
-/// The number of turns that each weight gets in a round: the weights divided by their greatest common divisor, and
-/// exact, where that gives no more than [`MOST_TURNS`]. A slow start multiplies weights by 8 and takes the divisor
-/// away, and weights of 1 to 256 have none to begin with: longer rounds are shortened to about that many turns.
+/// The number of turns that each weight gets in a round.
 ///
-/// Then each number is rounded, and at least 1 for a weight above 0: less than one turn off its due. A backend of mean
-/// weight or more is within 5 % of its share.
+/// They are exact, the weights divided by their greatest common divisor, if that makes no more than [`MOST_TURNS`].
+/// Weights of 1 to 256 often have no common divisor, and a slow start, which counts weights in eighths, leaves none: a
+/// longer round is then shortened to about [`MOST_TURNS`]. For that each number is rounded, but to at least 1 for a
+/// weight above 0: it is less than one turn off its due, and a backend of mean weight or more within 5 % of its share.
 pub(super) fn turns_of(weights: &[u32]) -> Vec<u32> {
     let divisor = weights.iter().fold(0, |divisor, weight| greatest_common_divisor(divisor, *weight)).max(1);
     let sum: u64 = weights.iter().map(|weight| u64::from(weight / divisor)).sum();
@@ -29,80 +29,85 @@ pub(super) fn turns_of(weights: &[u32]) -> Vec<u32> {
     weights.iter().map(|weight| shortened(*weight)).collect()
 }
 
-/// One round: each index as often as it has turns, well spread. Empty where all have the same number: the order is then
-/// that of the indices.
+/// One round: the index of each backend as often as it has turns, evenly spread. Empty if all have the same number of
+/// turns: the order is then that of the indices.
 ///
-/// After any number of turns each has had its due, less or more than one turn, however many and uneven the numbers are:
-/// Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980). 5/1/1 gives a a b a c a a, as nginx's
-/// smooth weighted round robin does, which can be more than a turn off.
+/// After any number of places each backend has had its due but for less than one turn, however many and uneven the
+/// numbers are: Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980). 5/1/1 gives a a b a c a a.
+/// nginx's smooth weighted round robin gives the same there, but can be more than a turn off elsewhere.
 ///
-/// The theorem makes it a scheduling problem: turn number k of a backend may be taken from one place of the round on
-/// and must be taken up to another, both known beforehand; and taking at each place the turn with the earliest
-/// deadline, of those that may be taken, meets all of them.
+/// The theorem makes it a scheduling problem. A backend's due grows by turns / places with each place. Turn number k of
+/// it may be taken from the place on where its due exceeds the k turns before by 1 / (2n - 2) of a turn, and must be
+/// taken before its due exceeds them by a whole turn less that much. Taking at each place the released turn with the
+/// earliest deadline meets all deadlines.
 pub(super) fn order_of(turns: &[u32]) -> Vec<u32> {
     if turns.windows(2).all(|pair| pair[0] == pair[1]) {
         return Vec::new();
     }
     let places = turns.iter().map(|turns| u64::from(*turns)).sum();
-    // In parts of a turn: how far ahead of its due a turn may be taken, and how far behind.
     let parts = 2 * turns.len() as u64 - 2;
-    // By the place where they may begin. Only the next turn of each backend is in one of the heaps.
-    let mut waiting: BinaryHeap<Reverse<(u64, Turn)>> = (0u32..)
+    // Each backend's next turn is in one of the heaps: here until it may be taken, by the place where that is.
+    let mut waiting: BinaryHeap<Reverse<(u64, ScheduledTurn)>> = (0u32..)
         .zip(turns)
         .filter(|(_, turns)| **turns > 0)
-        .map(|(index, turns)| Turn { index, turns: u64::from(*turns), number: 0, parts })
-        .map(|turn| Reverse((turn.may_begin_at(places), turn)))
+        .map(|(index, turns)| ScheduledTurn { index, turns: u64::from(*turns), number: 0, parts })
+        .map(|turn| Reverse((turn.release(places), turn)))
         .collect();
-    // By their deadline.
-    let mut ready: BinaryHeap<Reverse<Turn>> = BinaryHeap::new();
-    let next = |place| {
-        while let Some(Reverse((_, turn))) = waiting.peek().filter(|next| next.0.0 <= place).copied() {
+    // Then here, by its deadline.
+    let mut ready: BinaryHeap<Reverse<ScheduledTurn>> = BinaryHeap::new();
+    let mut order = Vec::new();
+    for place in 1..=places {
+        while let Some(Reverse((release, turn))) = waiting.peek().copied()
+            && release <= place
+        {
             waiting.pop();
             ready.push(Reverse(turn));
         }
         let Reverse(turn) = ready.pop().expect("Tijdeman's theorem: a turn is due at every place");
-        let following = Turn { number: turn.number + 1, ..turn };
+        order.push(turn.index);
+        let following = ScheduledTurn { number: turn.number + 1, ..turn };
         if following.number < following.turns {
-            waiting.push(Reverse((following.may_begin_at(places), following)));
+            waiting.push(Reverse((following.release(places), following)));
         }
-        turn.index
-    };
-    (1..=places).map(next).collect()
+    }
+    order
 }
 
-/// One turn of a backend, ordered by when it must be taken at the latest.
+/// One turn of a backend; the earliest deadline is the smallest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Turn {
+struct ScheduledTurn {
     index: u32,
     /// Of its backend in a round.
     turns: u64,
     /// Which of them it is, from 0.
     number: u64,
+    /// Into which the theorem's bounds divide a turn: 2n - 2 for n backends.
     parts: u64,
 }
 
-impl Turn {
-    /// The first place, from 1, at which its due has grown enough.
-    fn may_begin_at(&self, places: u64) -> u64 {
+impl ScheduledTurn {
+    /// The first place, from 1, at which it may be taken: where its backend's due is `number` turns and one part.
+    fn release(&self, places: u64) -> u64 {
         (places * (1 + self.parts * self.number)).div_ceil(self.parts * self.turns)
     }
 
-    /// Its latest place in parts of a round, times its backend's turns.
+    /// The due, in parts, beyond which it must have been taken: `number` turns and all parts but one of the next. It is
+    /// reached at the place `deadline * places / (parts * turns)`.
     fn deadline(&self) -> u64 {
         self.parts - 1 + self.parts * self.number
     }
 }
 
-impl Ord for Turn {
+impl Ord for ScheduledTurn {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Fractions compared without dividing them. Among equals one of few turns goes first, and then the order of the
-        // indices decides: the same round on every replica.
+        // Compares the places of the deadlines, of which only `deadline / turns` differs, without a division. Among
+        // equals a backend of few turns goes first, then the lower index: every replica has the same round.
         let by_deadline = (self.deadline() * other.turns).cmp(&(other.deadline() * self.turns));
         by_deadline.then(self.turns.cmp(&other.turns)).then(self.index.cmp(&other.index))
     }
 }
 
-impl PartialOrd for Turn {
+impl PartialOrd for ScheduledTurn {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

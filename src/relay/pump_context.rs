@@ -1,28 +1,24 @@
-//! What the pumps of one connection use, borrowed from the worker, the connection's account and its idle timer.
+//! What both pumps of one connection use, borrowed from the worker, the connection's counters and its idle timer.
 
 use crate::lifecycle::IdleTimer;
 
-use super::meter::{Direction, Meter};
-use super::resources::RelayResources;
+use super::byte_meter::{Direction, Meter};
+use super::relay_resources::RelayResources;
 
-/// What both directions of a connection use. It owns nothing, and is given to each poll of a pump, which therefore
-/// needs to keep nothing of it.
+/// Passed to each poll of a pump, so that the pump itself, of which each idle connection has two, stays small.
 pub struct PumpContext<'a> {
-    /// The worker's.
     pub(super) resources: &'a RelayResources,
-    /// Where this connection's bytes count.
     pub(super) meter: &'a Meter<'a>,
     /// Restarted by each move, in either direction.
     pub(super) idle_timer: &'a IdleTimer,
 }
 
 impl<'a> PumpContext<'a> {
-    /// Lends them for as long as the connection, or one exchange on it, takes.
     pub fn new(resources: &'a RelayResources, meter: &'a Meter<'a>, idle_timer: &'a IdleTimer) -> Self {
         Self { resources, meter, idle_timer }
     }
 
-    /// The connection is not idle: bytes came, of which the receiver took so many.
+    /// Bytes were received, of which the receiver took this many, perhaps none: the connection is not idle.
     pub fn moved(&self, direction: Direction, bytes: usize) {
         self.idle_timer.touch();
         if bytes > 0 {

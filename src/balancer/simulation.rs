@@ -1,4 +1,4 @@
-//! A pool without sockets in a world of its own clock: what the properties are shown with.
+//! A pool without sockets and a simulated clock, for the property tests.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -12,7 +12,7 @@ use crate::config::{self, FailureDetection, Policy};
 use crate::net::{ConnectFailure, Target};
 
 use super::pick::Balancer;
-use super::request::{PickError, PickRequest};
+use super::pick_request::{PickError, PickRequest};
 
 const POLICIES: [Policy; 4] = [Policy::RoundRobin, Policy::LeastConnections, Policy::RandomTwo, Policy::SourceHash];
 
@@ -59,7 +59,7 @@ pub(super) fn clients() -> impl Strategy<Value = IpAddr> {
     (0u8..64).prop_map(|host| IpAddr::from([192, 0, 2, host]))
 }
 
-/// A pool, its balancer, the clock, and the connections that live.
+/// A pool, its balancer, the clock, and the open connections.
 pub(super) struct World {
     pub(super) balancer: Arc<Balancer>,
     pub(super) now: Instant,
@@ -83,7 +83,7 @@ impl World {
         self.backends().iter().position(|known| Arc::ptr_eq(known, backend)).expect("one of the pool")
     }
 
-    /// By a table of this moment, as a running balancer's is but for milliseconds.
+    /// By a table that is rebuilt first; a running balancer's is at most milliseconds old.
     pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[Arc<Backend>]) -> Result<Lease, PickError> {
         self.balancer.rebuild();
         self.pick_with_old_table(client, tried)
@@ -98,7 +98,7 @@ impl World {
         self.balancer.pick(&PickRequest { now: self.now, client, tried })
     }
 
-    /// The indices of the backends that `count` connections get, all of which live on.
+    /// The indices of the backends that `count` connections get, all of which stay open.
     pub(super) fn pick_and_hold(&mut self, count: usize) -> Vec<usize> {
         let pick = |_| {
             let lease = self.pick(None, &[]).expect("there is room");

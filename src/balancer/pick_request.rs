@@ -1,4 +1,4 @@
-//! What a pick is asked, and why it may have no answer.
+//! What a pick depends on, and why there may be none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,20 +9,19 @@ use crate::backends::Backend;
 /// What a choice may depend on.
 #[derive(Debug)]
 pub struct PickRequest<'a> {
-    /// When it is asked.
     pub now: Instant,
-    /// The client's address; `None`: a unix socket.
+    /// The client's address; `None`: it uses a unix socket.
     pub client: Option<IpAddr>,
-    /// Backends that this client's connection has tried: none is tried twice.
+    /// Backends that were tried before for the same connection or request: none is tried twice.
     pub tried: &'a [Arc<Backend>],
 }
 
-/// Why there is no choice.
+/// Why no backend was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PickError {
-    /// No backend is known that was not tried.
+    /// There is no backend that was not tried before.
     NoneLeft,
-    /// There are some, but each has as many connections as it may.
+    /// There are some, but each has as many connections as allowed.
     Full,
 }
 
