@@ -29,6 +29,7 @@ pub struct Backend {
     max_connections: AtomicUsize,
     active: AtomicUsize,
     is_removed: AtomicBool,
+    gives_up_turn: AtomicBool,
     health: Health,
     counts: Counts,
     events: Arc<PoolEvents>,
@@ -52,6 +53,7 @@ impl Backend {
             max_connections: AtomicUsize::default(),
             active: AtomicUsize::new(0),
             is_removed: AtomicBool::new(false),
+            gives_up_turn: AtomicBool::new(false),
             counts: Counts::new(workers),
             events,
         };
@@ -165,6 +167,16 @@ impl Backend {
             last_error: health.last_error,
             bytes: self.counts.bytes(),
         }
+    }
+
+    /// Whether its next turn is to be another's; it is so once.
+    pub fn takes_no_turn(&self) -> bool {
+        self.gives_up_turn.load(Ordering::Relaxed) && self.gives_up_turn.swap(false, Ordering::Relaxed)
+    }
+
+    /// Lets its next turn be another's.
+    pub(super) fn give_up_turn(&self) {
+        self.gives_up_turn.store(true, Ordering::Relaxed);
     }
 
     /// Counts one more connection, unless it has as many as it may.

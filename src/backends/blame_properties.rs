@@ -12,7 +12,7 @@ use crate::net::Target;
 
 use super::backend::Backend;
 use super::endpoint::Endpoint;
-use super::evidence::{Evidence, Outcomes, stands_out};
+use super::evidence::Evidence;
 use super::lease::Lease;
 use super::pool::Pool;
 
@@ -136,9 +136,12 @@ impl World {
             assert!(!is_overlooked, "an ejection is over, and nobody may probe");
             let all = self.pool.backends();
             let usable: Vec<_> = all.iter().filter(|backend| backend.is_usable()).collect();
-            self.turn += 1;
-            let next = if usable.is_empty() { &all[self.turn % all.len()] } else { usable[self.turn % usable.len()] };
-            Lease::take(next).expect("no limit")
+            let mut next = || {
+                self.turn += 1;
+                if usable.is_empty() { &all[self.turn % all.len()] } else { usable[self.turn % usable.len()] }
+            };
+            let first = next();
+            Lease::take(if first.takes_no_turn() { next() } else { first }).expect("no limit")
         });
         self.open(lease, client);
     }
@@ -288,27 +291,12 @@ proptest! {
     }
 }
 
-proptest! {
-    #[test]
-    fn no_verdict_depends_on_the_order_of_the_peers(
-        bad in 3u32..20,
-        peers in prop::collection::vec((0u32..2, 0u32..8), 1..6),
-        turned_by: prop::sample::Index,
-    ) {
-        let peers: Vec<_> = peers.into_iter().map(|(bad, good)| Outcomes { good, bad }).collect();
-        let mut turned = peers.clone();
-        turned.rotate_left(turned_by.index(peers.len()));
-        let own = Outcomes { good: 0, bad };
-        prop_assert_eq!(stands_out(own, peers, 3), stands_out(own, turned, 3));
-    }
-}
-
-/// The least that ejects is four bad ends beside four good ones of a peer: where each end is a coin, one in 256 eights
-/// of them. So often, at most, a connection may eject. Measured over 100,000 connections it is one in 370 where it is
-/// most frequent, in a pool of three at two connections a second, and hardly ever in a busy or a large pool.
+/// Its peers' longer records make up for a window of few connections: of 12 pools with 10,000 clients each, every
+/// second of whom misbehaves, one backend may be ejected wrongly once, by a pool's first connections.
 #[test]
-fn half_of_all_clients_misbehaving_rarely_ejects_a_healthy_backend() {
+fn half_of_all_clients_misbehaving_hardly_ever_ejects_a_healthy_backend() {
     const CLIENTS: u32 = 10_000;
+    let mut ejections = 0;
     for (backends, gap) in [2, 3, 8].into_iter().flat_map(|backends| [10, 100, 500, 1000].map(|gap| (backends, gap))) {
         fastrand::seed(1);
         let mut random = fastrand::Rng::with_seed(1);
@@ -317,7 +305,7 @@ fn half_of_all_clients_misbehaving_rarely_ejects_a_healthy_backend() {
             let comes_after = Duration::from_millis(random.u64(0..2 * gap));
             world.serve(Client { comes_after, misbehaves: random.bool(), ..WELL_BEHAVED });
         }
-        let ejections = world.all_ejections();
-        assert!(ejections <= u64::from(CLIENTS / 256), "{ejections} ejections of {backends} at one in {gap} ms");
+        ejections += world.all_ejections();
     }
+    assert!(ejections <= 1, "{ejections} ejections");
 }

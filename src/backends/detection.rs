@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::FailureDetection;
 
-use super::evidence::{Outcomes, probes_have_failed};
+use super::evidence::{TrackRecord, probes_have_failed};
 
 /// Ejections vary by this share either way, so that balancers don't all probe at one instant.
 const JITTER: f64 = 0.1;
@@ -29,8 +29,8 @@ pub enum DetectorState {
     },
     /// One connection is finding out.
     Probing {
-        /// When a probe that is still open has shown that the backend is well; `None`: its client waits for an answer,
-        /// and waiting shows nothing.
+        /// When a probe that is still open has shown that the backend is well; `None`: it is not connected yet, or its
+        /// client waits for an answer, and waiting shows nothing.
         settled_at: Option<Instant>,
     },
 }
@@ -39,8 +39,8 @@ pub enum DetectorState {
 /// state, not a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Began {
-    /// It was up.
-    Up,
+    /// It was up: the number of that time.
+    Up(u64),
     /// It was ejected: the number of the ejection. The connection was made because no backend was usable.
     Ejected(u64),
     /// This connection is the probe of this number.
@@ -67,6 +67,8 @@ pub struct Detector {
     is_by_evidence: bool,
     /// Ejections and probes so far: the last one's number.
     sequence: u64,
+    /// The number of the probe that brought it up last; 0: none has.
+    up_period: u64,
     /// The number of the current ejection, to which its probes belong.
     ejection: u64,
     /// Probes of the current ejection that ended badly in a row.
@@ -85,6 +87,7 @@ impl Detector {
             state: DetectorState::Up,
             is_by_evidence: false,
             sequence: 0,
+            up_period: 0,
             ejection: 0,
             failed_probes: 0,
             repeats: 0,
@@ -115,7 +118,12 @@ impl Detector {
 
     /// What a connection that begins now, and is not a probe, is to be judged by later.
     pub(super) fn begin(&self) -> Began {
-        if self.state == DetectorState::Up { Began::Up } else { Began::Ejected(self.ejection) }
+        if self.state == DetectorState::Up { Began::Up(self.up_period) } else { Began::Ejected(self.ejection) }
+    }
+
+    /// The number of the time for which it is up, or was up last.
+    pub(super) fn up_period(&self) -> u64 {
+        self.up_period
     }
 
     /// Failed connects within the window that ends now.
@@ -128,8 +136,13 @@ impl Detector {
     /// A connect failed. `random` is uniform in 0..1.
     pub fn connect_failed(&mut self, now: Instant, began: Began, random: f64) -> Option<Transition> {
         match self.state {
-            DetectorState::Probing { .. } if self.is_current_probe(began) => Some(self.eject(now, random)),
+            DetectorState::Probing { .. } if self.is_current_probe(began) => {
+                self.is_by_evidence = false;
+                Some(self.eject(now, random))
+            }
             DetectorState::Probing { .. } | DetectorState::Ejected { .. } => None,
+            // Begun before an outage that is over.
+            DetectorState::Up if began != self.begin() => None,
             DetectorState::Up => {
                 self.forget_before_window(now);
                 self.failures.push_back(now);
@@ -143,7 +156,7 @@ impl Detector {
     }
 
     /// The backend stands out among its peers by how its connections end.
-    pub fn stands_out(&mut self, now: Instant, random: f64) -> Option<Transition> {
+    pub fn eject_for_evidence(&mut self, now: Instant, random: f64) -> Option<Transition> {
         if self.state != DetectorState::Up {
             return None;
         }
@@ -157,7 +170,7 @@ impl Detector {
         &mut self,
         now: Instant,
         began: Began,
-        peers: Outcomes,
+        peers: TrackRecord,
         random: f64,
     ) -> Option<Transition> {
         if !self.is_current_probe(began) {
@@ -193,25 +206,28 @@ impl Detector {
 
     /// Lets one connection probe, if the ejection is over, and gives its number. It must end in
     /// [`Detector::connect_failed`], [`Detector::probe_ended_badly`], [`Detector::succeeded`] or
-    /// [`Detector::probe_abandoned`]; if it is still open after `settle`, it counts as well.
-    pub fn begin_probe(&mut self, now: Instant, settle: Duration) -> Option<Began> {
+    /// [`Detector::probe_abandoned`], or last as long as [`Detector::probe_lasts`] says.
+    pub fn begin_probe(&mut self, now: Instant) -> Option<Began> {
         let is_due = matches!(self.state, DetectorState::Ejected { until } if until <= now);
         is_due.then(|| {
             self.sequence += 1;
-            self.state = DetectorState::Probing { settled_at: Some(now + settle) };
+            self.state = DetectorState::Probing { settled_at: None };
             Began::Probe(self.sequence)
         })
     }
 
-    /// The probe's client has asked for something: from now on only an answer shows that the backend is well.
-    pub fn probe_awaits_answer(&mut self, began: Began) {
-        if self.is_current_probe(began) {
+    /// The probe's client has asked for something: from now on only an answer shows that the backend is well. Where it
+    /// isn't sure that there is one to come, that is asked only of a backend which is out for evidence: one that
+    /// refused connections is well if it keeps one.
+    pub fn probe_awaits_answer(&mut self, began: Began, is_sure: bool) {
+        if self.is_current_probe(began) && (is_sure || self.is_by_evidence) {
             self.state = DetectorState::Probing { settled_at: None };
         }
     }
 
-    /// The backend has begun to answer the probe: it is well if that holds until `settled_at`.
-    pub fn probe_is_answered(&mut self, began: Began, settled_at: Instant) {
+    /// The backend has taken the probe's connection, or begun to answer it: it is well if that lasts until
+    /// `settled_at`.
+    pub fn probe_lasts(&mut self, began: Began, settled_at: Instant) {
         if self.is_current_probe(began) {
             self.state = DetectorState::Probing { settled_at: Some(settled_at) };
         }
@@ -239,6 +255,7 @@ impl Detector {
 
     fn recover(&mut self, now: Instant) {
         self.state = DetectorState::Up;
+        self.up_period = self.sequence;
         self.up_since = now;
         self.failed_probes = 0;
     }
@@ -276,10 +293,10 @@ mod tests {
 
     use crate::config::PoolConfig;
 
+    use super::super::evidence::Outcomes;
     use super::*;
 
     const MIDDLE: f64 = 0.5;
-    const LEASE: Duration = Duration::from_secs(2);
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -297,19 +314,19 @@ mod tests {
     }
 
     fn fail_three_times(detector: &mut Detector, now: Instant) -> Option<Transition> {
-        detector.connect_failed(now, Began::Up, MIDDLE);
-        detector.connect_failed(now, Began::Up, MIDDLE);
-        detector.connect_failed(now, Began::Up, MIDDLE)
+        detector.connect_failed(now, detector.begin(), MIDDLE);
+        detector.connect_failed(now, detector.begin(), MIDDLE);
+        detector.connect_failed(now, detector.begin(), MIDDLE)
     }
 
     #[test]
     fn ejects_at_the_third_failure_within_the_window() {
         let start = Instant::now();
         let mut detector = detector(start);
-        assert_eq!(detector.connect_failed(start, Began::Up, MIDDLE), None);
-        assert_eq!(detector.connect_failed(start + seconds(1), Began::Up, MIDDLE), None);
+        assert_eq!(detector.connect_failed(start, detector.begin(), MIDDLE), None);
+        assert_eq!(detector.connect_failed(start + seconds(1), detector.begin(), MIDDLE), None);
         assert_eq!(
-            detector.connect_failed(start + seconds(2), Began::Up, MIDDLE),
+            detector.connect_failed(start + seconds(2), detector.begin(), MIDDLE),
             Some(Transition::Ejected(seconds(10)))
         );
         assert_eq!(detector.state(), DetectorState::Ejected { until: start + seconds(12) });
@@ -320,7 +337,11 @@ mod tests {
         let start = Instant::now();
         let mut detector = detector(start);
         for second in [0, 6, 12, 18, 24] {
-            assert_eq!(detector.connect_failed(start + seconds(second), Began::Up, MIDDLE), None, "at {second} s");
+            assert_eq!(
+                detector.connect_failed(start + seconds(second), detector.begin(), MIDDLE),
+                None,
+                "at {second} s"
+            );
         }
         assert_eq!(detector.recent_failures(start + seconds(60)), 0);
     }
@@ -330,9 +351,9 @@ mod tests {
         let start = Instant::now();
         let mut detector = detector(start);
         fail_three_times(&mut detector, start);
-        assert_eq!(detector.begin_probe(start + seconds(9), LEASE), None);
-        let probe = detector.begin_probe(start + seconds(10), LEASE).expect("it is due");
-        assert_eq!(detector.begin_probe(start + seconds(10), LEASE), None);
+        assert_eq!(detector.begin_probe(start + seconds(9)), None);
+        let probe = detector.begin_probe(start + seconds(10)).expect("it is due");
+        assert_eq!(detector.begin_probe(start + seconds(10)), None);
         assert_eq!(detector.succeeded(start + seconds(11), probe), Some(Transition::Recovered));
         assert_eq!(detector.state(), DetectorState::Up);
     }
@@ -344,7 +365,7 @@ mod tests {
         fail_three_times(&mut detector, now);
         for expected in [20, 40, 60, 60] {
             now += seconds(100);
-            let probe = detector.begin_probe(now, LEASE).expect("it is due");
+            let probe = detector.begin_probe(now).expect("it is due");
             assert_eq!(detector.connect_failed(now, probe, MIDDLE), Some(Transition::Ejected(seconds(expected))));
         }
     }
@@ -355,12 +376,12 @@ mod tests {
         let mut detector = detector(now);
         fail_three_times(&mut detector, now);
         now += seconds(10);
-        let probe = detector.begin_probe(now, LEASE).expect("it is due");
+        let probe = detector.begin_probe(now).expect("it is due");
         detector.succeeded(now, probe);
         now += seconds(5);
         assert_eq!(fail_three_times(&mut detector, now), Some(Transition::Ejected(seconds(20))), "soon again: doubled");
         now += seconds(20);
-        let probe = detector.begin_probe(now, LEASE).expect("it is due");
+        let probe = detector.begin_probe(now).expect("it is due");
         detector.succeeded(now, probe);
         now += seconds(21);
         assert_eq!(
@@ -375,9 +396,9 @@ mod tests {
         let start = Instant::now();
         let mut detector = detector(start);
         fail_three_times(&mut detector, start);
-        assert_eq!(detector.connect_failed(start + seconds(1), Began::Up, MIDDLE), None);
-        detector.begin_probe(start + seconds(10), LEASE).expect("it is due");
-        assert_eq!(detector.connect_failed(start + seconds(10), Began::Up, MIDDLE), None, "not the probe");
+        assert_eq!(detector.connect_failed(start + seconds(1), detector.begin(), MIDDLE), None);
+        detector.begin_probe(start + seconds(10)).expect("it is due");
+        assert_eq!(detector.connect_failed(start + seconds(10), detector.begin(), MIDDLE), None, "not the probe");
         assert!(matches!(detector.state(), DetectorState::Probing { .. }));
     }
 
@@ -387,9 +408,9 @@ mod tests {
         let mut detector = detector(start);
         fail_three_times(&mut detector, start);
         let later = start + seconds(10);
-        let probe = detector.begin_probe(later, LEASE).expect("it is due");
+        let probe = detector.begin_probe(later).expect("it is due");
         detector.probe_abandoned(later, probe);
-        assert!(detector.begin_probe(later, LEASE).is_some());
+        assert!(detector.begin_probe(later).is_some());
     }
 
     #[test]
@@ -397,15 +418,16 @@ mod tests {
         let start = Instant::now();
         let mut detector = detector(start);
         fail_three_times(&mut detector, start);
-        let old = detector.begin_probe(start + seconds(10), LEASE).expect("it is due");
+        let old = detector.begin_probe(start + seconds(10)).expect("it is due");
+        detector.probe_lasts(old, start + seconds(12));
         assert_eq!(detector.settle(start + seconds(12)), Some(Transition::Recovered), "it holds");
         fail_three_times(&mut detector, start + seconds(13));
         let later = start + seconds(60);
-        let new = detector.begin_probe(later, LEASE).expect("it is due");
+        let new = detector.begin_probe(later).expect("it is due");
         assert_eq!(detector.connect_failed(later, old, MIDDLE), None);
         detector.probe_abandoned(later, old);
         assert_eq!(detector.succeeded(later, old), None);
-        assert_eq!(detector.begin_probe(later, LEASE), None, "the new one is under way");
+        assert_eq!(detector.begin_probe(later), None, "the new one is under way");
         assert_eq!(detector.succeeded(later, new), Some(Transition::Recovered));
     }
 
@@ -415,7 +437,7 @@ mod tests {
         let mut detector = detector(start);
         fail_three_times(&mut detector, start);
         let old = detector.begin();
-        let probe = detector.begin_probe(start + seconds(10), LEASE).expect("it is due");
+        let probe = detector.begin_probe(start + seconds(10)).expect("it is due");
         detector.succeeded(start + seconds(10), probe);
         fail_three_times(&mut detector, start + seconds(11));
         assert_eq!(detector.succeeded(start + seconds(12), old), None);
@@ -427,23 +449,50 @@ mod tests {
         let start = Instant::now();
         let mut detector = detector(start);
         fail_three_times(&mut detector, start);
-        let probe = detector.begin_probe(start + seconds(10), LEASE).expect("it is due");
-        detector.probe_awaits_answer(probe);
+        let probe = detector.begin_probe(start + seconds(10)).expect("it is due");
+        detector.probe_awaits_answer(probe, true);
         assert_eq!(detector.settle(start + seconds(100)), None);
         assert_eq!(detector.next_event(), None);
-        let ended = detector.probe_ended_badly(start + seconds(100), probe, Outcomes::default(), MIDDLE);
+        let ended = detector.probe_ended_badly(start + seconds(100), probe, TrackRecord::default(), MIDDLE);
         assert_eq!(ended, Some(Transition::Ejected(seconds(20))), "twice as long");
+    }
+
+    #[test]
+    fn one_that_refused_is_well_if_it_keeps_a_connection_that_may_get_no_answer() {
+        let start = Instant::now();
+        let mut detector = detector(start);
+        fail_three_times(&mut detector, start);
+        let probe = detector.begin_probe(start + seconds(10)).expect("it is due");
+        assert_eq!(detector.settle(start + seconds(100)), None, "not connected yet");
+        detector.probe_lasts(probe, start + seconds(101));
+        detector.probe_awaits_answer(probe, false);
+        assert_eq!(detector.settle(start + seconds(101)), Some(Transition::Recovered));
+    }
+
+    #[test]
+    fn connections_from_before_an_outage_change_nothing_after_it() {
+        let start = Instant::now();
+        let mut detector = detector(start);
+        let before = detector.begin();
+        fail_three_times(&mut detector, start);
+        let probe = detector.begin_probe(start + seconds(10)).expect("it is due");
+        detector.succeeded(start + seconds(10), probe);
+        for _ in 0..10 {
+            assert_eq!(detector.connect_failed(start + seconds(11), before, MIDDLE), None);
+        }
+        assert!(fail_three_times(&mut detector, start + seconds(11)).is_some());
     }
 
     #[test]
     fn bad_probes_count_less_where_clients_misbehave() {
         let start = Instant::now();
         let mut detector = detector(start);
-        detector.stands_out(start, MIDDLE);
-        let misbehaving = Outcomes { good: 20, bad: 20 };
+        detector.eject_for_evidence(start, MIDDLE);
+        let window = Outcomes { good: 20, bad: 20 };
+        let misbehaving = TrackRecord { window, longer: window };
         let later = start + seconds(10);
         for probe in 1..=5 {
-            let began = detector.begin_probe(later, LEASE).expect("the last one showed nothing");
+            let began = detector.begin_probe(later).expect("the last one showed nothing");
             let ended = detector.probe_ended_badly(later, began, misbehaving, MIDDLE);
             assert_eq!(ended.is_some(), probe == 5, "probe {probe}");
         }
@@ -454,10 +503,10 @@ mod tests {
         for (random, millis) in [(0.0, 9_000), (1.0, 11_000)] {
             let start = Instant::now();
             let mut detector = detector(start);
-            detector.connect_failed(start, Began::Up, random);
-            detector.connect_failed(start, Began::Up, random);
+            detector.connect_failed(start, detector.begin(), random);
+            detector.connect_failed(start, detector.begin(), random);
             let ejected = Some(Transition::Ejected(Duration::from_millis(millis)));
-            assert_eq!(detector.connect_failed(start, Began::Up, random), ejected);
+            assert_eq!(detector.connect_failed(start, detector.begin(), random), ejected);
         }
     }
 }

@@ -20,9 +20,13 @@ const LEAST_BAD_SHARE: f64 = 0.5;
 const LEAST_DIFFERENCE: f64 = 0.3;
 /// Fewer outcomes of its peers are no measure.
 const LEAST_COMPARED: u32 = 4;
-/// The probability, at most, that a backend like its peers would look as bad as this one. Beside a peer without a bad
-/// outcome, 4 of 4 are enough where it has 4 good ones, and 3 of 3 where it has 8.
+/// The probability, at most, that a backend with its peers' share would look as bad as this one. Beside a peer without
+/// a bad outcome, 4 of 4 are enough where it has 4 good ones, and 3 of 3 where it has 8. Of a peer that has served so
+/// few the share is only a guess, so a pool's first connections may mislead; then its longer record keeps the guess
+/// right.
 const SIGNIFICANCE: f64 = 2.1e-4;
+/// Outcomes that a backend's longer record holds at most; it then forgets every second one.
+const MOST_REMEMBERED: u32 = 256;
 /// The same for probes of a backend that is out already: keeping it out a while longer costs less than a wrong
 /// ejection.
 const PROBE_SIGNIFICANCE: f64 = 0.05;
@@ -87,6 +91,11 @@ impl Outcomes {
         self.good + self.bad
     }
 
+    /// Whether its share of them is high enough for a comparison.
+    pub(super) fn are_mostly_bad(self) -> bool {
+        self.bad_share() >= LEAST_BAD_SHARE
+    }
+
     fn bad_share(self) -> f64 {
         if self.total() == 0 { 0.0 } else { f64::from(self.bad) / f64::from(self.total()) }
     }
@@ -98,17 +107,74 @@ impl Outcomes {
     }
 
     fn with(self, other: Self) -> Self {
-        Self { good: self.good + other.good, bad: self.bad + other.bad }
+        Self { good: self.good.saturating_add(other.good), bad: self.bad.saturating_add(other.bad) }
+    }
+
+    /// With one more. Those that would be more than `most` are halved first: their ratio is what counts.
+    fn and(self, is_good: bool, most: u32) -> Self {
+        let Self { good, bad } =
+            if self.total() < most { self } else { Self { good: self.good / 2, bad: self.bad / 2 } };
+        if is_good { Self { good: good + 1, bad } } else { Self { good, bad: bad + 1 } }
     }
 }
 
-/// Counts outcomes in a sliding window, from any thread, without a lock. A slot holds the tick that it counts (24
-/// bits), bad outcomes and good ones (20 bits each).
+/// How a backend has fared, or several together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackRecord {
+    /// Within the window.
+    pub window: Outcomes,
+    /// The last ones, however long ago: what its clients are like when few of them come.
+    pub longer: Outcomes,
+}
+
+impl TrackRecord {
+    fn with(self, other: Self) -> Self {
+        Self { window: self.window.with(other.window), longer: self.longer.with(other.longer) }
+    }
+
+    fn bad_share(self) -> f64 {
+        self.window.bad_share().max(self.longer.bad_share())
+    }
+
+    /// The worse of the two: clients that misbehave now count at once, and those that did are not forgotten.
+    fn expected_bad_share(self) -> f64 {
+        self.window.expected_bad_share().max(self.longer.expected_bad_share())
+    }
+}
+
+/// The other usable backends of a pool: what a backend is compared with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Peers {
+    number: u32,
+    together: TrackRecord,
+}
+
+impl Peers {
+    /// Adds one. Where nobody has found it well within the window, it may be failing too, and is no measure.
+    pub(super) fn and(self, peer: TrackRecord, least_bad: usize) -> Self {
+        let is_in_doubt = peer.window.good == 0 && peer.window.bad as usize >= least_bad;
+        let together = if is_in_doubt { self.together } else { self.together.with(peer) };
+        Self { number: self.number + 1, together }
+    }
+
+    /// Those that are a measure, together.
+    pub(super) fn together(self) -> TrackRecord {
+        self.together
+    }
+}
+
+/// Counts outcomes in a sliding window and in a longer record, from any thread, without a lock. A slot holds the tick
+/// that it counts (24 bits), bad outcomes and good ones (20 bits each).
 #[derive(Debug, Default)]
-pub(super) struct OutcomeWindow([AtomicU64; SLOTS]);
+pub(super) struct OutcomeCounts {
+    slots: [AtomicU64; SLOTS],
+    /// A slot of no tick.
+    longer: AtomicU64,
+}
 
 const COUNT_BITS: u32 = 20;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+const MOST_IN_SLOT: u32 = (1 << COUNT_BITS) - 1;
+const COUNT_MASK: u64 = MOST_IN_SLOT as u64;
 const TICK_MASK: u64 = (1 << 24) - 1;
 
 #[derive(Clone, Copy)]
@@ -127,42 +193,43 @@ impl Slot {
         self.tick << (2 * COUNT_BITS) | u64::from(self.outcomes.bad) << COUNT_BITS | u64::from(self.outcomes.good)
     }
 
-    /// The slot after one more outcome at `tick`. Where a count is full, both are halved: their ratio is what counts.
-    fn add(self, tick: u64, is_good: bool) -> Self {
-        let mut outcomes = if self.tick == tick { self.outcomes } else { Outcomes::default() };
-        if u64::from(outcomes.good.max(outcomes.bad)) == COUNT_MASK {
-            outcomes = Outcomes { good: outcomes.good / 2, bad: outcomes.bad / 2 };
-        }
-        if is_good {
-            outcomes.good += 1;
-        } else {
-            outcomes.bad += 1;
-        }
-        Self { tick, outcomes }
+    /// The slot after one more outcome at `tick`, of `most` that it can hold.
+    fn and(self, tick: u64, is_good: bool, most: u32) -> Self {
+        let outcomes = if self.tick == tick { self.outcomes } else { Outcomes::default() };
+        Self { tick, outcomes: outcomes.and(is_good, most) }
     }
 }
 
-impl OutcomeWindow {
+impl OutcomeCounts {
     /// Counts one outcome at `tick`.
     pub(super) fn record(&self, tick: u64, is_good: bool) {
-        let slot = &self.0[slot_of(tick)];
-        let add = |packed| Some(Slot::unpack(packed).add(tick & TICK_MASK, is_good).pack());
-        // It always stores: an error can't come back.
-        let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        let add = |slot: &AtomicU64, tick, most| {
+            let add = |packed| Some(Slot::unpack(packed).and(tick, is_good, most).pack());
+            // It always stores: an error can't come back.
+            let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        };
+        add(&self.slots[slot_of(tick)], tick & TICK_MASK, MOST_IN_SLOT);
+        add(&self.longer, 0, MOST_REMEMBERED);
     }
 
     /// The outcomes of the window that ends with `tick`.
-    pub(super) fn sum(&self, tick: u64) -> Outcomes {
-        self.0
+    pub(super) fn window(&self, tick: u64) -> Outcomes {
+        self.slots
             .iter()
             .map(|slot| Slot::unpack(slot.load(Ordering::Relaxed)))
             .filter(|slot| tick.wrapping_sub(slot.tick) & TICK_MASK < TICKS_PER_WINDOW)
             .fold(Outcomes::default(), |sum, slot| sum.with(slot.outcomes))
     }
 
-    /// Forgets everything.
+    /// The window that ends with `tick`, and the longer record.
+    pub(super) fn track_record(&self, tick: u64) -> TrackRecord {
+        let longer = Slot::unpack(self.longer.load(Ordering::Relaxed)).outcomes;
+        TrackRecord { window: self.window(tick), longer }
+    }
+
+    /// Forgets everything: what was seen before an ejection says nothing about the backend after it.
     pub(super) fn clear(&self) {
-        self.0.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+        self.slots.iter().chain([&self.longer]).for_each(|slot| slot.store(0, Ordering::Relaxed));
     }
 }
 
@@ -198,36 +265,21 @@ impl ClientsSeen {
     }
 }
 
-/// Compares a backend with its peers, of which the half with fewer bad outcomes is the measure: others may be failing
-/// too. Gives that half's outcomes if the backend stands out by its bad ones, of which it must have `least_bad`.
+/// Compares a backend's outcomes with its peers', and gives theirs if it stands out by its bad ones, of which it must
+/// have `least_bad`.
 ///
 /// The probability that it looks as bad by chance is bounded by Chernoff's inequality, exp(-n KL(share || peers'
 /// share)) (Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, theorem 1). Each peer is
 /// one more backend that might have stood out by chance, so the significance is divided among them (Bonferroni).
-pub(super) fn stands_out(own: Outcomes, peers: Vec<Outcomes>, least_bad: usize) -> Option<Outcomes> {
-    let share = own.bad_share();
-    if (own.bad as usize) < least_bad || share < LEAST_BAD_SHARE {
+pub(super) fn stands_out(own: Outcomes, peers: Peers, least_bad: usize) -> Option<Outcomes> {
+    let Peers { number, together } = peers;
+    if (own.bad as usize) < least_bad || !own.are_mostly_bad() || together.window.total() < LEAST_COMPARED {
         return None;
     }
-    let compared = f64::from(u32::try_from(peers.len()).unwrap_or(u32::MAX)).max(1.0);
-    let peers = better_half(peers);
-    if peers.total() < LEAST_COMPARED {
-        return None;
-    }
-    let expected = peers.expected_bad_share();
-    let is_plain = share - peers.bad_share() >= LEAST_DIFFERENCE && share > expected;
+    let (share, expected) = (own.bad_share(), together.expected_bad_share());
+    let is_plain = share - together.bad_share() >= LEAST_DIFFERENCE && share > expected;
     let by_chance = (-f64::from(own.total()) * divergence(share, expected)).exp();
-    (is_plain && by_chance <= SIGNIFICANCE / compared).then_some(peers)
-}
-
-/// Those of the better half of the peers, by the share of bad outcomes to expect of them, that served anybody. One that
-/// served a few and none of them badly is not better than one that served many so: it would be no measure.
-pub(super) fn better_half(mut peers: Vec<Outcomes>) -> Outcomes {
-    peers.retain(|peer| peer.total() > 0);
-    // Of equals the one that served more, so that the order of the configuration decides nothing.
-    peers.sort_by(|a, b| a.expected_bad_share().total_cmp(&b.expected_bad_share()).then(b.total().cmp(&a.total())));
-    let half = peers.len().div_ceil(2);
-    peers.into_iter().take(half).fold(Outcomes::default(), Outcomes::with)
+    (is_plain && by_chance <= SIGNIFICANCE / f64::from(number)).then_some(together.window)
 }
 
 /// The Kullback-Leibler divergence of two coins, in nats; 0 < q < 1.
@@ -239,8 +291,8 @@ fn divergence(p: f64, q: f64) -> f64 {
 /// Whether so many bad probes in a row are more than the clients of this pool cause anyway: where one in two
 /// connections to healthy peers ends badly, one bad probe shows nothing. Without a peer to compare with, the probe
 /// alone decides.
-pub(super) fn probes_have_failed(bad_in_a_row: u32, peers: Outcomes) -> bool {
-    peers.total() == 0
+pub(super) fn probes_have_failed(bad_in_a_row: u32, peers: TrackRecord) -> bool {
+    peers.window.total() == 0
         || peers.expected_bad_share().powi(i32::try_from(bad_in_a_row).unwrap_or(i32::MAX)) <= PROBE_SIGNIFICANCE
 }
 
@@ -252,23 +304,44 @@ mod tests {
         Outcomes { good, bad }
     }
 
+    fn now(window: Outcomes) -> TrackRecord {
+        TrackRecord { window, longer: window }
+    }
+
+    fn peers(all: &[TrackRecord]) -> Peers {
+        all.iter().fold(Peers::default(), |peers, peer| peers.and(*peer, 3))
+    }
+
     #[test]
     fn a_window_forgets_what_is_older_than_itself() {
-        let window = OutcomeWindow::default();
+        let counts = OutcomeCounts::default();
         for tick in 100..104 {
-            window.record(tick, tick % 2 == 0);
+            counts.record(tick, tick % 2 == 0);
         }
-        assert_eq!(window.sum(103), outcomes(2, 2));
-        assert_eq!(window.sum(107), outcomes(2, 2), "the first is within it still");
-        assert_eq!(window.sum(108), outcomes(2, 1));
-        assert_eq!(window.sum(111), outcomes(0, 0));
-        window.record(108, true);
-        assert_eq!(window.sum(108), outcomes(2, 2), "the slot of tick 100 was reused");
+        assert_eq!(counts.window(103), outcomes(2, 2));
+        assert_eq!(counts.window(107), outcomes(2, 2), "the first is within it still");
+        assert_eq!(counts.window(108), outcomes(2, 1));
+        assert_eq!(counts.window(111), outcomes(0, 0));
+        counts.record(108, true);
+        assert_eq!(counts.window(108), outcomes(2, 2), "the slot of tick 100 was reused");
+    }
+
+    #[test]
+    fn the_longer_record_keeps_the_ratio_and_follows_what_is_newer() {
+        let counts = OutcomeCounts::default();
+        let longer = || counts.track_record(0).longer;
+        (0..100_000).for_each(|number| counts.record(number, number % 4 > 0));
+        assert!((0.2..0.3).contains(&longer().bad_share()), "{:?}", longer());
+        assert!((128..=256).contains(&longer().total()), "{:?}", longer());
+        (0..1_000).for_each(|number| counts.record(number, true));
+        assert!(longer().bad_share() < 0.01, "{:?}", longer());
+        counts.clear();
+        assert_eq!(longer(), Outcomes::default());
     }
 
     #[test]
     fn a_full_count_keeps_the_ratio() {
-        let half = Slot { tick: 9, outcomes: outcomes((1 << 20) - 1, 1 << 19) }.add(9, false);
+        let half = Slot { tick: 9, outcomes: outcomes((1 << 20) - 1, 1 << 19) }.and(9, false, MOST_IN_SLOT);
         assert_eq!(half.outcomes, outcomes(1 << 19, 1 << 18));
         assert_eq!(Slot::unpack(half.pack()).outcomes, half.outcomes);
     }
@@ -276,27 +349,30 @@ mod tests {
     #[test]
     fn few_are_enough_where_the_difference_is_plain() {
         for (own, peer) in [(outcomes(4, 0), outcomes(0, 4)), (outcomes(3, 0), outcomes(0, 8))] {
-            assert_eq!(stands_out(own, vec![peer], 3), Some(peer), "{own:?} beside {peer:?}");
+            assert_eq!(stands_out(own, peers(&[now(peer)]), 3), Some(peer), "{own:?} beside {peer:?}");
         }
         for (own, peer) in [(outcomes(3, 0), outcomes(0, 4)), (outcomes(9, 0), outcomes(0, 3))] {
-            assert_eq!(stands_out(own, vec![peer], 3), None, "{own:?} beside {peer:?}");
+            assert_eq!(stands_out(own, peers(&[now(peer)]), 3), None, "{own:?} beside {peer:?}");
         }
     }
 
     #[test]
-    fn a_peer_that_hardly_served_anybody_hides_nothing() {
-        let (light, heavy) = (outcomes(0, 1), outcomes(1, 200));
-        for peers in [vec![light, heavy], vec![heavy, light]] {
-            assert_eq!(stands_out(outcomes(9, 0), peers, 3), Some(heavy));
-        }
+    fn clients_that_misbehaved_before_are_remembered_where_few_come() {
+        let now = outcomes(0, 8);
+        let peer = |longer| peers(&[TrackRecord { window: now, longer }]);
+        assert_eq!(stands_out(outcomes(6, 0), peer(outcomes(0, 200)), 3), Some(now));
+        assert_eq!(stands_out(outcomes(6, 0), peer(outcomes(100, 100)), 3), None);
+        assert_eq!(stands_out(outcomes(20, 0), peer(outcomes(100, 100)), 3), Some(now));
     }
 
     #[test]
     fn nothing_stands_out_without_a_peer_or_beside_one_as_bad() {
-        assert_eq!(stands_out(outcomes(100, 0), Vec::new(), 3), None);
-        assert_eq!(stands_out(outcomes(100, 0), vec![outcomes(0, 0)], 3), None, "one that served nobody is no measure");
-        assert_eq!(stands_out(outcomes(100, 0), vec![outcomes(80, 20)], 3), None);
-        assert_eq!(stands_out(outcomes(30, 70), vec![outcomes(0, 100)], 3), None, "most connections end well");
+        for peer in [outcomes(0, 0), outcomes(80, 20), outcomes(100, 0)] {
+            assert_eq!(stands_out(outcomes(100, 0), peers(&[now(peer)]), 3), None, "{peer:?}");
+        }
+        assert_eq!(stands_out(outcomes(100, 0), peers(&[]), 3), None);
+        let well = peers(&[now(outcomes(0, 100))]);
+        assert_eq!(stands_out(outcomes(30, 70), well, 3), None, "most connections end well");
     }
 
     #[test]
@@ -311,10 +387,8 @@ mod tests {
     }
 
     #[test]
-    fn other_bad_peers_hide_nothing() {
-        let good = outcomes(0, 20);
-        assert_eq!(stands_out(outcomes(20, 0), vec![good, outcomes(20, 0)], 3), Some(good));
-        let half = outcomes(20, 20);
-        assert_eq!(stands_out(outcomes(20, 0), vec![outcomes(20, 0), outcomes(20, 0), good], 3), Some(half));
+    fn peers_that_fail_too_hide_nothing() {
+        let (good, bad) = (outcomes(0, 20), outcomes(20, 0));
+        assert_eq!(stands_out(bad, peers(&[now(bad), now(good), now(bad)]), 3), Some(good));
     }
 }

@@ -14,7 +14,7 @@ use crate::config;
 use crate::net::ConnectFailure;
 
 use super::detection::{Began, Detector, DetectorState, Transition};
-use super::evidence::{ClientsSeen, Evidence, OutcomeWindow, Outcomes, tick_of};
+use super::evidence::{ClientsSeen, Evidence, OutcomeCounts, Outcomes, TrackRecord, tick_of};
 use super::pool_events::PoolEvents;
 use super::status::{AdminState, BackendState, FULL_SHARE, Status};
 
@@ -31,8 +31,10 @@ pub(super) struct Health {
     share: AtomicU32,
     /// Milliseconds on the pool's clock until which it is suspect.
     suspect_until: AtomicU64,
-    /// How its connections ended within the detection's window.
-    outcomes: OutcomeWindow,
+    /// The number of the time for which it has been up, or was up last: a copy of the detector's.
+    up_period: AtomicU64,
+    /// How its connections ended.
+    outcomes: OutcomeCounts,
     /// The window's length; 0: failure detection is off.
     window_millis: AtomicU64,
 }
@@ -58,14 +60,18 @@ impl Health {
             state: AtomicU8::new(BackendState::Up as u8),
             share: AtomicU32::new(FULL_SHARE),
             suspect_until: AtomicU64::new(0),
-            outcomes: OutcomeWindow::default(),
+            up_period: AtomicU64::new(0),
+            outcomes: OutcomeCounts::default(),
             window_millis: AtomicU64::new(window_millis(settings)),
         }
     }
 
     /// Continues under the pool's new settings.
     pub(super) fn reconfigure(&self, settings: &config::PoolConfig, now: Instant) {
-        self.window_millis.store(window_millis(settings), Ordering::Relaxed);
+        if self.window_millis.swap(window_millis(settings), Ordering::Relaxed) != window_millis(settings) {
+            // Ticks of another length.
+            self.outcomes.clear();
+        }
         let mut status = self.status();
         status.reconfigure(settings, now);
         self.publish(&mut status, now);
@@ -100,18 +106,26 @@ impl Health {
         }
     }
 
-    /// What a connection that begins now, and is not a probe, is to be judged by later.
+    /// What a connection that begins now, and is not a probe, is to be judged by later. Without a lock while it is up.
     pub(super) fn begin(&self) -> Began {
-        self.status().detector.as_ref().map_or(Began::Up, Detector::begin)
+        if self.state() == BackendState::Up {
+            return Began::Up(self.up_period());
+        }
+        self.status().detector.as_ref().map_or(Began::Up(0), Detector::begin)
+    }
+
+    /// The number of the time for which it has been up, or was up last.
+    pub(super) fn up_period(&self) -> u64 {
+        self.up_period.load(Ordering::Relaxed)
     }
 
     /// Lets one connection probe, where that is due.
-    pub(super) fn begin_probe(&self, now: Instant, settle: Duration) -> Option<Began> {
+    pub(super) fn begin_probe(&self, now: Instant) -> Option<Began> {
         let mut status = self.status();
         if status.state() != BackendState::Ejected {
             return None;
         }
-        let began = status.detector.as_mut()?.begin_probe(now, settle)?;
+        let began = status.detector.as_mut()?.begin_probe(now)?;
         self.publish(&mut status, now);
         Some(began)
     }
@@ -178,9 +192,9 @@ impl Health {
         self.status().note_error(error.to_owned());
     }
 
-    /// Outcomes of its connections within the window that ends now.
-    pub(super) fn outcomes(&self, now: Instant) -> Outcomes {
-        self.tick_of(now).map_or(Outcomes::default(), |tick| self.outcomes.sum(tick))
+    /// How its connections ended lately.
+    pub(super) fn track_record(&self, now: Instant) -> TrackRecord {
+        self.tick_of(now).map_or(TrackRecord::default(), |tick| self.outcomes.track_record(tick))
     }
 
     /// Whether active health checks say that it is well.
@@ -201,7 +215,7 @@ impl Health {
     /// A connection that began as `began` went well.
     pub(super) fn record_success(&self, now: Instant, began: Began) {
         // The ordinary case takes no lock.
-        if began != Began::Up && self.change(now, |detector| detector.succeeded(now, began)).is_some() {
+        if !matches!(began, Began::Up(_)) && self.change(now, |detector| detector.succeeded(now, began)).is_some() {
             self.log_recovery("a connection went well");
         }
         if let Some(tick) = self.tick_of(now) {
@@ -209,12 +223,13 @@ impl Health {
         }
     }
 
-    /// A connection ended badly, which is evidence.
-    pub(super) fn record_bad_end(&self, now: Instant, client: Option<IpAddr>) {
-        let Some(tick) = self.tick_of(now) else { return };
+    /// A connection ended badly, which is evidence. Gives the outcomes of the window, with this one.
+    pub(super) fn record_bad_end(&self, now: Instant, client: Option<IpAddr>) -> Outcomes {
+        let Some(tick) = self.tick_of(now) else { return Outcomes::default() };
         self.outcomes.record(tick, false);
         self.status().bad_clients.note(tick, hash_of(client));
         self.suspect(now);
+        self.outcomes.window(tick)
     }
 
     /// A connect failed, which is a fact.
@@ -224,7 +239,7 @@ impl Health {
         if let Some(Transition::Ejected(duration)) = transition {
             let why = match began {
                 Began::Probe(_) => format!("the probe failed: {}", failure.as_str()),
-                Began::Up | Began::Ejected(_) => {
+                Began::Up(_) | Began::Ejected(_) => {
                     let window = self.window();
                     format!("{} failed connects in {window:?}, the last: {}", self.least_failures(), failure.as_str())
                 }
@@ -233,25 +248,30 @@ impl Health {
         }
     }
 
-    /// It stands out among its peers.
-    pub(super) fn stands_out(&self, now: Instant, own: Outcomes, peers: Outcomes, evidence: Evidence) {
-        let transition = self.change(now, |detector| detector.stands_out(now, fastrand::f64()));
-        if let Some(Transition::Ejected(duration)) = transition {
-            let why = format!(
-                "{} of {} ended badly in {:?}, of its peers' {} of {}: {}",
-                own.bad,
-                own.total(),
-                self.window(),
-                peers.bad,
-                peers.total(),
-                evidence.describe()
-            );
-            self.ejected(duration, evidence.as_str(), why);
+    /// Sets it aside because it stands out among its peers; gives the time, unless it is out already.
+    pub(super) fn eject_for_evidence(&self, now: Instant) -> Option<Duration> {
+        match self.change(now, |detector| detector.eject_for_evidence(now, fastrand::f64())) {
+            Some(Transition::Ejected(duration)) => Some(duration),
+            _ => None,
         }
     }
 
+    /// Says why it was set aside.
+    pub(super) fn report_ejection(&self, duration: Duration, own: Outcomes, peers: Outcomes, evidence: Evidence) {
+        let why = format!(
+            "{} of {} ended badly in {:?}, of its peers' {} of {}: {}",
+            own.bad,
+            own.total(),
+            self.window(),
+            peers.bad,
+            peers.total(),
+            evidence.describe()
+        );
+        self.ejected(duration, evidence.as_str(), why);
+    }
+
     /// The probe's connection ended badly, beside these outcomes of its peers.
-    pub(super) fn probe_ended_badly(&self, now: Instant, began: Began, peers: Outcomes, evidence: Evidence) {
+    pub(super) fn probe_ended_badly(&self, now: Instant, began: Began, peers: TrackRecord, evidence: Evidence) {
         let ended = |detector: &mut Detector| detector.probe_ended_badly(now, began, peers, fastrand::f64());
         if let Some(Transition::Ejected(duration)) = self.change(now, ended) {
             self.ejected(duration, evidence.as_str(), format!("the probe failed: {}", evidence.describe()));
@@ -265,15 +285,16 @@ impl Health {
         });
     }
 
-    pub(super) fn probe_awaits_answer(&self, began: Began) {
+    pub(super) fn probe_awaits_answer(&self, began: Began, is_sure: bool) {
         if let Some(detector) = &mut self.status().detector {
-            detector.probe_awaits_answer(began);
+            detector.probe_awaits_answer(began, is_sure);
         }
     }
 
-    pub(super) fn probe_is_answered(&self, began: Began, settled_at: Instant) {
-        self.change(settled_at, |detector| {
-            detector.probe_is_answered(began, settled_at);
+    /// The probe shows that it is well if it lasts until `settled_at`.
+    pub(super) fn probe_lasts(&self, now: Instant, began: Began, settled_at: Instant) {
+        self.change(now, |detector| {
+            detector.probe_lasts(began, settled_at);
             None
         });
     }
@@ -325,6 +346,7 @@ impl Health {
     /// Makes the status known to picks, which hold no lock. With the lock held: two changes are published in their
     /// order.
     fn publish(&self, status: &mut Status, now: Instant) {
+        self.up_period.store(status.detector.as_ref().map_or(0, Detector::up_period), Ordering::Relaxed);
         self.state.store(status.state() as u8, Ordering::Release);
         self.share.store(status.share(now), Ordering::Relaxed);
         self.events.changed(status.next_event(now));

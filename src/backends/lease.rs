@@ -10,8 +10,9 @@ use crate::net::ConnectFailure;
 use super::backend::Backend;
 use super::detection::Began;
 
-/// After the first bytes of its answer, the backend must hold a probe's connection for so long to be well.
-const ANSWER_HOLDS: Duration = Duration::from_secs(1);
+/// A backend must hold a probe's connection for so long to be well: from the connect on, and where an answer is awaited
+/// from its first byte on.
+const PROBE_HOLDS: Duration = Duration::from_secs(1);
 
 /// One connection's hold on a backend; in http mode, one request's.
 #[derive(Debug)]
@@ -25,14 +26,12 @@ pub struct Lease {
 impl Lease {
     /// Takes a connection to `backend`, whatever its state; `None`: it has as many as it may.
     pub fn take(backend: &Arc<Backend>) -> Option<Self> {
-        let began = if backend.is_up() { Began::Up } else { backend.health().begin() };
-        Self::take_as(backend, began)
+        Self::take_as(backend, backend.health().begin())
     }
 
-    /// Takes the one connection that may find out whether `backend` is well again, if that is due. It counts as well
-    /// once it has held for `settle`.
-    pub(super) fn take_probe(backend: &Arc<Backend>, now: Instant, settle: Duration) -> Option<Self> {
-        let began = backend.health().begin_probe(now, settle)?;
+    /// Takes the one connection that may find out whether `backend` is well again, if that is due and it has room.
+    pub(super) fn take_probe(backend: &Arc<Backend>, now: Instant) -> Option<Self> {
+        let began = if backend.has_room() { backend.health().begin_probe(now)? } else { return None };
         let lease = Self::take_as(backend, began);
         if lease.is_none() {
             backend.health().probe_abandoned(now, began);
@@ -50,8 +49,9 @@ impl Lease {
     }
 
     /// The connection was made, in `took`.
-    pub fn connected(&self, took: Duration) {
+    pub fn connected(&self, took: Duration, now: Instant) {
         self.backend.counts().connected(took);
+        self.probe_holds(now);
     }
 
     /// The connection could not be made.
@@ -63,18 +63,20 @@ impl Lease {
         }
     }
 
-    /// The client has sent something: from now on the backend's silence says nothing for it.
+    /// The client has asked for something, and no backend that is well leaves it without an answer.
     pub fn awaits_answer(&self) {
-        if self.is_probe() {
-            self.backend.health().probe_awaits_answer(self.began);
-        }
+        self.probe_awaits_answer(true);
+    }
+
+    /// The client has sent something, to which there may be no answer: only a backend that is out for how its
+    /// connections ended has to give one.
+    pub fn may_await_answer(&self) {
+        self.probe_awaits_answer(false);
     }
 
     /// The backend has begun to answer, and may take long: whether all of it comes is another question.
     pub fn answer_began(&self, now: Instant) {
-        if self.is_probe() {
-            self.backend.health().probe_is_answered(self.began, now + ANSWER_HOLDS);
-        }
+        self.probe_holds(now);
     }
 
     /// The backend answered, or took the client's bytes to their end. The first time it counts.
@@ -91,6 +93,18 @@ impl Lease {
 
     pub(super) fn began(&self) -> Began {
         self.began
+    }
+
+    fn probe_awaits_answer(&self, is_sure: bool) {
+        if self.is_probe() {
+            self.backend.health().probe_awaits_answer(self.began, is_sure);
+        }
+    }
+
+    fn probe_holds(&self, now: Instant) {
+        if self.is_probe() {
+            self.backend.health().probe_lasts(now, self.began, now + PROBE_HOLDS);
+        }
     }
 
     fn is_probe(&self) -> bool {

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
@@ -23,9 +23,6 @@ use super::outlier::{BadEnd, Outliers};
 use super::pool_events::PoolEvents;
 use super::queue::QueueSlot;
 use super::retry_budget::{BudgetShare, RetryBudget, RetryPermit};
-
-/// A probe to a backend that says nothing must hold for this long beyond the connect timeout to count as well.
-const PROBE_HOLDS: Duration = Duration::from_secs(1);
 
 /// The backends that serve one thing, for as long as the configuration has a pool of this name: a reload changes its
 /// settings and its backends, and what is known of those that stay is kept.
@@ -180,15 +177,13 @@ impl Pool {
     /// too, ejects the backend if it stands out among its peers. `client`: `None` for a unix socket's.
     pub fn record_evidence(&self, lease: &Lease, evidence: Evidence, client: Option<IpAddr>, now: Instant) {
         let settings = self.settings();
-        let detection = settings.failure_detection.as_ref().filter(|detection| evidence.counts(detection));
+        let counts = settings.failure_detection.as_ref().is_some_and(|detection| evidence.counts(detection));
         let backend = lease.backend();
         backend.counts().ended_badly(evidence);
         backend.health().note_error(evidence.describe());
-        if let Some(detection) = detection
-            && lease.settle()
-        {
+        if counts && lease.settle() {
             let end = BadEnd { lease, evidence, client, now, now_millis: self.events.millis(now) };
-            self.outliers.judge(&end, detection, &self.backends.load());
+            self.outliers.judge(&end, &settings, &self.backends.load());
         }
     }
 
@@ -199,9 +194,8 @@ impl Pool {
             return None;
         }
         let backends = self.backends();
-        let settle = self.settings().connect_timeout.saturating_add(PROBE_HOLDS);
         backends.iter().for_each(|backend| backend.health().tick(now));
-        let probe = backends.iter().find_map(|backend| Lease::take_probe(backend, now, settle));
+        let probe = backends.iter().find_map(|backend| Lease::take_probe(backend, now));
         backends.iter().for_each(|backend| self.events.look_again_at(backend.health().next_event(now)));
         probe
     }

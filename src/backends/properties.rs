@@ -11,9 +11,6 @@ use super::detection::{Began, Detector, DetectorState, Transition};
 use super::rise_fall::{CheckVerdict, RiseFall};
 use super::status::{BackendState, FULL_SHARE, Status};
 
-/// A probe that lives for this long counts as well.
-const PROBE_LEASE: Duration = Duration::from_secs(3);
-
 /// What may happen to a backend.
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -94,9 +91,12 @@ impl Course {
                 self.now += time;
                 None
             }
-            Event::Fails => self.detector.connect_failed(self.now, Began::Up, random),
+            Event::Fails => {
+                let began = self.detector.begin();
+                self.detector.connect_failed(self.now, began, random)
+            }
             Event::AsksToProbe => {
-                self.probe = self.detector.begin_probe(self.now, PROBE_LEASE).or(self.probe);
+                self.probe = self.detector.begin_probe(self.now).or(self.probe);
                 None
             }
             Event::ProbeFails => {
@@ -172,7 +172,7 @@ proptest! {
             let says_probing = matches!(course.detector.state(), DetectorState::Probing { .. });
             prop_assert_eq!(says_probing, course.probe.is_some());
             if says_probing {
-                prop_assert_eq!(course.detector.begin_probe(course.now, PROBE_LEASE), None, "a second probe");
+                prop_assert_eq!(course.detector.begin_probe(course.now), None, "a second probe");
             }
         }
     }
@@ -183,7 +183,7 @@ proptest! {
         for (event, random) in events {
             course.take(event, random);
             if let DetectorState::Ejected { until } = course.detector.state() {
-                course.probe = course.detector.begin_probe(course.now, PROBE_LEASE);
+                course.probe = course.detector.begin_probe(course.now);
                 prop_assert_eq!(course.probe.is_some(), until <= course.now);
             }
         }

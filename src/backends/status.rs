@@ -66,7 +66,7 @@ pub(super) struct Status {
     /// Whose connections ended badly.
     pub(super) bad_clients: ClientsSeen,
     /// Why it was ejected last.
-    ejected_for: String,
+    ejection_reason: String,
     /// What the last failed health check found.
     failed_check: String,
     rise_fall: Option<RiseFall>,
@@ -83,7 +83,7 @@ impl Status {
             last_error: None,
             ejections: BTreeMap::from([(ConnectFailure::Refused.as_str(), 0)]),
             bad_clients: ClientsSeen::default(),
-            ejected_for: String::new(),
+            ejection_reason: String::new(),
             failed_check: String::new(),
             rise_fall: pool.health_check.as_ref().map(RiseFall::new),
             slow_start: pool.slow_start,
@@ -138,7 +138,7 @@ impl Status {
 
     pub(super) fn note_ejection(&mut self, label: &'static str, why: String) {
         *self.ejections.entry(label).or_default() += 1;
-        self.ejected_for = why;
+        self.ejection_reason = why;
     }
 
     pub(super) fn note_failed_check(&mut self, reason: &str) {
@@ -151,7 +151,7 @@ impl Status {
         match self.state() {
             BackendState::Up | BackendState::Draining | BackendState::Disabled => None,
             BackendState::Down => Some(self.failed_check.clone()),
-            BackendState::Ejected | BackendState::Probing => Some(self.ejected_for.clone()),
+            BackendState::Ejected | BackendState::Probing => Some(self.ejection_reason.clone()),
         }
     }
 

@@ -46,6 +46,11 @@ impl<'a> Turn<'a> {
         Self { counter, taken: Cell::new(None) }
     }
 
+    /// Leaves out the turn after this one.
+    fn skip_one(&self) {
+        self.counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The place of this turn in a round of `length` places.
     fn place(&self, length: usize) -> usize {
         let turn = self.taken.get().unwrap_or_else(|| self.counter.fetch_add(1, Ordering::Relaxed));
@@ -91,10 +96,13 @@ impl Tier {
         let start = turn.place(length);
         // Nearly always it is this one.
         let first = self.backend_at(start);
-        if is_eligible(first)
-            && let Some(lease) = Lease::take(first)
-        {
-            return Some(lease);
+        if is_eligible(first) {
+            if first.takes_no_turn() && self.backends.len() > 1 {
+                // The one after takes this turn, and has had its own by it.
+                turn.skip_one();
+            } else if let Some(lease) = Lease::take(first) {
+                return Some(lease);
+            }
         }
         // That all are full shows sooner by a look at each backend: a round has many turns of each.
         if !self.backends.iter().any(|backend| is_eligible(backend) && backend.has_room()) {

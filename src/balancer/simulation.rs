@@ -152,7 +152,7 @@ impl World {
                 let index = picked.as_ref().map(|lease| self.index_of(lease.backend())).map_err(|error| *error);
                 match (picked, event) {
                     (Ok(lease), Event::Connects(_)) => {
-                        lease.connected(Duration::from_millis(1));
+                        lease.connected(Duration::from_millis(1), self.now);
                         self.made += 1;
                         self.leases.push(lease);
                     }

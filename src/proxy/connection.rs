@@ -57,7 +57,7 @@ pub(super) fn serve(worker: Rc<Worker>, client: Transport, mut admission: Admiss
                 listener: &record.frontend.counters(worker.id).bytes,
                 backend: &lease.backend().counters(worker.id).bytes,
                 on_first_byte: &|first| match first {
-                    FirstByte::OfClient => lease.awaits_answer(),
+                    FirstByte::OfClient => lease.may_await_answer(),
                     FirstByte::OfBackend(now) => lease.record_success(now),
                 },
             };

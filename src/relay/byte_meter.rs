@@ -31,7 +31,7 @@ impl Tally {
         self.to_client.set(self.to_client.get() + bytes as u64);
     }
 
-    /// Whether the backend ended before a byte went either way, and not after a long silence.
+    /// Whether the backend ended before it had taken or given a byte, and not after a long silence.
     pub fn backend_ended_at_once(&self) -> bool {
         self.backend_ended_at_once.get()
     }

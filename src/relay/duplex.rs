@@ -31,8 +31,9 @@ pub struct Limits {
 }
 
 /// A backend that ends within this time of the connect, before a byte went either way, didn't want the connection:
-/// another one may. After a longer silence it has seen enough of the client, and another one would see no more.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// another one may. After a longer silence it has seen enough of the client, and another one would see no more. Longer
+/// than a round trip, and shorter than servers wait for a client's first byte.
+const AT_ONCE: Duration = Duration::from_millis(150);
 
 impl Limits {
     /// What a fresh connection's idle timer is to start with.
@@ -189,9 +190,9 @@ impl Relay<'_> {
 
     fn poll_to_client(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
         let step = self.to_client.poll(cx, self.backend, self.client, &self.context);
-        if matches!(step, Step::Ended | Step::ReadFailed) && self.ends_at_once() {
+        if matches!(step, Step::Ended | Step::ReadFailed) && self.is_at_once() {
             // Both sides are as they were before: whether it ended or failed, another backend can take its place.
-            if self.may_retry {
+            if self.may_retry && self.to_backend.holds_nothing() {
                 return Some(Outcome::Untouched);
             }
             self.context.meter.tally.note_end_at_once();
@@ -214,21 +215,25 @@ impl Relay<'_> {
         }
     }
 
-    /// Nothing was moved, not even the client's end, and the backend didn't take its time.
-    fn ends_at_once(&self) -> bool {
+    /// No side has taken a byte or ended, and an end now would be one without a long silence before.
+    fn is_at_once(&self) -> bool {
         let tally = self.context.meter.tally;
-        let is_untouched = tally.bytes_in() == 0 && tally.bytes_out() == 0 && self.to_backend.holds_nothing();
+        let is_untouched = tally.bytes_in() == 0 && tally.bytes_out() == 0 && self.first_to_end.is_none();
         is_untouched && Instant::now() < self.at_once_until
     }
 
-    /// Gives the backend less time while the client has sent something and it has not answered with a byte.
+    /// Gives the backend less time while the client has sent something and it has not answered with a byte, unless
+    /// another limit is over sooner anyway.
     fn limit_wait_for_first_byte(&mut self, first_byte: Duration) {
+        let limit = if self.first_to_end.is_some() { self.limits.half_closed } else { self.limits.idle };
         let tally = self.context.meter.tally;
-        let awaits = tally.bytes_in() > 0 && tally.bytes_out() == 0 && !self.to_client.is_blocked();
+        let is_asked = tally.bytes_in() > 0 && tally.bytes_out() == 0;
+        let awaits = is_asked && !self.to_client.is_blocked() && !self.to_client.is_done() && first_byte < limit;
         if awaits != self.awaits_first_byte {
             self.awaits_first_byte = awaits;
-            let limit = if self.first_to_end.is_some() { self.limits.half_closed } else { self.limits.idle };
-            self.context.idle_timer.set_limit(if awaits { first_byte.min(limit) } else { limit });
+            let settles = !self.is_settled && self.first_to_end.is_none();
+            let without = if settles { self.limits.first() } else { limit };
+            self.context.idle_timer.set_limit(if awaits { first_byte } else { without });
         }
     }
 

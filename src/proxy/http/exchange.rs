@@ -334,7 +334,8 @@ impl<'a> Exchange<'a> {
         if sent == draft.len() && framer.is_complete() && self.upload == Upload::Whole {
             return Some(ExchangeEnd::Answered { status: head.status, backend_keeps, client_keeps });
         }
-        idle_timer.set_limit(limits.idle);
+        // A client that has ended its side may be gone.
+        idle_timer.set_limit(if self.client_has_ended { limits.idle.min(limits.half_closed) } else { limits.idle });
         let pump = Pump::new(Direction::ToClient, worker.resources.mode, framer).after(&draft[sent..]);
         self.down = Down::Body { pump, backend_keeps, client_keeps };
         None
@@ -371,14 +372,17 @@ impl<'a> Exchange<'a> {
             // The client doesn't take what the backend has sent.
             Down::Body { pump, .. } if pump.is_blocked() => ExchangeEnd::Cut(cause, None),
             Down::Body { .. } if self.upload == Upload::Going => ExchangeEnd::Cut(cause, None),
-            Down::Body { .. } => ExchangeEnd::Cut(cause, Some(Evidence::NoAnswer)),
+            // A client that has ended its side may be gone, and the backend have noticed.
+            Down::Body { .. } => ExchangeEnd::Cut(cause, (!self.client_has_ended).then_some(Evidence::NoAnswer)),
             Down::Head(awaited) if awaited.is_within_interim => ExchangeEnd::Cut(cause, None),
             Down::Head(_) if self.client_stalls() => {
                 ExchangeEnd::failed(408, "the request's body did not come in time", cause)
             }
             Down::Head(_) => {
-                let reason = "the backend did not answer in time";
-                ExchangeEnd::Failed(Failure::of_backend(504, reason, cause, Evidence::NoAnswer))
+                let Parties { http, limits, .. } = self.parties;
+                let had_its_time = !self.client_has_ended || http.response_header <= limits.half_closed;
+                let failure = Failure::new(504, "the backend did not answer in time", cause);
+                ExchangeEnd::Failed(Failure { evidence: had_its_time.then_some(Evidence::NoAnswer), ..failure })
             }
         }
     }
