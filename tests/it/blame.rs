@@ -42,10 +42,11 @@ fn answering(answer: impl Into<Vec<u8>>) -> Server {
 }
 
 /// An HTTP server that closes without an answer on what is no GET, as PostgreSQL, mosquitto and TLS servers close on
-/// what they don't understand.
+/// what they don't understand, and on a client that says nothing for a while.
 fn closing_on_rubbish(name: &str) -> Server {
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{name}", name.len());
     Server::that(move |mut stream| {
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         let mut request = [0; 4096];
         if let Ok(length) = stream.read(&mut request)
             && request[..length].starts_with(b"GET ")
@@ -202,6 +203,34 @@ fn half_the_clients_misbehaving_eject_none_of_three_healthy_backends() {
         }
     }
     assert_eq!(ejections(&lb), 0.0);
+}
+
+#[test]
+fn clients_that_misbehave_in_step_with_the_turns_eject_nobody() {
+    let ask = |lb: &Lb| assert_eq!(get(lb.address(), "/").body, "well");
+    let send_rubbish = |lb: &Lb| {
+        let mut client = connect(lb.address());
+        client.write_all(RUBBISH).unwrap();
+        let _ = client.read_to_end(&mut Vec::new());
+    };
+    let say_nothing = |lb: &Lb| drop(connect(lb.address()).read_to_end(&mut Vec::new()));
+    type Visit<'a> = &'a dyn Fn(&Lb);
+    let patterns: [&[Visit<'_>]; 4] = [
+        &[&ask, &send_rubbish],
+        &[&ask, &ask, &send_rubbish],
+        &[&ask, &ask, &ask, &send_rubbish],
+        &[&ask, &send_rubbish, &ask, &say_nothing],
+    ];
+    for backends in [2, 3, 4] {
+        for (number, pattern) in patterns.iter().enumerate() {
+            let servers: Vec<Server> = (0..backends).map(|_| closing_on_rubbish("well")).collect();
+            let addresses: Vec<SocketAddr> = servers.iter().map(Server::address).collect();
+            let lb = Lb::in_front_of(&addresses).start();
+            pattern.iter().cycle().take(40).for_each(|visit| visit(&lb));
+            assert_eq!(ejections(&lb), 0.0, "{backends} backends, pattern {number}");
+            assert_eq!(lb.metrics().sum("retries_total", &[]), 0.0, "{backends} backends, pattern {number}");
+        }
+    }
 }
 
 #[test]
