@@ -54,10 +54,14 @@ async fn ends(method: Option<RelayMode>) -> (Transport, Transport) {
 async fn relay(method: RelayMode, client: Transport, backend: Transport) {
     let resources = RelayResources { scratch: Rc::default(), pipes: Pipes::new(1), mode: method };
     let (of_listener, of_backend, tally) = (ByteCounters::default(), ByteCounters::default(), Tally::default());
-    let meter =
-        Meter { tally: &tally, listener: &of_listener, backend: &of_backend, on_first_byte: &|at| _ = black_box(at) };
+    let meter = Meter {
+        tally: &tally,
+        listener: &of_listener,
+        backend: &of_backend,
+        on_first_byte: &|first| _ = black_box(first),
+    };
     let idle_timer = IdleTimeouts::new(NEVER, Instant::now()).start(NEVER);
-    let limits = Limits { idle: NEVER, half_closed: NEVER, keepalive: None };
+    let limits = Limits { idle: NEVER, half_closed: NEVER, first_byte: None, keepalive: None };
     relay::run(&client, &backend, &resources, &meter, &idle_timer, &limits, Start::Fresh { may_retry: false }).await;
 }
 

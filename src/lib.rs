@@ -2,7 +2,7 @@
 //!
 //! The modules stand on floors, and one imports only from lower floors (ARCHITECTURE.md; checked by a test):
 //! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config` > `protocol`, `net`,
-//! `lifecycle`, `telemetry`.
+//! `lifecycle`, `telemetry`. The macro of `labels` is for all of them.
 
 #[macro_use]
 mod labels;

@@ -111,6 +111,8 @@ pub struct BackendReport {
     pub max_connections: Option<usize>,
     /// `up`, `ejected`, `probing`, `down`, `draining` or `disabled`.
     pub state: String,
+    /// Why it is ejected, probing or down; null in the other states.
+    pub reason: Option<String>,
     /// Connections that live now.
     pub active: usize,
     /// Connections made so far.
@@ -209,10 +211,11 @@ impl BackendReport {
             backup: backend.is_backup(),
             max_connections: backend.max_connections().map(NonZeroUsize::get),
             state: snapshot.state.as_str().to_owned(),
+            reason: snapshot.reason.clone(),
             active: snapshot.active,
             total: snapshot.total,
             failures: snapshot.failures(),
-            ejections: snapshot.ejections,
+            ejections: snapshot.ejections.values().sum(),
             ejected_until: snapshot.ejected_for.map(rfc3339_in),
             // Microseconds divided by a thousand: no digits that nothing measured.
             latency: snapshot.last_connect.map(|took| took.as_micros() as f64 / 1e3),

@@ -1,6 +1,7 @@
 //! /metrics: the workers' counters, added up and rendered for Prometheus.
 //!
-//! All series of one scrape come from one summing-up, so they agree: accepted = closed + rejected + active.
+//! The series of a listener come from one summing-up, so they agree: accepted = closed + rejected + active. Histograms
+//! are fed as connections end, and may be a few samples ahead.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use metrics_util::MetricKindMask;
 use tokio::runtime::RuntimeMetrics;
 
-use crate::backends::{Backend, Pool};
+use crate::backends::{Backend, Evidence, Pool};
 use crate::net::ConnectFailure;
 use crate::telemetry::metric::{self, LATENCY_BUCKETS, LIFE_BUCKETS};
 use crate::telemetry::{AcceptError, Cause, ListenerStats, ListenerTotals, Rejection};
@@ -127,11 +128,19 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
     let labels = || [("pool", pool.name().to_owned()), ("backend", backend.label().to_owned())];
     let now = backend.snapshot(Instant::now());
     counter!(metric::BACKEND_CONNECTIONS, &labels()).absolute(now.total);
-    counter!(metric::EJECTIONS, &labels()).absolute(now.ejections);
     gauge!(metric::BACKEND_ACTIVE, &labels()).set(now.active as f64);
     gauge!(metric::BACKEND_IDLE, &labels()).set(now.idle as f64);
     gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_up())));
     let [pool, backend] = labels();
+    for (reason, count) in &now.ejections {
+        let labels = [pool.clone(), backend.clone(), ("reason", (*reason).to_owned())];
+        counter!(metric::EJECTIONS, &labels).absolute(*count);
+    }
+    // Those that never happened would be most of a scrape.
+    for evidence in Evidence::ALL.iter().filter(|evidence| now.bad_ends[**evidence as usize] > 0) {
+        let labels = [pool.clone(), backend.clone(), ("reason", evidence.as_str().to_owned())];
+        counter!(metric::BAD_ENDS, &labels).absolute(now.bad_ends[*evidence as usize]);
+    }
     for &failure in ConnectFailure::ALL {
         let labels = [pool.clone(), backend.clone(), ("reason", failure.as_str().to_owned())];
         counter!(metric::CONNECT_FAILURES, &labels).absolute(now.connect_failures[failure as usize]);

@@ -2,7 +2,7 @@
 //! count, and never makes them wait.
 
 mod api;
-mod guard;
+mod authorization;
 mod metrics;
 mod route;
 mod server;
@@ -10,7 +10,7 @@ mod token;
 mod view;
 
 pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
-pub use guard::Guard;
+pub use authorization::Guard;
 pub use metrics::Exporter;
 pub use server::{AdminListener, serve, upkeep};
 pub use token::read_token;

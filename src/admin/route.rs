@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::backends::AdminState;
 
 use super::api::{PoolsReport, StatusReport};
-use super::guard::AdminRefusal;
+use super::authorization::AdminRefusal;
 use super::metrics::Exporter;
 use super::view::{Command, View};
 

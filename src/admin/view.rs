@@ -13,7 +13,7 @@ use crate::backends::{AdminState, BackendState, Pool};
 use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
 use crate::telemetry::{ListenerStats, ListenerTotals};
 
-use super::guard::Guard;
+use super::authorization::Guard;
 
 pub struct View {
     pub started: Instant,

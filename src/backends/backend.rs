@@ -13,8 +13,8 @@ use crate::telemetry::BackendCounters;
 
 use super::counts::Counts;
 use super::endpoint::Endpoint;
-use super::events::PoolEvents;
 use super::health::Health;
+use super::pool_events::PoolEvents;
 use super::snapshot::BackendSnapshot;
 use super::status::{AdminState, BackendState};
 
@@ -29,6 +29,7 @@ pub struct Backend {
     max_connections: AtomicUsize,
     active: AtomicUsize,
     is_removed: AtomicBool,
+    gives_up_turn: AtomicBool,
     health: Health,
     counts: Counts,
     events: Arc<PoolEvents>,
@@ -52,6 +53,7 @@ impl Backend {
             max_connections: AtomicUsize::default(),
             active: AtomicUsize::new(0),
             is_removed: AtomicBool::new(false),
+            gives_up_turn: AtomicBool::new(false),
             counts: Counts::new(workers),
             events,
         };
@@ -153,17 +155,28 @@ impl Backend {
         let health = self.health.snapshot(now);
         BackendSnapshot {
             state: health.state,
+            reason: health.reason,
             active: self.active(),
             idle: self.counts.idle(),
             total: self.counts.connections(),
             connect_failures: self.counts.connect_failures(),
-            early_closes: self.counts.early_closes(),
+            bad_ends: self.counts.bad_ends(),
             ejections: health.ejections,
             ejected_for: health.ejected_for,
             last_connect: self.counts.last_connect(),
             last_error: health.last_error,
             bytes: self.counts.bytes(),
         }
+    }
+
+    /// Whether its next turn is to be another's; it is so once.
+    pub fn takes_no_turn(&self) -> bool {
+        self.gives_up_turn.load(Ordering::Relaxed) && self.gives_up_turn.swap(false, Ordering::Relaxed)
+    }
+
+    /// Lets its next turn be another's.
+    pub(super) fn give_up_turn(&self) {
+        self.gives_up_turn.store(true, Ordering::Relaxed);
     }
 
     /// Counts one more connection, unless it has as many as it may.

@@ -8,12 +8,14 @@ use std::time::Duration;
 use crate::net::ConnectFailure;
 use crate::telemetry::{BackendCounters, PerWorker, Traffic};
 
+use super::evidence::Evidence;
+
 /// Totals since the backend came into its pool.
 #[derive(Debug)]
 pub(super) struct Counts {
     connections: AtomicU64,
     connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
-    early_closes: AtomicU64,
+    bad_ends: [AtomicU64; Evidence::ALL.len()],
     /// 0: none was made yet.
     last_connect_micros: AtomicU64,
     workers: PerWorker<BackendCounters>,
@@ -24,7 +26,7 @@ impl Counts {
         Self {
             connections: AtomicU64::default(),
             connect_failures: Default::default(),
-            early_closes: AtomicU64::default(),
+            bad_ends: Default::default(),
             last_connect_micros: AtomicU64::default(),
             workers: PerWorker::new(workers),
         }
@@ -40,8 +42,8 @@ impl Counts {
         self.connect_failures[failure as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn closed_early(&self) {
-        self.early_closes.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn ended_badly(&self, evidence: Evidence) {
+        self.bad_ends[evidence as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn worker(&self, worker: usize) -> &BackendCounters {
@@ -56,8 +58,8 @@ impl Counts {
         self.connect_failures.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
-    pub(super) fn early_closes(&self) -> u64 {
-        self.early_closes.load(Ordering::Relaxed)
+    pub(super) fn bad_ends(&self) -> [u64; Evidence::ALL.len()] {
+        self.bad_ends.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     pub(super) fn last_connect(&self) -> Option<Duration> {

@@ -14,7 +14,7 @@ use hickory_resolver::{Resolver, TokioResolver};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::config::{BackendAddress, Resolve};
+use crate::config::Resolve;
 
 /// Hosts of one pool that are resolved at once: a slow zone must not delay the others, nor hundreds of names flood a
 /// name server.
@@ -27,6 +27,15 @@ pub(super) const MAX_ADDRESSES: usize = 1024;
 pub(super) struct Discovery {
     resolver: TokioResolver,
     lookups: Semaphore,
+}
+
+/// A name that can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Query {
+    /// A host's addresses, each with this port.
+    Host(String, u16),
+    /// A service's SRV records, and the addresses of their targets.
+    Service(String),
 }
 
 /// What a name stands for.
@@ -61,12 +70,11 @@ impl Discovery {
         Ok(Rc::new(Self { resolver: resolver(settings)?, lookups: Semaphore::new(MOST_LOOKUPS) }))
     }
 
-    /// Asks for a name; of an address, which needs no asking, there is no answer. Safe to cancel.
-    pub(super) async fn look_up(self: Rc<Self>, address: BackendAddress) -> Option<Result<Answer, NetError>> {
-        match address {
-            BackendAddress::Name(host, port) => Some(self.host(host, port).await),
-            BackendAddress::Srv(service) => Some(self.service(&service).await),
-            BackendAddress::Address(_) => None,
+    /// Asks for a name. Safe to cancel.
+    pub(super) async fn look_up(self: Rc<Self>, query: Query) -> Result<Answer, NetError> {
+        match query {
+            Query::Host(host, port) => self.host(host, port).await,
+            Query::Service(service) => self.service(&service).await,
         }
     }
 

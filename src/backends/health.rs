@@ -3,15 +3,20 @@
 //!
 //! Knows neither addresses nor connections. What counts as a failure is decided by the caller and the status.
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config;
+use crate::net::ConnectFailure;
 
-use super::detection::{DetectorState, Transition};
-use super::events::PoolEvents;
-use super::status::{AdminState, BackendState, FULL_SHARE, StateChange, Status};
+use super::detection::{Began, Detector, DetectorState, Transition};
+use super::evidence::{ClientsSeen, Evidence, OutcomeCounts, Outcomes, TrackRecord, tick_of};
+use super::pool_events::PoolEvents;
+use super::status::{AdminState, BackendState, FULL_SHARE, Status};
 
 /// One backend's status, shared.
 #[derive(Debug)]
@@ -26,12 +31,21 @@ pub(super) struct Health {
     share: AtomicU32,
     /// Milliseconds on the pool's clock until which it is suspect.
     suspect_until: AtomicU64,
+    /// The number of the time for which it has been up, or was up last: a copy of the detector's.
+    up_period: AtomicU64,
+    /// How its connections ended.
+    outcomes: OutcomeCounts,
+    /// The window's length; 0: failure detection is off.
+    window_millis: AtomicU64,
 }
 
 /// What is shown of it.
 pub(super) struct HealthSnapshot {
     pub(super) state: BackendState,
-    pub(super) ejections: u64,
+    /// Why it isn't up; `None`: it is, or an operator wants it so.
+    pub(super) reason: Option<String>,
+    /// So far, by reason.
+    pub(super) ejections: BTreeMap<&'static str, u64>,
     /// Time until a probe is allowed, where it is ejected.
     pub(super) ejected_for: Option<Duration>,
     pub(super) last_error: Option<(String, SystemTime)>,
@@ -46,11 +60,18 @@ impl Health {
             state: AtomicU8::new(BackendState::Up as u8),
             share: AtomicU32::new(FULL_SHARE),
             suspect_until: AtomicU64::new(0),
+            up_period: AtomicU64::new(0),
+            outcomes: OutcomeCounts::default(),
+            window_millis: AtomicU64::new(window_millis(settings)),
         }
     }
 
     /// Continues under the pool's new settings.
     pub(super) fn reconfigure(&self, settings: &config::PoolConfig, now: Instant) {
+        if self.window_millis.swap(window_millis(settings), Ordering::Relaxed) != window_millis(settings) {
+            // Ticks of another length.
+            self.outcomes.clear();
+        }
         let mut status = self.status();
         status.reconfigure(settings, now);
         self.publish(&mut status, now);
@@ -78,34 +99,45 @@ impl Health {
         };
         HealthSnapshot {
             state: status.state(),
-            ejections: status.ejections,
+            reason: status.reason(),
+            ejections: status.ejections.clone(),
             ejected_for,
             last_error: status.last_error.clone(),
         }
     }
 
-    /// Lets one connection probe, where that is due.
-    pub(super) fn begin_probe(&self, now: Instant, settle: Duration) -> bool {
-        let mut status = self.status();
-        let may = status.state() == BackendState::Ejected
-            && status.detector.as_mut().is_some_and(|detector| detector.begin_probe(now, settle));
-        if may {
-            self.publish(&mut status, now);
+    /// What a connection that begins now, and is not a probe, is to be judged by later. Without a lock while it is up.
+    pub(super) fn begin(&self) -> Began {
+        if self.state() == BackendState::Up {
+            return Began::Up(self.up_period());
         }
-        may
+        self.status().detector.as_ref().map_or(Began::Up(0), Detector::begin)
+    }
+
+    /// The number of the time for which it has been up, or was up last.
+    pub(super) fn up_period(&self) -> u64 {
+        self.up_period.load(Ordering::Relaxed)
+    }
+
+    /// Lets one connection probe, where that is due.
+    pub(super) fn begin_probe(&self, now: Instant) -> Option<Began> {
+        let mut status = self.status();
+        if status.state() != BackendState::Ejected {
+            return None;
+        }
+        let began = status.detector.as_mut()?.begin_probe(now)?;
+        self.publish(&mut status, now);
+        Some(began)
     }
 
     /// Does what the clock asks for: ends a probe that has held for long enough, takes the next step of a slow start.
     pub(super) fn tick(&self, now: Instant) {
-        let is_settled = {
-            let mut status = self.status();
-            if status.share(now) != self.share() {
-                self.publish(&mut status, now);
-            }
-            matches!(status.detector_state(), DetectorState::Probing { settled_at } if settled_at <= now)
-        };
-        if is_settled {
-            self.recovered(now, "a probe connection holds");
+        if self.change(now, |detector| detector.settle(now)).is_some() {
+            self.log_recovery("a probe connection holds");
+        }
+        let mut status = self.status();
+        if status.share(now) != self.share() {
+            self.publish(&mut status, now);
         }
     }
 
@@ -119,7 +151,7 @@ impl Health {
             let mut status = self.status();
             let was_down = status.state() == BackendState::Down;
             if !is_well {
-                status.note_error(format!("health check: {reason}"));
+                status.note_failed_check(reason);
             }
             if !status.record_check(is_well) {
                 return;
@@ -129,9 +161,12 @@ impl Health {
             }
             self.publish(&mut status, now);
         }
-        self.log_transition(StateChange::Check(is_well), reason);
+        let (pool, backend) = (self.events.pool(), &*self.label);
         if is_well {
+            tracing::info!(pool, backend, "health checks say up");
             self.events.notify_all_waiters();
+        } else {
+            tracing::warn!(pool, backend, reason, "health checks say down");
         }
     }
 
@@ -157,55 +192,149 @@ impl Health {
         self.status().note_error(error.to_owned());
     }
 
-    /// Whether closing early is a failure, by the pool's settings.
-    pub(super) fn counts_early_close(&self) -> bool {
-        self.status().detection().is_some_and(|detection| detection.count_early_close)
+    /// How its connections ended lately.
+    pub(super) fn track_record(&self, now: Instant) -> TrackRecord {
+        self.tick_of(now).map_or(TrackRecord::default(), |tick| self.outcomes.track_record(tick))
     }
 
-    /// Whether an answer of 502, 503 or 504 is a failure, by the pool's settings.
-    pub(super) fn counts_5xx(&self) -> bool {
-        self.status().detection().is_some_and(|detection| detection.count_5xx)
+    /// Whether active health checks say that it is well.
+    pub(super) fn passes_checks(&self) -> bool {
+        self.status().passes_checks()
     }
 
-    pub(super) fn failed(&self, now: Instant, is_probe: bool, reason: &str) {
-        let transition = {
-            let mut status = self.status();
-            // A failure makes retries avoid it for a while, where failures are counted.
-            if let Some(detection) = status.detection() {
-                self.suspect_until.store(self.events.millis(now + detection.window), Ordering::Relaxed);
-            }
-            let transition = status.failed(now, is_probe, fastrand::f64());
-            if transition.is_some() {
-                self.publish(&mut status, now);
-            }
-            transition
-        };
-        if let Some(transition) = transition {
-            self.log_transition(StateChange::Passive(transition), reason);
+    /// Clients whose connections to it ended badly within the window.
+    pub(super) fn bad_clients(&self, now: Instant) -> u32 {
+        self.tick_of(now).map_or(0, |tick| self.status().bad_clients.count(tick))
+    }
+
+    /// Whether it is out for evidence.
+    pub(super) fn is_out_by_evidence(&self) -> bool {
+        self.status().detector.as_ref().is_some_and(Detector::is_out_by_evidence)
+    }
+
+    /// A connection that began as `began` went well.
+    pub(super) fn record_success(&self, now: Instant, began: Began) {
+        // The ordinary case takes no lock.
+        if !matches!(began, Began::Up(_)) && self.change(now, |detector| detector.succeeded(now, began)).is_some() {
+            self.log_recovery("a connection went well");
+        }
+        if let Some(tick) = self.tick_of(now) {
+            self.outcomes.record(tick, true);
         }
     }
 
-    pub(super) fn recovered(&self, now: Instant, reason: &str) {
-        let transition = {
-            let mut status = self.status();
-            let transition = status.detector.as_mut().and_then(|detector| detector.succeeded(now));
-            if transition.is_some() {
-                status.came_back(now);
-                self.publish(&mut status, now);
-            }
-            transition
-        };
-        if let Some(transition) = transition {
-            self.log_transition(StateChange::Passive(transition), reason);
-            self.events.notify_all_waiters();
+    /// A connection ended badly, which is evidence. Gives the outcomes of the window, with this one.
+    pub(super) fn record_bad_end(&self, now: Instant, client: Option<IpAddr>) -> Outcomes {
+        let Some(tick) = self.tick_of(now) else { return Outcomes::default() };
+        self.outcomes.record(tick, false);
+        self.status().bad_clients.note(tick, hash_of(client));
+        self.suspect(now);
+        self.outcomes.window(tick)
+    }
+
+    /// A connect failed, which is a fact.
+    pub(super) fn connect_failed(&self, now: Instant, began: Began, failure: ConnectFailure) {
+        self.suspect(now);
+        let transition = self.change(now, |detector| detector.connect_failed(now, began, fastrand::f64()));
+        if let Some(Transition::Ejected(duration)) = transition {
+            let why = match began {
+                Began::Probe(_) => format!("the probe failed: {}", failure.as_str()),
+                Began::Up(_) | Began::Ejected(_) => {
+                    let window = self.window();
+                    format!("{} failed connects in {window:?}, the last: {}", self.least_failures(), failure.as_str())
+                }
+            };
+            self.ejected(duration, failure.as_str(), why);
         }
     }
 
-    pub(super) fn probe_abandoned(&self, now: Instant) {
+    /// Sets it aside because it stands out among its peers; gives the time, unless it is out already.
+    pub(super) fn eject_for_evidence(&self, now: Instant) -> Option<Duration> {
+        match self.change(now, |detector| detector.eject_for_evidence(now, fastrand::f64())) {
+            Some(Transition::Ejected(duration)) => Some(duration),
+            _ => None,
+        }
+    }
+
+    /// Says why it was set aside.
+    pub(super) fn report_ejection(&self, duration: Duration, own: Outcomes, peers: Outcomes, evidence: Evidence) {
+        let why = format!(
+            "{} of {} ended badly in {:?}, of its peers' {} of {}: {}",
+            own.bad,
+            own.total(),
+            self.window(),
+            peers.bad,
+            peers.total(),
+            evidence.describe()
+        );
+        self.ejected(duration, evidence.as_str(), why);
+    }
+
+    /// The probe's connection ended badly, beside these outcomes of its peers.
+    pub(super) fn probe_ended_badly(&self, now: Instant, began: Began, peers: TrackRecord, evidence: Evidence) {
+        let ended = |detector: &mut Detector| detector.probe_ended_badly(now, began, peers, fastrand::f64());
+        if let Some(Transition::Ejected(duration)) = self.change(now, ended) {
+            self.ejected(duration, evidence.as_str(), format!("the probe failed: {}", evidence.describe()));
+        }
+    }
+
+    pub(super) fn probe_abandoned(&self, now: Instant, began: Began) {
+        self.change(now, |detector| {
+            detector.probe_abandoned(now, began);
+            None
+        });
+    }
+
+    pub(super) fn probe_awaits_answer(&self, began: Began, is_sure: bool) {
+        if let Some(detector) = &mut self.status().detector {
+            detector.probe_awaits_answer(began, is_sure);
+        }
+    }
+
+    /// The probe shows that it is well if it lasts until `settled_at`.
+    pub(super) fn probe_lasts(&self, now: Instant, began: Began, settled_at: Instant) {
+        self.change(now, |detector| {
+            detector.probe_lasts(began, settled_at);
+            None
+        });
+    }
+
+    /// Changes the detector's state, and publishes it.
+    fn change(&self, now: Instant, change: impl FnOnce(&mut Detector) -> Option<Transition>) -> Option<Transition> {
         let mut status = self.status();
-        if let Some(detector) = &mut status.detector {
-            detector.probe_abandoned(now);
+        let detector = status.detector.as_mut()?;
+        let before = detector.state();
+        let transition = change(detector);
+        if detector.state() != before {
+            if transition == Some(Transition::Recovered) {
+                status.came_back(now);
+                // What was seen until now, its bad probes too, says nothing about it once it is back.
+                status.bad_clients = ClientsSeen::default();
+                self.outcomes.clear();
+            }
             self.publish(&mut status, now);
+        }
+        transition
+    }
+
+    /// Makes retries avoid it for a while: they have few attempts.
+    fn suspect(&self, now: Instant) {
+        self.suspect_until.store(self.events.millis(now + self.window()), Ordering::Relaxed);
+    }
+
+    fn window(&self) -> Duration {
+        Duration::from_millis(self.window_millis.load(Ordering::Relaxed))
+    }
+
+    fn least_failures(&self) -> usize {
+        self.status().detection().map_or(0, |detection| detection.failures.get())
+    }
+
+    /// `None`: failure detection is off.
+    fn tick_of(&self, now: Instant) -> Option<u64> {
+        match self.window_millis.load(Ordering::Relaxed) {
+            0 => None,
+            window => Some(tick_of(self.events.millis(now), window)),
         }
     }
 
@@ -217,24 +346,34 @@ impl Health {
     /// Makes the status known to picks, which hold no lock. With the lock held: two changes are published in their
     /// order.
     fn publish(&self, status: &mut Status, now: Instant) {
+        self.up_period.store(status.detector.as_ref().map_or(0, Detector::up_period), Ordering::Relaxed);
         self.state.store(status.state() as u8, Ordering::Release);
         self.share.store(status.share(now), Ordering::Relaxed);
         self.events.changed(status.next_event(now));
     }
 
-    /// Logs a transition, once. Without the lock: a log that is slow to write must not stop those who pick.
-    fn log_transition(&self, change: StateChange, reason: &str) {
-        let (pool, backend) = (self.events.pool(), &*self.label);
-        match change {
-            StateChange::Passive(Transition::Ejected(duration)) => {
-                let seconds = (duration.as_secs_f64() * 10.0).round() / 10.0;
-                tracing::warn!(pool, backend, reason, seconds, "backend ejected");
-            }
-            StateChange::Passive(Transition::Recovered) => {
-                tracing::info!(pool, backend, reason, "backend is in use again");
-            }
-            StateChange::Check(true) => tracing::info!(pool, backend, "health checks say up"),
-            StateChange::Check(false) => tracing::warn!(pool, backend, reason, "health checks say down"),
-        }
+    /// Logs an ejection, once, and keeps its reason. Without the lock: a log that is slow to write must not stop picks.
+    fn ejected(&self, duration: Duration, label: &'static str, why: String) {
+        let (pool, backend, seconds) =
+            (self.events.pool(), &*self.label, (duration.as_secs_f64() * 10.0).round() / 10.0);
+        tracing::warn!(pool, backend, reason = why, seconds, "backend ejected");
+        self.status().note_ejection(label, why);
     }
+
+    fn log_recovery(&self, reason: &str) {
+        tracing::info!(pool = self.events.pool(), backend = &*self.label, reason, "backend is in use again");
+        self.events.notify_all_waiters();
+    }
+}
+
+fn window_millis(settings: &config::PoolConfig) -> u64 {
+    let millis = |window: Duration| u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
+    settings.failure_detection.as_ref().map_or(0, |detection| millis(detection.window))
+}
+
+/// Spreads client addresses over the bits in which they are counted.
+fn hash_of(client: Option<IpAddr>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    client.hash(&mut hasher);
+    hasher.finish()
 }

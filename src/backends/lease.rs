@@ -1,4 +1,5 @@
-//! The hold that one connection has on a backend: counted while it lasts, and obliged to say how the backend did.
+//! The hold that one connection has on a backend: counted while it lasts. It may say once how the backend did; if it
+//! doesn't, that shows nothing.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -7,47 +8,39 @@ use std::time::{Duration, Instant};
 use crate::net::ConnectFailure;
 
 use super::backend::Backend;
+use super::detection::Began;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LeaseKind {
-    /// The backend was up.
-    Ordinary,
-    /// This connection decides whether the backend is up again.
-    Probe,
-    /// None was usable, and this one was tried all the same.
-    FailOpen,
-}
+/// A backend must hold a probe's connection for so long to be well: from the connect on, and where an answer is awaited
+/// from its first byte on.
+const PROBE_HOLDS: Duration = Duration::from_secs(1);
 
-/// One connection's hold on a backend.
+/// One connection's hold on a backend; in http mode, one request's.
 #[derive(Debug)]
 pub struct Lease {
     backend: Arc<Backend>,
-    kind: LeaseKind,
-    /// Whether it has said how the backend did.
-    settled: Cell<bool>,
+    began: Began,
+    /// Whether it has said how the backend did: the first verdict counts.
+    is_settled: Cell<bool>,
 }
 
 impl Lease {
     /// Takes a connection to `backend`, whatever its state; `None`: it has as many as it may.
     pub fn take(backend: &Arc<Backend>) -> Option<Self> {
-        Self::take_as(backend, if backend.is_up() { LeaseKind::Ordinary } else { LeaseKind::FailOpen })
+        Self::take_as(backend, backend.health().begin())
     }
 
-    /// Takes the one connection that may find out whether `backend` is well again, if that is due. It counts as well
-    /// once it has held for `settle`.
-    pub(super) fn take_probe(backend: &Arc<Backend>, now: Instant, settle: Duration) -> Option<Self> {
-        if !backend.health().begin_probe(now, settle) {
-            return None;
-        }
-        let lease = Self::take_as(backend, LeaseKind::Probe);
+    /// Takes the one connection that may find out whether `backend` is well again, if that is due and it has room.
+    pub(super) fn take_probe(backend: &Arc<Backend>, now: Instant) -> Option<Self> {
+        let began = if backend.has_room() { backend.health().begin_probe(now)? } else { return None };
+        let lease = Self::take_as(backend, began);
         if lease.is_none() {
-            backend.health().probe_abandoned(now);
+            backend.health().probe_abandoned(now, began);
         }
         lease
     }
 
-    fn take_as(backend: &Arc<Backend>, kind: LeaseKind) -> Option<Self> {
-        backend.try_acquire().then(|| Self { backend: backend.clone(), kind, settled: Cell::new(false) })
+    fn take_as(backend: &Arc<Backend>, began: Began) -> Option<Self> {
+        backend.try_acquire().then(|| Self { backend: backend.clone(), began, is_settled: Cell::new(false) })
     }
 
     /// The backend held.
@@ -56,65 +49,73 @@ impl Lease {
     }
 
     /// The connection was made, in `took`.
-    pub fn connected(&self, took: Duration) {
+    pub fn connected(&self, took: Duration, now: Instant) {
         self.backend.counts().connected(took);
+        self.probe_holds(now);
     }
 
     /// The connection could not be made.
     pub fn connect_failed(self, failure: ConnectFailure, now: Instant) {
-        self.count_connect_failure(failure);
-        if failure.is_backends_fault() {
-            self.failed(now, failure.as_str());
+        self.backend.counts().connect_failed(failure);
+        self.backend.health().note_error(failure.as_str());
+        if failure.is_backends_fault() && self.settle() {
+            self.backend.health().connect_failed(now, self.began, failure);
         }
     }
 
-    /// The backend ended the connection before a byte went either way: as good as a connect that was reset.
-    pub fn record_immediate_close(&self, now: Instant) {
-        self.count_connect_failure(ConnectFailure::Reset);
-        self.failed(now, ConnectFailure::Reset.as_str());
+    /// The client has asked for something, and no backend that is well leaves it without an answer.
+    pub fn awaits_answer(&self) {
+        self.probe_awaits_answer(true);
     }
 
-    /// The backend closed or reset after the client had sent bytes and before it sent one.
-    pub fn record_early_close(&self, now: Instant) {
-        self.backend.counts().closed_early();
-        self.backend.health().note_error("closed early");
-        if self.backend.health().counts_early_close() {
-            self.failed(now, "early_close");
-        }
+    /// The client has sent something, to which there may be no answer: only a backend that is out for how its
+    /// connections ended has to give one.
+    pub fn may_await_answer(&self) {
+        self.probe_awaits_answer(false);
     }
 
-    /// The backend answered with 502, 503 or 504, which the configuration may count as a failure.
-    pub fn record_5xx(&self, now: Instant) {
-        if self.backend.health().counts_5xx() {
-            self.failed(now, "status_5xx");
-        } else {
-            self.record_success(now);
-        }
+    /// The backend has begun to answer, and may take long: whether all of it comes is another question.
+    pub fn answer_began(&self, now: Instant) {
+        self.probe_holds(now);
     }
 
     /// The backend answered, or took the client's bytes to their end. The first time it counts.
     pub fn record_success(&self, now: Instant) {
-        if self.kind != LeaseKind::Ordinary && !self.settled.replace(true) {
-            self.backend.health().recovered(now, "a connection went well");
+        if self.settle() {
+            self.backend.health().record_success(now, self.began);
         }
     }
 
-    fn count_connect_failure(&self, failure: ConnectFailure) {
-        self.backend.counts().connect_failed(failure);
-        self.backend.health().note_error(failure.as_str());
+    /// Whether it is the first to say how the backend did.
+    pub(super) fn settle(&self) -> bool {
+        !self.is_settled.replace(true)
     }
 
-    fn failed(&self, now: Instant, reason: &str) {
-        if !self.settled.replace(true) {
-            self.backend.health().failed(now, self.kind == LeaseKind::Probe, reason);
+    pub(super) fn began(&self) -> Began {
+        self.began
+    }
+
+    fn probe_awaits_answer(&self, is_sure: bool) {
+        if self.is_probe() {
+            self.backend.health().probe_awaits_answer(self.began, is_sure);
         }
+    }
+
+    fn probe_holds(&self, now: Instant) {
+        if self.is_probe() {
+            self.backend.health().probe_lasts(now, self.began, now + PROBE_HOLDS);
+        }
+    }
+
+    fn is_probe(&self) -> bool {
+        matches!(self.began, Began::Probe(_))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.kind == LeaseKind::Probe && !self.settled.get() {
-            self.backend.health().probe_abandoned(Instant::now());
+        if self.is_probe() && !self.is_settled.get() {
+            self.backend.health().probe_abandoned(Instant::now(), self.began);
         }
         self.backend.release();
     }

@@ -2,18 +2,13 @@
 //!
 //! An entry of the configuration is an address, or a name that stands for addresses. Where two sources disagree:
 //!
-//! 1. What an operator does by the API holds over the rest, until it is taken back: a backend that was removed stays
-//!    out though the configuration or a name has it, and its weight is the one that was set. A backend that was added
-//!    stays through reloads until it is removed.
-//! 2. DNS: the weight and priority of an SRV record hold over those of the entry that names the service.
-//! 3. The configuration. Of two entries that come to the same address, the first holds.
+//! 1. DNS: the weight and priority of an SRV record hold over those of the entry that names the service.
+//! 2. The configuration. Of two entries that come to the same address, the first holds.
 //!
 //! What a name last gave stays until it gives something new: a DNS failure takes no backend away, be it that of a name
 //! or of one target among a service's.
 //!
-//! The API can't add or remove backends yet: when it can, its changes become a source beside [`Source::Address`] and
-//! [`Source::Name`], and come by a command to the main loop, as a reload does. Runs on the main thread. Knows nothing
-//! of states: draining and disabling keep a backend in its pool.
+//! Runs on the main thread. Knows nothing of states: draining and disabling keep a backend in its pool.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -30,7 +25,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::config::{self, BackendAddress, Resolve};
 use crate::net::Target;
 
-use super::discovery::{Answer, Discovery, Host, MAX_ADDRESSES, SrvRank};
+use super::discovery::{Answer, Discovery, Host, MAX_ADDRESSES, Query, SrvRank};
 use super::endpoint::Endpoint;
 use super::pool::Pool;
 
@@ -60,8 +55,8 @@ enum Source {
 }
 
 /// A name, and what it gave last.
-#[derive(Default)]
 struct Name {
+    query: Query,
     /// `None`: it never resolved so far.
     hosts: Option<Vec<KnownHost>>,
     /// When it is to be asked for. `None`: it is being asked for.
@@ -78,8 +73,8 @@ struct KnownHost {
     is_failing: bool,
 }
 
-/// What a name server answered, and for which name.
-type Lookup = (BackendAddress, Option<Result<Answer, NetError>>);
+/// A name, and what was answered.
+type Lookup = (Query, Result<Answer, NetError>);
 
 impl Membership {
     /// Gives the pool the backends that need no resolving.
@@ -152,9 +147,9 @@ impl Membership {
         let mut lookups = JoinSet::new();
         self.ask_all_again(Instant::now());
         while self.resolve() == *settings {
-            for address in self.take_due() {
+            for query in self.take_due() {
                 let discovery = discovery.clone();
-                lookups.spawn_local(async move { (address.clone(), discovery.look_up(address).await) });
+                lookups.spawn_local(async move { (query.clone(), discovery.look_up(query).await) });
             }
             tokio::select! {
                 () = self.next_look() => {}
@@ -177,27 +172,23 @@ impl Membership {
     }
 
     /// The names that are due. Each is asked for by one lookup at a time.
-    fn take_due(&self) -> Vec<BackendAddress> {
+    fn take_due(&self) -> Vec<Query> {
         let now = Instant::now();
         let mut entries = self.entries.borrow_mut();
-        let due = entries.iter_mut().filter_map(|entry| {
-            let Source::Name(name) = &mut entry.source else { return None };
-            name.next_look.take_if(|at| *at <= now).map(|_| entry.settings.address.clone())
-        });
-        due.collect()
+        let names = entries.iter_mut().filter_map(Entry::name_mut);
+        names.filter_map(|name| name.next_look.take_if(|at| *at <= now).map(|_| name.query.clone())).collect()
     }
 
     /// Takes an answer and gives the pool what has changed: at once, for other names may take long.
     fn take(&self, lookup: Result<Lookup, JoinError>, limits: &Resolve) {
-        let Ok((address, answer)) = lookup else {
+        let Ok((query, answer)) = lookup else {
             // A lookup that panicked doesn't say which name it was for, and no name is to wait for it for ever.
             return self.ask_all_again(Instant::now() + limits.min_ttl);
         };
-        let Some(answer) = answer else { return };
         let is_changed = {
             let mut entries = self.entries.borrow_mut();
             // A reload may have taken the name out meanwhile.
-            let entry = entries.iter_mut().find(|entry| entry.settings.address == address);
+            let entry = entries.iter_mut().find(|entry| entry.name().is_some_and(|name| name.query == query));
             entry.is_some_and(|entry| entry.take(answer, self.pool.name(), limits))
         };
         if is_changed {
@@ -217,28 +208,33 @@ impl Membership {
 
     /// Also those that are being asked for: the lookup under way is lost.
     fn ask_all_again(&self, at: Instant) {
-        for entry in self.entries.borrow_mut().iter_mut() {
-            if let Source::Name(name) = &mut entry.source {
-                name.next_look = name.next_look.or(Some(at));
-            }
+        for name in self.entries.borrow_mut().iter_mut().filter_map(Entry::name_mut) {
+            name.next_look = name.next_look.or(Some(at));
         }
     }
 }
 
 impl Source {
     fn new(address: &BackendAddress, now: Instant) -> Self {
-        match address {
-            BackendAddress::Address(target) => Self::Address(target.clone()),
-            BackendAddress::Name(..) | BackendAddress::Srv(_) => {
-                Self::Name(Name { next_look: Some(now), ..Name::default() })
-            }
-        }
+        let query = match address {
+            BackendAddress::Address(target) => return Self::Address(target.clone()),
+            BackendAddress::Name(host, port) => Query::Host(host.clone(), *port),
+            BackendAddress::Srv(service) => Query::Service(service.clone()),
+        };
+        Self::Name(Name { query, hosts: None, next_look: Some(now), is_failing: false })
     }
 }
 
 impl Entry {
     fn name(&self) -> Option<&Name> {
         match &self.source {
+            Source::Name(name) => Some(name),
+            Source::Address(_) => None,
+        }
+    }
+
+    fn name_mut(&mut self) -> Option<&mut Name> {
+        match &mut self.source {
             Source::Name(name) => Some(name),
             Source::Address(_) => None,
         }
@@ -317,8 +313,8 @@ impl KnownHost {
                 let before = known.iter().find(|known| known.name == name);
                 let addresses = before.map_or_else(Vec::new, |before| before.addresses.clone());
                 if !before.is_some_and(|before| before.is_failing) {
-                    let (known, message) = (addresses.len(), "target of a service can't be resolved; trying again");
-                    tracing::warn!(pool, service, name, %error, known, message);
+                    let known = addresses.len();
+                    tracing::warn!(pool, service, name, %error, known, "SRV target can't be resolved; trying again");
                 }
                 Self { name, port, rank, addresses, is_failing: true }
             }

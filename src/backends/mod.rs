@@ -3,28 +3,34 @@
 //! Knows nothing of listeners or clients. Which usable backend is next is the `balancer`'s question.
 
 mod backend;
+#[cfg(test)]
+mod blame_properties;
 mod connector;
 mod counts;
 mod detection;
 mod discovery;
 mod endpoint;
-mod events;
+mod evidence;
 mod health;
 mod health_check;
 mod http_check;
 mod lease;
 mod membership;
+mod outlier;
 mod pool;
+mod pool_events;
 #[cfg(test)]
 mod properties;
+mod queue;
+mod retry_budget;
 mod rise_fall;
 mod snapshot;
 mod status;
-mod waiting;
 
 pub use backend::Backend;
 pub use connector::Connector;
 pub use endpoint::Endpoint;
+pub use evidence::Evidence;
 pub use health_check::watch as watch_health;
 pub use lease::Lease;
 pub use membership::Membership;

@@ -3,9 +3,10 @@
 //! Doesn't know where its backends come from, nor which of them is next.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
@@ -16,12 +17,12 @@ use crate::protocol::proxy_header;
 
 use super::backend::Backend;
 use super::endpoint::Endpoint;
-use super::events::PoolEvents;
+use super::evidence::Evidence;
 use super::lease::Lease;
-use super::waiting::{BudgetShare, QueueSlot, RetryBudget, RetryPermit};
-
-/// A probe to a backend that says nothing must hold for this long beyond the connect timeout to count as well.
-const PROBE_HOLDS: Duration = Duration::from_secs(1);
+use super::outlier::{BadEnd, Outliers};
+use super::pool_events::PoolEvents;
+use super::queue::QueueSlot;
+use super::retry_budget::{BudgetShare, RetryBudget, RetryPermit};
 
 /// The backends that serve one thing, for as long as the configuration has a pool of this name: a reload changes its
 /// settings and its backends, and what is known of those that stay is kept.
@@ -36,6 +37,7 @@ pub struct Pool {
     replaced: Notify,
     budget: RetryBudget,
     retries: AtomicU64,
+    outliers: Outliers,
 }
 
 impl Pool {
@@ -48,6 +50,7 @@ impl Pool {
             replaced: Notify::new(),
             budget: RetryBudget::new(settings.retry_budget),
             retries: AtomicU64::new(0),
+            outliers: Outliers::default(),
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
         })
@@ -170,6 +173,20 @@ impl Pool {
         self.events.next_generation().await;
     }
 
+    /// A connection ended in a way that may be its backend's fault: counts it, and where failure detection counts it
+    /// too, ejects the backend if it stands out among its peers. `client`: `None` for a unix socket's.
+    pub fn record_evidence(&self, lease: &Lease, evidence: Evidence, client: Option<IpAddr>, now: Instant) {
+        let settings = self.settings();
+        let counts = settings.failure_detection.as_ref().is_some_and(|detection| evidence.counts(detection));
+        let backend = lease.backend();
+        backend.counts().ended_badly(evidence);
+        backend.health().note_error(evidence.describe());
+        if counts && lease.settle() {
+            let end = BadEnd { lease, evidence, client, now, now_millis: self.events.millis(now) };
+            self.outliers.judge(&end, &settings, &self.backends.load());
+        }
+    }
+
     /// Does what the clock asks for, and gives the connection that is to probe a backend now, where one is due. One
     /// load when nothing is.
     pub fn due_probe(&self, now: Instant) -> Option<Lease> {
@@ -177,9 +194,8 @@ impl Pool {
             return None;
         }
         let backends = self.backends();
-        let settle = self.settings().connect_timeout.saturating_add(PROBE_HOLDS);
         backends.iter().for_each(|backend| backend.health().tick(now));
-        let probe = backends.iter().find_map(|backend| Lease::take_probe(backend, now, settle));
+        let probe = backends.iter().find_map(|backend| Lease::take_probe(backend, now));
         backends.iter().for_each(|backend| self.events.look_again_at(backend.health().next_event(now)));
         probe
     }

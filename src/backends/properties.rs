@@ -7,12 +7,9 @@ use proptest::prelude::*;
 
 use crate::config::{FailureDetection, HealthCheck, PoolConfig};
 
-use super::detection::{Detector, DetectorState, Transition};
+use super::detection::{Began, Detector, DetectorState, Transition};
 use super::rise_fall::{CheckVerdict, RiseFall};
 use super::status::{BackendState, FULL_SHARE, Status};
-
-/// A probe that lives for this long counts as well.
-const PROBE_LEASE: Duration = Duration::from_secs(3);
 
 /// What may happen to a backend.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +57,7 @@ prop_compose! {
             window: Duration::from_millis(window_ms),
             ejection,
             max_ejection: ejection * longest,
-            count_early_close: true, count_5xx: false,
+            ..PoolConfig::example().failure_detection.expect("on by default")
         }
     }
 }
@@ -78,13 +75,13 @@ fn health_check(rise: usize, fall: usize) -> HealthCheck {
 struct Course {
     detector: Detector,
     now: Instant,
-    is_probing: bool,
+    probe: Option<Began>,
 }
 
 impl Course {
     fn new(settings: &FailureDetection) -> Self {
         let now = Instant::now();
-        Self { detector: Detector::new(settings.clone(), now), now, is_probing: false }
+        Self { detector: Detector::new(settings.clone(), now), now, probe: None }
     }
 
     /// Lets it happen, if it can.
@@ -94,23 +91,25 @@ impl Course {
                 self.now += time;
                 None
             }
-            Event::Fails => self.detector.failed(self.now, false, random),
+            Event::Fails => {
+                let began = self.detector.begin();
+                self.detector.connect_failed(self.now, began, random)
+            }
             Event::AsksToProbe => {
-                self.is_probing |= self.detector.begin_probe(self.now, PROBE_LEASE);
+                self.probe = self.detector.begin_probe(self.now).or(self.probe);
                 None
             }
-            _ if !self.is_probing => None,
             Event::ProbeFails => {
-                self.is_probing = false;
-                self.detector.failed(self.now, true, random)
+                let probe = self.probe.take()?;
+                self.detector.connect_failed(self.now, probe, random)
             }
             Event::ProbeGoesWell => {
-                self.is_probing = false;
-                self.detector.succeeded(self.now)
+                let probe = self.probe.take()?;
+                self.detector.succeeded(self.now, probe)
             }
             Event::ProbeIsAbandoned => {
-                self.is_probing = false;
-                self.detector.probe_abandoned(self.now);
+                let probe = self.probe.take()?;
+                self.detector.probe_abandoned(self.now, probe);
                 None
             }
         }
@@ -123,7 +122,7 @@ proptest! {
         let mut course = Course::new(&settings);
         let mut counted: Vec<Instant> = Vec::new();
         for (event, random) in events {
-            let was_up = course.detector.detector_state() == DetectorState::Up;
+            let was_up = course.detector.state() == DetectorState::Up;
             let transition = course.take(event, random);
             if !was_up {
                 continue;
@@ -165,15 +164,15 @@ proptest! {
     fn never_two_probes_at_once_and_none_before_the_ejection_is_over(settings in settings(), events in events()) {
         let mut course = Course::new(&settings);
         for (event, random) in events {
-            let (before, was_probing) = (course.detector.detector_state(), course.is_probing);
+            let (before, was_probing) = (course.detector.state(), course.probe.is_some());
             course.take(event, random);
-            if course.is_probing && !was_probing {
+            if course.probe.is_some() && !was_probing {
                 prop_assert!(matches!(before, DetectorState::Ejected { until } if until <= course.now), "{:?}", before);
             }
-            let says_probing = matches!(course.detector.detector_state(), DetectorState::Probing { .. });
-            prop_assert_eq!(says_probing, course.is_probing);
+            let says_probing = matches!(course.detector.state(), DetectorState::Probing { .. });
+            prop_assert_eq!(says_probing, course.probe.is_some());
             if says_probing {
-                prop_assert!(!course.detector.begin_probe(course.now, PROBE_LEASE), "a second probe");
+                prop_assert_eq!(course.detector.begin_probe(course.now), None, "a second probe");
             }
         }
     }
@@ -183,9 +182,9 @@ proptest! {
         let mut course = Course::new(&settings);
         for (event, random) in events {
             course.take(event, random);
-            if let DetectorState::Ejected { until } = course.detector.detector_state() {
-                prop_assert_eq!(course.detector.begin_probe(course.now, PROBE_LEASE), until <= course.now);
-                course.is_probing = until <= course.now;
+            if let DetectorState::Ejected { until } = course.detector.state() {
+                course.probe = course.detector.begin_probe(course.now);
+                prop_assert_eq!(course.probe.is_some(), until <= course.now);
             }
         }
     }
@@ -195,11 +194,11 @@ proptest! {
         let mut course = Course::new(&settings);
         let mut is_reported_up = true;
         for (event, random) in events {
-            let before = course.detector.detector_state();
+            let before = course.detector.state();
             match course.take(event, random) {
                 Some(Transition::Ejected(duration)) => {
                     let until = course.now + duration;
-                    prop_assert_eq!(course.detector.detector_state(), DetectorState::Ejected { until });
+                    prop_assert_eq!(course.detector.state(), DetectorState::Ejected { until });
                     is_reported_up = false;
                 }
                 Some(Transition::Recovered) => {
@@ -208,7 +207,7 @@ proptest! {
                 }
                 None => {}
             }
-            prop_assert_eq!(is_reported_up, course.detector.detector_state() == DetectorState::Up);
+            prop_assert_eq!(is_reported_up, course.detector.state() == DetectorState::Up);
         }
     }
 
@@ -216,11 +215,11 @@ proptest! {
     fn failures_of_older_connections_never_prolong_an_ejection(settings in settings(), events in events()) {
         let mut course = Course::new(&settings);
         for (event, random) in events {
-            let before = course.detector.detector_state();
+            let before = course.detector.state();
             let transition = course.take(event, random);
             if before != DetectorState::Up && matches!(event, Event::Fails) {
                 prop_assert_eq!(transition, None);
-                prop_assert_eq!(course.detector.detector_state(), before);
+                prop_assert_eq!(course.detector.state(), before);
             }
         }
     }
@@ -231,9 +230,11 @@ proptest! {
         for (event, random) in events {
             course.take(event, random);
         }
-        let was_away = course.detector.detector_state() != DetectorState::Up;
-        prop_assert_eq!(course.detector.succeeded(course.now), was_away.then_some(Transition::Recovered));
-        prop_assert_eq!(course.detector.detector_state(), DetectorState::Up);
+        let was_away = course.detector.state() != DetectorState::Up;
+        // The probe under way, or one that was made because nothing else was usable.
+        let began = course.probe.unwrap_or(course.detector.begin());
+        prop_assert_eq!(course.detector.succeeded(course.now, began), was_away.then_some(Transition::Recovered));
+        prop_assert_eq!(course.detector.state(), DetectorState::Up);
         prop_assert_eq!(course.detector.next_event(), None);
         if was_away {
             prop_assert_eq!(course.detector.recent_failures(course.now), 0, "failures from before the ejection");
@@ -265,7 +266,7 @@ proptest! {
     fn long_health_ends_the_doubling(settings in settings(), repeats in 1usize..8, random in 0.0..1.0) {
         let mut course = Course::new(&settings);
         for _ in 0..repeats {
-            while course.detector.detector_state() == DetectorState::Up {
+            while course.detector.state() == DetectorState::Up {
                 course.take(Event::Fails, 1.0);
             }
             course.take(Event::Wait(settings.max_ejection * 2), 0.5);

@@ -1,10 +1,12 @@
 //! What is shown of a backend.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::net::ConnectFailure;
 use crate::telemetry::Traffic;
 
+use super::evidence::Evidence;
 use super::status::BackendState;
 
 /// A backend at one instant, for the admin API and metrics.
@@ -12,6 +14,8 @@ use super::status::BackendState;
 pub struct BackendSnapshot {
     /// Whether it gets new connections.
     pub state: BackendState,
+    /// Why it isn't up; `None`: it is, or an operator wants it so.
+    pub reason: Option<String>,
     /// Open connections.
     pub active: usize,
     /// Connections that are kept for the next request (http mode).
@@ -20,10 +24,10 @@ pub struct BackendSnapshot {
     pub total: u64,
     /// Failed connects so far, by [`ConnectFailure`].
     pub connect_failures: [u64; ConnectFailure::ALL.len()],
-    /// Connections that it closed after the client's first bytes and before its own.
-    pub early_closes: u64,
-    /// Times that it was set aside.
-    pub ejections: u64,
+    /// Connections (in http mode requests) that ended badly so far, by [`Evidence`].
+    pub bad_ends: [u64; Evidence::ALL.len()],
+    /// Times that it was set aside, by reason.
+    pub ejections: BTreeMap<&'static str, u64>,
     /// Time until a probe is allowed, where it is ejected.
     pub ejected_for: Option<Duration>,
     /// How long the last connect took.
@@ -35,9 +39,9 @@ pub struct BackendSnapshot {
 }
 
 impl BackendSnapshot {
-    /// Failures that were its fault so far: failed connects and early closes.
+    /// Failures so far: connects that failed by its fault, and connections that ended badly.
     pub fn failures(&self) -> u64 {
         let blamed = ConnectFailure::ALL.iter().filter(|failure| failure.is_backends_fault());
-        blamed.map(|failure| self.connect_failures[*failure as usize]).sum::<u64>() + self.early_closes
+        blamed.map(|failure| self.connect_failures[*failure as usize]).sum::<u64>() + self.bad_ends.iter().sum::<u64>()
     }
 }

@@ -1,10 +1,13 @@
 //! One backend's status: passive detection, active checks and the slow start, put together. Pure.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{self, FailureDetection};
+use crate::net::ConnectFailure;
 
-use super::detection::{Detector, DetectorState, Transition};
+use super::detection::{Detector, DetectorState};
+use super::evidence::ClientsSeen;
 use super::rise_fall::{CheckVerdict, RiseFall};
 
 /// Steps in which a slow start raises a backend's share: finer ones would only rebuild tables more often.
@@ -58,8 +61,14 @@ pub(super) struct Status {
     pub(super) admin_state: AdminState,
     /// What went wrong last, and when.
     pub(super) last_error: Option<(String, SystemTime)>,
-    /// So far.
-    pub(super) ejections: u64,
+    /// So far, by reason.
+    pub(super) ejections: BTreeMap<&'static str, u64>,
+    /// Whose connections ended badly.
+    pub(super) bad_clients: ClientsSeen,
+    /// Why it was ejected last.
+    ejection_reason: String,
+    /// What the last failed health check found.
+    failed_check: String,
     rise_fall: Option<RiseFall>,
     slow_start: Duration,
     /// When it came back; `None`: it was never away, or the slow start is over.
@@ -72,7 +81,10 @@ impl Status {
             detector: pool.failure_detection.clone().map(|settings| Detector::new(settings, now)),
             admin_state: AdminState::default(),
             last_error: None,
-            ejections: 0,
+            ejections: BTreeMap::from([(ConnectFailure::Refused.as_str(), 0)]),
+            bad_clients: ClientsSeen::default(),
+            ejection_reason: String::new(),
+            failed_check: String::new(),
             rise_fall: pool.health_check.as_ref().map(RiseFall::new),
             slow_start: pool.slow_start,
             back_since: None,
@@ -112,7 +124,7 @@ impl Status {
     }
 
     pub(super) fn detector_state(&self) -> DetectorState {
-        self.detector.as_ref().map_or(DetectorState::Up, Detector::detector_state)
+        self.detector.as_ref().map_or(DetectorState::Up, Detector::state)
     }
 
     /// The settings of failure detection, where there is any.
@@ -124,11 +136,27 @@ impl Status {
         self.last_error = Some((error, SystemTime::now()));
     }
 
-    /// A connection failed; `Some` where that ejects. `random` is uniform in 0..1.
-    pub(super) fn failed(&mut self, now: Instant, is_probe: bool, random: f64) -> Option<Transition> {
-        let transition = self.detector.as_mut()?.failed(now, is_probe, random);
-        self.ejections += u64::from(transition.is_some());
-        transition
+    pub(super) fn note_ejection(&mut self, label: &'static str, why: String) {
+        *self.ejections.entry(label).or_default() += 1;
+        self.ejection_reason = why;
+    }
+
+    pub(super) fn note_failed_check(&mut self, reason: &str) {
+        self.failed_check = format!("health check: {reason}");
+        self.note_error(self.failed_check.clone());
+    }
+
+    /// Why it isn't up; `None`: it is, or an operator wants it so.
+    pub(super) fn reason(&self) -> Option<String> {
+        match self.state() {
+            BackendState::Up | BackendState::Draining | BackendState::Disabled => None,
+            BackendState::Down => Some(self.failed_check.clone()),
+            BackendState::Ejected | BackendState::Probing => Some(self.ejection_reason.clone()),
+        }
+    }
+
+    pub(super) fn passes_checks(&self) -> bool {
+        self.rise_fall.as_ref().is_some_and(|rise_fall| rise_fall.verdict() == CheckVerdict::Up)
     }
 
     /// Takes a health check's result; true where it changed the verdict.
@@ -167,13 +195,6 @@ impl Status {
         let probe = detector.and_then(Detector::next_event);
         ramp.into_iter().chain(probe).min()
     }
-}
-
-/// A change that is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StateChange {
-    Passive(Transition),
-    Check(bool),
 }
 
 #[cfg(test)]

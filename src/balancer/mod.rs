@@ -3,17 +3,17 @@
 //! Tables of the usable backends are built off the path of connections; a pick reads them without a lock.
 
 mod maglev;
-mod order;
 mod pick;
+mod pick_request;
+mod policy;
 #[cfg(test)]
 mod properties;
-mod request;
+mod round_robin;
 #[cfg(test)]
-mod staleness;
+mod simulation;
+#[cfg(test)]
+mod stale_table_properties;
 mod table;
-mod tier;
-#[cfg(test)]
-mod world;
 
 pub use pick::Balancer;
-pub use request::{PickError, PickRequest};
+pub use pick_request::{PickError, PickRequest};

@@ -17,9 +17,9 @@ use arc_swap::ArcSwap;
 
 use crate::backends::{Backend, Lease, Pool};
 
-use super::request::{PickError, PickRequest};
+use super::pick_request::{PickError, PickRequest};
+use super::policy::{Turn, first_with_room};
 use super::table::Table;
-use super::tier::{Turn, first_with_room};
 
 /// After a table was built, the next one waits for this many times as long: a pool whose backends change without end
 /// takes at most a fifth of the main thread's time, and a table is never out of date by more than six times as long as
@@ -87,21 +87,28 @@ impl Balancer {
         }
         let turn = Turn::new(&self.turn);
         let table = self.table.load();
-        match table.choose(request, &turn) {
+        match table.choose_primary(request, &turn) {
             Some(lease) => Ok(lease),
-            None => self.pick_by_state(&table, request, &turn),
+            None => self.pick_from_rest(&table, request, &turn),
         }
     }
 
-    /// For when the table gave none: a backend may have recovered since it was built, or all are full, or none is
-    /// usable.
-    fn pick_by_state(&self, table: &Table, request: &PickRequest<'_>, turn: &Turn<'_>) -> Result<Lease, PickError> {
+    /// No primary of the table is usable, or has room: a primary may have recovered since it was built, else a backup
+    /// will do, else all are full, or none is usable.
+    fn pick_from_rest(&self, table: &Table, request: &PickRequest<'_>, turn: &Turn<'_>) -> Result<Lease, PickError> {
         let backends = self.pool.backends();
         let is_usable = |backend: &Arc<Backend>| backend.is_usable() && request.is_untried(backend);
+        let is_current = table.generation() == self.pool.generation();
+        if !is_current
+            && let Some(lease) = first_with_room(&backends, turn, &|backend| is_usable(backend) && !backend.is_backup())
+        {
+            return Ok(lease);
+        }
+        if let Some(lease) = table.choose_backup(request, turn) {
+            return Ok(lease);
+        }
         if backends.iter().any(is_usable) {
-            let is_primary = |backend: &Arc<Backend>| is_usable(backend) && !backend.is_backup();
-            let primary = first_with_room(&backends, turn, &is_primary);
-            return primary.or_else(|| first_with_room(&backends, turn, &is_usable)).ok_or(PickError::Full);
+            return first_with_room(&backends, turn, &is_usable).ok_or(PickError::Full);
         }
         // Fail open: with none usable every backend is tried, except those that an operator took out of service.
         let may_try = |backend: &Arc<Backend>| backend.may_fail_open() && request.is_untried(backend);

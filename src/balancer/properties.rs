@@ -11,9 +11,9 @@ use crate::backends::{Backend, BackendState, Lease};
 use crate::config::Policy;
 use crate::net::ConnectFailure;
 
-use super::order::{order_of, turns_of};
-use super::request::PickError;
-use super::world::{World, clients, detection, endpoint, events, policies, settings, weighted};
+use super::pick_request::PickError;
+use super::round_robin::{order_of, turns_of};
+use super::simulation::{World, clients, detection, endpoint, events, policies, settings, weighted};
 
 /// Maglev tables are slow to build without optimization.
 const FEW_CASES: u32 = 16;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::backends::{Backend, Lease, Pool};
 
-use super::request::PickRequest;
-use super::tier::{Tier, Turn};
+use super::pick_request::PickRequest;
+use super::policy::{Tier, Turn};
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -38,8 +38,8 @@ impl Table {
         self.generation
     }
 
-    /// One of the usable backends, by rank and policy.
-    pub(super) fn choose(&self, request: &PickRequest<'_>, turn: &Turn<'_>) -> Option<Lease> {
+    /// One of the usable primaries, by policy.
+    pub(super) fn choose_primary(&self, request: &PickRequest<'_>, turn: &Turn<'_>) -> Option<Lease> {
         let is_usable = |backend: &Arc<Backend>| backend.is_usable() && request.is_untried(backend);
         // A retry prefers backends without a recent failure: attempts are few, and the client waits.
         let is_promising = |backend: &Arc<Backend>| is_usable(backend) && !backend.is_suspect(request.now);
@@ -48,8 +48,12 @@ impl Table {
         {
             return Some(lease);
         }
-        let primary = self.primaries.choose(turn, request.client, &is_usable);
-        primary.or_else(|| self.backups.choose(turn, request.client, &is_usable))
+        self.primaries.choose(turn, request.client, &is_usable)
+    }
+
+    /// One of the usable backups, by policy.
+    pub(super) fn choose_backup(&self, request: &PickRequest<'_>, turn: &Turn<'_>) -> Option<Lease> {
+        self.backups.choose(turn, request.client, &|backend| backend.is_usable() && request.is_untried(backend))
     }
 
     /// With none usable, one of all that may be tried, by policy.

@@ -133,7 +133,8 @@ fn listener_row(listener: &ListenerReport) -> String {
 }
 
 fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Reports>) -> String {
-    let BackendReport { address, weight, backup, state, active, total, failures, latency, last_error, .. } = backend;
+    let BackendReport { address, weight, backup, state, active, total, failures, latency, reason, last_error, .. } =
+        backend;
     let weight = format!("{weight}{}", if *backup { "b" } else { "" });
     let latency = latency.map_or_else(|| "-".to_owned(), |latency| format!("{latency:.2}"));
     let rate = before.map_or(String::new(), |before| {
@@ -141,13 +142,13 @@ fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Repor
         let known = pools.flat_map(|pool| &pool.backends).find(|known| known.address == *address);
         total.saturating_sub(known.map_or(0, |known| known.total)).to_string()
     });
-    let error = match last_error {
-        Some(error) if state != "up" => format!("  {error}"),
+    let why = match reason.as_ref().or(last_error.as_ref()) {
+        Some(why) if state != "up" => format!("  {why}"),
         _ => String::new(),
     };
     format!(
         "{:<12} {address:<24} {state:<9} {weight:>6} {active:>7} {total:>10} {failures:>9} {latency:>11} \
-         {rate:>7}{error}\n",
+         {rate:>7}{why}\n",
         pool.name
     )
 }

@@ -54,8 +54,8 @@ pub struct Overrides {
     #[arg(long, value_name = "WHERE")]
     pub access_log: Option<String>,
     /// Reload when the configuration file changes
-    #[arg(long)]
-    pub watch: bool,
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub watch: Option<String>,
     /// Any key by its path, such as pools.app.attempts=2. May be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
@@ -95,7 +95,7 @@ impl Overrides {
         let mut overrides = Self {
             listen: many("listen", ' '),
             backend: many("backend", ' '),
-            watch: variable(&variable_name("watch")).is_some_and(|value| value != "false"),
+            watch: variable(&variable_name("watch")),
             set: many("set", ';'),
             ..Self::default()
         };
@@ -123,8 +123,8 @@ impl Overrides {
                 add(flag.scope, flag.name, flag.path, EditValue::Text(value));
             }
         }
-        if self.watch {
-            add(Global, "watch", "watch", EditValue::Yaml("true".to_owned()));
+        if let Some(watch) = self.watch.take() {
+            add(Global, "watch", "watch", EditValue::Yaml(watch));
         }
         let mut problems = Vec::new();
         for setting in self.set {

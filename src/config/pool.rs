@@ -28,6 +28,9 @@ pub struct PoolConfig {
     /// Retries under way at once, in per cent of the pool's connections.
     pub retry_budget: u8,
     pub queue: Queue,
+    /// In tcp mode, how long a backend may be silent once the client has sent bytes; `None`: as long as the connection
+    /// may be idle.
+    pub first_byte_timeout: Option<Duration>,
     /// `None`: off.
     pub failure_detection: Option<FailureDetection>,
     /// `None`: off.
@@ -130,4 +133,7 @@ pub struct FailureDetection {
     pub count_early_close: bool,
     /// In http mode, whether a response of status 502, 503 or 504 is a failure.
     pub count_5xx: bool,
+    /// In tcp mode, whether a backend that was silent until the idle timeout, after the client had sent bytes, has
+    /// failed.
+    pub count_silence: bool,
 }

@@ -34,7 +34,9 @@ pub struct Config {
 impl Config {
     /// The shortest time limit of any listener: how finely the workers must measure idle time.
     pub fn shortest_limit(&self) -> Duration {
-        self.listeners.iter().map(ListenerConfig::shortest_limit).min().unwrap_or(Duration::MAX)
+        let of_listeners = self.listeners.iter().map(ListenerConfig::shortest_limit);
+        let of_pools = self.pools.iter().filter_map(|pool| pool.first_byte_timeout);
+        of_listeners.chain(of_pools).min().unwrap_or(Duration::MAX)
     }
 }
 

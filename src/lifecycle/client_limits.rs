@@ -4,6 +4,7 @@
 //! since a host usually has all of one (RFC 6177).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,8 @@ pub enum ClientRefusal {
 #[derive(Debug)]
 pub struct Clients {
     started: Instant,
+    /// Keyed: with chosen addresses nobody can fill one shard, whose new clients would be admitted uncounted.
+    shard_of: RandomState,
     shards: Vec<Mutex<Shard>>,
 }
 
@@ -70,7 +73,8 @@ type Key = [u64; 2];
 
 impl Clients {
     pub fn new(now: Instant) -> Arc<Self> {
-        Arc::new(Self { started: now, shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Arc::new(Self { started: now, shard_of: RandomState::new(), shards })
     }
 
     /// Counts a connection of `client`; `Ok(None)`: there is no limit, or no room to count it.
@@ -110,7 +114,7 @@ impl Clients {
     }
 
     fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
-        let index = usize::try_from(spread(key) % SHARDS as u64).expect("fewer than 64");
+        let index = usize::try_from(self.shard_of.hash_one(key) % SHARDS as u64).expect("fewer than 64");
         // No panic can leave a value half changed, so a poisoned lock's are as good as any.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,11 +154,6 @@ fn key_of(client: IpAddr) -> Key {
             [a << 48 | b << 32 | c << 16 | d, 1 << 32]
         }
     }
-}
-
-/// Spreads keys over shards. It need not resist chosen addresses: the keyed hash of each shard's map does.
-fn spread([network, host]: Key) -> u64 {
-    (network ^ host).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::backends::Lease;
+use crate::backends::{Evidence, Lease};
 use crate::net::{ConnectFailure, Transport};
-use crate::relay::{self, Meter, Outcome, Start, Tally};
+use crate::relay::{self, FirstByte, Meter, Outcome, Start, Tally};
 use crate::telemetry::Cause;
 
 use super::admitted::{Admission, Permits};
@@ -56,18 +56,21 @@ pub(super) fn serve(worker: Rc<Worker>, client: Transport, mut admission: Admiss
                 tally: &tally,
                 listener: &record.frontend.counters(worker.id).bytes,
                 backend: &lease.backend().counters(worker.id).bytes,
-                on_first_byte: &|now| lease.record_success(now),
+                on_first_byte: &|first| match first {
+                    FirstByte::OfClient => lease.may_await_answer(),
+                    FirstByte::OfBackend(now) => lease.record_success(now),
+                },
             };
             let may_retry = upstream.pool().may_retry_after(record.attempts.tried().len() + 1);
             let start = Start::Fresh { may_retry };
             match relay::run(&client, &backend, &worker.resources, &meter, &idle_timer, &limits, start).await {
                 Outcome::Over(cause) => {
-                    judge(&record, &lease, cause, &tally);
+                    judge(&record, upstream, &lease, cause);
                     return record.close(cause);
                 }
                 // Not a byte went either way: another backend can take its place, and the client sees nothing of it.
                 Outcome::Untouched => {
-                    record.span().in_scope(|| lease.record_immediate_close(Instant::now()));
+                    blame(&record, upstream, &lease, Evidence::ImmediateClose);
                     record.attempts.failed(lease.backend(), ConnectFailure::Reset);
                 }
             }
@@ -108,20 +111,28 @@ fn refuse(record: Record<'_>, client: &Transport, refusal: Refusal) {
     }
 }
 
-/// What the end of the connection says about its backend.
-fn judge(record: &Record<'_>, lease: &Lease, cause: Cause, tally: &Tally) {
-    let by_backend = matches!(cause, Cause::BackendClosed | Cause::BackendReset);
-    match (tally.bytes_in() > 0, tally.bytes_out() > 0) {
-        // Its first byte was counted as a success.
-        (_, true) => {}
-        (true, false) if by_backend => record.span().in_scope(|| lease.record_early_close(Instant::now())),
-        (false, false) if cause == Cause::BackendReset => {
-            record.span().in_scope(|| lease.record_immediate_close(Instant::now()));
-        }
+/// What the end of the connection says about its backend. Where it sent a byte, that was counted as a success.
+fn judge(record: &Record<'_>, upstream: &Upstream, lease: &Lease, cause: Cause) {
+    let tally = record.tally;
+    if tally.bytes_out() > 0 {
+        return;
+    }
+    let has_asked = tally.bytes_in() > 0;
+    match cause {
+        // Where it was silent for longer, that was the server's own limit for silent clients, and no evidence.
+        _ if tally.backend_ended_at_once() => blame(record, upstream, lease, Evidence::ImmediateClose),
+        Cause::BackendClosed | Cause::BackendReset if has_asked => blame(record, upstream, lease, Evidence::EarlyClose),
+        Cause::FirstByteTimeout => blame(record, upstream, lease, Evidence::NoAnswer),
+        Cause::IdleTimeout | Cause::HalfClosedTimeout if has_asked => blame(record, upstream, lease, Evidence::Silence),
         // It took the client's bytes and had nothing to say, as a log sink does.
-        (true, false) if cause == Cause::ClientClosed => lease.record_success(Instant::now()),
+        Cause::ClientClosed if has_asked => lease.record_success(Instant::now()),
         _ => {}
     }
+}
+
+fn blame(record: &Record<'_>, upstream: &Upstream, lease: &Lease, evidence: Evidence) {
+    let ended = || upstream.pool().record_evidence(lease, evidence, record.peer.ip(), Instant::now());
+    record.span().in_scope(ended);
 }
 
 #[cfg(test)]

@@ -120,7 +120,8 @@ impl Frontend {
 
     /// The idle limits of its connections to `upstream`.
     pub(super) fn limits(&self, upstream: &Upstream) -> Limits {
-        let keepalive = upstream.pool().settings().tcp.keepalive;
-        Limits { idle: self.idle, half_closed: self.half_closed, keepalive }
+        let settings = upstream.pool().settings();
+        let first_byte = settings.first_byte_timeout.filter(|_| self.http.is_none());
+        Limits { idle: self.idle, half_closed: self.half_closed, first_byte, keepalive: settings.tcp.keepalive }
     }
 }

@@ -24,11 +24,11 @@ pub(super) struct Record<'a> {
     pub(super) id: ConnectionId,
     /// Who the client is: the peer, or whom its PROXY header names.
     pub(super) peer: Peer,
-    accepted_at: Instant,
+    pub(super) accepted_at: Instant,
     /// The pool that serves it, once that is known.
     pub(super) upstream: Option<&'a Upstream>,
     pub(super) attempts: Attempts,
-    tally: &'a Tally,
+    pub(super) tally: &'a Tally,
     end: Option<ConnectionEnd>,
 }
 

@@ -3,17 +3,17 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lifecycle::IdleTimer;
 use crate::net::Transport;
 use crate::telemetry::Cause;
 
-use super::context::PumpContext;
+use super::byte_meter::{Direction, Meter};
 use super::framer::Unframed;
-use super::meter::{Direction, Meter};
 use super::pump::Pump;
-use super::resources::RelayResources;
+use super::pump_context::PumpContext;
+use super::relay_resources::RelayResources;
 use super::step::Step;
 
 /// How long a connection may be without a byte.
@@ -23,9 +23,17 @@ pub struct Limits {
     pub idle: Duration,
     /// Once one side has ended.
     pub half_closed: Duration,
+    /// While the client has sent something and the backend has not answered with a byte, from the last byte on; `None`:
+    /// no other limit.
+    pub first_byte: Option<Duration>,
     /// Idle time before the kernel probes the backend.
     pub keepalive: Option<Duration>,
 }
+
+/// A backend that ends within this time of the connect, before a byte went either way, didn't want the connection:
+/// another one may. After a longer silence it has seen enough of the client, and another one would see no more. Longer
+/// than a round trip, and shorter than servers wait for a client's first byte.
+const AT_ONCE: Duration = Duration::from_millis(150);
 
 impl Limits {
     /// What a fresh connection's idle timer is to start with.
@@ -98,6 +106,8 @@ pub fn run<'a>(
         client_failed: None,
         is_settled: limits.keepalive.is_none(),
         may_retry,
+        at_once_until: Instant::now() + AT_ONCE,
+        awaits_first_byte: false,
         first_to_end: None,
         backend_is_gone: false,
         cut_short: true,
@@ -120,6 +130,9 @@ pub struct Relay<'a> {
     is_settled: bool,
     /// A backend that ends at once can be replaced.
     may_retry: bool,
+    at_once_until: Instant,
+    /// The timer runs for the backend's first byte.
+    awaits_first_byte: bool,
     /// The cause, if all goes well from here.
     first_to_end: Option<Cause>,
     /// The backend takes no more, but what it sent before may still be delivered.
@@ -155,20 +168,37 @@ impl Relay<'_> {
         if self.has_client_failed(cx) {
             return Poll::Ready(Outcome::Over(Cause::ClientReset));
         }
+        if let Some(first_byte) = self.limits.first_byte {
+            self.limit_wait_for_first_byte(first_byte);
+        }
         // Last: what could be moved was moved, and has restarted the timer.
         if self.is_expired(cx) {
-            let half_closed = self.first_to_end.is_some();
-            let cause = if half_closed { Cause::HalfClosedTimeout } else { Cause::IdleTimeout };
-            return Poll::Ready(Outcome::Over(cause));
+            return Poll::Ready(Outcome::Over(self.timed_out()));
         }
         Poll::Pending
     }
 
+    fn timed_out(&self) -> Cause {
+        if self.awaits_first_byte {
+            Cause::FirstByteTimeout
+        } else if self.first_to_end.is_some() {
+            Cause::HalfClosedTimeout
+        } else {
+            Cause::IdleTimeout
+        }
+    }
+
     fn poll_to_client(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
-        match self.to_client.poll(cx, self.backend, self.client, &self.context) {
-            Step::Open => None,
+        let step = self.to_client.poll(cx, self.backend, self.client, &self.context);
+        if matches!(step, Step::Ended | Step::ReadFailed) && self.is_at_once() {
             // Both sides are as they were before: whether it ended or failed, another backend can take its place.
-            Step::Ended | Step::ReadFailed if self.may_retry && self.is_untouched() => Some(Outcome::Untouched),
+            if self.may_retry && self.to_backend.holds_nothing() {
+                return Some(Outcome::Untouched);
+            }
+            self.context.meter.tally.note_end_at_once();
+        }
+        match step {
+            Step::Open => None,
             // It refused the client's bytes before: this is no clean end, however it looks.
             Step::Ended if self.backend_is_gone => Some(Outcome::Over(Cause::BackendReset)),
             Step::Ended => {
@@ -185,10 +215,26 @@ impl Relay<'_> {
         }
     }
 
-    /// Nothing of the client was taken, not even its end.
-    fn is_untouched(&self) -> bool {
+    /// No side has taken a byte or ended, and an end now would be one without a long silence before.
+    fn is_at_once(&self) -> bool {
         let tally = self.context.meter.tally;
-        tally.bytes_in() == 0 && tally.bytes_out() == 0 && self.to_backend.holds_nothing()
+        let is_untouched = tally.bytes_in() == 0 && tally.bytes_out() == 0 && self.first_to_end.is_none();
+        is_untouched && Instant::now() < self.at_once_until
+    }
+
+    /// Gives the backend less time while the client has sent something and it has not answered with a byte, unless
+    /// another limit is over sooner anyway.
+    fn limit_wait_for_first_byte(&mut self, first_byte: Duration) {
+        let limit = if self.first_to_end.is_some() { self.limits.half_closed } else { self.limits.idle };
+        let tally = self.context.meter.tally;
+        let is_asked = tally.bytes_in() > 0 && tally.bytes_out() == 0;
+        let awaits = is_asked && !self.to_client.is_blocked() && !self.to_client.is_done() && first_byte < limit;
+        if awaits != self.awaits_first_byte {
+            self.awaits_first_byte = awaits;
+            let settles = !self.is_settled && self.first_to_end.is_none();
+            let without = if settles { self.limits.first() } else { limit };
+            self.context.idle_timer.set_limit(if awaits { first_byte } else { without });
+        }
     }
 
     fn poll_to_backend(&mut self, cx: &mut Context<'_>) -> Option<Cause> {
@@ -218,6 +264,8 @@ impl Relay<'_> {
     fn half_closed(&mut self, cause: Cause) {
         if self.first_to_end.is_none() {
             self.first_to_end = Some(cause);
+            // The wait for a first byte is limited again, within the new limit.
+            self.awaits_first_byte = false;
             self.context.idle_timer.set_limit(self.limits.half_closed);
         }
     }
@@ -239,7 +287,7 @@ impl Relay<'_> {
         if !idle_timer.poll_expired(cx) {
             return false;
         }
-        if self.is_settled || self.first_to_end.is_some() {
+        if self.is_settled || self.first_to_end.is_some() || self.awaits_first_byte {
             return true;
         }
         // Idle for the first time: it is a connection that stays.

@@ -8,25 +8,25 @@
 //!
 //! None of them knows listeners, backends or logs.
 
-mod context;
+mod byte_meter;
 mod copy;
 mod duplex;
 mod framer;
-mod meter;
 mod mover_choice;
 mod pipes;
 mod pump;
-mod resources;
+mod pump_context;
+mod relay_resources;
 mod scratch;
 mod splice;
 mod step;
 
-pub use context::PumpContext;
+pub use byte_meter::{Direction, FirstByte, Meter, Tally};
 pub use duplex::{Early, Limits, Outcome, Start, run};
 pub use framer::Framer;
-pub use meter::{Direction, Meter, Tally};
 pub use pipes::{MAX_PIPES_PER_WORKER, Pipes};
 pub use pump::Pump;
-pub use resources::RelayResources;
+pub use pump_context::PumpContext;
+pub use relay_resources::RelayResources;
 pub use scratch::Scratch;
 pub use step::Step;

@@ -11,12 +11,12 @@ use std::task::Context;
 use crate::config::RelayMode;
 use crate::net::Transport;
 
-use super::context::PumpContext;
+use super::byte_meter::Direction;
 use super::copy::{Copied, Unsent, copy};
 use super::framer::{Framer, Unframed};
-use super::meter::Direction;
 use super::mover_choice::{MoverChoice, SMALL_SPLICE_BYTES};
 use super::pipes::LentPipe;
+use super::pump_context::PumpContext;
 use super::splice;
 use super::step::{Move, Step};
 

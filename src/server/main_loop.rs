@@ -11,12 +11,13 @@ use crate::lifecycle::{ConnectionLimit, Drain, Phase};
 use super::admin_server::AdminServer;
 use super::listen_sockets::ListenSockets;
 use super::reload::reload;
+use super::server_state::ServerState;
 use super::signals::{SignalAction, Signals};
-use super::state::ServerState;
 use super::systemd::{self, Watchdog};
 use super::upgrade::Upgrade;
 
-/// Every change of the running state is a command to this loop, so that no two of them overlap.
+/// What operators change is a command to this loop, so that no two changes overlap. What name servers say is applied
+/// between two of them, by tasks on the same thread.
 pub(super) struct MainLoop {
     pub(super) state: ServerState,
     /// `None`: it is off.

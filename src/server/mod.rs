@@ -12,12 +12,12 @@ mod main_loop;
 mod pools;
 mod reload;
 mod running_config;
+mod server_state;
 mod signals;
 mod start;
-mod state;
 mod systemd;
 mod upgrade;
-mod worker;
+mod worker_thread;
 
 pub use error::RunError;
 pub use start::{run, start};

@@ -6,7 +6,7 @@ use crate::config::{Config, Loaded};
 
 use super::admin_server::read_token;
 use super::error::RunError;
-use super::state::ServerState;
+use super::server_state::ServerState;
 use super::systemd;
 
 /// Reads the configuration again and applies it. The result, for the log and the API, is what changed, or why nothing.

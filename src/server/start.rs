@@ -23,11 +23,11 @@ use super::file_watch::FileWatch;
 use super::listen_sockets::{ListenSockets, SocketForWorker};
 use super::main_loop::MainLoop;
 use super::running_config::RunningConfig;
+use super::server_state::ServerState;
 use super::signals::Signals;
-use super::state::ServerState;
 use super::systemd;
 use super::upgrade::{OldProcess, Upgrade};
-use super::worker::{self, WorkerConfig};
+use super::worker_thread::{self, WorkerConfig};
 
 /// A balancer that accepts.
 pub struct Running {
@@ -138,7 +138,7 @@ fn worker_configs(
 }
 
 fn start_workers(configs: Vec<WorkerConfig>) -> Result<(Vec<JoinHandle<()>>, Vec<RuntimeMetrics>), RunError> {
-    configs.into_iter().map(|config| worker::start(config).map_err(RunError::Worker)).collect()
+    configs.into_iter().map(|config| worker_thread::start(config).map_err(RunError::Worker)).collect()
 }
 
 fn guard_of(admin: &AdminConfig) -> Result<Guard, RunError> {

@@ -13,6 +13,8 @@ labels! {
         BackendReset = "backend_reset",
         /// No byte moved in either direction for the idle timeout.
         IdleTimeout = "idle_timeout",
+        /// The client had sent something, and no byte of an answer came for the first-byte timeout.
+        FirstByteTimeout = "first_byte_timeout",
         /// One side had ended, and no byte moved for the half-closed timeout.
         HalfClosedTimeout = "half_closed_timeout",
         /// No backend that was tried could be connected to.

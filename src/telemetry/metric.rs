@@ -26,7 +26,10 @@ names! {
     counter BACKEND_CONNECTIONS = "lb_backend_connections_total", "Connections made to a backend.";
     counter CONNECT_FAILURES = "lb_backend_connect_failures_total", "Connections to a backend that failed, by reason.";
     counter BACKEND_BYTES = "lb_backend_bytes_total", "Bytes relayed: in to the backend, out from it.";
-    counter EJECTIONS = "lb_backend_ejections_total", "Times that passive failure detection set a backend aside.";
+    counter EJECTIONS = "lb_backend_ejections_total",
+        "Times that passive failure detection set a backend aside, by reason.";
+    counter BAD_ENDS = "lb_backend_bad_ends_total",
+        "Connections to a backend (in http mode requests) that ended badly, by how.";
     counter RETRIES = "lb_retries_total",
         "Further backends tried for a client whose backend could not be connected to.";
     counter ACCEPT_ERRORS = "lb_accept_errors_total", "Failed accepts, by reason.";

@@ -157,7 +157,7 @@ fn clients_notice_nothing_while_three_of_four_backends_fail_and_come_back() {
 }
 
 #[test]
-fn of_four_backends_the_bad_ones_cost_at_most_twelve_of_the_first_sixty_and_none_of_the_next() {
+fn of_four_backends_the_bad_ones_cost_at_most_eight_of_the_first_sixty_and_none_of_the_next() {
     let good = Server::named("good");
     let (resetting, closing) = (Server::resetting_on_accept(), Server::closing_after_first_bytes());
     let dead = Refusing::new();
@@ -165,7 +165,7 @@ fn of_four_backends_the_bad_ones_cost_at_most_twelve_of_the_first_sixty_and_none
     let lb = Lb::in_front_of(&addresses).start();
     let failed = || (0..60).filter(|_| !get_from(lb.address(), "/").is_ok_and(|answer| answer.status == 200)).count();
     let first = failed();
-    assert!(first <= 12, "{first} of the first 60 failed");
+    assert!(first <= 8, "{first} of the first 60 failed");
     assert_eq!(failed(), 0, "of the next 60");
 }
 
@@ -178,8 +178,14 @@ fn a_backend_that_ends_before_any_byte_is_replaced_unseen() {
     });
     let lb = Lb::in_front_of(&[resetting.address(), closing.address(), good.address()]).start();
     assert!((0..30).all(|_| greeting(lb.address()) == "good"));
-    assert_eq!([lb.state_of(resetting.address()), lb.state_of(closing.address())], ["ejected", "ejected"]);
-    assert_eq!(lb.metrics().sum("backend_connect_failures_total", &[("reason", "reset")]), 6.0);
+    let states = [lb.state_of(resetting.address()), lb.state_of(closing.address()), lb.state_of(good.address())];
+    let ejected = states.iter().filter(|state| *state == "ejected").count();
+    // One is the most for evidence, of three. A reset that overtakes the connect's success is a fact besides.
+    assert!(ejected >= 1 && states[2] == "up", "{states:?}");
+    let metrics = lb.metrics();
+    assert!(metrics.sum("backend_bad_ends_total", &[("reason", "immediate_close")]) >= 4.0);
+    let facts = metrics.sum("backend_ejections_total", &[("reason", "reset")]);
+    assert_eq!(metrics.sum("backend_ejections_total", &[]), facts + 1.0, "for evidence, one");
     let lines = lb.access_log(30);
     assert!(lines.iter().all(|line| line["backend"] == good.address().to_string()));
     assert_eq!(lines[0]["attempts"][0]["outcome"], "reset");

@@ -358,3 +358,17 @@ fn one_that_never_answers_is_given_up() {
     assert_fails_with(&ended, &["no answer from the admin server"]);
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
+
+#[test]
+fn the_variable_for_watching_is_true_or_false() {
+    let check = |watch| run(&["check", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:9"], &[("LB_WATCH", watch)]);
+    for watch in ["true", "false"] {
+        let checked = check(watch);
+        assert_eq!(checked.code, Some(0), "{watch}: {}", checked.stderr);
+    }
+    for watch in ["0", "no", "off"] {
+        let checked = check(watch);
+        let is_told = checked.stderr.contains("LB_WATCH") && checked.stderr.contains("write true or false");
+        assert!(checked.code == Some(2) && is_told, "{watch}: {}", checked.stderr);
+    }
+}

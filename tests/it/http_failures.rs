@@ -39,8 +39,11 @@ fn responses_502_503_and_504_eject_a_backend_where_they_count() {
         let lb = http(&[bad.address(), good.address()]).set("failure_detection.count_5xx", true).start();
         let seen = statuses(&lb, 20);
         let passed_on = seen.iter().filter(|seen| **seen == status).count();
-        assert_eq!(passed_on, 3, "each is the client's answer, and three within the window are enough: {seen:?}");
-        assert!(seen[6..].iter().all(|status| *status == 200), "{seen:?}");
+        assert!(
+            (3..=5).contains(&passed_on),
+            "each is the client's answer, and a few beside good ones are enough: {seen:?}"
+        );
+        assert!(seen[10..].iter().all(|status| *status == 200), "{seen:?}");
         assert_eq!(lb.state_of(bad.address()), "ejected");
         assert_eq!(lb.metrics().sum("retries_total", &[]), 0.0, "a response is never asked for again");
     }
@@ -58,7 +61,7 @@ fn no_response_ejects_a_backend_by_default_nor_does_another_status_ever() {
 }
 
 #[test]
-fn a_good_answer_between_does_not_let_bad_ones_be_forgotten() {
+fn good_answers_weigh_against_bad_ones_and_do_not_hide_them() {
     let (sometimes_bad, good) = (
         Server::that(|stream| {
             let mut reader = Reader::of(stream);
@@ -71,11 +74,16 @@ fn a_good_answer_between_does_not_let_bad_ones_be_forgotten() {
     );
     let lb = http(&[sometimes_bad.address(), good.address()]).set("failure_detection.count_5xx", true).start();
     let mut client = Reader::of(connect(lb.address()));
-    for path in ["/bad", "/bad", "/", "/", "/bad", "/bad", "/", "/", "/bad", "/bad"] {
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
-        client.response();
-    }
-    assert_eq!(lb.state_of(sometimes_bad.address()), "ejected", "three within the window, whatever came between");
+    let mut ask_for_both = |paths: &[&str]| {
+        for path in paths.iter().flat_map(|path| [path, path]) {
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+            client.response();
+        }
+    };
+    ask_for_both(&["/", "/bad", "/", "/bad", "/", "/bad", "/"]);
+    assert_eq!(lb.state_of(sometimes_bad.address()), "up", "most of its answers are good");
+    ask_for_both(&["/bad"; 12]);
+    assert_eq!(lb.state_of(sometimes_bad.address()), "ejected", "most are bad, those of its peer good");
 }
 
 #[test]

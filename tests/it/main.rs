@@ -13,6 +13,7 @@ mod backends_health; // active checks
 mod backends_limits; // connections at once, the queue, source addresses, many backends
 mod backends_policies; // weights, hashes, loads
 mod balance; // who gets the next connection
+mod blame; // what is a backend's fault, and what is its clients'
 mod clock; // a wall clock that jumps
 mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
 mod config; // broken configurations, and how they are refused

@@ -238,8 +238,8 @@ function showBackend(row, backend) {
     in: bytes(row.rates.bytes_in), out: bytes(row.rates.bytes_out),
     latency: backend.latency === null ? "–" : `${backend.latency.toFixed(2)}\u00a0ms`,
     failures: count(backend.failures),
-    error: backend.last_error ?? "–",
-    "error-age": backend.last_error_at ? ago(backend.last_error_at) : "",
+    error: backend.reason ?? backend.last_error ?? "–",
+    "error-age": !backend.reason && backend.last_error_at ? ago(backend.last_error_at) : "",
   });
 }
 

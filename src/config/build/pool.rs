@@ -48,6 +48,7 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
             OffOr::Off => None,
             OffOr::On(settings) => Some(build_check(settings, &mut block.inner("health_check"))),
         },
+        first_byte_timeout: some_unless_zero(pool.first_byte_timeout),
         slow_start: pool.slow_start.0,
         source: build_sources(&pool.source.0, &mut block),
         send_proxy: match pool.send_proxy {
@@ -125,6 +126,7 @@ fn build_detection(settings: FailureDetectionSpec, block: &mut Block<'_>) -> Fai
         max_ejection,
         count_early_close: settings.count_early_close,
         count_5xx: settings.count_5xx,
+        count_silence: settings.count_silence,
     }
 }
 

@@ -25,6 +25,9 @@ pub struct PoolSpec {
     pub retry_budget: Percent,
     /// Clients that may wait while every backend is full.
     pub queue: QueueSpec,
+    /// Mode tcp: a client has sent bytes, and the backend is silent for so long: the connection is reset, which is
+    /// evidence against the backend. 0s: off.
+    pub first_byte_timeout: DurationText,
     /// Passive failure detection, which ejects a failing backend for a while; or off.
     pub failure_detection: OffOr<FailureDetectionSpec>,
     /// Active health checks; or off.
@@ -50,6 +53,7 @@ impl Default for PoolSpec {
             attempts: 3,
             retry_budget: Percent(20),
             queue: QueueSpec::default(),
+            first_byte_timeout: DurationText::seconds(0),
             failure_detection: OffOr::On(FailureDetectionSpec::default()),
             health_check: OffOr::Off,
             slow_start: DurationText::seconds(0),
@@ -196,7 +200,7 @@ impl Default for ResolveSpec {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FailureDetectionSpec {
-    /// Failures within the window that eject a backend.
+    /// Failed connects within the window that eject a backend; also the least number of connections that end badly.
     pub failures: usize,
     /// How long a failure counts.
     pub window: DurationText,
@@ -204,10 +208,12 @@ pub struct FailureDetectionSpec {
     pub ejection: DurationText,
     /// The longest ejection.
     pub max_ejection: DurationText,
-    /// A backend that closes after the client's first bytes and before its own has failed.
+    /// A backend that closes after the client's first bytes and before its own may have failed: its peers decide.
     pub count_early_close: bool,
-    /// Mode http: a response of 502, 503 or 504 is a failure.
+    /// Mode http: a response of 502, 503 or 504 counts in the same way.
     pub count_5xx: bool,
+    /// Mode tcp: so does a connection that ends by the idle timeout, on which the client spoke and the backend did not.
+    pub count_silence: bool,
 }
 
 impl Default for FailureDetectionSpec {
@@ -219,6 +225,7 @@ impl Default for FailureDetectionSpec {
             max_ejection: DurationText::seconds(300),
             count_early_close: true,
             count_5xx: false,
+            count_silence: false,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::backends::Lease;
+use crate::backends::{Evidence, Lease};
 use crate::lifecycle::IdleTimer;
 use crate::net::{Hangup, Transport};
 use crate::protocol::http1::{Body, ClientSide, ResponseHead, Version, write_response_head};
@@ -18,8 +18,8 @@ use super::super::http_settings::HttpSettings;
 use super::super::worker::Worker;
 use super::failure::Failure;
 use super::framer::BodyFramer;
-use super::record::RequestRecord;
 use super::request::Request;
+use super::request_record::RequestRecord;
 use super::response::ResponseReader;
 
 /// What an exchange works with.
@@ -41,6 +41,7 @@ pub(super) struct Parties<'a> {
 pub(super) enum ExchangeEnd {
     /// The client has the whole response.
     Answered {
+        status: u16,
         /// The backend's connection can serve another request.
         backend_keeps: bool,
         /// So can the client's.
@@ -54,13 +55,18 @@ pub(super) enum ExchangeEnd {
     Unanswered(Cause),
     /// There is no response that could be passed on, and the client has no byte of one.
     Failed(Failure),
-    /// The client has a part of the response, or is gone.
-    Cut(Cause),
+    /// The client has a part of the response, or is gone; what that says about the backend, where it is its fault.
+    Cut(Cause, Option<Evidence>),
 }
 
 impl ExchangeEnd {
     fn failed(status: u16, reason: impl Display, cause: Cause) -> Self {
         Self::Failed(Failure::new(status, reason, cause))
+    }
+
+    /// The backend's answer is not acceptable.
+    fn invalid(reason: impl Display, cause: Cause) -> Self {
+        Self::Failed(Failure::of_backend(502, reason, cause, Evidence::InvalidResponse))
     }
 }
 
@@ -72,6 +78,8 @@ pub(super) struct Exchange<'a> {
     upload: Upload,
     down: Down,
     client_has_ended: bool,
+    /// Of the answer, once its head has come.
+    status: u16,
 }
 
 /// How far the request's way to the backend is.
@@ -104,7 +112,7 @@ struct AwaitedHead {
 impl<'a> Exchange<'a> {
     pub(super) fn new(parties: Parties<'a>, request: &'a Request<'a>) -> Self {
         let down = Down::Head(AwaitedHead::default());
-        Self { parties, request, up: None, upload: Upload::Going, down, client_has_ended: false }
+        Self { parties, request, up: None, upload: Upload::Going, down, client_has_ended: false, status: 0 }
     }
 
     /// What the client sent beyond the request, as far as it was received.
@@ -128,7 +136,7 @@ impl<'a> Exchange<'a> {
 
     /// Sends the head and the received part of the body, in one call. `false`: the socket has failed.
     fn begin(&mut self, cx: &mut Context<'_>) -> bool {
-        let Parties { worker, limits, http, backend, idle_timer, pump_context, .. } = self.parties;
+        let Parties { worker, limits, http, backend, lease, idle_timer, pump_context, .. } = self.parties;
         let mut draft = worker.draft.borrow_mut();
         draft.clear();
         self.request.write(&mut draft);
@@ -138,6 +146,7 @@ impl<'a> Exchange<'a> {
             Poll::Ready(Ok(sent)) => sent,
         };
         let body = self.request.body.clone();
+        lease.awaits_answer();
         // From the request's last byte on, the backend's time for its answer runs.
         idle_timer.set_limit(if body.is_done() { http.response_header } else { limits.idle });
         pump_context.moved(Direction::ToBackend, sent);
@@ -161,10 +170,10 @@ impl<'a> Exchange<'a> {
                 }
                 None
             }
-            Step::Ended => Some(ExchangeEnd::Cut(Cause::ClientClosed)),
-            Step::ReadFailed => Some(ExchangeEnd::Cut(Cause::ClientReset)),
+            Step::Ended => Some(ExchangeEnd::Cut(Cause::ClientClosed, None)),
+            Step::ReadFailed => Some(ExchangeEnd::Cut(Cause::ClientReset, None)),
             Step::Malformed(error) if self.is_unanswered() => Some(ExchangeEnd::failed(400, error, Cause::Rejected)),
-            Step::Malformed(_) => Some(ExchangeEnd::Cut(Cause::Rejected)),
+            Step::Malformed(_) => Some(ExchangeEnd::Cut(Cause::Rejected, None)),
             Step::WriteFailed => {
                 // What it sent before is still to be read: it may have answered, and closed.
                 self.upload = Upload::Refused;
@@ -184,17 +193,18 @@ impl<'a> Exchange<'a> {
         let Down::Body { pump, backend_keeps, client_keeps } = &mut self.down else { return None };
         match pump.poll(cx, backend, client, pump_context) {
             Step::Open => None,
-            Step::Ended if !pump.framer().is_whole() => Some(ExchangeEnd::Cut(Cause::BackendClosed)),
+            Step::Ended if !pump.framer().is_whole() => Some(cut_by_backend(Cause::BackendClosed)),
             Step::Ended => {
                 let is_whole = self.upload == Upload::Whole;
                 Some(ExchangeEnd::Answered {
+                    status: self.status,
                     // Bytes beyond the response are no answer to anything: such a connection is not to be trusted.
                     backend_keeps: *backend_keeps && is_whole && !pump.framer().has_overrun(),
                     client_keeps: *client_keeps && is_whole,
                 })
             }
-            Step::Malformed(_) | Step::ReadFailed => Some(ExchangeEnd::Cut(Cause::BackendReset)),
-            Step::WriteFailed => Some(ExchangeEnd::Cut(Cause::ClientReset)),
+            Step::Malformed(_) | Step::ReadFailed => Some(cut_by_backend(Cause::BackendReset)),
+            Step::WriteFailed => Some(ExchangeEnd::Cut(Cause::ClientReset, None)),
         }
     }
 
@@ -243,7 +253,7 @@ impl<'a> Exchange<'a> {
 
     fn ended_within_head(&self, cause: Cause) -> ExchangeEnd {
         if matches!(&self.down, Down::Head(awaited) if awaited.reader.is_within_head()) {
-            ExchangeEnd::failed(502, "the backend closed within the head of its response", cause)
+            ExchangeEnd::invalid("the backend closed within the head of its response", cause)
         } else {
             ExchangeEnd::Unanswered(cause)
         }
@@ -255,7 +265,7 @@ impl<'a> Exchange<'a> {
         while !awaited.unsent.is_empty() {
             match client.poll_send(cx, &awaited.unsent) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(ExchangeEnd::Cut(Cause::ClientReset))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(ExchangeEnd::Cut(Cause::ClientReset, None))),
                 Poll::Ready(Ok(sent)) => {
                     awaited.unsent.drain(..sent);
                     awaited.is_within_interim = !awaited.unsent.is_empty();
@@ -270,12 +280,13 @@ impl<'a> Exchange<'a> {
     fn take_head(&mut self, cx: &mut Context<'_>, head: &ResponseHead, bytes: &[u8]) -> Option<ExchangeEnd> {
         let Down::Head(awaited) = &mut self.down else { return None };
         let mut unsent = std::mem::take(&mut awaited.unsent);
-        self.judge_backend(head.status);
+        self.parties.lease.answer_began(Instant::now());
+        self.status = head.status;
         let version = self.request.head.version;
         if head.is_upgrade() {
             if self.upload != Upload::Whole {
                 let reason = "the backend upgraded before the request's end";
-                return Some(ExchangeEnd::failed(502, reason, Cause::BackendClosed));
+                return Some(ExchangeEnd::invalid(reason, Cause::BackendClosed));
             }
             self.parties.record.answered(head.status);
             write_response_head(&mut unsent, bytes, head, ClientSide { version, close: false });
@@ -309,33 +320,25 @@ impl<'a> Exchange<'a> {
         let must_dechunk = head.must_dechunk(version);
         let mut framer = if must_dechunk { BodyFramer::stripping_chunks(body) } else { BodyFramer::new(body) };
         match framer.advance(&bytes[head.len..]) {
-            Err(error) => return Some(ExchangeEnd::failed(502, error, Cause::BackendClosed)),
+            Err(error) => return Some(ExchangeEnd::invalid(error, Cause::BackendClosed)),
             Ok(data) => draft.extend_from_slice(&data),
         }
         record.answered(head.status);
         let sent = match client.poll_send(cx, &draft) {
             Poll::Pending => 0,
-            Poll::Ready(Err(_)) => return Some(ExchangeEnd::Cut(Cause::ClientReset)),
+            Poll::Ready(Err(_)) => return Some(ExchangeEnd::Cut(Cause::ClientReset, None)),
             Poll::Ready(Ok(sent)) => sent,
         };
         pump_context.moved(Direction::ToClient, sent);
         let backend_keeps = head.keep_alive && !framer.has_overrun();
         if sent == draft.len() && framer.is_complete() && self.upload == Upload::Whole {
-            return Some(ExchangeEnd::Answered { backend_keeps, client_keeps });
+            return Some(ExchangeEnd::Answered { status: head.status, backend_keeps, client_keeps });
         }
-        idle_timer.set_limit(limits.idle);
+        // A client that has ended its side may be gone.
+        idle_timer.set_limit(if self.client_has_ended { limits.idle.min(limits.half_closed) } else { limits.idle });
         let pump = Pump::new(Direction::ToClient, worker.resources.mode, framer).after(&draft[sent..]);
         self.down = Down::Body { pump, backend_keeps, client_keeps };
         None
-    }
-
-    /// A backend that answers is well, unless the configuration has it otherwise.
-    fn judge_backend(&self, status: u16) {
-        let lease = self.parties.lease;
-        match status {
-            502..=504 => self.parties.record.span().in_scope(|| lease.record_5xx(Instant::now())),
-            _ => lease.record_success(Instant::now()),
-        }
     }
 
     /// Whether the client has no byte of an answer.
@@ -351,7 +354,7 @@ impl<'a> Exchange<'a> {
         let Parties { client, limits, idle_timer, .. } = self.parties;
         match client.poll_hangup(cx) {
             Poll::Pending => None,
-            Poll::Ready(Hangup::Gone) => Some(ExchangeEnd::Cut(Cause::ClientReset)),
+            Poll::Ready(Hangup::Gone) => Some(ExchangeEnd::Cut(Cause::ClientReset, None)),
             Poll::Ready(Hangup::Ended) => {
                 // It may have closed only its own side, and wait for the answer; or it is gone, and nothing will show
                 // it.
@@ -364,13 +367,32 @@ impl<'a> Exchange<'a> {
 
     /// What a silence that is too long means: it depends on which side was to speak.
     fn timed_out(&self) -> ExchangeEnd {
-        let client_stalls = self.upload == Upload::Going && !self.up.as_ref().is_some_and(Pump::is_blocked);
-        if !self.is_unanswered() {
-            ExchangeEnd::Cut(Cause::IdleTimeout)
-        } else if client_stalls {
-            ExchangeEnd::failed(408, "the request's body did not come in time", Cause::IdleTimeout)
-        } else {
-            ExchangeEnd::failed(504, "the backend did not answer in time", Cause::IdleTimeout)
+        let cause = Cause::IdleTimeout;
+        match &self.down {
+            // The client doesn't take what the backend has sent.
+            Down::Body { pump, .. } if pump.is_blocked() => ExchangeEnd::Cut(cause, None),
+            Down::Body { .. } if self.upload == Upload::Going => ExchangeEnd::Cut(cause, None),
+            // A client that has ended its side may be gone, and the backend have noticed.
+            Down::Body { .. } => ExchangeEnd::Cut(cause, (!self.client_has_ended).then_some(Evidence::NoAnswer)),
+            Down::Head(awaited) if awaited.is_within_interim => ExchangeEnd::Cut(cause, None),
+            Down::Head(_) if self.client_stalls() => {
+                ExchangeEnd::failed(408, "the request's body did not come in time", cause)
+            }
+            Down::Head(_) => {
+                let Parties { http, limits, .. } = self.parties;
+                let had_its_time = !self.client_has_ended || http.response_header <= limits.half_closed;
+                let failure = Failure::new(504, "the backend did not answer in time", cause);
+                ExchangeEnd::Failed(Failure { evidence: had_its_time.then_some(Evidence::NoAnswer), ..failure })
+            }
         }
     }
+
+    /// The rest of the request is waited for, and the backend would take it.
+    fn client_stalls(&self) -> bool {
+        self.upload == Upload::Going && !self.up.as_ref().is_some_and(Pump::is_blocked)
+    }
+}
+
+fn cut_by_backend(cause: Cause) -> ExchangeEnd {
+    ExchangeEnd::Cut(cause, Some(Evidence::CutAnswer))
 }

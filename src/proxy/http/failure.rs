@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use crate::backends::Evidence;
 use crate::telemetry::Cause;
 
 #[derive(Debug)]
@@ -11,10 +12,17 @@ pub(super) struct Failure {
     pub(super) reason: String,
     /// For the access log.
     pub(super) cause: Cause,
+    /// What it says about the backend, where it is its fault.
+    pub(super) evidence: Option<Evidence>,
 }
 
 impl Failure {
     pub(super) fn new(status: u16, reason: impl Display, cause: Cause) -> Self {
-        Self { status, reason: reason.to_string(), cause }
+        Self { status, reason: reason.to_string(), cause, evidence: None }
+    }
+
+    /// One that may be the backend's fault.
+    pub(super) fn of_backend(status: u16, reason: impl Display, cause: Cause, evidence: Evidence) -> Self {
+        Self { evidence: Some(evidence), ..Self::new(status, reason, cause) }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::backends::Evidence;
 use crate::protocol::http1::{BadResponse, HeadLimits, RequestFacts, ResponseHead};
 use crate::telemetry::Cause;
 
@@ -73,7 +74,7 @@ impl ResponseReader {
             self.interims += 1;
             if self.interims > MAX_INTERIM_RESPONSES {
                 let reason = "the backend sent too many interim responses";
-                return Err(Failure::new(502, reason, Cause::BackendClosed));
+                return Err(Failure::of_backend(502, reason, Cause::BackendClosed, Evidence::InvalidResponse));
             }
             pass_on(&head, bytes);
             start += head.len;
@@ -84,7 +85,7 @@ impl ResponseReader {
 
 fn not_acceptable(bad: BadResponse) -> Failure {
     let reason = format_args!("the backend's response is not acceptable: {bad}");
-    Failure::new(502, reason, Cause::BackendClosed)
+    Failure::of_backend(502, reason, Cause::BackendClosed, Evidence::InvalidResponse)
 }
 
 #[cfg(test)]

@@ -1,29 +1,25 @@
 //! The client's side of a connection: head after head, and for each an answer.
 //!
-//! Between two requests it owns no buffer: bytes are received into the worker's scratch buffer, and kept only while
-//! the request they belong to is under way.
+//! Bytes are received into the worker's scratch buffer. What is kept between two requests is what the client has sent
+//! of the next one already: nothing, for most.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
-use crate::backends::Lease;
 use crate::lifecycle::IdleTimer;
-use crate::net::{ConnectFailure, Transport};
 use crate::protocol::http1::{Framing, RequestHead, Version};
-use crate::relay::{self, Early, Limits, Meter, Outcome, PumpContext, Start, Tally};
-use crate::telemetry::{Cause, Rejection};
+use crate::relay::{Limits, Tally};
+use crate::telemetry::Cause;
 
-use super::super::connect::{self, ConnectContext, Connected};
+use super::super::connect::ConnectContext;
 use super::super::frontend::Frontend;
 use super::super::http_settings::HttpSettings;
-use super::super::refusal::Refusal;
 use super::super::worker::Worker;
-use super::exchange::{Exchange, ExchangeEnd, Parties};
 use super::failure::Failure;
-use super::record::RequestRecord;
+use super::forwarder::{Forwarder, RequestOutcome};
 use super::reply;
 use super::request::{ForwardedFrom, Request};
+use super::request_record::RequestRecord;
 
 /// A head that comes in more pieces than this is only read on when a line is complete: reading it again for each byte
 /// would let a client buy much work with little.
@@ -85,21 +81,6 @@ enum Arrival {
 enum Next {
     Request,
     Close(Cause),
-}
-
-/// How a request ended, whatever backends were tried for it.
-enum RequestOutcome {
-    /// The client has the whole response.
-    Answered {
-        /// The client's connection can serve another request.
-        client_keeps: bool,
-        /// What the client sent beyond the request.
-        overrun: Vec<u8>,
-    },
-    /// The client is to get an answer of our own.
-    Failed(Failure),
-    /// The client has a part of the response, or is gone, or its tunnel has ended.
-    Cut(Cause),
 }
 
 impl Session<'_> {
@@ -201,7 +182,7 @@ impl Session<'_> {
         let mut record = self.open_record(&tally, Some((head, &inbox)));
         let (outcome, end, is_whole) = match Request::new(head, &inbox, &self.forwarded_from, self.http) {
             Ok(request) => {
-                let outcome = self.exchange(&request, &mut record, &tally).await;
+                let outcome = self.forwarder().forward(&request, &mut record, &tally).await;
                 (outcome, request.end, request.body.is_done())
             }
             Err(error) => (RequestOutcome::Failed(Failure::new(400, error, Cause::Rejected)), inbox.len(), false),
@@ -210,9 +191,10 @@ impl Session<'_> {
             RequestOutcome::Answered { client_keeps, overrun } => {
                 record.completed();
                 drop(record);
-                inbox.drain(..end);
-                inbox.extend_from_slice(&overrun);
-                self.go_on(head, inbox, client_keeps).await
+                let mut rest = inbox.split_off(end);
+                rest.extend_from_slice(&overrun);
+                drop(inbox);
+                self.go_on(head, rest, client_keeps).await
             }
             RequestOutcome::Failed(failure) => {
                 let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.may_stay();
@@ -221,14 +203,20 @@ impl Session<'_> {
                 let sent = self.reply(&record, &tally, failure.status, &page).await;
                 record.ended(failure.cause);
                 drop(record);
-                inbox.drain(..end);
-                if sent && keeps { self.go_on(head, inbox, true).await } else { self.leave(failure.cause).await }
+                let rest = inbox.split_off(end);
+                drop(inbox);
+                if sent && keeps { self.go_on(head, rest, true).await } else { self.leave(failure.cause).await }
             }
             RequestOutcome::Cut(cause) => {
                 record.ended(cause);
                 Next::Close(cause)
             }
         }
+    }
+
+    fn forwarder(&self) -> Forwarder<'_> {
+        let Session { worker, frontend, http, context, limits, ref idle_timer, .. } = *self;
+        Forwarder { worker, frontend, http, context, limits, idle_timer }
     }
 
     /// Whether the client may ask again on this connection.
@@ -254,138 +242,4 @@ impl Session<'_> {
         reply::linger(self.context.client, &self.worker.resources.scratch, &self.idle_timer).await;
         Next::Close(cause)
     }
-
-    /// Tries backends until one has given the request an end that no other could better.
-    async fn exchange(&self, request: &Request<'_>, record: &mut RequestRecord<'_>, tally: &Tally) -> RequestOutcome {
-        let Session { worker, mut context, .. } = *self;
-        let pool = context.upstream.pool();
-        let _share = pool.count_connection();
-        // A PROXY header names one client: its connection is of no use for another's.
-        context.idle_pool = pool.proxy_version().is_none().then_some(&worker.idle_pool);
-        let mut may_replay = request.is_replayable();
-        let mut connected = connect::to_backend(context, &mut record.attempts).await;
-        loop {
-            // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
-            // closed.
-            let Connected { lease, transport, is_reused } = match connected {
-                Ok(connected) => connected,
-                Err(refusal) => return no_backend(refusal, record.attempts.failures()),
-            };
-            let (end, overrun) = self.exchange_with(&transport, &lease, request, record, tally).await;
-            connected = match end {
-                ExchangeEnd::NotSent if !is_reused => {
-                    drop(transport);
-                    record.span().in_scope(|| lease.record_immediate_close(Instant::now()));
-                    record.attempts.failed(lease.backend(), ConnectFailure::Reset);
-                    drop(lease);
-                    connect::to_backend(context, &mut record.attempts).await
-                }
-                // The backend may close an idle connection at any time: that is no failure, and another one helps.
-                ExchangeEnd::NotSent => {
-                    drop(transport);
-                    connect::reconnect(context, lease, &mut record.attempts).await
-                }
-                ExchangeEnd::Unanswered(_) if is_reused && may_replay => {
-                    drop(transport);
-                    may_replay = false;
-                    connect::reconnect(context, lease, &mut record.attempts).await
-                }
-                ExchangeEnd::Unanswered(cause) => {
-                    if !is_reused {
-                        record.span().in_scope(|| lease.record_early_close(Instant::now()));
-                    }
-                    return RequestOutcome::Failed(Failure::new(502, "the backend closed without an answer", cause));
-                }
-                ExchangeEnd::Answered { backend_keeps, client_keeps } => {
-                    if let Some(idle_pool) = context.idle_pool.filter(|_| backend_keeps && !worker.is_closing()) {
-                        idle_pool.put(lease.backend(), transport, self.http.backend_keep_alive, Instant::now());
-                    }
-                    return RequestOutcome::Answered { client_keeps, overrun };
-                }
-                ExchangeEnd::Upgraded(to_client) => {
-                    // What the client sent ahead was held back: before the 101 the backend had no claim to it.
-                    let early = Early { to_backend: [request.rest(), &overrun].concat(), to_client };
-                    return RequestOutcome::Cut(self.tunnel(&transport, &lease, early, tally).await);
-                }
-                ExchangeEnd::Failed(failure) => return RequestOutcome::Failed(failure),
-                ExchangeEnd::Cut(cause) => return RequestOutcome::Cut(cause),
-            };
-        }
-    }
-
-    /// One exchange on one connection; gives also what the client sent beyond its request meanwhile.
-    async fn exchange_with(
-        &self,
-        backend: &Transport,
-        lease: &Lease,
-        request: &Request<'_>,
-        record: &RequestRecord<'_>,
-        tally: &Tally,
-    ) -> (ExchangeEnd, Vec<u8>) {
-        let Session { worker, frontend, limits, http, context, ref idle_timer, .. } = *self;
-        let client = context.client;
-        let meter = self.meter(lease, tally);
-        let pump_context = &PumpContext::new(&worker.resources, &meter, idle_timer);
-        let mut unfinished = Unfinished { client, backend, is_cut: true };
-        let parties =
-            Parties { worker, frontend, limits, http, client, backend, lease, record, pump_context, idle_timer };
-        let mut exchange = Exchange::new(parties, request);
-        let end = poll_fn(|cx| exchange.poll(cx)).await;
-        unfinished.is_cut = matches!(end, ExchangeEnd::Cut(_));
-        (end, exchange.into_overrun())
-    }
-
-    /// After an upgrade: relays whatever protocol it is now to its end.
-    async fn tunnel(&self, backend: &Transport, lease: &Lease, early: Early, tally: &Tally) -> Cause {
-        let (meter, resources) = (self.meter(lease, tally), &self.worker.resources);
-        let start = Start::After(early);
-        match relay::run(self.context.client, backend, resources, &meter, &self.idle_timer, &self.limits, start).await {
-            Outcome::Over(cause) => cause,
-            Outcome::Untouched => Cause::BackendClosed,
-        }
-    }
-
-    fn meter<'a>(&'a self, lease: &'a Lease, tally: &'a Tally) -> Meter<'a> {
-        Meter {
-            tally,
-            listener: &self.frontend.counters(self.worker.id).bytes,
-            backend: &lease.backend().counters(self.worker.id).bytes,
-            on_first_byte: &|_| {},
-        }
-    }
-}
-
-/// Neither side may take a part for the whole: dropped while this stands, both are reset.
-struct Unfinished<'a> {
-    client: &'a Transport,
-    backend: &'a Transport,
-    is_cut: bool,
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if self.is_cut {
-            self.client.reset_on_close();
-            self.backend.reset_on_close();
-        }
-    }
-}
-
-/// What the client is answered when no backend could be connected to.
-fn no_backend(refusal: Refusal, failures: &[ConnectFailure]) -> RequestOutcome {
-    let failed = |status, reason, cause| RequestOutcome::Failed(Failure::new(status, reason, cause));
-    let cause = match refusal {
-        Refusal::Closed(cause) => cause,
-        Refusal::Rejected(Rejection::LeftQueue) => return RequestOutcome::Cut(Cause::ClientClosed),
-        Refusal::Rejected(_) => return failed(503, "all backends are busy", Cause::Rejected),
-    };
-    if !failures.is_empty() && failures.iter().all(|failure| *failure == ConnectFailure::Timeout) {
-        return failed(504, "no backend accepted the connection in time", cause);
-    }
-    let reason = match cause {
-        Cause::NoBackend => "there is no backend to try",
-        Cause::Internal => "the balancer is out of resources",
-        _ => "no backend could be connected to",
-    };
-    failed(503, reason, cause)
 }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::backends::{Backend, BackendState, Endpoint, Lease, Pool};
+use crate::backends::{Backend, BackendState, Endpoint, Evidence, Lease, Pool};
 use crate::config::{self, FailureDetection, Policy};
 use crate::net::{ConnectFailure, Target};
 
 use super::pick::Balancer;
-use super::request::{PickError, PickRequest};
+use super::pick_request::{PickError, PickRequest};
 
 const POLICIES: [Policy; 4] = [Policy::RoundRobin, Policy::LeastConnections, Policy::RandomTwo, Policy::SourceHash];
 
@@ -33,6 +33,7 @@ pub(super) fn detection() -> FailureDetection {
         max_ejection: 60 * second,
         count_early_close: true,
         count_5xx: false,
+        count_silence: false,
     }
 }
 
@@ -151,7 +152,7 @@ impl World {
                 let index = picked.as_ref().map(|lease| self.index_of(lease.backend())).map_err(|error| *error);
                 match (picked, event) {
                     (Ok(lease), Event::Connects(_)) => {
-                        lease.connected(Duration::from_millis(1));
+                        lease.connected(Duration::from_millis(1), self.now);
                         self.made += 1;
                         self.leases.push(lease);
                     }
@@ -162,10 +163,11 @@ impl World {
             }
             _ if self.leases.is_empty() => {}
             Event::EndsWell(which) => self.end(which).record_success(self.now),
-            Event::EndsEarly(which) => self.end(which).record_early_close(self.now),
-            Event::Leaves(which) => {
-                self.end(which);
+            Event::EndsEarly(which) => {
+                let lease = self.end(which);
+                self.balancer.pool().record_evidence(&lease, Evidence::EarlyClose, None, self.now);
             }
+            Event::Leaves(which) => drop(self.end(which)),
         }
         None
     }

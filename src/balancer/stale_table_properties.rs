@@ -10,8 +10,8 @@ use crate::backends::{AdminState, Backend, BackendState, Lease};
 use crate::config::Policy;
 use crate::net::ConnectFailure;
 
-use super::request::PickError;
-use super::world::{Event, World, detection, endpoint, events, policies, settings, weighted};
+use super::pick_request::PickError;
+use super::simulation::{Event, World, detection, endpoint, events, policies, settings, weighted};
 
 /// Backends that a world may have at most.
 const MOST: usize = 6;
@@ -85,6 +85,8 @@ proptest! {
             let usable: Vec<bool> = before.iter().map(|backend| backend.is_usable()).collect();
             let tried: Vec<bool> = before.iter().map(|backend| backend.may_fail_open()).collect();
             let is_some_usable = usable.contains(&true);
+            let mut primaries = before.iter().filter(|backend| !backend.is_backup());
+            let is_some_primary = primaries.any(|backend| backend.is_usable());
             match world.pick_with_old_table(None, &[]) {
                 Ok(lease) => {
                     let index = before.iter().position(|known| Arc::ptr_eq(known, lease.backend()));
@@ -93,6 +95,8 @@ proptest! {
                     // Also a backend whose probe is due, and one whose probe has lasted for long enough.
                     let now = before[index].state();
                     let is_probe = now == BackendState::Probing || (now == BackendState::Up && !usable[index]);
+                    let is_spare = usable[index] && before[index].is_backup();
+                    prop_assert!(!is_spare || !is_some_primary, "a backup beside a usable primary");
                     prop_assert!(usable[index] || is_probe || !is_some_usable, "{:?} beside usable ones", now);
                 }
                 Err(error) => {

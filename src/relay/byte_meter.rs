@@ -12,6 +12,7 @@ pub struct Tally {
     to_backend: Cell<u64>,
     to_client: Cell<u64>,
     first_to_client: Cell<Option<Instant>>,
+    backend_ended_at_once: Cell<bool>,
 }
 
 impl Tally {
@@ -30,6 +31,15 @@ impl Tally {
         self.to_client.set(self.to_client.get() + bytes as u64);
     }
 
+    /// Whether the backend ended before it had taken or given a byte, and not after a long silence.
+    pub fn backend_ended_at_once(&self) -> bool {
+        self.backend_ended_at_once.get()
+    }
+
+    pub(super) fn note_end_at_once(&self) {
+        self.backend_ended_at_once.set(true);
+    }
+
     /// When the client took the backend's first byte.
     pub fn first_byte(&self) -> Option<Instant> {
         self.first_to_client.get()
@@ -44,8 +54,17 @@ pub struct Meter<'a> {
     pub listener: &'a ByteCounters,
     /// Those of its backend, on this worker.
     pub backend: &'a ByteCounters,
-    /// Called once, when the client took the backend's first byte.
-    pub on_first_byte: &'a dyn Fn(Instant),
+    /// Called once for each side.
+    pub on_first_byte: &'a dyn Fn(FirstByte),
+}
+
+/// The first byte of a side was taken by the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstByte {
+    /// The client has sent something, to which an answer is expected.
+    OfClient,
+    /// The backend has answered, at this time.
+    OfBackend(Instant),
 }
 
 impl Meter<'_> {
@@ -54,6 +73,9 @@ impl Meter<'_> {
         let (tally, bytes) = (self.tally, bytes as u64);
         match direction {
             Direction::ToBackend => {
+                if tally.to_backend.get() == 0 {
+                    (self.on_first_byte)(FirstByte::OfClient);
+                }
                 tally.to_backend.set(tally.to_backend.get() + bytes);
                 self.listener.add_in(bytes);
                 self.backend.add_in(bytes);
@@ -62,7 +84,7 @@ impl Meter<'_> {
                 if tally.to_client.get() == 0 {
                     let now = Instant::now();
                     tally.first_to_client.set(Some(now));
-                    (self.on_first_byte)(now);
+                    (self.on_first_byte)(FirstByte::OfBackend(now));
                 }
                 tally.to_client.set(tally.to_client.get() + bytes);
                 self.listener.add_out(bytes);

@@ -2,8 +2,8 @@
 
 use crate::lifecycle::IdleTimer;
 
-use super::meter::{Direction, Meter};
-use super::resources::RelayResources;
+use super::byte_meter::{Direction, Meter};
+use super::relay_resources::RelayResources;
 
 /// Passed to each poll of a pump, so that the pump itself, of which each idle connection has two, stays small.
 pub struct PumpContext<'a> {

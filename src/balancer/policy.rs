@@ -11,7 +11,7 @@ use crate::backends::{Backend, Lease};
 use crate::config::Policy;
 
 use super::maglev::{self, Maglev};
-use super::order::{order_of, turns_of};
+use super::round_robin::{order_of, turns_of};
 
 /// Places of the hash table that are looked up for one client; then the next backend in turn is taken.
 const MOST_LOOKUPS: u64 = 8;
@@ -44,6 +44,11 @@ pub(super) struct Turn<'a> {
 impl<'a> Turn<'a> {
     pub(super) fn new(counter: &'a AtomicU64) -> Self {
         Self { counter, taken: Cell::new(None) }
+    }
+
+    /// Leaves out the turn after this one.
+    fn skip_one(&self) {
+        self.counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The place of this turn in a round of `length` places.
@@ -91,10 +96,13 @@ impl Tier {
         let start = turn.place(length);
         // Nearly always it is this one.
         let first = self.backend_at(start);
-        if is_eligible(first)
-            && let Some(lease) = Lease::take(first)
-        {
-            return Some(lease);
+        if is_eligible(first) {
+            if first.takes_no_turn() && self.backends.len() > 1 {
+                // The one after takes this turn, and has had its own by it.
+                turn.skip_one();
+            } else if let Some(lease) = Lease::take(first) {
+                return Some(lease);
+            }
         }
         // That all are full shows sooner by a look at each backend: a round has many turns of each.
         if !self.backends.iter().any(|backend| is_eligible(backend) && backend.has_room()) {

@@ -1,0 +1,239 @@
+//! Finding a backend that answers one request, and passing on its answer: which backends are tried, what their answers
+//! say about them, and whose connections are kept.
+
+use std::future::poll_fn;
+use std::mem;
+use std::time::Instant;
+
+use crate::backends::{Evidence, Lease};
+use crate::lifecycle::IdleTimer;
+use crate::net::{ConnectFailure, Transport};
+use crate::relay::{self, Early, Limits, Meter, Outcome, PumpContext, Start, Tally};
+use crate::telemetry::{Cause, Rejection};
+
+use super::super::connect::{self, ConnectContext, Connected};
+use super::super::frontend::Frontend;
+use super::super::http_settings::HttpSettings;
+use super::super::idle_pool::IdlePool;
+use super::super::refusal::Refusal;
+use super::super::worker::Worker;
+use super::exchange::{Exchange, ExchangeEnd, Parties};
+use super::failure::Failure;
+use super::request::Request;
+use super::request_record::RequestRecord;
+
+/// What forwarding a client's requests takes.
+pub(super) struct Forwarder<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) frontend: &'a Frontend,
+    pub(super) http: &'a HttpSettings,
+    pub(super) context: ConnectContext<'a>,
+    pub(super) limits: Limits,
+    pub(super) idle_timer: &'a IdleTimer,
+}
+
+/// How a request ended, whatever backends were tried for it.
+pub(super) enum RequestOutcome {
+    /// The client has the whole response.
+    Answered {
+        /// The client's connection can serve another request.
+        client_keeps: bool,
+        /// What the client sent beyond the request.
+        overrun: Vec<u8>,
+    },
+    /// The client is to get an answer of our own.
+    Failed(Failure),
+    /// The client has a part of the response, or is gone, or its tunnel has ended.
+    Cut(Cause),
+}
+
+/// What the end of an exchange with one backend leads to.
+enum Verdict {
+    /// No other attempt could better it.
+    Over(RequestOutcome),
+    /// Another backend may take the request.
+    Elsewhere,
+    /// A new connection to the same backend may.
+    Again(Lease),
+}
+
+impl Forwarder<'_> {
+    /// Tries backends until one has given the request an end that no other could better.
+    pub(super) async fn forward(
+        &self,
+        request: &Request<'_>,
+        record: &mut RequestRecord<'_>,
+        tally: &Tally,
+    ) -> RequestOutcome {
+        let context = ConnectContext { idle_pool: self.idle_pool(), ..self.context };
+        let _share = context.upstream.pool().count_connection();
+        let mut may_replay = request.is_replayable();
+        let mut connected = connect::to_backend(context, &mut record.attempts).await;
+        loop {
+            // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
+            // closed.
+            let Connected { lease, transport, is_reused } = match connected {
+                Ok(connected) => connected,
+                Err(refusal) => return no_backend(refusal, record.attempts.failures()),
+            };
+            let end = self.exchange_with(&transport, &lease, request, record, tally).await;
+            let connection = Connected { lease, transport, is_reused };
+            connected = match self.conclude(end, connection, request, &mut may_replay, record, tally).await {
+                Verdict::Over(outcome) => return outcome,
+                Verdict::Elsewhere => connect::to_backend(context, &mut record.attempts).await,
+                Verdict::Again(lease) => connect::reconnect(context, lease, &mut record.attempts).await,
+            };
+        }
+    }
+
+    /// What the end of an exchange means for the backend and for the client.
+    async fn conclude(
+        &self,
+        (end, overrun): (ExchangeEnd, Vec<u8>),
+        Connected { lease, transport, is_reused }: Connected,
+        request: &Request<'_>,
+        may_replay: &mut bool,
+        record: &mut RequestRecord<'_>,
+        tally: &Tally,
+    ) -> Verdict {
+        let outcome = match end {
+            // The backend may close an idle connection at any time: that is no failure, and another one helps.
+            ExchangeEnd::NotSent if is_reused => return Verdict::Again(lease),
+            ExchangeEnd::NotSent => {
+                self.blame(record, &lease, Some(Evidence::ImmediateClose));
+                record.attempts.failed(lease.backend(), ConnectFailure::Reset);
+                return Verdict::Elsewhere;
+            }
+            ExchangeEnd::Unanswered(_) if is_reused && mem::take(may_replay) => return Verdict::Again(lease),
+            ExchangeEnd::Unanswered(cause) => {
+                let evidence = (!is_reused).then_some(Evidence::EarlyClose);
+                let failure = Failure::new(502, "the backend closed without an answer", cause);
+                self.fail(Failure { evidence, ..failure }, record, &lease)
+            }
+            ExchangeEnd::Answered { status, backend_keeps, client_keeps } => {
+                self.judge_answer(record, &lease, status);
+                let idle_pool = self.idle_pool().filter(|_| backend_keeps && !self.worker.is_closing());
+                if let Some(idle_pool) = idle_pool {
+                    idle_pool.put(lease.backend(), transport, self.http.backend_keep_alive, Instant::now());
+                }
+                RequestOutcome::Answered { client_keeps, overrun }
+            }
+            ExchangeEnd::Upgraded(to_client) => {
+                lease.record_success(Instant::now());
+                // What the client sent ahead was held back: before the 101 the backend had no claim to it.
+                let early = Early { to_backend: [request.rest(), &overrun].concat(), to_client };
+                RequestOutcome::Cut(self.tunnel(&transport, &lease, early, tally).await)
+            }
+            ExchangeEnd::Failed(failure) => self.fail(failure, record, &lease),
+            ExchangeEnd::Cut(cause, evidence) => {
+                self.blame(record, &lease, evidence);
+                RequestOutcome::Cut(cause)
+            }
+        };
+        Verdict::Over(outcome)
+    }
+
+    /// One exchange on one connection; gives also what the client sent beyond its request meanwhile.
+    async fn exchange_with(
+        &self,
+        backend: &Transport,
+        lease: &Lease,
+        request: &Request<'_>,
+        record: &RequestRecord<'_>,
+        tally: &Tally,
+    ) -> (ExchangeEnd, Vec<u8>) {
+        let Forwarder { worker, frontend, limits, http, context, idle_timer } = *self;
+        let client = context.client;
+        let meter = self.meter(lease, tally);
+        let pump_context = &PumpContext::new(&worker.resources, &meter, idle_timer);
+        let mut unfinished = Unfinished { client, backend, is_cut: true };
+        let parties =
+            Parties { worker, frontend, limits, http, client, backend, lease, record, pump_context, idle_timer };
+        let mut exchange = Exchange::new(parties, request);
+        let end = poll_fn(|cx| exchange.poll(cx)).await;
+        unfinished.is_cut = matches!(end, ExchangeEnd::Cut(..));
+        (end, exchange.into_overrun())
+    }
+
+    /// After an upgrade: relays whatever protocol it is now to its end.
+    async fn tunnel(&self, backend: &Transport, lease: &Lease, early: Early, tally: &Tally) -> Cause {
+        let (meter, resources) = (self.meter(lease, tally), &self.worker.resources);
+        let start = Start::After(early);
+        match relay::run(self.context.client, backend, resources, &meter, self.idle_timer, &self.limits, start).await {
+            Outcome::Over(cause) => cause,
+            Outcome::Untouched => Cause::BackendClosed,
+        }
+    }
+
+    /// A whole answer is a success, but for the statuses by which a server says that it isn't well, where they count.
+    fn judge_answer(&self, record: &RequestRecord<'_>, lease: &Lease, status: u16) {
+        let detection = &self.context.upstream.pool().settings().failure_detection;
+        let counts_5xx = detection.as_ref().is_some_and(|detection| detection.count_5xx);
+        if counts_5xx && (502..=504).contains(&status) {
+            self.blame(record, lease, Some(Evidence::Status5xx));
+        } else {
+            lease.record_success(Instant::now());
+        }
+    }
+
+    fn fail(&self, failure: Failure, record: &RequestRecord<'_>, lease: &Lease) -> RequestOutcome {
+        self.blame(record, lease, failure.evidence);
+        RequestOutcome::Failed(failure)
+    }
+
+    fn blame(&self, record: &RequestRecord<'_>, lease: &Lease, evidence: Option<Evidence>) {
+        let Some(evidence) = evidence else { return };
+        let (pool, client) = (self.context.upstream.pool(), self.context.peer.ip());
+        record.span().in_scope(|| pool.record_evidence(lease, evidence, client, Instant::now()));
+    }
+
+    /// Where connections wait for further requests. A PROXY header names one client: a connection that began with one
+    /// is of no use for another's.
+    fn idle_pool(&self) -> Option<&IdlePool> {
+        self.context.upstream.pool().proxy_version().is_none().then_some(&self.worker.idle_pool)
+    }
+
+    fn meter<'a>(&'a self, lease: &'a Lease, tally: &'a Tally) -> Meter<'a> {
+        Meter {
+            tally,
+            listener: &self.frontend.counters(self.worker.id).bytes,
+            backend: &lease.backend().counters(self.worker.id).bytes,
+            on_first_byte: &|_| {},
+        }
+    }
+}
+
+/// Neither side may take a part for the whole: dropped while this stands, both are reset.
+struct Unfinished<'a> {
+    client: &'a Transport,
+    backend: &'a Transport,
+    is_cut: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.is_cut {
+            self.client.reset_on_close();
+            self.backend.reset_on_close();
+        }
+    }
+}
+
+/// What the client is answered when no backend could be connected to.
+fn no_backend(refusal: Refusal, failures: &[ConnectFailure]) -> RequestOutcome {
+    let failed = |status, reason, cause| RequestOutcome::Failed(Failure::new(status, reason, cause));
+    let cause = match refusal {
+        Refusal::Closed(cause) => cause,
+        Refusal::Rejected(Rejection::LeftQueue) => return RequestOutcome::Cut(Cause::ClientClosed),
+        Refusal::Rejected(_) => return failed(503, "all backends are busy", Cause::Rejected),
+    };
+    if !failures.is_empty() && failures.iter().all(|failure| *failure == ConnectFailure::Timeout) {
+        return failed(504, "no backend accepted the connection in time", cause);
+    }
+    let reason = match cause {
+        Cause::NoBackend => "there is no backend to try",
+        Cause::Internal => "the balancer is out of resources",
+        _ => "no backend could be connected to",
+    };
+    failed(503, reason, cause)
+}
