@@ -1,7 +1,7 @@
 //! The client's side of a connection: head after head, and for each an answer.
 //!
-//! Bytes are received into the worker's scratch buffer. What is kept between two requests is what the client has sent
-//! of the next one already: nothing, for most.
+//! Bytes are received into the worker's scratch buffer. Between two requests only what the client has sent of the next
+//! one already is kept: nothing, for most.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
