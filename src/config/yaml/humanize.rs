@@ -34,7 +34,7 @@ fn quoted(text: &str) -> Vec<String> {
 /// The start of serde's message about a missing key.
 pub const MISSING_FIELD: &str = "missing field ";
 
-/// What serde expected, in words for users of the file.
+/// What serde expected, in the terms of the file.
 fn remedy(expected: &str) -> &str {
     match expected {
         "u16" | "usize" => "a whole number, 0 or more",
