@@ -8,7 +8,9 @@
 //! What a name last gave stays until it gives something new: a DNS failure takes no backend away, be it that of a name
 //! or of one target among a service's.
 //!
-//! Runs on the main thread. Knows nothing of states: draining and disabling keep a backend in its pool.
+//! The API can't add or remove backends yet. When it can, what it changed is to hold over both, through reloads too,
+//! until it is taken back. Runs on the main thread. Knows nothing of states: draining and disabling keep a backend in
+//! its pool.
 
 use std::cell::RefCell;
 use std::collections::HashSet;

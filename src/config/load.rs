@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::build::build;
+use super::global::Config;
 use super::overrides::{Overrides, flag_name, variable_name};
 use super::problem::{Problem, Problems};
-use super::root::Config;
 use super::yaml::{Tree, print};
 
 /// The files that are tried when neither a flag nor `LB_CONFIG` names one.

@@ -7,6 +7,7 @@
 mod address;
 mod build;
 pub(crate) mod file;
+mod global;
 mod http;
 mod listener;
 mod load;
@@ -15,11 +16,11 @@ mod networks;
 mod overrides;
 mod pool;
 mod problem;
-mod root;
 mod schema;
 mod yaml;
 
 pub use address::{BackendAddress, BindAddress};
+pub use global::{AdminConfig, Config, RelayMode};
 pub use http::BackendKeepAlive;
 pub use listener::{ListenerConfig, Mode, ProxyProtocol, Route};
 pub use load::{Loaded, Source};
@@ -28,5 +29,4 @@ pub use networks::Networks;
 pub use overrides::Overrides;
 pub use pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, Policy, PoolConfig, Resolve};
 pub use problem::{Problem, Problems};
-pub use root::{AdminConfig, Config, RelayMode};
 pub use schema::schema;

@@ -16,8 +16,8 @@ use super::address::BindAddress;
 use super::file::log::{LogLevel, LogSpec};
 use super::file::units::AutoOr;
 use super::file::{AdminSpec, File};
+use super::global::{AdminConfig, Config, DrainConfig};
 use super::log::{LogConfig, LogDestination};
-use super::root::{AdminConfig, Config, DrainConfig};
 use super::yaml::Reporter;
 
 use block::Block;

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::root::RelayMode;
+use crate::config::global::RelayMode;
 
 use listener::ListenerSpec;
 use log::LogSpec;
