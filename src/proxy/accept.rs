@@ -129,9 +129,9 @@ fn admit(worker: &Rc<Worker>, frontend: &Arc<Frontend>, accepted: Accepted, peer
             }
         }
         Err(reason) => {
-            accepted.refuse();
-            // Opened only to be closed: the record counts the refusal and logs it.
+            // Opened only to be closed: the record counts the refusal and logs it, before the client can see it.
             Record::open(worker, frontend, id, peer, &Tally::default()).reject(reason);
+            accepted.refuse();
         }
     }
 }
