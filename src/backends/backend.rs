@@ -169,8 +169,8 @@ impl Backend {
         }
     }
 
-    /// Whether its next turn is to be another's; it is so once.
-    pub fn takes_no_turn(&self) -> bool {
+    /// Whether it passes this turn on, which it does once for each turn that it gave up.
+    pub fn passes_turn(&self) -> bool {
         self.gives_up_turn.load(Ordering::Relaxed) && self.gives_up_turn.swap(false, Ordering::Relaxed)
     }
 

@@ -141,7 +141,7 @@ impl World {
                 if usable.is_empty() { &all[self.turn % all.len()] } else { usable[self.turn % usable.len()] }
             };
             let first = next();
-            Lease::take(if first.takes_no_turn() { next() } else { first }).expect("no limit")
+            Lease::take(if first.passes_turn() { next() } else { first }).expect("no limit")
         });
         self.open(lease, client);
     }
@@ -184,6 +184,21 @@ impl World {
             assert!(left <= most, "{left:?} after {doublings} doublings");
         }
     }
+}
+
+#[test]
+fn connections_from_before_an_outage_are_no_evidence_after_it() {
+    let mut world = World::with_failing(&by_default(), 2, |index| index == 0);
+    let old: Vec<_> = (0..100).map(|_| Lease::take(&world.backend(0)).expect("no limit")).collect();
+    world.serve_all(&[WELL_BEHAVED; 20]);
+    let left = world.ejected_for(0).expect("it stands out");
+    world.fails[0] = false;
+    world.serve(Client { comes_after: left, ..WELL_BEHAVED });
+    world.serve_all(&[WELL_BEHAVED; 20]);
+    for lease in &old {
+        world.pool.record_evidence(lease, Evidence::NoAnswer, None, world.now);
+    }
+    assert_eq!((world.is_up(), world.ejections(0)), (vec![true; 2], 1));
 }
 
 proptest! {

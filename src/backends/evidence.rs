@@ -25,11 +25,11 @@ const LEAST_COMPARED: u32 = 4;
 /// few the share is only a guess, so a pool's first connections may mislead; then its longer record keeps the guess
 /// right.
 const SIGNIFICANCE: f64 = 2.1e-4;
-/// Outcomes that a backend's longer record holds at most; it then forgets every second one.
-const MOST_REMEMBERED: u32 = 256;
 /// The same for probes of a backend that is out already: keeping it out a while longer costs less than a wrong
 /// ejection.
 const PROBE_SIGNIFICANCE: f64 = 0.05;
+/// Outcomes that a backend's longer record holds at most; it then forgets every second one.
+const MOST_REMEMBERED: u32 = 256;
 
 labels! {
     /// How a connection (in http mode a request) ended that may be the backend's fault.
@@ -76,7 +76,7 @@ impl Evidence {
     }
 }
 
-/// Outcomes of a backend's connections (in http mode requests) within a window.
+/// Outcomes of a backend's connections (in http mode requests).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
     /// It answered, or took what it was sent to the end.
@@ -91,9 +91,9 @@ impl Outcomes {
         self.good + self.bad
     }
 
-    /// Whether its share of them is high enough for a comparison.
-    pub(super) fn are_mostly_bad(self) -> bool {
-        self.bad_share() >= LEAST_BAD_SHARE
+    /// Whether the bad ones are enough, and enough of all, to be compared with those of the peers.
+    pub(super) fn are_suspicious(self, least_bad: usize) -> bool {
+        self.bad as usize >= least_bad && self.bad_share() >= LEAST_BAD_SHARE
     }
 
     fn bad_share(self) -> f64 {
@@ -227,7 +227,7 @@ impl OutcomeCounts {
         TrackRecord { window: self.window(tick), longer }
     }
 
-    /// Forgets everything: what was seen before an ejection says nothing about the backend after it.
+    /// Forgets everything.
     pub(super) fn clear(&self) {
         self.slots.iter().chain([&self.longer]).for_each(|slot| slot.store(0, Ordering::Relaxed));
     }
@@ -273,7 +273,7 @@ impl ClientsSeen {
 /// one more backend that might have stood out by chance, so the significance is divided among them (Bonferroni).
 pub(super) fn stands_out(own: Outcomes, peers: Peers, least_bad: usize) -> Option<Outcomes> {
     let Peers { number, together } = peers;
-    if (own.bad as usize) < least_bad || !own.are_mostly_bad() || together.window.total() < LEAST_COMPARED {
+    if !own.are_suspicious(least_bad) || together.window.total() < LEAST_COMPARED {
         return None;
     }
     let (share, expected) = (own.bad_share(), together.expected_bad_share());

@@ -31,7 +31,10 @@ impl Lease {
 
     /// Takes the one connection that may find out whether `backend` is well again, if that is due and it has room.
     pub(super) fn take_probe(backend: &Arc<Backend>, now: Instant) -> Option<Self> {
-        let began = if backend.has_room() { backend.health().begin_probe(now)? } else { return None };
+        if !backend.has_room() {
+            return None;
+        }
+        let began = backend.health().begin_probe(now)?;
         let lease = Self::take_as(backend, began);
         if lease.is_none() {
             backend.health().probe_abandoned(now, began);

@@ -79,14 +79,15 @@ impl Outliers {
     ) {
         let health = end.lease.backend().health();
         let least_bad = detection.failures.get();
-        let is_suspicious = (own.bad as usize) >= least_bad && own.are_mostly_bad() && end.lease.backend().is_up();
-        if !is_suspicious || self.compares_too_often(own, end.now_millis) {
+        let may_be_ejected = own.are_suspicious(least_bad) && end.lease.backend().is_up();
+        if !may_be_ejected || self.compares_too_often(own, end.now_millis) {
             return;
         }
         let Some(peers) = stands_out(own, peers_of(end, detection, backends), least_bad) else { return };
         // Where a client's address chooses its backend, one client's misbehaviour is one backend's.
-        let takes_clients = policy == Policy::SourceHash || health.passes_checks();
-        if takes_clients && health.bad_clients(end.now) < FEW_CLIENTS || health.passes_checks() && own.good > 0 {
+        let passes_checks = health.passes_checks();
+        let needs_clients = policy == Policy::SourceHash || passes_checks;
+        if needs_clients && health.bad_clients(end.now) < FEW_CLIENTS || passes_checks && own.good > 0 {
             return;
         }
         if let Some(duration) = self.eject_unless_half_are_out(end, backends) {

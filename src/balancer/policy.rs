@@ -97,7 +97,7 @@ impl Tier {
         // Nearly always it is this one.
         let first = self.backend_at(start);
         if is_eligible(first) {
-            if first.takes_no_turn() && self.backends.len() > 1 {
+            if first.passes_turn() && self.backends.len() > 1 {
                 // The one after takes this turn, and has had its own by it.
                 turn.skip_one();
             } else if let Some(lease) = Lease::take(first) {

@@ -130,7 +130,7 @@ impl MainLoop {
                 None
             }
             Some(Command::SetAdminState { pool, backend, admin_state, answer }) => {
-                let _ = answer.send(self.state.running.set_admin_state(&pool, &backend, admin_state));
+                let _ = answer.send(self.state.running.pools().set_admin_state(&pool, &backend, admin_state));
                 None
             }
             Some(Command::Shutdown) | None => {

@@ -60,17 +60,9 @@ impl RunningConfig {
         Ok(())
     }
 
-    /// Drains, disables or enables a backend, and returns its state afterwards.
-    ///
-    /// # Errors
-    /// There is no such pool or backend.
-    pub(super) fn set_admin_state(
-        &self,
-        pool: &str,
-        backend: &str,
-        admin_state: AdminState,
-    ) -> Result<BackendState, String> {
-        self.pools.set_admin_state(pool, backend, admin_state)
+    /// The pools that it runs.
+    pub(super) fn pools(&self) -> &Pools {
+        &self.pools
     }
 
     /// An unchanged listener keeps its frontend; a changed one gets a new frontend, in which its counts continue.
