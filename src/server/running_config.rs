@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::admin::{Shown, ShownListener};
-use crate::backends::{AdminState, BackendState};
 use crate::config::{self, Config};
 use crate::proxy::{Frontend, ListenerDeps};
 use crate::telemetry::ListenerTotals;
