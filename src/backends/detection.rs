@@ -450,6 +450,7 @@ mod tests {
         let mut detector = detector(start);
         fail_three_times(&mut detector, start);
         let probe = detector.begin_probe(start + seconds(10)).expect("it is due");
+        detector.probe_lasts(probe, start + seconds(11));
         detector.probe_awaits_answer(probe, true);
         assert_eq!(detector.settle(start + seconds(100)), None);
         assert_eq!(detector.next_event(), None);
