@@ -17,7 +17,7 @@ soak SECONDS="1800":
 
 # Format and lints, as .ci/run has them
 lint:
-    cargo fmt --check
+    cargo fmt --all --check
     cargo clippy --locked --all-targets -- -D warnings
 
 # Licences, sources and known advisories of the dependencies (needs cargo-deny)

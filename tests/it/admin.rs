@@ -68,7 +68,7 @@ fn promtool_accepts_the_metrics() {
     for _ in 0..10 {
         get(lb.address(), "/");
     }
-    let mut checking = Command::new(required("promtool", "prometheus"))
+    let mut checking = Command::new(required("promtool"))
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -98,7 +98,7 @@ fn greets(address: Refusing, name: &'static str) -> Server {
 fn clients_notice_nothing_while_three_of_four_backends_fail_and_come_back() {
     let good = Server::greeting("good");
     let address = free_port();
-    let mut python = Command::new(required("python3", "python3"));
+    let mut python = Command::new(required("python3"));
     let process = Program::serving_at(address, python.args(["-c", PYTHON_GREETER, &address.port().to_string()]));
     let hanging = greets(Refusing::new(), "hanging");
     let is_resetting = Arc::new(AtomicBool::new(false));

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use crate::support::{Ending, Lb, Pairs, Refusing, Server, greeting, read_to_end, wait_until_equal};
+use crate::support::{Ending, Lb, Pairs, Refusing, Server, greeting, read_to_end, required, wait_until_equal};
 
 /// What the library reads the clock's distance from the true one from.
 const FILE: &str = "clock";
@@ -13,6 +13,7 @@ const FILE: &str = "clock";
 #[test]
 fn a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing() {
     let (server, pairs, dead) = (Server::greeting("here"), Pairs::new(), Refusing::new());
+    let library = required("/usr/lib/*/faketime/libfaketime.so.1");
     let mut lb = Lb::with_config(&format!(
         "listeners:\n  short: {{bind: '127.0.0.1:0', pool: short, timeouts: {{idle: 1h}}}}\n\
          \x20 long: {{bind: '127.0.0.1:0', pool: long, access_log: false, timeouts: {{idle: 1h}}}}\n\
@@ -24,7 +25,7 @@ fn a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing() {
         dead.address(),
     ))
     .with_file(FILE, "+0\n")
-    .env("LD_PRELOAD", &library())
+    .env("LD_PRELOAD", library.to_str().unwrap())
     .env("FAKETIME_TIMESTAMP_FILE", FILE)
     .env("FAKETIME_NO_CACHE", "1")
     .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
@@ -59,12 +60,4 @@ fn a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing() {
     // Killed, it would leave the library's shared memory behind.
     lb.signal(Signal::TERM);
     assert!(lb.wait_for_end().success());
-}
-
-/// It sets the wall clock of one process; Debian has it in a folder of the architecture's name.
-fn library() -> String {
-    let folders = fs::read_dir("/usr/lib").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
-    let found = folders.map(|folder| folder.join("faketime/libfaketime.so.1")).find(|file| file.is_file());
-    let found = found.expect("this test needs libfaketime: apt-get install libfaketime");
-    found.to_str().expect("a text").to_owned()
 }

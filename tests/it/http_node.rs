@@ -16,7 +16,7 @@ fn script(name: &str) -> PathBuf {
 }
 
 fn node() -> PathBuf {
-    required("node", "nodejs")
+    required("node")
 }
 
 /// A node server that logs what it gets.
@@ -60,7 +60,7 @@ fn two_node_servers_get_five_of_ten_gets_each_with_the_headers_however_the_clien
     let (one, two) = (NodeServer::named("one", &folder), NodeServer::named("two", &folder));
     let lb = lb_before(&[&one, &two]);
     let url = format!("http://{}/", lb.address());
-    let curl = required("curl", "curl");
+    let curl = required("curl");
     for _ in 0..10 {
         output_of(&curl, &["-sSf", "--max-time", "10", &url]);
     }
@@ -110,12 +110,11 @@ fn curl_gets_what_node_sends_and_node_what_curl_sends() {
     let server = NodeServer::named("one", &folder);
     let lb = lb_before(&[&server]);
     let url = |path: &str| format!("http://{}{path}", lb.address());
-    let curl = |arguments: &[&str]| {
-        output_of(&required("curl", "curl"), &[&["-sSf", "-i", "--max-time", "10"], arguments].concat())
-    };
+    let curl =
+        |arguments: &[&str]| output_of(&required("curl"), &[&["-sSf", "-i", "--max-time", "10"], arguments].concat());
     let upload: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251).to_le_bytes()[0]).collect();
     let file = folder.write("upload", &upload).display().to_string();
-    let sum = output_of(&required("sha256sum", "coreutils"), &[&file]);
+    let sum = output_of(&required("sha256sum"), &[&file]);
     let sum = sum.split(' ').next().unwrap();
 
     let seen = curl(&["--http1.0", &url("/trailers")]);
@@ -145,7 +144,7 @@ fn curl_uploads_from_a_pipe_and_reads_the_echo_meanwhile() {
     // Its standard input is a file, whose length it does not ask for: it sends chunks.
     let text = "a line of text that comes back\n".repeat(100_000);
     let file = std::fs::File::open(folder.write("upload", &text)).unwrap();
-    let mut command = Command::new(required("curl", "curl"));
+    let mut command = Command::new(required("curl"));
     command.args(["-sSf", "--max-time", "10", "-T", "-", &format!("http://{}/echo", lb.address())]).stdin(file);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -173,7 +172,7 @@ for _ in range(20):
     assert ask('GET', '/unchanged', headers={'If-None-Match': 'a'}) == (304, b'')
     assert ask('DELETE', '/') == (200, b'one')
 ";
-    output_of(&required("python3", "python3"), &["-c", program, &lb.address().port().to_string()]);
+    output_of(&required("python3"), &["-c", program, &lb.address().port().to_string()]);
     assert_eq!(server.requests().len(), 120);
     assert_eq!(lb.metrics().sum("connections_accepted_total", &[]), 1.0);
 }

@@ -16,7 +16,7 @@ fn lb_before(origins: &[&Origin]) -> Lb {
 fn ten_gets_by_curl_are_shared_five_and_five_and_carry_the_headers() {
     let (one, two) = (Origin::new(), Origin::new());
     let lb = lb_before(&[&one, &two]);
-    let curl = required("curl", "curl");
+    let curl = required("curl");
     for _ in 0..10 {
         output_of(&curl, &["-sSf", "--max-time", "10", &format!("http://{}/", lb.address())]);
     }
@@ -34,7 +34,7 @@ fn ten_gets_over_one_connection_are_shared_five_and_five() {
     let lb = lb_before(&[&one, &two]);
     let url = format!("http://{}/", lb.address());
     let urls = [url.as_str(); 10];
-    output_of(&required("curl", "curl"), &[&["-sSf", "--max-time", "10"], &urls[..]].concat());
+    output_of(&required("curl"), &[&["-sSf", "--max-time", "10"], &urls[..]].concat());
     assert_eq!((one.requests().len(), two.requests().len()), (5, 5));
     assert_eq!((one.connections(), two.connections()), (1, 1), "the backends' connections are kept");
     assert_eq!(lb.metrics().sum("connections_accepted_total", &[]), 1.0);
@@ -97,7 +97,7 @@ fn nginx(folder: &Folder, origin: SocketAddr) -> Program {
              server {{ listen {address}; location / {{ proxy_pass http://backend; {headers} }} }} }}\n"
         ),
     );
-    let mut command = Command::new(required("nginx", "nginx-light"));
+    let mut command = Command::new(required("nginx"));
     command.args(["-p", &at.to_string(), "-c", &config.display().to_string()]);
     Program::serving_at(address, &mut command)
 }

@@ -1,6 +1,12 @@
 //! The behaviour of `lb`, through the real binary: real sockets, real servers and clients on loopback.
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a panic is how a test fails; counters are whole numbers")]
 
+// `#[test]` in all modules.
+#[macro_use]
+extern crate test_attribute;
+
+use std::process::ExitCode;
+
 mod access_log; // one line a connection
 mod access_log_rotation; // SIGUSR1: another file, and no line lost
 mod access_rules; // who may connect, and how often
@@ -22,6 +28,7 @@ mod drain; // many connections, readiness and the kernel's queue at a stop
 mod exhaustion; // pipes and local ports that run out
 mod failover; // backends that fail: retry, ejection, probe, fail open
 mod fairness; // one bulk flow beside a thousand small ones
+mod harness; // which tests there are, and what this machine lacks for them
 mod http_clients; // http mode: load generators, a gigabyte up and down
 mod http_exchange; // http mode: bodies, limits, failures, upgrades, drain
 mod http_failures; // http mode: responses that count as failures, requests under way at a stop
@@ -52,3 +59,7 @@ mod splice; // bytes through pipes: stalls, ends, resets, changes of the method
 mod support; // builders, servers, clients, patience
 mod timeouts; // idle and half-closed connections, slow readers
 mod upgrade; // another process takes over
+
+fn main() -> ExitCode {
+    harness::main()
+}

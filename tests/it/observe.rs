@@ -123,7 +123,7 @@ impl Prometheus {
         }
         let file = folder.write("prometheus.yml", config);
         let address = free_port();
-        let mut command = Command::new(required("prometheus", "prometheus"));
+        let mut command = Command::new(required("prometheus"));
         command.current_dir(folder.path());
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));

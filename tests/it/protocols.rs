@@ -1,7 +1,7 @@
 //! Other people's protocols, by their own clients and servers, through the balancer.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{Folder, Lb, Program, free_port, output_of, required, wait_u
 
 fn redis_server(folder: &Folder) -> Program {
     let address = free_port();
-    let mut command = Command::new(required("redis-server", "redis-server"));
+    let mut command = Command::new(required("redis-server"));
     command.args(["--port", &address.port().to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     Program::serving_at(address, command.current_dir(folder.path()))
 }
@@ -22,7 +22,7 @@ fn redis_works_through_it() {
     let redis = redis_server(&folder);
     let lb = Lb::in_front_of(&[redis.address()]).start();
     let port = lb.address().port().to_string();
-    let cli = required("redis-cli", "redis-tools");
+    let cli = required("redis-cli");
     let ask = |arguments: &[&str]| output_of(&cli, &[&["-h", "127.0.0.1", "-p", &port], arguments].concat());
     assert_eq!(ask(&["PING"]), "PONG\n");
     let large = "x".repeat(100_000);
@@ -37,7 +37,7 @@ fn a_long_quiet_session_goes_on_after_many_sweeps() {
     let redis = redis_server(&folder);
     // Limits of 3 s are swept every 375 ms: the silence is five sweeps long.
     let lb = Lb::in_front_of(&[redis.address()]).with(&["--idle-timeout", "3s"]).start();
-    let mut session = Command::new(required("redis-cli", "redis-tools"))
+    let mut session = Command::new(required("redis-cli"))
         .args(["-h", "127.0.0.1", "-p", &lb.address().port().to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -55,34 +55,24 @@ fn a_long_quiet_session_goes_on_after_many_sweeps() {
     assert_eq!(lb.only_access()["cause"], "client_closed", "one connection, which the client ended");
 }
 
-/// The newest PostgreSQL's folder of programs, which Debian keeps off the PATH.
-fn postgres_folder() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let folders = versions.map(|version| version.path().join("bin")).filter(|folder| folder.join("initdb").is_file());
-    folders.max().unwrap_or_else(|| {
-        let initdb = required("initdb", "postgresql");
-        initdb.parent().expect("a file has a folder").to_owned()
-    })
-}
-
 /// PostgreSQL refuses to run as root: then it runs as the user that its package made.
 fn as_postgres(program: &Path) -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
     }
     // Not runuser: setpriv becomes the program, so that its process is ours to end.
-    let mut command = Command::new(required("setpriv", "util-linux"));
+    let mut command = Command::new(required("setpriv"));
     command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--"]).arg(program);
     command
 }
 
 fn postgres_server(folder: &Folder) -> Program {
-    let programs = postgres_folder();
+    let initdb = required("/usr/lib/postgresql/*/bin/initdb");
     let data = folder.path().join("data");
     if rustix::process::geteuid().is_root() {
-        output_of(&required("chown", "coreutils"), &["postgres".as_ref(), folder.path()]);
+        output_of(&required("chown"), &["postgres".as_ref(), folder.path()]);
     }
-    let made = as_postgres(&programs.join("initdb"))
+    let made = as_postgres(&initdb)
         .args(["--no-sync", "--auth=trust", "--username=tester", "--locale=C", "-D"])
         .arg(&data)
         .current_dir("/")
@@ -90,7 +80,7 @@ fn postgres_server(folder: &Folder) -> Program {
         .unwrap();
     assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
     let address = free_port();
-    let mut command = as_postgres(&programs.join("postgres"));
+    let mut command = as_postgres(&initdb.with_file_name("postgres"));
     command.arg("-D").arg(&data).arg("-k").arg(folder.path()).current_dir("/");
     command.args(["-p", &address.port().to_string(), "-h", "127.0.0.1", "-c", "fsync=off"]);
     Program::serving_at(address, &mut command).ended_by(Signal::INT)
@@ -101,7 +91,7 @@ fn postgresql_works_through_it() {
     let folder = Folder::new();
     let postgres = postgres_server(&folder);
     let lb = Lb::in_front_of(&[postgres.address()]).set("attempts", 1).start();
-    let psql = required("psql", "postgresql-client");
+    let psql = required("psql");
     let port = lb.address().port().to_string();
     let query = |sql: &str| {
         let arguments = ["-h", "127.0.0.1", "-p", &port, "-U", "tester", "-d", "postgres", "-Atc", sql];

@@ -6,7 +6,7 @@ use crate::support::{Folder, Lb, get, output_of, python_http_server, python_http
 
 /// Ten GETs by curl, one process each: who answered.
 fn curl_ten_times(address: SocketAddr) -> Vec<String> {
-    let curl = required("curl", "curl");
+    let curl = required("curl");
     (0..10).map(|_| output_of(&curl, &["-sSf", "--max-time", "10", &format!("http://{address}/")])).collect()
 }
 

@@ -34,14 +34,14 @@ struct TlsServer {
 impl TlsServer {
     fn by_python(folder: &Folder, name: &str, names: &str) -> Self {
         let (at, address) = (certified(folder, name, names), free_port());
-        let mut command = Command::new(required("python3", "python3"));
+        let mut command = Command::new(required("python3"));
         command.args(["-c", PYTHON_SERVER, &address.port().to_string()]).current_dir(&at);
         Self { program: Program::serving_at(address, &mut command), folder: at }
     }
 
     fn by_openssl(folder: &Folder, name: &str, names: &str) -> Self {
         let (at, address) = (certified(folder, name, names), free_port());
-        let mut command = Command::new(required("openssl", "openssl"));
+        let mut command = Command::new(required("openssl"));
         command.args(["s_server", "-accept", &address.to_string(), "-cert", "cert.pem", "-key", "key.pem", "-WWW"]);
         Self { program: Program::serving_at(address, command.current_dir(&at)), folder: at }
     }
@@ -67,14 +67,14 @@ fn certified(folder: &Folder, name: &str, names: &str) -> PathBuf {
     let subject = format!("/CN={name}");
     let request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
     let of = ["-keyout", &key, "-out", &cert, "-subj", &subject, "-addext", &alternatives];
-    output_of(&required("openssl", "openssl"), &[&request[..], &of].concat());
+    output_of(&required("openssl"), &[&request[..], &of].concat());
     at
 }
 
 /// curl for `https://name/file`, which trusts this server's certificate alone.
 fn curl(lb: &Lb, name: &str, file: &str, trusted: &Path) -> Output {
     let port = lb.address().port();
-    let mut command = Command::new(required("curl", "curl"));
+    let mut command = Command::new(required("curl"));
     command.args(["--silent", "--show-error", "--max-time", "15", "--http1.1", "--noproxy", "*"]);
     command.args(["--resolve", &format!("{name}:{port}:127.0.0.1")]).arg("--cacert").arg(trusted);
     command.arg(format!("https://{name}:{port}/{file}")).stdin(Stdio::null()).output().unwrap()
@@ -83,7 +83,7 @@ fn curl(lb: &Lb, name: &str, file: &str, trusted: &Path) -> Output {
 /// The subject of the certificate that openssl's client is shown; nothing where there was none.
 fn subject_shown(lb: &Lb, name: Option<&str>) -> Option<String> {
     let address = lb.address().to_string();
-    let mut command = Command::new(required("openssl", "openssl"));
+    let mut command = Command::new(required("openssl"));
     command.args(["s_client", "-connect", &address]).stdin(Stdio::null());
     match name {
         Some(name) => command.args(["-servername", name]),

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use super::files::Folder;
 use super::origin::{Message, Reader};
+use super::packages::required;
 use super::ports::free_port;
-use super::programs::{Program, required};
+use super::programs::Program;
 
 /// A browser takes its time to start on a busy machine.
 const LONGEST_COMMAND: Duration = Duration::from_secs(60);
@@ -32,7 +33,7 @@ impl Browser {
     pub fn open(url: &str, width: u32, height: u32) -> Self {
         let profile = Folder::new();
         let address = free_port();
-        let mut command = Command::new(required("chromedriver", "chromium-driver"));
+        let mut command = Command::new(required("chromedriver"));
         command.arg(format!("--port={}", address.port())).current_dir(profile.path());
         // Chromium counts on a home that it may write to.
         command.env("HOME", profile.path());
@@ -52,7 +53,7 @@ impl Browser {
             "--hide-scrollbars".to_owned(),
             format!("--user-data-dir={}", profile.path().join("profile").display()),
         ];
-        let options = json!({"binary": required("chromium", "chromium"), "args": arguments});
+        let options = json!({"binary": required("chromium"), "args": arguments});
         let wanted = json!({"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
         let answer = send(address, "POST", "/session", &json!({"capabilities": {"alwaysMatch": wanted}}));
         let session = answer["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {answer}")).to_owned();

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use super::files::Folder;
+use super::packages::required;
 use super::ports::free_port;
-use super::programs::required;
 use super::{process, wait_until};
 
 /// Dropping it ends it.
@@ -44,7 +44,7 @@ impl Dns {
     fn start(address: SocketAddr, records: &[(&str, &str)], services: &[String], further: &[String]) -> Self {
         let folder = Folder::new();
         let hosts = folder.write("hosts", text_of(records));
-        let mut command = Command::new(required("dnsmasq", "dnsmasq-base"));
+        let mut command = Command::new(required("dnsmasq"));
         command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="]);
         command.args(["--user=root", "--bind-interfaces", "--listen-address=127.0.0.1", "--local=/test/"]);
         command.arg(format!("--port={}", address.port())).arg(format!("--addn-hosts={}", hosts.display()));

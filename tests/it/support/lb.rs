@@ -12,6 +12,8 @@ use std::thread;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::report;
+
 use super::files::Folder;
 use super::http::{self, Answer};
 use super::lines::Lines;
@@ -377,7 +379,7 @@ impl Drop for Lb {
             }
         }));
         if has_failed || end.is_err() {
-            eprintln!("--- log of lb (pid {}) ---\n{}--- end of log ---", self.pid(), self.log.text());
+            report(&format!("--- log of lb (pid {}) ---\n{}--- end of log ---\n", self.pid(), self.log.text()));
         }
         if let Err(failure) = end {
             panic::resume_unwind(failure);

@@ -2,23 +2,34 @@
 
 use std::process::{Command, Stdio};
 
-use super::required;
+use crate::harness::lacks;
+
+use super::packages::required;
 
 /// Runs the test of that name once more, in a network of its own, where loopback is up: whether this is that run. The
 /// other one waits for it.
 pub fn is_in_a_network_of_its_own(test: &str) -> bool {
     const MARK: &str = "LB_TEST_IN_A_NETWORK_OF_ITS_OWN";
+    let (unshare, ip) = (required("unshare"), required("ip"));
     if std::env::var_os(MARK).is_some() {
-        let up = Command::new(required("ip", "iproute2")).args(["link", "set", "lo", "up"]).status();
+        let up = Command::new(ip).args(["link", "set", "lo", "up"]).status();
         assert!(up.expect("ip starts").success());
         return true;
     }
-    let mut command = Command::new(required("unshare", "util-linux"));
-    if !rustix::process::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
+    let in_a_network = || {
+        let mut command = Command::new(&unshare);
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.arg("--net").stdin(Stdio::null());
+        command
+    };
+    if !in_a_network().arg("true").output().is_ok_and(|output| output.status.success()) {
+        lacks("a network namespace of its own: root, or user namespaces");
     }
+    let mut command = in_a_network();
     let this = std::env::current_exe().expect("the tests are a file");
-    command.arg("--net").arg(this).args(["--exact", test, "--nocapture"]).env(MARK, "1").stdin(Stdio::null());
+    command.arg(this).args(["--exact", test]).env(MARK, "1");
     let run = command.output().expect("unshare starts");
     let said = [run.stdout, run.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     assert!(

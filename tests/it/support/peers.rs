@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use super::files::Folder;
-use super::programs::{Program, required};
+use super::packages::required;
+use super::programs::Program;
 
 /// Where distributions put nginx's modules.
 const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
@@ -17,7 +18,7 @@ pub fn nginx(folder: &Folder, address: SocketAddr, blocks: &str) -> Program {
     std::fs::create_dir_all(&at).expect("the folder is writable");
     let at = at.display();
     let module = match blocks.contains("stream {") {
-        true => format!("load_module {};\n", required(STREAM_MODULE, "libnginx-mod-stream").display()),
+        true => format!("load_module {};\n", required(STREAM_MODULE).display()),
         false => String::new(),
     };
     let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -29,7 +30,7 @@ pub fn nginx(folder: &Folder, address: SocketAddr, blocks: &str) -> Program {
             blocks.replace("$TEMP", &format!("access_log off;\n{temp}"))
         ),
     );
-    let mut command = Command::new(required("nginx", "nginx-light"));
+    let mut command = Command::new(required("nginx"));
     command.args(["-p", &at.to_string(), "-c", &config.display().to_string()]);
     Program::serving_at(address, &mut command)
 }
@@ -39,7 +40,7 @@ pub fn nginx(folder: &Folder, address: SocketAddr, blocks: &str) -> Program {
 pub fn haproxy(folder: &Folder, address: SocketAddr, sections: &str) -> Program {
     let defaults = "defaults\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n";
     let config = folder.write(&format!("haproxy-{}.cfg", address.port()), format!("{defaults}{sections}\n"));
-    let mut command = Command::new(required("haproxy", "haproxy"));
+    let mut command = Command::new(required("haproxy"));
     command.args(["-db", "-f", &config.display().to_string()]);
     Program::serving_at(address, &mut command)
 }

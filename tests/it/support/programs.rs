@@ -1,32 +1,20 @@
-//! Other people's programs: real clients and servers. A missing one is a failure that says what to install.
+//! Other people's programs: real clients and servers.
 
 use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::packages::required;
 use super::ports::free_port;
 use super::{process, wait_until};
 
 /// A server that was asked to end does so in this time, or is killed.
 const TIME_TO_END: Duration = Duration::from_secs(5);
-
-/// Where distributions put servers, which an ordinary user's PATH leaves out.
-const FURTHER_FOLDERS: [&str; 3] = ["/usr/sbin", "/usr/local/sbin", "/sbin"];
-
-/// The path of a program.
-#[track_caller]
-pub fn required(program: &str, apt_package: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(FURTHER_FOLDERS.iter().map(PathBuf::from));
-    let found = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
-    found.unwrap_or_else(|| panic!("this test needs `{program}`: apt-get install {apt_package}"))
-}
 
 /// A server of somebody else. Dropping it kills it.
 pub struct Program {
@@ -104,7 +92,7 @@ pub fn python_http_server_at(address: SocketAddr, folder: &Path, name: &str) -> 
     let content = folder.join(name);
     std::fs::create_dir_all(&content).expect("the folder is writable");
     std::fs::write(content.join("index.html"), name).expect("the folder is writable");
-    let mut command = Command::new(required("python3", "python3"));
+    let mut command = Command::new(required("python3"));
     command.args(["-m", "http.server", "--bind", "127.0.0.1", &address.port().to_string()]).current_dir(content);
     Program::serving_at(address, &mut command)
 }
