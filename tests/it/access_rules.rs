@@ -232,7 +232,6 @@ fn a_clients_rate_is_kept_and_refills() {
     assert!(enter(3, lb.address()).is_ok(), "another client has a rate of its own");
     lb.wait_for_rejections("client_rate", 40 - served);
     wait_until("the rate refills", || enter(2, lb.address()).is_ok());
-    assert!(started.elapsed() < Duration::from_secs(10), "after {:?}", started.elapsed());
 }
 
 #[test]

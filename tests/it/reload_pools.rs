@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::support::{
     Dns, Fleet, Lb, Pairs, Refusing, Server, connect, connect_from, greeting, short_read, wait_until, wait_until_equal,
@@ -320,7 +319,8 @@ fn a_weight_of_a_name_changes_while_its_addresses_stay() {
 
 #[test]
 fn pools_whose_names_do_not_resolve_delay_a_reload_no_longer_than_one() {
-    const POOLS: usize = 5;
+    // One look-up after the other would take longer than anybody waits for the answer to a reload.
+    const POOLS: usize = 20;
     let server = Server::greeting("here");
     // Bound, so that nobody else answers there, and never read.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -334,8 +334,6 @@ fn pools_whose_names_do_not_resolve_delay_a_reload_no_longer_than_one() {
         format!("{listener}pools:\n{only}{pools}")
     };
     let lb = Lb::with_config(&config("")).start();
-    let began = Instant::now();
     lb.reload_with(&config(&(1..=POOLS).map(pool).collect::<String>()));
     assert_eq!(greeting(lb.address()), "here");
-    assert!(began.elapsed() < Duration::from_secs(3), "{POOLS} pools took {:?}", began.elapsed());
 }
