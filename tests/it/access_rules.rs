@@ -198,7 +198,7 @@ fn a_clients_share_is_given_back_however_its_connection_ended() {
     let lb = with_rules(
         &server,
         "proxy_protocol: required\ntrusted_proxies: [127.0.0.1]\nper_client: {max_connections: 1}\n\
-         timeouts: {idle: 300ms, client_header: 300ms}",
+         timeouts: {idle: 2s}",
     );
     let open = || {
         let mut stream = connect(lb.address());

@@ -9,8 +9,8 @@ use std::thread;
 
 use crate::support::{Folder, Lb, Refusing, Server, connect_from, get, get_from, greeting, wait_for, wait_until};
 
-/// Quick checks, so that the tests are.
-const TCP_CHECK: &str = "{interval: 50ms, timeout: 200ms, rise: 2, fall: 3}";
+/// Quick checks, so that the tests are; and patient ones, for the first one decides alone.
+const TCP_CHECK: &str = "{interval: 50ms, timeout: 2s, rise: 2, fall: 3}";
 
 /// An HTTP server whose answer to /healthz can change, and which remembers the checks' heads.
 struct Checked {
@@ -52,7 +52,7 @@ impl Checked {
 }
 
 fn http_check(further: &str) -> String {
-    format!("{{interval: 50ms, timeout: 200ms, rise: 2, fall: 3, http: {{path: /healthz{further}}}}}")
+    format!("{{interval: 50ms, timeout: 2s, rise: 2, fall: 3, http: {{path: /healthz{further}}}}}")
 }
 
 /// What the first line of the log about it says was wrong. It may be written a moment after the state can be seen.
@@ -115,7 +115,7 @@ fn a_check_without_an_answer_in_time_is_a_failure() {
     let (good, silent) = (Server::named("good"), Server::ignoring());
     let lb = Lb::in_front_of(&[good.address(), silent.address()]).set("health_check", http_check("")).start();
     wait_until("it is out", || lb.state_of(silent.address()) == "down");
-    assert_eq!(reason_of_down(&lb), "no answer within 200ms");
+    assert_eq!(reason_of_down(&lb), "no answer within 2s");
     assert!((0..6).all(|_| get(lb.address(), "/").body == "good"));
 }
 

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// More than any client of a healthy backend would wait for its first byte here.
-const SILENCE: &str = "200ms";
+const SILENCE: &str = "500ms";
 const CHECK: &str = "{interval: 50ms, timeout: 1s, rise: 1, fall: 3}";
 /// Bytes that are no protocol's beginning.
 const RUBBISH: &[u8] = b"\x00\x07\xff\xfe\x01\x02\x03\x04";

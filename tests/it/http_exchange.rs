@@ -252,7 +252,7 @@ fn failures_have_their_status_and_a_reason() {
         (refusing.address(), 503, "no backend could be connected to"),
         (silent.address(), 504, "did not answer in time"),
     ] {
-        let lb = http(&[backend]).set("http.timeouts.response_header", "200ms").start();
+        let lb = http(&[backend]).set("http.timeouts.response_header", "1s").start();
         let mut client = Reader::of(connect(lb.address()));
         for _ in 0..2 {
             client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -266,10 +266,8 @@ fn failures_have_their_status_and_a_reason() {
 #[test]
 fn heads_that_are_too_slow_or_too_large_are_refused() {
     let origin = Origin::new();
-    let lb = http(&[origin.address()])
-        .set("timeouts.client_header", "200ms")
-        .set("http.timeouts.keep_alive", "300ms")
-        .start();
+    let lb =
+        http(&[origin.address()]).set("timeouts.client_header", "1s").set("http.timeouts.keep_alive", "1s").start();
     let line = format!("GET /{} HTTP/1.1\r\n", "a".repeat(9000));
     let head = format!("GET / HTTP/1.1\r\nHost: h\r\nA: {}\r\n", "a".repeat(17_000));
     let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "A: b\r\n".repeat(101));

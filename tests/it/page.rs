@@ -103,7 +103,7 @@ fn the_page_may_load_what_is_its_own_only() {
 fn a_backend_that_dies_turns_bad_and_comes_back() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let lb = Lb::in_front_of(&[a.address(), b.address()])
-        .set("pools.default.health_check", "{interval: 200ms, timeout: 200ms, rise: 1, fall: 2}")
+        .set("pools.default.health_check", "{interval: 200ms, timeout: 2s, rise: 1, fall: 2}")
         .start();
     let browser = open(&lb);
     let (dying, address) = (row(a.address()), a.address());

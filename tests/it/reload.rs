@@ -111,7 +111,7 @@ fn a_listener_follows_its_new_settings_and_its_connections_their_old_ones() {
     assert_eq!(greeting(address), "two");
     lb.reload_with(&config("two", ", deny: [127.0.0.0/8]"));
     assert_eq!(connect_and_read(address), (Vec::new(), Ending::Reset));
-    lb.reload_with(&config("one", ", timeouts: {idle: 100ms}"));
+    lb.reload_with(&config("one", ", timeouts: {idle: 1s}"));
     let mut idle = connect(address);
     assert_eq!(short_read(&mut idle), "one");
     assert_eq!(read_to_end(&mut idle).1, Ending::Reset, "idle for too long");
