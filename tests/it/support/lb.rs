@@ -12,7 +12,7 @@ use std::thread;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::report;
+use crate::harness::{lacks, report};
 
 use super::files::Folder;
 use super::http::{self, Answer};
@@ -28,11 +28,17 @@ mod commands;
 use balance::AtRest;
 pub use balance::MAX_PIPE_FILES_PER_WORKER;
 
-use commands::{command, command_of, command_of_ordinary_user};
+use commands::{command, command_of, command_of_user};
 pub use commands::{command as lb_command, run_to_end};
 
-/// An ordinary user and its group, `nobody`: the kernel's limits of an unprivileged user's pipes count for it.
-pub const ORDINARY_USER: u32 = 65_534;
+/// An ordinary user and its group, whom nobody else is: the kernel counts the pipes of an unprivileged user. Only root
+/// can be somebody else; by others the test is ignored.
+pub fn ordinary_user() -> u32 {
+    if !rustix::process::geteuid().is_root() {
+        lacks("root, to run a program as another user");
+    }
+    20_000 + std::process::id() % 40_000
+}
 
 /// What a configuration is called in the test's folder.
 const CONFIG_FILE: &str = "test.yaml";
@@ -45,7 +51,7 @@ pub struct LbBuilder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     open_files: Option<u64>,
-    ordinary_user: bool,
+    user: Option<u32>,
     socket: Option<OwnedFd>,
     from_copy: bool,
     log_format: &'static str,
@@ -104,9 +110,9 @@ impl LbBuilder {
         self
     }
 
-    /// Runs it as an ordinary user, whoever runs the tests.
+    /// Runs it as an ordinary user.
     pub fn by_ordinary_user(mut self) -> Self {
-        self.ordinary_user = true;
+        self.user = Some(ordinary_user());
         self
     }
 
@@ -157,8 +163,8 @@ impl LbBuilder {
                 .expect("the temporary directory is writable");
             command = command_of(&program, self.folder.path());
         }
-        if self.ordinary_user && rustix::process::geteuid().is_root() {
-            command = command_of_ordinary_user(self.folder.path());
+        if let Some(user) = self.user {
+            command = command_of_user(user, self.folder.path());
         }
         // JSON: the addresses that the kernel chose are read from the log, and the access log is read as values.
         command.args(&self.arguments).args(["--log-format", self.log_format]).envs(self.environment);
@@ -205,7 +211,7 @@ impl Lb {
             arguments: Vec::new(),
             environment: Vec::new(),
             open_files: None,
-            ordinary_user: false,
+            user: None,
             socket: None,
             from_copy: false,
             log_format: "json",

@@ -37,7 +37,7 @@ pub use fleet::{
     Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_connect_from, try_greeting,
 };
 pub use http::{Answer, ask_from, exchange, get, get_from, post, request};
-pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, ORDINARY_USER, lb_command, run_to_end};
+pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, lb_command, ordinary_user, run_to_end};
 pub use load::Load;
 pub use metrics::Metrics;
 pub use network::is_in_a_network_of_its_own;

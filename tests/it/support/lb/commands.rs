@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{LB, ORDINARY_USER};
+use super::LB;
 
 /// A command that should end by itself runs for this long at most.
 const LONGEST_RUN: Duration = Duration::from_secs(20);
@@ -45,12 +45,12 @@ pub fn run_to_end<A: AsRef<OsStr>>(folder: &Path, arguments: &[A], environment: 
 }
 
 /// The same as another user, from a place where that user may go: the build's folder may be closed to others.
-pub(super) fn command_of_ordinary_user(folder: &Path) -> Command {
+pub(super) fn command_of_user(user: u32, folder: &Path) -> Command {
     let program = folder.join("lb");
     std::fs::copy(LB, &program).expect("the temporary directory is writable");
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     let mut command = command_of(&program, folder);
     // As root, `uid` gives up the other groups, too; the capabilities go with the user.
-    command.uid(ORDINARY_USER).gid(ORDINARY_USER);
+    command.uid(user).gid(user);
     command
 }
