@@ -89,8 +89,8 @@ fn large_bodies_pass_whole_in_both_directions() {
     download.read_exact(&mut head).unwrap();
     assert_eq!(String::from_utf8_lossy(&head), expected);
     assert_eq!(receive_pattern(&mut (&mut download).take(BYTES as u64)), BYTES);
-    let line = lb.access_log(2).remove(0);
-    assert!(line["bytes_in"].as_u64().unwrap() > BYTES as u64, "{line}");
+    let lines = lb.access_log(2);
+    assert!(lines.iter().any(|line| line["bytes_in"].as_u64().unwrap() > BYTES as u64), "{lines:?}");
 }
 
 #[test]
