@@ -176,7 +176,7 @@ fn traffic_goes_on_when_the_log_cannot_be_written() {
         assert_eq!(get(lb.address(), "/").body, "here");
     }
     wait_until("lost lines are counted", || lb.metrics().sum("access_log_dropped_total", &[]) == 20.0);
-    assert!(lb.log_text().contains("the access log can't be written"));
+    wait_until("it is told", || lb.log_text().contains("the access log can't be written"));
 }
 
 #[test]
@@ -193,5 +193,5 @@ fn traffic_goes_on_when_nobody_reads_standard_output_any_more() {
         assert_eq!(get(lb.address(), "/").body, "here");
     }
     wait_until_equal("lost lines", &20.0, || lb.metrics().sum("access_log_dropped_total", &[]));
-    assert!(lb.log_text().contains("the access log can't be written"));
+    wait_until("it is told", || lb.log_text().contains("the access log can't be written"));
 }

@@ -336,7 +336,7 @@ fn a_stop_tells_clients_and_closes_those_without_a_request() {
             reader.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         }
     });
-    let mut lb = http(&[server.address()]).start();
+    let mut lb = http(&[server.address()]).with(&["--workers", "1"]).start();
     let mut idle = Reader::of(connect(lb.address()));
     idle.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(idle.response().header("connection"), None);
