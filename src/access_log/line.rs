@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 
 use crate::lifecycle::ConnectionId;
-use crate::telemetry::rfc3339;
+use crate::telemetry::{Unquoted, Word, escaped_json, rfc3339};
 
 /// A backend that was tried, and the result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,13 +32,13 @@ impl Attempt<'_> {
 /// What an HTTP request asked for, and the answer.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct HttpEntry<'a> {
-    /// Escaped; empty where the head could not be read.
+    /// Empty where the head could not be read.
     pub method: &'a str,
-    /// The target as the client wrote it, escaped.
+    /// The target as the client wrote it.
     pub path: &'a str,
     /// Of the answer; 499 where the client left before it.
     pub status: u16,
-    /// What the client sent as X-Request-ID, escaped.
+    /// What the client sent as X-Request-ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<&'a str>,
 }
@@ -84,11 +84,21 @@ pub struct Entry<'a> {
 impl Entry<'_> {
     /// Appends the line as a JSON object.
     pub fn write_json(&self, out: &mut Vec<u8>) {
+        let start = out.len();
         serde_json::to_writer(&mut *out, self).expect("a Vec takes every byte, and the keys are texts");
+        let json = std::str::from_utf8(&out[start..]).expect("serde_json writes UTF-8");
+        // What JSON leaves as it is could still change how a terminal shows the line.
+        if let Cow::Owned(escaped) = escaped_json(json) {
+            out.truncate(start);
+            out.extend_from_slice(escaped.as_bytes());
+        }
         out.push(b'\n');
     }
 
     /// Appends the line as text for people.
+    ///
+    /// Its words have one space between them. Whatever could hide the end of a word is within quotes, with escapes, so
+    /// that nothing from the network can look like a word of its own.
     pub fn write_text(&self, out: &mut Vec<u8>) {
         self.format_text(out).expect("a Vec takes every byte");
     }
@@ -101,12 +111,12 @@ impl Entry<'_> {
             self.listener,
             self.client,
             self.pool.unwrap_or("-"),
-            self.backend.unwrap_or("-")
+            Word(self.backend.unwrap_or("-"))
         )?;
         if let Some(HttpEntry { method, path, status, request_id }) = self.http {
-            write!(line, " \"{method} {path}\" {status}")?;
+            write!(line, " \"{} {}\" {status}", Unquoted(method), Unquoted(path))?;
             if let Some(request_id) = request_id {
-                write!(line, " id={request_id}")?;
+                write!(line, " id={}", Word(request_id))?;
             }
         }
         write!(line, " {} in={} out={}", self.cause, self.bytes_in, self.bytes_out)?;
@@ -124,7 +134,7 @@ impl Entry<'_> {
             line.extend_from_slice(b" attempts=");
             for (index, attempt) in self.attempts.iter().enumerate() {
                 let separator = if index == 0 { "" } else { "," };
-                write!(line, "{separator}{}({})", attempt.backend, attempt.outcome)?;
+                write!(line, "{separator}{}({})", Word(attempt.backend), attempt.outcome)?;
             }
         }
         line.push(b'\n');
@@ -160,19 +170,6 @@ fn as_rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, 
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
-}
-
-/// `text` with its control characters escaped, so that bytes from the network can't forge a line or control a terminal.
-pub fn escaped(text: &str) -> Cow<'_, str> {
-    if text.chars().any(char::is_control) {
-        Cow::Owned(
-            text.chars()
-                .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-                .collect(),
-        )
-    } else {
-        Cow::Borrowed(text)
-    }
 }
 
 #[cfg(test)]
@@ -245,7 +242,23 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(escaped("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+    fn what_a_client_wrote_stays_in_its_field() {
+        let http = HttpEntry {
+            method: "GET",
+            path: "/\" 200 completed in=1",
+            status: 400,
+            request_id: Some("x completed in=1 \"GET /\" 200\u{202e}"),
+        };
+        let entry = Entry { http: Some(http), ..entry(&[]) };
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        entry.write_text(&mut text);
+        entry.write_json(&mut json);
+        let text = String::from_utf8(text).expect("UTF-8");
+        let id = r#"id="x completed in=1 \"GET /\" 200\u{202e}""#;
+        let expected = format!(r#" "GET /\" 200 completed in=1" 400 {id} client_closed in=77 "#);
+        assert!(text.contains(&expected), "{text}");
+        assert!(json.is_ascii());
+        let value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        assert_eq!(value["request_id"], "x completed in=1 \"GET /\" 200\u{202e}");
     }
 }

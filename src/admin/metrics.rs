@@ -14,7 +14,7 @@ use tokio::runtime::RuntimeMetrics;
 use crate::backends::{Backend, Evidence, Pool};
 use crate::net::ConnectFailure;
 use crate::telemetry::metric::{self, LATENCY_BUCKETS, LIFE_BUCKETS};
-use crate::telemetry::{AcceptError, Cause, ListenerStats, ListenerTotals, Rejection};
+use crate::telemetry::{AcceptError, Cause, ListenerStats, ListenerTotals, Rejection, log_writer};
 
 use super::view::View;
 
@@ -88,7 +88,10 @@ fn collect_process(view: &View) {
         counter!(metric::ADMIN_REFUSED, "reason" => reason).absolute(count);
     }
     if let Some(log) = &view.access_log {
-        counter!(metric::LOG_DROPPED).absolute(log.dropped());
+        counter!(metric::ACCESS_LOG_DROPPED).absolute(log.lost());
+    }
+    if let Some(log) = log_writer() {
+        counter!(metric::LOG_DROPPED).absolute(log.lost());
     }
 }
 

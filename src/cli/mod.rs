@@ -12,12 +12,20 @@ mod run;
 mod schema;
 mod status;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::telemetry::log_writer;
+
 use config_args::ConfigArgs;
 use error::CliError;
+
+/// The program ends so long after its last message at the latest, read or not.
+const LAST_MESSAGE_TIME: Duration = Duration::from_secs(2);
 
 /// A layer-4 TCP load balancer.
 ///
@@ -54,6 +62,7 @@ enum Command {
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
+    let _last = LastWords;
     let cli = Cli::parse();
     let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run::run(&args),
@@ -71,9 +80,32 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, CliError::AlreadyReported) {
-                eprintln!("{error}");
+                print_error(&error);
             }
             error.exit_code()
         }
+    }
+}
+
+/// Writes what the log has if the main thread panics: its message is in there.
+struct LastWords;
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if let Some(log) = log_writer().filter(|_| thread::panicking()) {
+            log.flush(LAST_MESSAGE_TIME);
+        }
+    }
+}
+
+/// Once there is a log, by its writer: after its lines, and the end doesn't wait for a reader that doesn't read.
+fn print_error(error: &CliError) {
+    match log_writer() {
+        Some(log) => {
+            log.write(format!("{error}\n").as_bytes());
+            log.flush(LAST_MESSAGE_TIME);
+        }
+        // That nobody reads it any more is no further failure.
+        None => drop(writeln!(io::stderr(), "{error}")),
     }
 }

@@ -28,6 +28,8 @@ pub enum RunError {
         target: String,
         source: io::Error,
     },
+    /// The thread of the program's log can't be started.
+    Log(io::Error),
     /// In an upgrade, the old process did not pass all its listening sockets.
     TakeOver(io::Error),
     /// Another recorder of metrics was installed before.
@@ -56,6 +58,7 @@ impl fmt::Display for RunError {
                 write!(f, "can't read the token of the admin server from {}: {source}", file.display())
             }
             Self::AccessLog { target, source } => write!(f, "can't open the access log ({target}): {source}"),
+            Self::Log(source) => write!(f, "can't start the log: {source}"),
             Self::TakeOver(source) => write!(f, "can't take over the listening sockets: {source}"),
             Self::Metrics(source) => write!(f, "can't start the metrics: {source}"),
             Self::Signals(source) => write!(f, "can't handle signals: {source}"),
@@ -72,6 +75,7 @@ impl std::error::Error for RunError {
             | Self::AdminListen { source, .. }
             | Self::AdminToken { source, .. }
             | Self::AccessLog { source, .. }
+            | Self::Log(source)
             | Self::TakeOver(source)
             | Self::Metrics(source)
             | Self::Signals(source)

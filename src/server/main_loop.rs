@@ -37,9 +37,18 @@ enum Ending {
     Upgraded,
 }
 
+/// How the drain ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum DrainEnd {
+    /// No connection was left, or the drain timeout was over.
+    Over,
+    /// By a second signal.
+    Cut,
+}
+
 impl MainLoop {
     /// Serves until it is asked to stop, then drains.
-    pub(super) async fn serve_and_drain(&mut self) {
+    pub(super) async fn serve_and_drain(&mut self) -> DrainEnd {
         let ending = self.serve().await;
         // Dropped without an answer, as those that come later are: the API then answers that the balancer is stopping.
         self.commands.close();
@@ -58,9 +67,10 @@ impl MainLoop {
         let connections = &state.view.connections;
         let sockets = &mut state.running.listen_sockets;
         tokio::select! {
-            () = run_drain(drain, sockets, grace, state.config.drain.timeout, connections) => {}
+            () = run_drain(drain, sockets, grace, state.config.drain.timeout, connections) => DrainEnd::Over,
             signal = stop_at_once(signals, ending) => {
                 tracing::warn!(signal, active = connections.active(), "second signal");
+                DrainEnd::Cut
             }
         }
     }

@@ -14,20 +14,25 @@ use crate::admin::{Exporter, Guard, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
 use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch};
 use crate::proxy::{ListenerDeps, Workers};
-use crate::telemetry::{LogSettings, start_log};
+use crate::telemetry::{LogSettings, log_writer, start_log};
 
 use super::admin_server::{read_token, start_admin};
 use super::capacity::Capacity;
 use super::error::RunError;
 use super::file_watch::FileWatch;
 use super::listen_sockets::{ListenSockets, SocketForWorker};
-use super::main_loop::MainLoop;
+use super::main_loop::{DrainEnd, MainLoop};
 use super::running_config::RunningConfig;
 use super::server_state::ServerState;
 use super::signals::Signals;
 use super::systemd;
 use super::upgrade::{OldProcess, Upgrade};
 use super::worker_thread::{self, WorkerConfig};
+
+/// The end waits so long for the readers of the logs, or for a further signal.
+const FLUSH_TIME: Duration = Duration::from_secs(4);
+/// The same where a second signal has asked for an end at once: readers that read have all lines by then.
+const FLUSH_TIME_AFTER_CUT: Duration = Duration::from_secs(1);
 
 /// A balancer that accepts.
 pub struct Running {
@@ -52,7 +57,8 @@ pub fn run(source: Source, loaded: &Loaded) -> Result<(), RunError> {
 /// An address, a file or a thread could not be had.
 pub fn start(source: Source, loaded: &Loaded) -> Result<Running, RunError> {
     let config = &loaded.config;
-    start_log(LogSettings { level: config.log.level, json: config.log.format == LogFormat::Json });
+    let settings = LogSettings { level: config.log.level, json: config.log.format == LogFormat::Json };
+    start_log(settings).map_err(RunError::Log)?;
     let runtime =
         Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(RunError::Runtime)?;
     let (workers, main_loop) = runtime.block_on(set_up(source, loaded))?;
@@ -62,18 +68,47 @@ pub fn start(source: Source, loaded: &Loaded) -> Result<Running, RunError> {
 impl Running {
     /// Serves until a signal or the API stops it, then drains.
     pub fn until_stopped(mut self) {
-        self.runtime.block_on(self.main_loop.serve_and_drain());
-        self.stop();
+        let limit = match self.runtime.block_on(self.main_loop.serve_and_drain()) {
+            DrainEnd::Over => FLUSH_TIME,
+            DrainEnd::Cut => FLUSH_TIME_AFTER_CUT,
+        };
+        self.end(limit);
     }
 
     /// Ends now: open connections are cut and counted.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        self.end(FLUSH_TIME);
+    }
+
+    /// The logs have `flush_time` to be written.
+    fn end(mut self, flush_time: Duration) {
         let forced = self.main_loop.close();
         for worker in self.workers {
             // A panic of the worker was reported by the panic hook.
             let _ = worker.join();
         }
         tracing::info!(forced, "stopped");
+        let access_log = self.main_loop.state.view.access_log.clone();
+        let flush = self.runtime.spawn_blocking(move || flush_logs(access_log.as_deref(), flush_time));
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = flush => {}
+                _ = self.main_loop.signals.next_stop() => {}
+            }
+        });
+        // Doesn't wait for the flush that a signal has cut short.
+        self.runtime.shutdown_background();
+    }
+}
+
+/// Writes what the logs have. The program's own has half the time to itself: it tells what becomes of the other.
+fn flush_logs(access_log: Option<&AccessLog>, limit: Duration) {
+    let limit = limit / 2;
+    if access_log.is_some_and(|log| !log.flush(limit)) {
+        tracing::warn!("the access log takes no more; its last lines are lost");
+    }
+    if let Some(log) = log_writer() {
+        log.flush(limit);
     }
 }
 

@@ -33,8 +33,10 @@ names! {
     counter RETRIES = "lb_retries_total",
         "Further backends tried for a client whose backend could not be connected to.";
     counter ACCEPT_ERRORS = "lb_accept_errors_total", "Failed accepts, by reason.";
-    counter LOG_DROPPED = "lb_access_log_dropped_total",
-        "Access log lines lost because the log could not be written fast enough.";
+    counter ACCESS_LOG_DROPPED = "lb_access_log_dropped_total",
+        "Lines of the access log lost because they could not be written, or not in time.";
+    counter LOG_DROPPED = "lb_log_dropped_total",
+        "Lines of the program's own log lost because they could not be written, or not in time.";
     counter HTTP_REQUESTS = "lb_http_requests_total",
         "HTTP requests, by the status of the answer; 499: the client left before it.";
     counter RELOADS = "lb_config_reloads_total", "Reloads of the configuration, by result.";

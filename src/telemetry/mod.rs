@@ -1,4 +1,4 @@
-//! Metrics and logs: names of metrics, the counters behind them, causes, and the set-up of the log.
+//! Metrics and logs: names of metrics, the counters behind them, causes, the program's log, and what writes logs.
 //!
 //! Each worker counts connections and bytes in atomics of its own, so that a count is one uncontended add; a scrape
 //! sums them up, in an order that makes the sums agree with each other. Histograms are shared by all workers, and so
@@ -7,7 +7,9 @@
 mod cause;
 mod clock;
 mod counters;
+mod escape;
 mod log;
+mod log_writer;
 pub mod metric;
 
 pub use cause::{AcceptError, Cause, Rejection};
@@ -15,4 +17,6 @@ pub use clock::rfc3339;
 pub use counters::{
     BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker, Traffic,
 };
-pub use log::{LogSettings, start as start_log};
+pub use escape::{Unquoted, Word, escaped, escaped_json};
+pub use log::{LogSettings, start as start_log, writer as log_writer};
+pub use log_writer::{LogWriter, LogWriterOptions};

@@ -100,6 +100,68 @@ fn text_lines_name_the_same_things() {
     assert_eq!(line.lines().count(), 1);
 }
 
+/// The words of a line of text: one space between them, none in them but in quotes; with the quotes resolved.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut is_quoted, mut rest) = (vec![String::new()], false, line.chars());
+    while let Some(c) = rest.next() {
+        let word = words.last_mut().unwrap();
+        match c {
+            '"' => is_quoted = !is_quoted,
+            ' ' if !is_quoted => words.push(String::new()),
+            '\\' if is_quoted => word.push(match rest.next().unwrap() {
+                'n' => '\n',
+                't' => '\t',
+                'u' => {
+                    let digits: String = rest.by_ref().skip(1).take_while(|c| *c != '}').collect();
+                    u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).unwrap()
+                }
+                itself => itself,
+            }),
+            c => word.push(c),
+        }
+    }
+    assert!(!is_quoted, "a quote is open at the end: {line}");
+    words
+}
+
+#[test]
+fn no_client_forges_a_field_of_a_text_line() {
+    let folder = Folder::new();
+    let log = folder.path().join("access.log");
+    let origin = Origin::new();
+    let lb = Lb::in_front_of(&[origin.address()])
+        .with(&["--mode", "http", "--access-log", &log.display().to_string()])
+        .in_text()
+        .start();
+    let forged = [
+        "x completed in=1 out=2 \"GET /fake\" 200",
+        "\" 200 id=y completed",
+        "\\\" 200",
+        "in=5",
+        "a\tb",
+        "\u{202e}dlrow\u{200b}\u{85}\u{9b}31m\u{a0}\u{2028}\u{3000}x",
+        "Größe-世界",
+        "",
+    ];
+    for (number, text) in forged.iter().enumerate() {
+        // A target of other characters is refused, and not logged.
+        let path = format!("/{}", text.replace(|c: char| !c.is_ascii_graphic(), "."));
+        let mut client = Reader::of(connect(lb.address()));
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\nX-Request-ID: {text}\r\n\r\n"));
+        assert_eq!(client.response().status(), 200);
+        let lines = || fs::read_to_string(&log).unwrap_or_default();
+        wait_until("the line is written", || lines().ends_with('\n') && lines().lines().count() == number + 1);
+        let line = lines().lines().last().unwrap().to_owned();
+        assert!(line.chars().all(|c| c.is_alphanumeric() || matches!(c, ' '..='~')), "{line:?}");
+        let words = words(&line);
+        assert_eq!(words[5..9], [format!("GET {path}"), "200".into(), format!("id={text}"), "completed".into()]);
+        let names = words[9..].iter().map(|word| word.split('=').next().unwrap());
+        // An idle connection to the backend needs no connect.
+        let names: Vec<&str> = names.filter(|name| *name != "connect").collect();
+        assert_eq!(names, ["in", "out", "first_byte", "duration", "conn"], "{line}");
+    }
+}
+
 #[test]
 fn requests_of_one_connection_share_its_id_and_others_have_another() {
     let origin = Origin::new();

@@ -38,6 +38,7 @@ mod http_smuggling; // http mode: nothing of a request is hidden in another
 mod http_vectors; // http mode: every recorded message gets its verdict
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
+mod log_readers; // logs that nobody reads, and nothing waits for
 mod notify; // what systemd is told
 mod observe; // numbers under load, against the log, through Prometheus, of a thousand backends
 mod others_bugs; // what has broken other balancers

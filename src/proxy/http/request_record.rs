@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use tracing::Span;
 
-use crate::access_log::{Entry, HttpEntry, escaped};
+use crate::access_log::{Entry, HttpEntry};
 use crate::protocol::http1::RequestHead;
 use crate::relay::Tally;
 use crate::telemetry::Cause;
@@ -108,15 +108,15 @@ impl<'a> RequestRecord<'a> {
 impl Texts {
     fn new((head, bytes): (&RequestHead, &[u8])) -> Self {
         Self {
-            method: escaped_text(head.method(bytes)),
-            path: escaped_text(head.target(bytes)),
-            request_id: head.header(bytes, "x-request-id").map(escaped_text),
+            method: text(head.method(bytes)),
+            path: text(head.target(bytes)),
+            request_id: head.header(bytes, "x-request-id").map(text),
         }
     }
 }
 
-fn escaped_text(bytes: &[u8]) -> String {
-    escaped(&String::from_utf8_lossy(bytes)).into_owned()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 impl Drop for RequestRecord<'_> {

@@ -1,0 +1,352 @@
+//! Writes lines from a thread of its own: whoever has a line never waits for its reader or a disk.
+//!
+//! The program's log, the access log and `lb demo` write by it. Knows nothing of what the lines say.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// Lines beyond this are lost; at 200 bytes each, 40,000 can wait to be written.
+const BUFFER_BYTES: usize = 8 * 1024 * 1024;
+
+/// A buffer keeps so much memory for the next lines: what 10 ms of a hundred thousand lines a second take.
+const KEPT_BYTES: usize = 256 * 1024;
+
+/// Written at once to anything but a regular file: a pipe takes so much without mixing it with what other writers have
+/// for it (PIPE_BUF in pipe(7)), as where standard output and standard error are one pipe.
+const PIPE_BYTES: usize = 4096;
+
+/// Opens what is written to, at the start and when it is to be opened again.
+pub type Open = Box<dyn Fn() -> io::Result<File> + Send>;
+
+/// What a writer is started with.
+pub struct LogWriterOptions {
+    /// Of its thread; at most 15 bytes (pthread_setname_np(3)).
+    pub thread: &'static str,
+    /// What messages about it call it, such as `the access log`.
+    pub title: &'static str,
+    /// Lines are gathered for this long and then written together.
+    pub gathering: Duration,
+    pub open: Open,
+}
+
+/// Takes lines from any thread. After its drop, the thread writes what it has, and ends.
+#[derive(Debug)]
+pub struct LogWriter(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    title: &'static str,
+    gathering: Duration,
+    pending: Mutex<Pending>,
+    /// Notified when the thread has something to do: at the first line, a flush, a reopen, and the close.
+    wanted: Condvar,
+    /// Notified when everything is written.
+    written: Condvar,
+    lost: AtomicU64,
+}
+
+/// What the thread has to do.
+#[derive(Debug, Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    /// Lines were taken out of `bytes`, and are not written yet.
+    is_writing: bool,
+    /// Somebody waits until everything is written.
+    is_flushing: bool,
+    closed: bool,
+    /// The file is to be opened again before the next line.
+    reopen: bool,
+}
+
+/// What is written to.
+struct Sink {
+    file: File,
+    /// What one write may take, in whole lines.
+    most_bytes: usize,
+    /// A failed write has cut a line: the next one must not continue it.
+    is_in_line: bool,
+}
+
+/// A write that failed, and the lines that are lost by it.
+struct Failed {
+    error: io::Error,
+    lines: u64,
+}
+
+impl LogWriter {
+    /// Opens the file and starts the thread.
+    ///
+    /// # Errors
+    /// The file can't be opened, or the thread not started.
+    pub fn start(options: LogWriterOptions) -> io::Result<Self> {
+        let LogWriterOptions { thread, title, gathering, open } = options;
+        let sink = Sink::new(open()?)?;
+        let shared = Arc::new(Shared {
+            title,
+            gathering,
+            pending: Mutex::default(),
+            wanted: Condvar::new(),
+            written: Condvar::new(),
+            lost: AtomicU64::new(0),
+        });
+        let of_thread = shared.clone();
+        thread::Builder::new().name(thread.to_owned()).spawn(move || of_thread.write_out(sink, &open))?;
+        Ok(Self(shared))
+    }
+
+    /// Takes a line, which ends with a newline. Waits at most for the copies of other threads' lines.
+    pub fn write(&self, line: &[u8]) {
+        let mut pending = self.0.lock();
+        if pending.bytes.len() >= BUFFER_BYTES {
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_empty = pending.bytes.is_empty();
+        pending.bytes.extend_from_slice(line);
+        drop(pending);
+        // Later lines find the thread gathering already.
+        if was_empty {
+            self.0.wanted.notify_one();
+        }
+    }
+
+    /// Waits until every line is written, for at most `limit`; `false`: some are not. Blocks the thread.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let mut pending = self.0.lock();
+        pending.is_flushing = true;
+        self.0.wanted.notify_one();
+        let deadline = Instant::now() + limit;
+        while pending.has_lines() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            pending = self.0.written.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        pending.is_flushing = false;
+        !pending.has_lines()
+    }
+
+    /// Opens the file again, which a log rotation may have renamed. Lines that wait go into the new one.
+    pub fn reopen(&self) {
+        self.0.lock().reopen = true;
+        self.0.wanted.notify_one();
+    }
+
+    /// Lines that were lost so far: there was no room for them, or they could not be written.
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.wanted.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        // No panic can leave it half changed.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread: ends once the writer is dropped and everything is written.
+    fn write_out(&self, mut sink: Sink, open: &Open) {
+        let (mut batch, mut told, mut is_failing) = (Vec::new(), 0, false);
+        loop {
+            let mut pending = self.wait_for_work();
+            if std::mem::take(&mut pending.reopen) {
+                drop(pending);
+                match open().and_then(Sink::new) {
+                    Ok(fresh) => sink = fresh,
+                    Err(error) => {
+                        tracing::error!(%error, "{} can't be opened again; the old file stays in use", self.title);
+                    }
+                }
+                continue;
+            }
+            if pending.bytes.is_empty() {
+                // It is closed: `wait_for_work` returns for nothing else.
+                return;
+            }
+            // The lock is held for a swap, not for the write; the two buffers are used in turn.
+            std::mem::swap(&mut batch, &mut pending.bytes);
+            pending.is_writing = true;
+            drop(pending);
+            let result = sink.write(&batch);
+            batch.clear();
+            batch.shrink_to(KEPT_BYTES);
+            if let Err(failed) = &result {
+                self.lost.fetch_add(failed.lines, Ordering::Relaxed);
+            }
+            self.lock().is_writing = false;
+            self.written.notify_all();
+            match result {
+                Ok(()) => {
+                    is_failing = false;
+                    self.tell_loss(&mut told);
+                }
+                // Once for a row of failures: the counter has the rest.
+                Err(Failed { error, .. }) if !std::mem::replace(&mut is_failing, true) => {
+                    tracing::error!(%error, "{} can't be written; lines are lost and counted", self.title);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Says how many lines were lost before those that were written just now.
+    fn tell_loss(&self, told: &mut u64) {
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost > *told {
+            tracing::warn!(lines = lost - *told, "{} is written again; lines were lost before", self.title);
+            *told = lost;
+        }
+    }
+
+    /// Waits for the first line, then for others to be written together with it; not longer than to a flush, a reopen
+    /// or the close.
+    fn wait_for_work(&self) -> MutexGuard<'_, Pending> {
+        let is_idle = |pending: &mut Pending| pending.bytes.is_empty() && !pending.closed && !pending.reopen;
+        let first = self.wanted.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
+        let gathered = self.wanted.wait_timeout_while(first, self.gathering, |pending| !pending.is_urgent());
+        gathered.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Pending {
+    fn has_lines(&self) -> bool {
+        self.is_writing || !self.bytes.is_empty()
+    }
+
+    /// Whether the thread must not gather more lines first.
+    fn is_urgent(&self) -> bool {
+        self.is_flushing || self.closed || self.reopen
+    }
+}
+
+impl Sink {
+    fn new(file: File) -> io::Result<Self> {
+        let most_bytes = if file.metadata()?.is_file() { BUFFER_BYTES } else { PIPE_BYTES };
+        Ok(Self { file, most_bytes, is_in_line: false })
+    }
+
+    /// Writes lines, however long that takes.
+    fn write(&mut self, lines: &[u8]) -> Result<(), Failed> {
+        let mut rest = lines;
+        let mut write = || {
+            if self.is_in_line {
+                self.write_some(b"\n")?;
+            }
+            while !rest.is_empty() {
+                let written = self.write_some(whole_lines(rest, self.most_bytes))?;
+                rest = &rest[written..];
+            }
+            Ok(())
+        };
+        let result: io::Result<()> = write();
+        result.map_err(|error| Failed { error, lines: rest.iter().filter(|byte| **byte == b'\n').count() as u64 })
+    }
+
+    /// Writes at least one byte, and returns how many.
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.file.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.is_in_line = bytes[written - 1] != b'\n';
+                    return Ok(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Whoever shares the pipe or terminal, or how it was opened, has made it non-blocking.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // An error shows again at the write.
+                    let _ = poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// As many of the lines as fit into `most` bytes, but at least one.
+fn whole_lines(lines: &[u8], most: usize) -> &[u8] {
+    if lines.len() <= most {
+        return lines;
+    }
+    let is_end = |byte: &u8| *byte == b'\n';
+    let last = lines[..most].iter().rposition(is_end).or_else(|| lines.iter().position(is_end));
+    last.map_or(lines, |last| &lines[..=last])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    fn writer_to(file: impl Into<OwnedFd>) -> LogWriter {
+        let file = File::from(file.into());
+        let open: Open = Box::new(move || file.try_clone());
+        let options = LogWriterOptions { thread: "test", title: "the test's log", gathering: Duration::ZERO, open };
+        LogWriter::start(options).expect("a thread can be started")
+    }
+
+    #[test]
+    fn writes_whole_lines_at_once() {
+        let lines = b"one\ntwo\nthree\n";
+        let of = |most| whole_lines(lines, most);
+        assert_eq!([of(3), of(4), of(8), of(13)], [&b"one\n"[..], b"one\n", b"one\ntwo\n", b"one\ntwo\n"]);
+        assert_eq!([of(14), whole_lines(b"cut", 2)], [&lines[..], b"cut"]);
+    }
+
+    #[test]
+    fn a_writer_of_a_line_never_waits_and_what_is_too_much_is_lost_and_counted() {
+        let (mut reader, writer) = io::pipe().expect("a pipe can be had");
+        let log = writer_to(writer);
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        let lines = 3 * BUFFER_BYTES / line.len();
+        for _ in 0..lines {
+            log.write(&line);
+        }
+        assert!(!log.flush(Duration::from_millis(1)), "nobody reads");
+        let lost = usize::try_from(log.lost()).expect("a few thousand");
+        assert!(lost >= lines / 3, "{lost} of {lines} lines are lost");
+        drop(log);
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).expect("it is open");
+        assert_eq!(read.len(), (lines - lost) * line.len());
+    }
+
+    #[test]
+    fn a_pipe_that_does_not_block_loses_nothing() {
+        let (mut reader, writer) = io::pipe().expect("a pipe can be had");
+        rustix::io::ioctl_fionbio(&writer, true).expect("a pipe can be made non-blocking");
+        let log = writer_to(writer);
+        let text: Vec<u8> = (0..20_000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
+        text.split_inclusive(|byte| *byte == b'\n').for_each(|line| log.write(line));
+        let mut read = vec![0; text.len()];
+        reader.read_exact(&mut read).expect("it is open");
+        assert!(read == text && log.flush(Duration::from_secs(20)) && log.lost() == 0);
+    }
+
+    #[test]
+    fn a_line_that_a_failed_write_has_cut_is_not_continued() {
+        let (mut reader, writer) = io::pipe().expect("a pipe can be had");
+        let mut sink = Sink { file: OwnedFd::from(writer).into(), most_bytes: PIPE_BYTES, is_in_line: true };
+        assert!(sink.write(b"next\n").is_ok());
+        drop(sink);
+        let mut read = String::new();
+        reader.read_to_string(&mut read).expect("it is open");
+        assert_eq!(read, "\nnext\n");
+    }
+}
