@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::config::means_off;
+
 use super::client;
 use super::environment::variable;
 use super::error::CliError;
@@ -46,7 +48,7 @@ impl AdminArgs {
     /// The address is that of the flag, of the variable that the balancer itself reads, or the default.
     pub(super) fn admin(&self) -> Result<AdminClient, CliError> {
         let address = self.admin.clone().or_else(|| variable("LB_ADMIN")).unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
-        if address == "off" {
+        if means_off(&address) {
             return Err(CliError::AdminOff);
         }
         // The balancer may listen on every address; this connects to one of them.

@@ -47,8 +47,8 @@ pub struct AdminConfig {
     /// Has the bearer token that changes need; `None`: they need none, and are accepted on a loopback or unix bind
     /// only.
     pub token_file: Option<PathBuf>,
-    /// Names under which changes are accepted, beside addresses and localhost: any other may be an attacker's, made to
-    /// resolve to this address.
+    /// Names under which it answers more than /metrics and probes, beside addresses and localhost: any other may be an
+    /// attacker's, made to resolve to this address.
     pub allowed_hosts: Vec<String>,
 }
 

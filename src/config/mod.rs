@@ -20,6 +20,7 @@ mod schema;
 mod yaml;
 
 pub use address::{BackendAddress, BindAddress};
+pub use file::off::means_off;
 pub use global::{AdminConfig, Config, RelayMode};
 pub use http::BackendKeepAlive;
 pub use listener::{ListenerConfig, Mode, ProxyProtocol, Route};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use crate::support::{Folder, Refusing, free_port, run_to_end};
+use crate::support::{Folder, Lb, Refusing, Server, free_port, get, run_to_end};
 
 /// Files that must be refused. The comments at their top say how: `# expect: lb.yaml:LINE:COLUMN: path message`.
 fn broken_files() -> Vec<PathBuf> {
@@ -198,4 +198,42 @@ fn the_shipped_file_is_valid() {
     let output = run_to_end(folder.path(), &["check", "-c", &shipped], &[]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     assert!(shown(&output).contains("valid; listeners: 1, pools: 1, backends: 2"), "{}", shown(&output));
+}
+
+#[test]
+fn off_has_other_words_wherever_it_is_a_value() {
+    const KEYS: [&str; 6] =
+        ["proxy_protocol", "send_proxy", "failure_detection", "health_check", "admin.bind", "log.access"];
+    let print = |value: &str| {
+        let sets = KEYS.map(|key| format!("{key}={value}"));
+        let mut arguments = vec!["check", "--print", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:1"];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        let output = run_to_end(Folder::new().path(), &arguments, &[]);
+        assert_eq!(output.status.code(), Some(0), "{value}: {}", errors(&output));
+        shown(&output)
+    };
+    let off = print("off");
+    assert_eq!(off.matches("off").count(), KEYS.len(), "{off}");
+    for word in ["false", "no", "'false'", "No", "OFF", "FALSE"] {
+        assert_eq!(print(word), off, "{word}");
+    }
+    for flag in ["--admin", "--access-log"] {
+        let arguments = ["check", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:1", flag, "no"];
+        assert_eq!(run_to_end(Folder::new().path(), &arguments, &[]).status.code(), Some(0), "{flag}");
+    }
+    for word in ["on", "yes", "true", "'true'"] {
+        for key in KEYS {
+            let set = format!("{key}={word}");
+            let arguments = ["check", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:1", "--set", &set];
+            assert_refused(&run_to_end(Folder::new().path(), &arguments, &[]), key);
+        }
+    }
+}
+
+#[test]
+fn an_access_log_that_is_off_by_any_word_makes_no_file() {
+    let server = Server::named("here");
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--access-log", "no"]).start();
+    assert_eq!(get(lb.address(), "/").body, "here");
+    assert!(!lb.folder().join("no").exists());
 }

@@ -47,7 +47,7 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
         max_connections: count("max_connections", file.max_connections, usize::MAX, &mut root),
         drain: DrainConfig { grace: file.drain.grace.0, timeout: file.drain.timeout.0 },
         relay: file.relay.mode,
-        log: build_log(&file.log),
+        log: build_log(&file.log, &mut root.inner("log")),
         watch: file.watch,
     }
 }
@@ -66,7 +66,7 @@ fn build_admin(admin: &AdminSpec, bound: &HashMap<BindAddress, String>, block: &
     AdminConfig { bind, token_file: admin.token_file.clone(), allowed_hosts: admin.allowed_hosts.clone() }
 }
 
-fn build_log(log: &LogSpec) -> LogConfig {
+fn build_log(log: &LogSpec, block: &mut Block<'_>) -> LogConfig {
     let level = match log.level {
         LogLevel::Error => tracing::Level::ERROR,
         LogLevel::Warn => tracing::Level::WARN,
@@ -78,6 +78,11 @@ fn build_log(log: &LogSpec) -> LogConfig {
         "off" => None,
         "stdout" => Some(LogDestination::Stdout),
         "stderr" => Some(LogDestination::Stderr),
+        "on" => {
+            block
+                .problem("access", "doesn't say where to; write stdout, stderr, or a file's path such as ./access.log");
+            None
+        }
         path => Some(LogDestination::File(PathBuf::from(path))),
     };
     LogConfig { level, format: log.format, access }

@@ -6,10 +6,10 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 
 use crate::config::address::BackendAddress;
+use crate::config::file::off::OffOr;
 use crate::config::file::pool::{
     BackendSpec, FailureDetectionSpec, HealthCheckSpec, HttpCheckSpec, PoolSpec, ResolveSpec, SendProxy,
 };
-use crate::config::file::units::OffOr;
 use crate::config::pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, PoolConfig, Queue, Resolve};
 use crate::config::yaml::Reporter;
 use crate::net::TcpOptions;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::listener::ProxyProtocol;
 
 use super::http::HttpSpec;
+use super::off::{off_or_word, or_false};
 use super::units::{DurationText, OneOrMany, TextOrBlock, UNREADABLE, texts_or_blocks};
 
 /// One listener.
@@ -24,6 +25,8 @@ pub struct ListenerSpec {
     /// Connections at once; 0: only the global limit.
     pub max_connections: usize,
     /// required: each connection must begin with a PROXY header, v1 or v2, from a trusted proxy.
+    #[serde(deserialize_with = "off_or_word")]
+    #[schemars(transform = or_false)]
     pub proxy_protocol: ProxyProtocol,
     /// Networks of proxies that may send a PROXY header, and whose X-Forwarded-* headers are believed.
     pub trusted_proxies: Vec<String>,

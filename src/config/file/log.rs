@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::log::LogFormat;
 
+use super::off::{off_or_word, or_false};
+
 /// The log and the access log.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -14,6 +16,8 @@ pub struct LogSpec {
     /// Of both the log and the access log.
     pub format: LogFormat,
     /// off, stdout, stderr, or a file's path.
+    #[serde(deserialize_with = "off_or_word")]
+    #[schemars(transform = or_false)]
     pub access: String,
 }
 

@@ -5,6 +5,7 @@
 pub mod http;
 pub mod listener;
 pub mod log;
+pub mod off;
 pub mod pool;
 pub mod units;
 
@@ -18,6 +19,7 @@ use crate::config::global::RelayMode;
 
 use listener::ListenerSpec;
 use log::LogSpec;
+use off::{off_or_word, or_false};
 use pool::PoolSpec;
 use units::{AutoOr, DurationText};
 
@@ -50,10 +52,12 @@ pub struct File {
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSpec {
     /// host:port, *:port, unix:/path, or off.
+    #[serde(deserialize_with = "off_or_word")]
+    #[schemars(transform = or_false)]
     pub bind: String,
     /// Has the bearer token that changes need; without it they are accepted on a loopback or unix bind only.
     pub token_file: Option<PathBuf>,
-    /// Names under which changes are accepted, beside addresses and localhost.
+    /// Names under which it answers more than /metrics and probes, beside addresses and localhost.
     pub allowed_hosts: Vec<String>,
 }
 

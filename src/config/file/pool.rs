@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::pool::Policy;
 
-use super::units::{DurationText, OffOr, OneOrMany, Percent, TextOrBlock, texts_or_blocks};
+use super::off::{OffOr, off_or_word, or_false};
+use super::units::{DurationText, OneOrMany, Percent, TextOrBlock, texts_or_blocks};
 
 /// One pool of backends.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
@@ -37,6 +38,8 @@ pub struct PoolSpec {
     /// Local addresses that connections to backends come from, in turn.
     pub source: OneOrMany,
     /// The PROXY header that each connection to a backend begins with.
+    #[serde(deserialize_with = "off_or_word")]
+    #[schemars(transform = or_false)]
     pub send_proxy: SendProxy,
     /// How names of backends are resolved.
     pub resolve: ResolveSpec,

@@ -1,5 +1,4 @@
-//! Values as a person writes them in YAML: durations with a unit, byte sizes, percentages, `auto`, `off`, one text or a
-//! list.
+//! Values as a person writes them in YAML: durations with a unit, byte sizes, percentages, `auto`, one text or a list.
 //!
 //! Each parses from text, prints back to the same value, and has errors that show the right form.
 
@@ -205,63 +204,6 @@ impl<'de> Deserialize<'de> for AutoOr {
             }
         }
         deserializer.deserialize_any(AutoOrNumber)
-    }
-}
-
-/// `off`, or a block of settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OffOr<T> {
-    Off,
-    /// With these settings.
-    On(T),
-}
-
-impl<T: JsonSchema> JsonSchema for OffOr<T> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("OffOr{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        // YAML 1.1 editors read `off` as false.
-        json_schema!({ "anyOf": [{ "enum": ["off", false] }, generator.subschema_for::<T>()] })
-    }
-}
-
-impl<T: Serialize> Serialize for OffOr<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Off => serializer.serialize_str("off"),
-            Self::On(settings) => settings.serialize(serializer),
-        }
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OffOr<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OffOrBlock<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for OffOrBlock<T> {
-            type Value = OffOr<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`off` or a block of settings")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<OffOr<T>, E> {
-                match text {
-                    "off" => Ok(OffOr::Off),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-
-            fn visit_bool<E: de::Error>(self, on: bool) -> Result<OffOr<T>, E> {
-                if on { Err(E::invalid_value(de::Unexpected::Bool(on), &self)) } else { Ok(OffOr::Off) }
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OffOr<T>, A::Error> {
-                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(OffOr::On)
-            }
-        }
-        deserializer.deserialize_any(OffOrBlock(PhantomData))
     }
 }
 
