@@ -1,25 +1,25 @@
 //! /metrics: the workers' counters, added up and rendered for Prometheus.
 //!
 //! The series of a listener come from one summing-up, so they agree: accepted = closed + rejected + active. Histograms
-//! are fed as connections end, and may be a few samples ahead.
+//! are summed up after that, and may be a few connections ahead.
 
-use std::sync::{Mutex, PoisonError};
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use tokio::runtime::RuntimeMetrics;
 
 use crate::backends::{Backend, Evidence, Pool};
 use crate::net::ConnectFailure;
-use crate::telemetry::metric::{self, LATENCY_BUCKETS, LIFE_BUCKETS};
-use crate::telemetry::{AcceptError, Cause, ListenerStats, ListenerTotals, Rejection, log_writer};
+use crate::telemetry::metric::{self, HistogramName};
+use crate::telemetry::{
+    AcceptError, Cause, Histogram, HistogramTotals, ListenerStats, ListenerTotals, Rejection, log_writer,
+};
 
-use super::view::View;
-
-/// Histograms buffer their samples until somebody sorts them into buckets: this often, scraped or not.
-pub(super) const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+use super::view::{ShownListener, View};
 
 /// Renders the process's metrics.
 #[derive(Debug)]
@@ -37,15 +37,9 @@ impl Exporter {
     /// # Errors
     /// Another recorder was installed before.
     pub fn install() -> Result<Self, BuildError> {
-        let latency = |name: &str| Matcher::Full(name.to_owned());
         let handle = PrometheusBuilder::new()
-            .set_buckets_for_metric(latency(metric::CONNECT_DURATION), LATENCY_BUCKETS)?
-            .set_buckets_for_metric(latency(metric::FIRST_BYTE_DURATION), LATENCY_BUCKETS)?
-            .set_buckets_for_metric(latency(metric::HTTP_REQUEST_DURATION), LATENCY_BUCKETS)?
-            .set_buckets_for_metric(latency(metric::CONNECTION_DURATION), LIFE_BUCKETS)?
             // Each scrape sets every counter and gauge anew. What wasn't set since the last one belongs to a backend
-            // that is gone: kept, backends that come and go would fill the memory. Histograms are held by those who
-            // record.
+            // that is gone: kept, backends that come and go would fill the memory.
             .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::GAUGE, Some(Duration::ZERO))
             .install_recorder()?;
         metric::describe();
@@ -54,22 +48,52 @@ impl Exporter {
         Ok(Self { handle, scraping: Mutex::new(()), process })
     }
 
-    /// Sorts buffered samples into buckets, which keeps memory flat when nobody scrapes.
-    pub fn upkeep(&self) {
-        self.handle.run_upkeep();
-    }
-
     /// The text exposition of everything.
     pub(super) fn render(&self, view: &View) -> String {
         let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         collect_process(view);
         let shown = view.shown.load();
-        let present = shown.listeners.iter().filter(|listener| !listener.is_gone());
-        present.for_each(|listener| collect_listener(&listener.stats));
+        let present: Vec<_> = shown.listeners.iter().filter(|listener| !listener.is_gone()).collect();
+        present.iter().for_each(|listener| collect_listener(&listener.stats));
         shown.pools.iter().for_each(|pool| collect_pool(pool));
         self.process.collect();
-        self.handle.render()
+        let mut text = self.handle.render();
+        write_histograms(&present, &shown.pools, &mut text).expect("a String takes every text");
+        text
     }
+}
+
+/// The exporter's own histograms can't be taken away while somebody may record: these end with their listener or pool.
+fn write_histograms(listeners: &[&ShownListener], pools: &[Arc<Pool>], text: &mut String) -> fmt::Result {
+    let all = listeners.iter().map(|listener| &*listener.stats);
+    write_histogram(metric::CONNECTION_DURATION, "listener", all.map(|of| (&*of.name, &of.connection_duration)), text)?;
+    let http = listeners.iter().filter(|listener| listener.is_http()).map(|listener| &*listener.stats);
+    write_histogram(metric::HTTP_REQUEST_DURATION, "listener", http.map(|of| (&*of.name, &of.request_duration)), text)?;
+    let connect = pools.iter().map(|pool| (pool.name(), &pool.histograms().connect));
+    write_histogram(metric::CONNECT_DURATION, "pool", connect, text)?;
+    let first_byte = pools.iter().map(|pool| (pool.name(), &pool.histograms().first_byte));
+    write_histogram(metric::FIRST_BYTE_DURATION, "pool", first_byte, text)
+}
+
+/// In Prometheus's text format. The names of listeners and pools need no escapes.
+fn write_histogram<'a>(
+    histogram: HistogramName,
+    label: &str,
+    series: impl Iterator<Item = (&'a str, &'a Histogram)>,
+    text: &mut String,
+) -> fmt::Result {
+    let HistogramName { name, help } = histogram;
+    writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram")?;
+    for (value, histogram) in series {
+        let HistogramTotals { buckets, count, sum } = histogram.totals();
+        for (bound, count) in buckets {
+            writeln!(text, "{name}_bucket{{{label}=\"{value}\",le=\"{bound}\"}} {count}")?;
+        }
+        writeln!(text, "{name}_bucket{{{label}=\"{value}\",le=\"+Inf\"}} {count}")?;
+        writeln!(text, "{name}_sum{{{label}=\"{value}\"}} {sum}\n{name}_count{{{label}=\"{value}\"}} {count}")?;
+    }
+    text.push('\n');
+    Ok(())
 }
 
 #[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::net;
 
-use super::metrics::{Exporter, UPKEEP_INTERVAL};
+use super::metrics::Exporter;
 use super::route::{self, Admin};
 use super::view::View;
 
@@ -78,14 +78,6 @@ pub async fn serve(listener: AdminListener, view: Arc<View>, exporter: Arc<Expor
             tracing::warn!(%error, "the admin server could not accept");
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
-    }
-}
-
-/// Bounds the memory of the metrics, also if nobody scrapes them.
-pub async fn upkeep(exporter: Arc<Exporter>) -> Infallible {
-    loop {
-        tokio::time::sleep(UPKEEP_INTERVAL).await;
-        exporter.upkeep();
     }
 }
 

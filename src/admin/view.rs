@@ -109,6 +109,10 @@ impl Reloads {
 }
 
 impl ShownListener {
+    pub(super) fn is_http(&self) -> bool {
+        self.mode == "http"
+    }
+
     /// Whether a reload has removed it, and its last connection has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.addresses.is_empty() && ListenerTotals::sum(&self.stats.counters).active() == 0

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::config;
 use crate::net::Target;
 use crate::protocol::proxy_header;
+use crate::telemetry::PoolHistograms;
 
 use super::backend::Backend;
 use super::endpoint::Endpoint;
@@ -38,6 +39,7 @@ pub struct Pool {
     budget: RetryBudget,
     retries: AtomicU64,
     outliers: Outliers,
+    histograms: PoolHistograms,
 }
 
 impl Pool {
@@ -51,6 +53,7 @@ impl Pool {
             budget: RetryBudget::new(settings.retry_budget),
             retries: AtomicU64::new(0),
             outliers: Outliers::default(),
+            histograms: PoolHistograms::default(),
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
         })
@@ -63,6 +66,10 @@ impl Pool {
         self.settings.store(Arc::new(settings));
         self.events.changed(None);
         self.events.notify_all_waiters();
+    }
+
+    pub fn histograms(&self) -> &PoolHistograms {
+        &self.histograms
     }
 
     /// Its name in logs and metrics.

@@ -108,7 +108,7 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
             let now = Instant::now();
             let took = now.duration_since(started);
             lease.connected(took, now);
-            upstream.histograms.connect.record(took);
+            upstream.pool().histograms().connect.record(took);
             attempts.connected(lease.backend(), Some(took));
             return Ok(Connected { transport, lease, is_reused: false });
         }

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use metrics::Histogram;
-
 use crate::access_log::AccessLog;
 use crate::config::{self, ProxyProtocol};
 use crate::lifecycle::{ConnectionLimit, Permit};
 use crate::relay::Limits;
-use crate::telemetry::{ListenerCounters, ListenerStats, PerWorker, Rejection, metric};
+use crate::telemetry::{ListenerCounters, ListenerStats, Rejection};
 
 use super::access_rules::AccessRules;
 use super::http_settings::HttpSettings;
@@ -45,7 +43,6 @@ pub struct Frontend {
     global_limit: Arc<ConnectionLimit>,
     own_limit: Arc<ConnectionLimit>,
     pub(super) access_log: Option<Arc<AccessLog>>,
-    pub(super) duration: Histogram,
     is_replaced: AtomicBool,
 }
 
@@ -61,8 +58,8 @@ impl Frontend {
         let (stats, own_limit) = match before {
             Some(before) => (before.stats.clone(), before.own_limit.clone()),
             None => {
-                let (name, counters) = (listener.name.clone(), PerWorker::new(deps.workers));
-                (Arc::new(ListenerStats { name, counters }), ConnectionLimit::new(max))
+                let stats = ListenerStats::new(listener.name.clone(), deps.workers);
+                (Arc::new(stats), ConnectionLimit::new(max))
             }
         };
         own_limit.set_max(max);
@@ -79,7 +76,6 @@ impl Frontend {
             global_limit: deps.global_limit.clone(),
             own_limit,
             access_log: if listener.access_log { deps.access_log.clone() } else { None },
-            duration: metric::connection_duration(&listener.name),
             is_replaced: AtomicBool::new(false),
         })
     }

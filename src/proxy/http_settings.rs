@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use metrics::Histogram;
-
 use crate::config::{self, BackendKeepAlive, Mode};
 use crate::protocol::http1::{HeadLimits, HeaderEdit, Variable};
-use crate::telemetry::metric;
 
 pub(super) struct HttpSettings {
     pub(super) edits: Vec<HeaderEdit>,
@@ -15,7 +12,6 @@ pub(super) struct HttpSettings {
     pub(super) response_header: Duration,
     pub(super) keep_alive: Duration,
     pub(super) backend_keep_alive: BackendKeepAlive,
-    pub(super) duration: Histogram,
     pub(super) uses_request_id: bool,
     pub(super) uses_server_port: bool,
 }
@@ -32,7 +28,6 @@ impl HttpSettings {
             response_header: http.response_header_timeout,
             keep_alive: http.keep_alive_timeout,
             backend_keep_alive: http.backend_keep_alive,
-            duration: metric::http_request_duration(&listener.name),
             uses_request_id: uses(Variable::RequestId),
             uses_server_port: uses(Variable::ServerPort),
         })

@@ -104,9 +104,9 @@ impl Drop for Record<'_> {
         match self.end.unwrap_or_else(|| ConnectionEnd::Closed(self.worker.cause_of_cut())) {
             ConnectionEnd::Closed(cause) => {
                 counters.closed(cause);
-                self.frontend.duration.record(duration);
+                self.frontend.stats.connection_duration.record(duration);
                 if let (Some(first_byte), Some(upstream)) = (self.first_byte(), self.upstream) {
-                    upstream.histograms.first_byte.record(first_byte);
+                    upstream.pool().histograms().first_byte.record(first_byte);
                 }
                 // In http mode each request has its own line.
                 if self.frontend.http.is_none() {

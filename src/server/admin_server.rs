@@ -36,7 +36,7 @@ impl AdminServer {
     }
 }
 
-/// Starts it, unless it is off. The upkeep of the metrics runs in any case: workers record them without it too.
+/// Starts it, unless it is off.
 pub(super) fn start_admin(
     address: Option<&BindAddress>,
     listen_sockets: &mut ListenSockets,
@@ -44,7 +44,6 @@ pub(super) fn start_admin(
     exporter: Exporter,
 ) -> Result<Option<AdminServer>, RunError> {
     let exporter = Arc::new(exporter);
-    spawn_local(admin::upkeep(exporter.clone()));
     let Some(address) = address else { return Ok(None) };
     let failed = |source| RunError::AdminListen { address: address.to_string(), source };
     let name = format!("admin {address}");

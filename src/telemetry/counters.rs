@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::cause::{AcceptError, Cause, Rejection};
+use super::histogram::Histogram;
+use super::metric::{LATENCY_BUCKETS, LIFE_BUCKETS};
 
 /// A value for each worker, each on cache lines of its own.
 #[derive(Debug)]
@@ -95,11 +97,41 @@ pub struct ListenerCounters {
 const FIRST_STATUS: u16 = 100;
 const STATUSES: usize = 900;
 
-/// A listener's name and what each worker counts of it.
+/// A listener's name and what is counted of it.
 #[derive(Debug)]
 pub struct ListenerStats {
     pub name: String,
     pub counters: PerWorker<ListenerCounters>,
+    /// The life of each connection.
+    pub connection_duration: Histogram,
+    /// Mode http: from each request's head to the end of its answer.
+    pub request_duration: Histogram,
+}
+
+impl ListenerStats {
+    pub fn new(name: String, workers: usize) -> Self {
+        Self {
+            name,
+            counters: PerWorker::new(workers),
+            connection_duration: Histogram::new(LIFE_BUCKETS),
+            request_duration: Histogram::new(LATENCY_BUCKETS),
+        }
+    }
+}
+
+/// The histograms of one pool.
+#[derive(Debug)]
+pub struct PoolHistograms {
+    /// Of each connect that worked.
+    pub connect: Histogram,
+    /// Of each connection, or request, whose backend sent something.
+    pub first_byte: Histogram,
+}
+
+impl Default for PoolHistograms {
+    fn default() -> Self {
+        Self { connect: Histogram::new(LATENCY_BUCKETS), first_byte: Histogram::new(LATENCY_BUCKETS) }
+    }
 }
 
 impl ListenerCounters {

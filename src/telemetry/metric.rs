@@ -1,21 +1,34 @@
 //! Names, labels and help texts of the metrics; buckets of the histograms.
 
-use metrics::{Histogram, Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{describe_counter, describe_gauge};
 
 pub const PREFIX: &str = "lb_";
 
 macro_rules! names {
     ($($kind:ident $constant:ident = $name:literal, $help:literal;)*) => {
-        $(#[doc = $help] pub const $constant: &str = $name;)*
+        $(names!(@constant $kind $constant $name $help);)*
 
-        /// Gives every metric its help text.
+        /// Gives every counter and gauge its help text.
         pub fn describe() {
             $(names!(@describe $kind $constant $help);)*
         }
     };
+    (@constant seconds $constant:ident $name:literal $help:literal) => {
+        #[doc = $help] pub const $constant: HistogramName = HistogramName { name: $name, help: $help };
+    };
+    (@constant $kind:ident $constant:ident $name:literal $help:literal) => {
+        #[doc = $help] pub const $constant: &str = $name;
+    };
     (@describe counter $constant:ident $help:literal) => { describe_counter!($constant, $help) };
     (@describe gauge $constant:ident $help:literal) => { describe_gauge!($constant, $help) };
-    (@describe seconds $constant:ident $help:literal) => { describe_histogram!($constant, Unit::Seconds, $help) };
+    (@describe seconds $constant:ident $help:literal) => {};
+}
+
+/// A histogram's name, and its help text.
+#[derive(Clone, Copy, Debug)]
+pub struct HistogramName {
+    pub name: &'static str,
+    pub help: &'static str,
 }
 
 names! {
@@ -40,7 +53,7 @@ names! {
     counter HTTP_REQUESTS = "lb_http_requests_total",
         "HTTP requests, by the status of the answer; 499: the client left before it.";
     counter RELOADS = "lb_config_reloads_total", "Reloads of the configuration, by result.";
-    counter ADMIN_REFUSED = "lb_admin_refused_total", "Changes by the admin API that were refused, by reason.";
+    counter ADMIN_REFUSED = "lb_admin_refused_total", "Requests to the admin server that were refused, by reason.";
     gauge LAST_RELOAD = "lb_config_last_reload_successful", "1 unless the last reload failed.";
     gauge ACTIVE = "lb_connections_active", "Client connections that are open.";
     gauge BACKEND_ACTIVE = "lb_backend_connections_active", "Connections to a backend that are open.";
@@ -67,33 +80,3 @@ pub const LATENCY_BUCKETS: &[f64] =
 /// Upper bounds in seconds for [`CONNECTION_DURATION`]: 1 ms to a day.
 pub const LIFE_BUCKETS: &[f64] =
     &[0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
-
-/// The histograms of one pool, looked up once.
-#[derive(Clone)]
-pub struct PoolHistograms {
-    /// Of each connect that worked.
-    pub connect: Histogram,
-    /// Of each connection whose backend sent something.
-    pub first_byte: Histogram,
-}
-
-impl PoolHistograms {
-    /// Registers them with the process's recorder.
-    pub fn new(pool: &str) -> Self {
-        let pool = pool.to_owned();
-        Self {
-            connect: metrics::histogram!(CONNECT_DURATION, "pool" => pool.clone()),
-            first_byte: metrics::histogram!(FIRST_BYTE_DURATION, "pool" => pool),
-        }
-    }
-}
-
-/// The histogram of a listener's connections, looked up once.
-pub fn connection_duration(listener: &str) -> Histogram {
-    metrics::histogram!(CONNECTION_DURATION, "listener" => listener.to_owned())
-}
-
-/// The histogram of a listener's HTTP requests, looked up once.
-pub fn http_request_duration(listener: &str) -> Histogram {
-    metrics::histogram!(HTTP_REQUEST_DURATION, "listener" => listener.to_owned())
-}

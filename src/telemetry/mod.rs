@@ -8,6 +8,7 @@ mod cause;
 mod clock;
 mod counters;
 mod escape;
+mod histogram;
 mod log;
 mod log_writer;
 pub mod metric;
@@ -15,8 +16,9 @@ pub mod metric;
 pub use cause::{AcceptError, Cause, Rejection};
 pub use clock::rfc3339;
 pub use counters::{
-    BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker, Traffic,
+    BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker, PoolHistograms, Traffic,
 };
 pub use escape::{Unquoted, Word, escaped, escaped_json};
+pub use histogram::{Histogram, HistogramTotals};
 pub use log::{LogSettings, start as start_log, writer as log_writer};
 pub use log_writer::{LogWriter, LogWriterOptions};

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::support::{
-    Dns, Fleet, Lb, Pairs, Refusing, Server, connect, connect_from, greeting, short_read, wait_until, wait_until_equal,
+    Dns, Fleet, Lb, Pairs, Refusing, Server, connect, connect_from, get, greeting, short_read, wait_until,
+    wait_until_equal,
 };
 
 /// The short form, with these backends and further keys, a line each.
@@ -336,4 +337,37 @@ fn pools_whose_names_do_not_resolve_delay_a_reload_no_longer_than_one() {
     let lb = Lb::with_config(&config("")).start();
     lb.reload_with(&config(&(1..=POOLS).map(pool).collect::<String>()));
     assert_eq!(greeting(lb.address()), "here");
+}
+
+#[test]
+fn what_a_reload_removes_leaves_no_series_behind() {
+    let server = Server::named("here");
+    let (one, other) = (format!("backends: ['{}']", server.address()), "bind: 127.0.0.1:0, mode: http");
+    let stays = format!("listeners:\n  stays: {{{other}, pool: stays}}\npools:\n  stays: {{{one}}}\n");
+    let both = stays
+        .replace("pools:\n", &format!("  goes: {{{other}, pool: goes}}\npools:\n"))
+        .replace("  stays: {backends", &format!("  goes: {{{one}}}\n  stays: {{backends"));
+    let lb = Lb::with_config(&both).start();
+    for listener in ["stays", "goes"] {
+        assert_eq!(get(lb.address_of(listener), "/").body, "here");
+    }
+    lb.access_log(2);
+    let named = |name: &str| -> Vec<String> {
+        let text = lb.metrics().text;
+        text.lines().filter(|line| line.contains(&format!("\"{name}\""))).map(str::to_owned).collect()
+    };
+    let series = named("goes").len();
+    assert!(series > 100, "{series} series");
+    for histogram in ["connection_duration", "http_request_duration", "connect_duration", "first_byte_duration"] {
+        let count = format!("lb_{histogram}_seconds_count{{");
+        let line = named("goes").into_iter().find(|line| line.starts_with(&count)).unwrap();
+        assert!(line.ends_with(" 1"), "{line}");
+    }
+    lb.reload_with(&stays);
+    wait_until_equal("series of what is gone", &Vec::new(), || named("goes"));
+    assert_eq!(named("stays").len(), series);
+    // What comes back begins anew.
+    lb.reload_with(&both);
+    let line = named("goes").into_iter().find(|line| line.starts_with("lb_connect_duration_seconds_count{")).unwrap();
+    assert!(line.ends_with(" 0"), "{line}");
 }

@@ -13,7 +13,6 @@ use crate::telemetry::Cause;
 use super::super::attempts::Attempts;
 use super::super::connect::ConnectContext;
 use super::super::frontend::Frontend;
-use super::super::http_settings::HttpSettings;
 use super::super::record::connection_span;
 use super::super::worker::Worker;
 
@@ -42,7 +41,6 @@ impl RequestCause {
 pub(super) struct RequestRecord<'a> {
     worker: &'a Worker,
     frontend: &'a Frontend,
-    http: &'a HttpSettings,
     context: ConnectContext<'a>,
     began: Instant,
     /// What the access log shows of the head; `None`: the listener is not logged.
@@ -66,7 +64,6 @@ impl<'a> RequestRecord<'a> {
     pub(super) fn open(
         worker: &'a Worker,
         frontend: &'a Frontend,
-        http: &'a HttpSettings,
         context: ConnectContext<'a>,
         tally: &'a Tally,
         head: Option<(&RequestHead, &[u8])>,
@@ -74,7 +71,6 @@ impl<'a> RequestRecord<'a> {
         Self {
             worker,
             frontend,
-            http,
             context,
             began: Instant::now(),
             texts: frontend.access_log.is_some().then(|| head.map(Texts::new).unwrap_or_default()),
@@ -125,9 +121,9 @@ impl Drop for RequestRecord<'_> {
         let duration = self.began.elapsed();
         let first_byte = self.tally.first_byte().map(|at| at - self.began);
         self.frontend.counters(self.worker.id).request(status);
-        self.http.duration.record(duration);
+        self.frontend.stats.request_duration.record(duration);
         if let Some(first_byte) = first_byte {
-            self.context.upstream.histograms.first_byte.record(first_byte);
+            self.context.upstream.pool().histograms().first_byte.record(first_byte);
         }
         let (Some(log), Some(texts)) = (&self.frontend.access_log, &self.texts) else { return };
         let cause = self.cause.get().unwrap_or_else(|| RequestCause::Ended(self.worker.cause_of_cut()));

@@ -147,7 +147,7 @@ impl Session<'_> {
     }
 
     fn open_record<'a>(&'a self, tally: &'a Tally, head: Option<(&RequestHead, &[u8])>) -> RequestRecord<'a> {
-        RequestRecord::open(self.worker, self.frontend, self.http, self.context, tally, head)
+        RequestRecord::open(self.worker, self.frontend, self.context, tally, head)
     }
 
     /// A head that can't be read is answered, and nothing after it.
