@@ -20,19 +20,19 @@ pub struct StatusReport {
     /// Worker threads.
     pub workers: usize,
     pub connections: ConnectionsReport,
-    /// Asked to stop.
+    /// Whether it drains: it was asked to stop.
     pub draining: bool,
-    /// Whether traffic should come here.
+    /// Whether it should get traffic, as in /readyz.
     pub ready: bool,
-    /// Why it should not.
+    /// Why it is not ready; null while it is.
     pub unready_reason: Option<String>,
     /// Whether changes need no token here.
     pub may_post: bool,
-    /// The file that the configuration comes from.
+    /// Null: flags and variables alone configure it.
     pub config_file: Option<String>,
     /// Null before the first.
     pub last_reload: Option<ReloadReport>,
-    /// In the order of their names.
+    /// In the order of their names; at the end removed ones that still have connections.
     pub listeners: Vec<ListenerReport>,
 }
 
@@ -51,19 +51,20 @@ pub struct ReloadReport {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ListenerReport {
     pub name: String,
-    /// Where it listens; none: a reload has taken it away, and connections hold it still.
+    /// Where it listens, with the ports that the kernel chose; empty: a reload has removed it, and it still has
+    /// connections.
     pub addresses: Vec<String>,
-    /// What is understood of the bytes: `tcp` or `http`.
+    /// `tcp` or `http`.
     pub mode: String,
-    /// The pool that serves it; null: only routes have one.
+    /// The pool that serves it; null: only its routes have pools.
     pub pool: Option<String>,
-    /// Connections that live now.
+    /// Open connections.
     pub active: u64,
     /// Connections accepted so far.
     pub accepted: u64,
-    /// Connections ended so far.
+    /// Connections closed so far.
     pub closed: u64,
-    /// Connections refused so far.
+    /// Connections rejected so far, after accept.
     pub rejected: u64,
     /// Bytes from clients.
     pub bytes_in: u64,
@@ -74,9 +75,9 @@ pub struct ListenerReport {
 /// Client connections of the process.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ConnectionsReport {
-    /// Now.
+    /// Open now.
     pub active: usize,
-    /// At most.
+    /// The limit of open ones.
     pub max: usize,
 }
 
@@ -93,9 +94,9 @@ pub struct PoolReport {
     pub name: String,
     /// How the next backend is chosen.
     pub policy: Policy,
-    /// Clients that wait for room.
+    /// Clients in the queue.
     pub waiting: usize,
-    /// Further backends tried so far.
+    /// Retries so far: further backends tried.
     pub retries: u64,
     /// In the order of the configuration.
     pub backends: Vec<BackendReport>,
@@ -107,21 +108,21 @@ pub struct BackendReport {
     pub address: String,
     pub weight: u16,
     pub backup: bool,
-    /// Connections at once; null: any number.
+    /// The limit of open connections; null: none.
     pub max_connections: Option<usize>,
     /// `up`, `ejected`, `probing`, `down`, `draining` or `disabled`.
     pub state: String,
     /// Why it is ejected, probing or down; null in the other states.
     pub reason: Option<String>,
-    /// Connections that live now.
+    /// Open connections; in mode http, requests under way.
     pub active: usize,
     /// Connections made so far.
     pub total: u64,
-    /// Failures so far: connects that failed by its fault, and early closes.
+    /// Failures so far: connects that failed by its fault, and connections (in mode http requests) that ended badly.
     pub failures: u64,
-    /// Times that failure detection set it aside.
+    /// Ejections so far.
     pub ejections: u64,
-    /// When a connection may probe it (RFC 3339); null unless ejected.
+    /// When a probe may come (RFC 3339); null unless ejected.
     pub ejected_until: Option<String>,
     /// Milliseconds that the last connect took; null before the first.
     pub latency: Option<f64>,
