@@ -10,7 +10,7 @@ mod token;
 mod view;
 
 pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
-pub use authorization::Guard;
+pub use authorization::{Guard, Reach};
 pub use metrics::Exporter;
 pub use server::{AdminListener, serve};
 pub use token::read_token;

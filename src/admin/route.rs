@@ -1,6 +1,7 @@
 //! From a request's method and path to its response.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::backends::AdminState;
 
 use super::api::{PoolsReport, StatusReport};
-use super::authorization::AdminRefusal;
+use super::authorization::{AdminRefusal, Guard, Readers};
 use super::metrics::Exporter;
 use super::view::{Command, View};
 
@@ -68,23 +69,42 @@ pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> AdminR
     let path = request.uri().path();
     match (Operation::parse(path), request.method()) {
         (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
-        (Some(Operation::Read(resource)), &Method::GET | &Method::HEAD) => show(&resource, admin),
+        (Some(Operation::Read(resource)), &Method::GET | &Method::HEAD) => {
+            match admin.view.guard.judge_read(request.headers(), resource.readers()) {
+                Ok(()) => show(&resource, admin),
+                Err(refusal) => refuse(path, refusal, &admin.view.guard),
+            }
+        }
         (Some(Operation::Read(_)), _) => not_allowed("GET, HEAD"),
-        (Some(Operation::Change(change)), &Method::POST) => match admin.view.guard.judge(request.headers()) {
+        (Some(Operation::Change(change)), &Method::POST) => match admin.view.guard.judge_change(request.headers()) {
             Ok(()) => apply_change(change, &admin.view).await,
-            Err(refusal) => refuse(path, refusal),
+            Err(refusal) => refuse(path, refusal, &admin.view.guard),
         },
         (Some(Operation::Change(_)), _) => not_allowed("POST"),
     }
 }
 
-fn refuse(path: &str, refusal: AdminRefusal) -> AdminResponse {
-    tracing::warn!(path, reason = refusal.message(), "a change was refused");
+fn refuse(path: &str, refusal: AdminRefusal, guard: &Guard) -> AdminResponse {
+    if let Some(unlogged) = guard.to_log(refusal, Instant::now()) {
+        tracing::warn!(path, reason = refusal.message(), unlogged, "a request was refused");
+    }
     let mut answer = error(refusal.status(), refusal.message());
     if refusal.status() == StatusCode::UNAUTHORIZED {
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     answer
+}
+
+impl Resource {
+    fn readers(&self) -> Readers {
+        match self {
+            Self::Health | Self::Ready => Readers::Everybody,
+            Self::Metrics => Readers::Scrapers,
+            Self::Page | Self::Style | Self::Script | Self::Status | Self::Pools | Self::Description => {
+                Readers::Operators
+            }
+        }
+    }
 }
 
 impl<'a> Operation<'a> {

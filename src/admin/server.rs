@@ -1,17 +1,19 @@
 //! The HTTP server of the admin address, with bounds on clients, heads and time.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, spawn_local};
 
 use crate::net;
 
@@ -60,53 +62,88 @@ impl AdminListener {
     }
 }
 
+/// A client's connection.
+struct Client {
+    serving: JoinHandle<()>,
+    /// Since when no request of it is under way.
+    idle_since: IdleSince,
+}
+
+/// `None`: a request is under way.
+type IdleSince = Rc<Cell<Option<Instant>>>;
+
 /// Serves until dropped.
 pub async fn serve(listener: AdminListener, view: Arc<View>, exporter: Arc<Exporter>) -> Infallible {
-    let admin = Arc::new(Admin { view, exporter });
-    let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let admin = Rc::new(Admin { view, exporter });
+    let mut clients = Vec::new();
     loop {
-        let permit = clients.clone().acquire_owned().await.expect("the semaphore is never closed");
         let accepted = match &listener {
-            AdminListener::Tcp(listener) => {
-                listener.accept().await.map(|(stream, _)| spawn_client(stream, &admin, permit))
-            }
-            AdminListener::Unix(listener) => {
-                listener.accept().await.map(|(stream, _)| spawn_client(stream, &admin, permit))
-            }
+            AdminListener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Client::start(stream, &admin)),
+            AdminListener::Unix(listener) => listener.accept().await.map(|(stream, _)| Client::start(stream, &admin)),
         };
-        if let Err(error) = accepted {
-            tracing::warn!(%error, "the admin server could not accept");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+        match accepted {
+            Ok(client) => {
+                clients.push(client);
+                keep_within_limit(&mut clients);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin server could not accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
 
-fn spawn_client<S>(stream: S, admin: &Arc<Admin>, permit: tokio::sync::OwnedSemaphorePermit)
+/// One client too many takes the place of the one that has asked nothing for the longest: silent clients must not keep a
+/// probe waiting. A request under way is never cut for it.
+fn keep_within_limit(clients: &mut Vec<Client>) {
+    clients.retain(|client| !client.serving.is_finished());
+    if clients.len() > MAX_CLIENTS {
+        let idle = clients.iter().enumerate().filter_map(|(index, client)| Some((client.idle_since.get()?, index)));
+        let (_, index) = idle.min().expect("the newest has asked nothing yet");
+        clients.swap_remove(index).serving.abort();
+    }
+}
+
+impl Client {
+    fn start<S>(stream: S, admin: &Rc<Admin>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let idle_since: IdleSince = Rc::new(Cell::new(Some(Instant::now())));
+        let serving = spawn_local(serve_client(stream, admin.clone(), idle_since.clone()));
+        Self { serving, idle_since }
+    }
+}
+
+async fn serve_client<S>(stream: S, admin: Rc<Admin>, idle_since: IdleSince)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let admin = admin.clone();
-    tokio::spawn(async move {
-        let answer = service_fn(move |request| {
-            let admin = admin.clone();
-            async move { Ok::<_, Infallible>(route::answer(&request, &admin).await) }
-        });
-        let serving = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), answer);
-        let mut serving = pin!(serving);
-        let ended = tokio::select! {
-            ended = &mut serving => ended,
-            () = tokio::time::sleep(CLIENT_TIMEOUT) => {
-                serving.as_mut().graceful_shutdown();
-                tokio::time::timeout(HEAD_TIMEOUT, serving).await.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "an admin connection failed");
+    let answer = service_fn(move |request| {
+        let (admin, idle_since) = (admin.clone(), idle_since.clone());
+        async move {
+            idle_since.set(None);
+            let answer = route::answer(&request, &admin).await;
+            // What it doesn't read of the answer keeps nobody else waiting.
+            idle_since.set(Some(Instant::now()));
+            Ok::<_, Infallible>(answer)
         }
-        drop(permit);
     });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = tokio::time::sleep(CLIENT_TIMEOUT) => {
+            serving.as_mut().graceful_shutdown();
+            tokio::time::timeout(HEAD_TIMEOUT, serving).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an admin connection failed");
+    }
 }

@@ -24,21 +24,21 @@ pub(super) async fn send_request(
     path: &str,
     token: Option<&str>,
 ) -> io::Result<(StatusCode, Bytes)> {
-    let socket = address.strip_prefix("unix:");
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, if socket.is_some() { "localhost" } else { address })
-        .header(CONNECTION, "close");
-    if let Some(token) = token {
-        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-    }
-    let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
-    let exchange = async {
-        match socket {
-            Some(socket) => send_over(UnixStream::connect(socket).await?, request).await,
-            None => send_over(TcpStream::connect(address).await?, request).await,
+    let request = |host: String| {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, host).header(CONNECTION, "close");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
+        request.body(Empty::<Bytes>::new()).map_err(io::Error::other)
+    };
+    let exchange = async {
+        if let Some(socket) = address.strip_prefix("unix:") {
+            return send_over(UnixStream::connect(socket).await?, request("localhost".to_owned())?).await;
+        }
+        let stream = TcpStream::connect(address).await?;
+        // Not the name that led there: the admin server believes addresses, which nobody can rebind.
+        let host = stream.peer_addr()?.to_string();
+        send_over(stream, request(host)?).await
     };
     tokio::time::timeout(TIMEOUT, exchange).await?
 }

@@ -27,6 +27,11 @@ impl BindAddress {
         }
     }
 
+    /// Whether it is a unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Self::Address(ListenAddress::Unix(_)))
+    }
+
     /// Whether it can be reached from this machine only.
     pub fn is_local(&self) -> bool {
         match self {

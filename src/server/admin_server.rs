@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::slice;
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use crate::net::{self, TcpOptions};
 
 use super::error::RunError;
 use super::listen_sockets::{ListenSockets, listen_addresses};
+
+/// The bits of a file's mode that let its group and others read or write it (inode(7)).
+const OF_OTHERS: u32 = 0o066;
 
 /// A running admin server.
 pub(super) struct AdminServer {
@@ -71,7 +75,13 @@ pub(super) fn read_token(admin: &config::AdminConfig) -> Result<Option<String>, 
     let token = match file.metadata() {
         // Reading from a pipe would block the main thread until somebody writes.
         Ok(found) if !found.is_file() => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")),
-        _ => admin::read_token(file),
+        found => {
+            if found.is_ok_and(|found| found.mode() & OF_OTHERS != 0) {
+                let file = file.display().to_string();
+                tracing::warn!(file, "others than its owner can read or change the admin server's token: chmod 600");
+            }
+            admin::read_token(file)
+        }
     };
     token.map(Some).map_err(|source| RunError::AdminToken { file: file.clone(), source })
 }

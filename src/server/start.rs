@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime, RuntimeMetrics};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::access_log::AccessLog;
-use crate::admin::{Exporter, Guard, Reloads, View};
+use crate::admin::{Exporter, Guard, Reach, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
 use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch};
 use crate::proxy::{ListenerDeps, Workers};
@@ -181,8 +181,12 @@ fn guard_of(admin: &AdminConfig) -> Result<Guard, RunError> {
         Some(BindAddress::Name(host, _)) => Some(host.clone()),
         _ => None,
     };
-    let is_local = admin.bind.as_ref().is_some_and(BindAddress::is_local);
-    let guard = Guard::new(is_local, admin.allowed_hosts.iter().cloned().chain(name));
+    let reach = match &admin.bind {
+        Some(address) if address.is_unix() => Reach::UnixSocket,
+        Some(address) if address.is_local() => Reach::Loopback,
+        _ => Reach::Network,
+    };
+    let guard = Guard::new(reach, admin.allowed_hosts.iter().cloned().chain(name));
     guard.set_token(read_token(admin)?);
     Ok(guard)
 }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -384,6 +385,55 @@ fn pages_of_other_sites_and_foreign_names_are_refused_and_counted() {
 }
 
 #[test]
+fn a_rebinding_page_reads_nothing_and_scrapers_read_by_any_name() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let get = |path: &str, headers: &[(&str, &str)]| ask_from(lb.admin(), "GET", path, headers).unwrap();
+    let reports = ["/", "/page.js", "/api/v1/status", "/api/v1/pools", "/api/v1/openapi.json"];
+    for path in reports {
+        assert_error(&get(path, &[("Host", "evil.example:9900")]), 403, "admin.allowed_hosts");
+        assert_error(&get(path, &[("Origin", "http://evil.example")]), 403, "another site");
+        assert_eq!(get(path, &[("Accept-Language", "en")]).status, 200, "{path}");
+    }
+    for name in ["evil.example:9900", "lb.default.svc:9900", "lb"] {
+        for path in ["/metrics", "/healthz", "/readyz"] {
+            assert_eq!(get(path, &[("Host", name)]).status, 200, "{path} of {name}");
+        }
+        assert_error(&get("/metrics", &[("Host", name), ("Accept-Language", "en")]), 403, "admin.allowed_hosts");
+        assert_eq!(get("/healthz", &[("Host", name), ("Accept-Language", "en")]).status, 200, "{name}");
+    }
+    assert_eq!((refusals(&lb, "foreign_host"), refusals(&lb, "foreign_origin")), (8.0, 5.0));
+}
+
+#[test]
+fn refusals_are_counted_in_full_and_logged_seldom() {
+    let server = greeter("here");
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    for _ in 0..300 {
+        assert_eq!(post(lb.admin(), RELOAD, &[("Host", "evil.example")]).status, 403);
+    }
+    assert_error(&post(lb.admin(), RELOAD, &[("Origin", "null")]), 403, "another site");
+    assert_eq!(refusals(&lb, "foreign_host"), 300.0);
+    // One each ten seconds, if it takes so long.
+    let lines = lb.log_lines_with("a request was refused");
+    assert!((2..50).contains(&lines.len()), "{} lines", lines.len());
+    assert_eq!(lines[0]["unlogged"], 0);
+}
+
+#[test]
+fn a_token_that_others_can_read_is_warned_of() {
+    let server = greeter("here");
+    let folder = Folder::new();
+    let token = folder.write("token", "secret\n");
+    for (mode, warnings) in [(0o600, 0), (0o640, 1), (0o604, 1), (0o622, 1)] {
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+        let lb = Lb::in_front_of(&[server.address()]).set("admin.token_file", token.display()).start();
+        let lines = lb.log_lines_with("others than its owner can read or change the admin server's token: chmod 600");
+        assert_eq!(lines.len(), warnings, "{mode:o}");
+    }
+}
+
+#[test]
 fn names_of_allowed_hosts_are_its_own() {
     let server = greeter("here");
     let lb = Lb::in_front_of(&[server.address()]).set("admin.allowed_hosts", "[lb.internal]").start();
@@ -600,14 +650,32 @@ fn a_head_that_comes_slowly_is_cut_off() {
 fn a_hundred_idle_clients_of_the_admin_server_hurt_nobody() {
     let server = greeter("here");
     let lb = Lb::in_front_of(&[server.address()]).start();
-    let idle: Vec<TcpStream> = (0..100).map(|_| connect(lb.admin())).collect();
+    let mut idle: Vec<TcpStream> = (0..100).map(|_| connect(lb.admin())).collect();
     let mut live = connect(lb.address());
     assert_eq!(short_read(&mut live), "here");
     for _ in 0..50 {
         assert_eq!(greeting(lb.address()), "here");
     }
-    // The places of the idle are free again before a scraper gives up.
-    assert_eq!(lb.ask("/healthz").status, 200);
+    // Neither those that said nothing, nor those that have said half or don't read what they asked for, are waited for.
+    let (half, whole) = ("GET /metrics HTTP/1.1\r\n", "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    for said in [String::new(), half.to_owned(), whole.repeat(20)] {
+        idle.extend((0..100).map(|_| {
+            let mut client = connect(lb.admin());
+            client.write_all(said.as_bytes()).unwrap();
+            client
+        }));
+        assert_eq!(lb.ask("/healthz").status, 200);
+        let newest = idle.last_mut().unwrap();
+        newest.set_nonblocking(true).unwrap();
+        // Had its own time been waited for, it would be closed: the answer came while it was served.
+        let is_open = match newest.peek(&mut [0]) {
+            Ok(length) => length > 0,
+            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+        };
+        assert!(is_open, "{said:?}: the newest was closed");
+        newest.set_nonblocking(false).unwrap();
+    }
+    idle.truncate(100);
     live.write_all(b"unharmed").unwrap();
     assert_eq!(short_read(&mut live), "unharmed");
     drop(live);
