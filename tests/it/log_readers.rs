@@ -186,7 +186,7 @@ fn the_log_says_what_was_lost_once_it_is_read_again() {
 fn a_named_pipe_without_a_reader_keeps_neither_the_start_nor_the_end() {
     let folder = Folder::new();
     let pipe = folder.path().join("access.pipe");
-    assert!(Command::new(required("mkfifo", "coreutils")).arg(&pipe).status().unwrap().success());
+    assert!(Command::new(required("mkfifo")).arg(&pipe).status().unwrap().success());
     let server = Server::named("here");
     let path = pipe.display().to_string();
     let mut lb = Lb::in_front_of(&[server.address()]).with(&["--access-log", &path]).start();
@@ -217,7 +217,7 @@ fn nothing_waits_for_a_terminal_that_was_stopped() {
     let (address, admin) = (free_port(), free_port());
     let texts = [address, server.address(), admin].map(|address| address.to_string());
     let lb = lb_command(folder.path()).get_program().to_owned();
-    let mut python = Command::new(required("python3", "python3"))
+    let mut python = Command::new(required("python3"))
         .args(["-c", ON_A_STOPPED_TERMINAL])
         .arg(lb)
         .args(["--listen", &texts[0], "--backend", &texts[1], "--admin", &texts[2]])
