@@ -1,5 +1,5 @@
 //! Which requests are answered: changes only with the bearer token if there is one, else only from this machine; and
-//! neither a change nor what is to be read for a page of another site in a browser (cross-site requests, DNS rebinding).
+//! neither a change nor anything to read for a page of another site in a browser (cross-site requests, DNS rebinding).
 
 use std::collections::HashSet;
 use std::net::IpAddr;

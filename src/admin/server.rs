@@ -94,8 +94,8 @@ pub async fn serve(listener: AdminListener, view: Arc<View>, exporter: Arc<Expor
     }
 }
 
-/// One client too many takes the place of the one that has asked nothing for the longest: silent clients must not keep a
-/// probe waiting. A request under way is never cut for it.
+/// One client too many takes the place of the one that has asked nothing for the longest: silent clients must not keep
+/// a probe waiting. A request under way is never cut for it.
 fn keep_within_limit(clients: &mut Vec<Client>) {
     clients.retain(|client| !client.serving.is_finished());
     if clients.len() > MAX_CLIENTS {
