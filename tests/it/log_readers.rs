@@ -210,6 +210,17 @@ print(lb.pid, flush=True)
 sys.exit(lb.wait())
 ";
 
+/// Kills a process that should have ended.
+struct KilledAtLast(Pid);
+
+impl Drop for KilledAtLast {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = kill_process(self.0, Signal::KILL);
+        }
+    }
+}
+
 #[test]
 fn nothing_waits_for_a_terminal_that_was_stopped() {
     let folder = Folder::new();
@@ -228,6 +239,8 @@ fn nothing_waits_for_a_terminal_that_was_stopped() {
     let mut pid = String::new();
     BufReader::new(python.stdout.take().unwrap()).read_line(&mut pid).unwrap();
     let lb = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    // python3 ends with it.
+    let _killed_if_it_fails = KilledAtLast(lb);
     wait_until("it is ready", || get_from(admin, "/readyz").is_ok_and(|answer| answer.status == 200));
     // More than a terminal takes before it is stopped.
     for _ in 0..100 {
