@@ -34,6 +34,7 @@ fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
             weight: weight(index),
             backup: false,
             max_connections: None,
+            check: Default::default(),
         }
     };
     (0..count).map(identity).collect()

@@ -21,6 +21,7 @@ fn replica(policy: Policy, backends: impl Iterator<Item = u32>) -> Arc<Balancer>
         weight: 1,
         backup: false,
         max_connections: None,
+        check: Default::default(),
     };
     pool.replace(backends.map(endpoint).collect(), now);
     Balancer::new(pool)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backends::Backend;
+use crate::backends::{Backend, LastCheck};
 use crate::config::Policy;
 use crate::telemetry::{ListenerTotals, rfc3339};
 
@@ -130,10 +130,25 @@ pub struct BackendReport {
     pub last_error: Option<String>,
     /// When that was (RFC 3339).
     pub last_error_at: Option<String>,
+    /// The last health check; null before the first.
+    pub last_check: Option<CheckReport>,
     /// Bytes to the backend.
     pub bytes_in: u64,
     /// Bytes from the backend.
     pub bytes_out: u64,
+}
+
+/// One health check.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct CheckReport {
+    /// RFC 3339.
+    pub time: String,
+    /// `success`, `failure`, or `skipped`: this machine had no file or no port for it.
+    pub result: String,
+    /// What was wrong; null: nothing.
+    pub reason: Option<String>,
+    /// Milliseconds that it took.
+    pub took: f64,
 }
 
 impl StatusReport {
@@ -222,8 +237,20 @@ impl BackendReport {
             latency: snapshot.last_connect.map(|took| took.as_micros() as f64 / 1e3),
             last_error: snapshot.last_error.as_ref().map(|(error, _)| error.clone()),
             last_error_at: snapshot.last_error.as_ref().map(|(_, at)| rfc3339(*at).to_string()),
+            last_check: snapshot.last_check.as_ref().map(CheckReport::new),
             bytes_in: snapshot.bytes.to_backend,
             bytes_out: snapshot.bytes.to_client,
+        }
+    }
+}
+
+impl CheckReport {
+    fn new(check: &LastCheck) -> Self {
+        Self {
+            time: rfc3339(check.at).to_string(),
+            result: check.result.as_str().to_owned(),
+            reason: (!check.reason.is_empty()).then(|| check.reason.clone()),
+            took: check.took.as_micros() as f64 / 1e3,
         }
     }
 }

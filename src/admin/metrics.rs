@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandl
 use metrics_util::MetricKindMask;
 use tokio::runtime::RuntimeMetrics;
 
-use crate::backends::{Backend, Evidence, Pool};
+use crate::backends::{Backend, CheckResult, Evidence, Pool};
 use crate::net::ConnectFailure;
 use crate::telemetry::metric::{self, HistogramName};
 use crate::telemetry::{
@@ -167,6 +167,11 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
     for evidence in Evidence::ALL.iter().filter(|evidence| now.bad_ends[**evidence as usize] > 0) {
         let labels = [pool.clone(), backend.clone(), ("reason", evidence.as_str().to_owned())];
         counter!(metric::BAD_ENDS, &labels).absolute(now.bad_ends[*evidence as usize]);
+    }
+    // Without checks there are no series of them.
+    for &result in CheckResult::ALL.iter().filter(|_| now.last_check.is_some()) {
+        let labels = [pool.clone(), backend.clone(), ("result", result.as_str().to_owned())];
+        counter!(metric::HEALTH_CHECKS, &labels).absolute(now.checks[result as usize]);
     }
     for &failure in ConnectFailure::ALL {
         let labels = [pool.clone(), backend.clone(), ("reason", failure.as_str().to_owned())];

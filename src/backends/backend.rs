@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 use crate::config;
 use crate::net::Target;
 use crate::telemetry::BackendCounters;
 
+use super::check_log::CheckLog;
 use super::counts::Counts;
-use super::endpoint::Endpoint;
+use super::endpoint::{CheckPlace, Endpoint};
 use super::health::Health;
 use super::pool_events::PoolEvents;
 use super::snapshot::BackendSnapshot;
@@ -30,6 +33,8 @@ pub struct Backend {
     active: AtomicUsize,
     is_removed: AtomicBool,
     gives_up_turn: AtomicBool,
+    check_place: ArcSwap<CheckPlace>,
+    check_log: CheckLog,
     health: Health,
     counts: Counts,
     events: Arc<PoolEvents>,
@@ -54,6 +59,8 @@ impl Backend {
             active: AtomicUsize::new(0),
             is_removed: AtomicBool::new(false),
             gives_up_turn: AtomicBool::new(false),
+            check_place: ArcSwap::default(),
+            check_log: CheckLog::default(),
             counts: Counts::new(workers),
             events,
         };
@@ -61,8 +68,11 @@ impl Backend {
         Arc::new(backend)
     }
 
-    /// Takes on the weight, rank and limit of `endpoint`; true where something changed.
+    /// Takes on the weight, rank and limit of `endpoint`; true where something changed that picks go by.
     pub(super) fn update_from(&self, endpoint: &Endpoint) -> bool {
+        if **self.check_place.load() != endpoint.check {
+            self.check_place.store(Arc::new(endpoint.check.clone()));
+        }
         let max = endpoint.max_connections.map_or(0, NonZeroUsize::get);
         let weight = self.weight.swap(endpoint.weight, Ordering::Relaxed);
         let was_backup = self.is_backup.swap(endpoint.backup, Ordering::Relaxed);
@@ -152,7 +162,7 @@ impl Backend {
 
     /// What it is like now.
     pub fn snapshot(&self, now: Instant) -> BackendSnapshot {
-        let health = self.health.snapshot(now);
+        let (health, checks) = (self.health.snapshot(now), self.check_log.so_far());
         BackendSnapshot {
             state: health.state,
             reason: health.reason,
@@ -165,6 +175,8 @@ impl Backend {
             ejected_for: health.ejected_for,
             last_connect: self.counts.last_connect(),
             last_error: health.last_error,
+            checks: checks.counts,
+            last_check: checks.last,
             bytes: self.counts.bytes(),
         }
     }
@@ -195,6 +207,16 @@ impl Backend {
     pub(super) fn release(&self) {
         self.active.fetch_sub(1, Ordering::SeqCst);
         self.events.notify_one_waiter();
+    }
+
+    /// Where its health check goes.
+    pub(super) fn check_place(&self) -> Arc<CheckPlace> {
+        self.check_place.load_full()
+    }
+
+    /// How its health checks went.
+    pub(super) fn check_log(&self) -> &CheckLog {
+        &self.check_log
     }
 
     /// It is in no pool any more; its connections stay open.

@@ -94,6 +94,7 @@ impl World {
             weight: 1,
             backup: false,
             max_connections: None,
+            check: Default::default(),
         };
         pool.replace((1..).take(backends).map(endpoint).collect(), now);
         Self { pool, settings: settings.clone(), now, turn: 0, fails: vec![false; backends], open: Vec::new() }

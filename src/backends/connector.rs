@@ -40,11 +40,16 @@ impl Connector {
 
     /// Connects for a health check, which has a time limit as a whole and sets none here. Safe to cancel.
     ///
+    /// `is_own`: it goes where clients' connections go too. What listens elsewhere expects no PROXY header.
+    ///
     /// # Errors
     /// Why it did not work.
-    pub(super) async fn connect_for_check(&self, target: &Target) -> Result<Transport, DialError> {
-        // LOCAL: the connection is the balancer's own, and belongs to no client.
-        self.dial(target, Duration::MAX, || Origin::Local).await
+    pub(super) async fn connect_for_check(&self, target: &Target, is_own: bool) -> Result<Transport, DialError> {
+        if is_own {
+            // LOCAL: the connection is the balancer's own, and belongs to no client.
+            return self.dial(target, Duration::MAX, || Origin::Local).await;
+        }
+        net::dial(target, self.next_source(target), &self.dial_options(Duration::MAX)).await
     }
 
     /// The pool whose backends these are.

@@ -4,6 +4,7 @@
 
 use std::num::NonZeroUsize;
 
+use crate::config::BackendAddress;
 use crate::net::Target;
 
 /// A backend as the configuration or a name server wants it.
@@ -17,4 +18,14 @@ pub struct Endpoint {
     pub backup: bool,
     /// Connections at once.
     pub max_connections: Option<NonZeroUsize>,
+    pub check: CheckPlace,
+}
+
+/// What the configuration says of where its health check goes, beside the port of the pool's check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckPlace {
+    /// The name that gave its address.
+    pub host: Option<String>,
+    /// `None`: it goes where the backend listens.
+    pub address: Option<BackendAddress>,
 }

@@ -1,7 +1,7 @@
 //! Active health checks, the asking part: one task for each backend, on the main thread.
 //!
-//! Connects as clients' connections do, by the pool's [`Connector`]. What results in a row say is [`RiseFall`]'s to
-//! decide.
+//! Connects as clients' connections do, by the pool's [`Connector`]; what is asked is in `checks`. What results in a row
+//! say is [`RiseFall`]'s to decide.
 //!
 //! [`RiseFall`]: super::rise_fall::RiseFall
 
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::HealthCheck;
-use crate::net::DialError;
 
 use super::backend::Backend;
+use super::check_log::CheckResult;
+use super::checks::{self, CheckError, CheckStream, Finder};
 use super::connector::Connector;
-use super::http_check;
 
 /// Intervals vary by this share either way, so that a pool's checks don't fall on one instant.
 const JITTER: f64 = 0.1;
@@ -56,47 +56,51 @@ async fn check_for_ever(connector: Arc<Connector>, backend: Arc<Backend>, settin
     // A pool of many is not to be asked all at once; one of a few is, for it is to be known at once.
     let backends = u32::try_from(connector.pool().backends().len()).unwrap_or(u32::MAX);
     tokio::time::sleep((FIRST_CHECKS * backends).min(settings.interval).mul_f64(fastrand::f64())).await;
+    let mut finder = Finder::default();
+    // The second check falls anywhere into the interval: from then on they are spread over it, however they began.
+    let mut share = fastrand::f64();
     loop {
-        let result = tokio::time::timeout(settings.timeout, check(&connector, &backend, &settings))
-            .await
-            .unwrap_or_else(|_| Err(CheckError::Backend(format!("no answer within {:?}", settings.timeout))));
-        match result {
-            Ok(()) => backend.health().record_check(true, "", Instant::now()),
-            Err(CheckError::Backend(reason)) => backend.health().record_check(false, &reason, Instant::now()),
-            Err(CheckError::Local(reason)) => tracing::debug!(backend = backend.label(), reason, "no health check"),
+        let began = Instant::now();
+        check(&connector, &backend, &settings, &mut finder).await;
+        let interval = if backend.health().passes_checks() { settings.interval } else { settings.interval_down };
+        tokio::time::sleep_until((began + interval.mul_f64(share)).into()).await;
+        share = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
+    }
+}
+
+/// Makes one check, and reports what it found.
+async fn check(connector: &Connector, backend: &Backend, settings: &HealthCheck, finder: &mut Finder) {
+    let began = Instant::now();
+    let answer = find_and_ask(connector, backend, settings, finder).await;
+    let now = Instant::now();
+    let note = |result, reason: &str| backend.check_log().note(result, reason, now - began);
+    match answer {
+        Ok(rest) => {
+            note(CheckResult::Success, "");
+            backend.health().record_check(true, "", now);
+            if let Some(stream) = rest {
+                checks::end(stream).await;
+            }
         }
-        tokio::time::sleep(jittered(settings.interval)).await;
+        Err(CheckError::Backend(reason)) => {
+            note(CheckResult::Failure, &reason);
+            backend.health().record_check(false, &reason, now);
+        }
+        Err(CheckError::Local(reason)) => {
+            note(CheckResult::Skipped, &reason);
+            tracing::debug!(backend = backend.label(), reason, "no health check");
+        }
     }
 }
 
-/// Why a check found no answer.
-enum CheckError {
-    /// That speaks against the backend.
-    Backend(String),
-    /// This machine had no file or no port for it: it says nothing of the backend.
-    Local(String),
-}
-
-impl From<DialError> for CheckError {
-    fn from(error: DialError) -> Self {
-        let reason = error.to_string();
-        if error.failure.is_backends_fault() { Self::Backend(reason) } else { Self::Local(reason) }
-    }
-}
-
-/// A connection was made: that is all, or the answer to a GET decides.
-async fn check(connector: &Connector, backend: &Backend, settings: &HealthCheck) -> Result<(), CheckError> {
-    let stream = connector.connect_for_check(backend.target()).await?;
-    let Some(http) = &settings.http else { return Ok(()) };
-    let asked = http_check::ask(&stream, backend.target(), http).await;
-    let status = asked.map_err(|error| CheckError::Backend(error.to_string()))?;
-    if http.status.iter().any(|range| range.contains(&status)) {
-        Ok(())
-    } else {
-        Err(CheckError::Backend(format!("answered {status}")))
-    }
-}
-
-fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(1.0 + JITTER * (2.0 * fastrand::f64() - 1.0))
+async fn find_and_ask(
+    connector: &Connector,
+    backend: &Backend,
+    settings: &HealthCheck,
+    finder: &mut Finder,
+) -> Result<Option<CheckStream>, CheckError> {
+    let resolve = connector.pool().settings().resolve.clone();
+    let found = tokio::time::timeout(settings.timeout, finder.find(backend, settings, &resolve)).await;
+    let no_name = |_| CheckError::backend(format!("its name can't be resolved within {:?}", settings.timeout));
+    checks::ask(connector, &found.map_err(no_name)??, settings).await
 }

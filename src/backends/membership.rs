@@ -28,7 +28,7 @@ use crate::config::{self, BackendAddress, Resolve};
 use crate::net::Target;
 
 use super::discovery::{Answer, Discovery, Host, MAX_ADDRESSES, Query, SrvRank};
-use super::endpoint::Endpoint;
+use super::endpoint::{CheckPlace, Endpoint};
 use super::pool::Pool;
 
 /// Backends of one pool at most, whatever its names give: the tables of the policies number them in 16 bits.
@@ -244,10 +244,12 @@ impl Entry {
 
     /// The backends that it stands for, in an order that doesn't depend on the name server's.
     fn endpoints(&self) -> Vec<Endpoint> {
-        let config::BackendConfig { weight, backup, max_connections, .. } = self.settings;
+        let config::BackendConfig { weight, backup, max_connections, ref check, .. } = self.settings;
+        let check = |host: Option<&str>| CheckPlace { host: host.map(str::to_owned), address: check.clone() };
         let hosts = match &self.source {
             Source::Address(target) => {
-                return vec![Endpoint { target: target.clone(), weight, backup, max_connections }];
+                let target = target.clone();
+                return vec![Endpoint { target, weight, backup, max_connections, check: check(None) }];
             }
             Source::Name(name) => name.hosts.iter().flatten(),
         };
@@ -259,6 +261,7 @@ impl Entry {
                 weight: rank.weight,
                 backup: backup || rank.is_backup,
                 max_connections,
+                check: check(Some(&host.name)),
             })
         });
         let mut endpoints: Vec<_> = endpoints.take(MAX_ADDRESSES).collect();

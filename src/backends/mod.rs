@@ -5,6 +5,8 @@
 mod backend;
 #[cfg(test)]
 mod blame_properties;
+mod check_log;
+mod checks;
 mod connector;
 mod counts;
 mod detection;
@@ -13,7 +15,6 @@ mod endpoint;
 mod evidence;
 mod health;
 mod health_check;
-mod http_check;
 mod lease;
 mod membership;
 mod outlier;
@@ -28,6 +29,7 @@ mod snapshot;
 mod status;
 
 pub use backend::Backend;
+pub use check_log::{CheckResult, LastCheck};
 pub use connector::Connector;
 pub use endpoint::Endpoint;
 pub use evidence::Evidence;

@@ -67,8 +67,7 @@ fn pool(detection: Option<FailureDetection>, check: Option<HealthCheck>, slow_st
 }
 
 fn health_check(rise: usize, fall: usize) -> HealthCheck {
-    let second = Duration::from_secs(1);
-    HealthCheck { interval: 2 * second, timeout: second, rise: count(rise), fall: count(fall), http: None }
+    HealthCheck { rise: count(rise), fall: count(fall), ..HealthCheck::example() }
 }
 
 /// A detector and the clock it lives by.

@@ -59,20 +59,11 @@ impl RiseFall {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-    use std::time::Duration;
-
     use super::*;
 
+    /// Two results bring it back, three take it out.
     fn rise_fall() -> RiseFall {
-        let count = |n| NonZeroUsize::new(n).expect("not zero");
-        RiseFall::new(&HealthCheck {
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            rise: count(2),
-            fall: count(3),
-            http: None,
-        })
+        RiseFall::new(&HealthCheck::example())
     }
 
     #[test]

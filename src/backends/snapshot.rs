@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::net::ConnectFailure;
 use crate::telemetry::Traffic;
 
+use super::check_log::{CheckResult, LastCheck};
 use super::evidence::Evidence;
 use super::status::BackendState;
 
@@ -34,6 +35,10 @@ pub struct BackendSnapshot {
     pub last_connect: Option<Duration>,
     /// What went wrong last, and when.
     pub last_error: Option<(String, SystemTime)>,
+    /// Health checks so far, by [`CheckResult`].
+    pub checks: [u64; CheckResult::ALL.len()],
+    /// `None`: there was none yet.
+    pub last_check: Option<LastCheck>,
     /// Bytes relayed.
     pub bytes: Traffic,
 }

@@ -44,6 +44,7 @@ pub(super) fn endpoint(index: usize, weight: u16, is_backup: bool, max_connectio
         weight,
         backup: is_backup,
         max_connections: NonZeroUsize::new(max_connections),
+        check: Default::default(),
     }
 }
 

@@ -8,6 +8,7 @@ mod address;
 mod build;
 pub(crate) mod file;
 mod global;
+mod health_check;
 mod http;
 mod listener;
 mod load;
@@ -22,12 +23,15 @@ mod yaml;
 pub use address::{BackendAddress, BindAddress};
 pub use file::off::means_off;
 pub use global::{AdminConfig, Config, RelayMode};
+pub use health_check::{
+    CheckKind, HealthCheck, HttpCheck, MysqlCheck, Pattern, PostgresCheck, PostgresRole, RedisCheck, RedisRole, Step,
+};
 pub use http::BackendKeepAlive;
 pub use listener::{ListenerConfig, Mode, ProxyProtocol, Route};
 pub use load::{Loaded, Source};
 pub use log::{LogConfig, LogDestination, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;
-pub use pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, Policy, PoolConfig, Resolve};
+pub use pool::{BackendConfig, FailureDetection, Policy, PoolConfig, Resolve};
 pub use problem::{Problem, Problems};
 pub use schema::schema;

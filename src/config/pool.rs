@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -12,6 +11,7 @@ use crate::net::TcpOptions;
 use crate::protocol::proxy_header;
 
 use super::address::BackendAddress;
+use super::health_check::HealthCheck;
 
 /// Backends that serve the same thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct BackendConfig {
     pub backup: bool,
     /// Connections at once; `None`: any number.
     pub max_connections: Option<NonZeroUsize>,
+    /// Where its health check goes; `None`: its own address, with the port of the pool's check.
+    pub check: Option<BackendAddress>,
 }
 
 /// Clients that may wait for room on the backends.
@@ -79,32 +81,6 @@ pub struct Queue {
     pub length: usize,
     /// For how long.
     pub timeout: Duration,
-}
-
-/// Active health checks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// From one check to the next, 10 % more or less.
-    pub interval: Duration,
-    /// A check must be over in this time.
-    pub timeout: Duration,
-    /// Successes in a row that bring a backend back.
-    pub rise: NonZeroUsize,
-    /// Failures in a row that take it out.
-    pub fall: NonZeroUsize,
-    /// `None`: an accepted connection is enough.
-    pub http: Option<HttpCheck>,
-}
-
-/// A health check by GET.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpCheck {
-    /// The request's path.
-    pub path: String,
-    /// The Host header; `None`: the backend's address.
-    pub host: Option<String>,
-    /// Statuses of a healthy backend.
-    pub status: Vec<RangeInclusive<u16>>,
 }
 
 /// How names of backends are resolved.

@@ -43,6 +43,7 @@ names! {
         "Times that passive failure detection set a backend aside, by reason.";
     counter BAD_ENDS = "lb_backend_bad_ends_total",
         "Connections to a backend (in http mode requests) that ended badly, by how.";
+    counter HEALTH_CHECKS = "lb_health_checks_total", "Health checks of a backend, by result.";
     counter RETRIES = "lb_retries_total",
         "Further backends tried for a client whose backend could not be connected to.";
     counter ACCEPT_ERRORS = "lb_accept_errors_total", "Failed accepts, by reason.";

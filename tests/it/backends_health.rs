@@ -86,7 +86,7 @@ fn a_status_outside_the_range_is_a_failure_and_three_in_a_row_take_out() {
     wait_until("both were checked", || steady.checks() > 2 && other.checks() > 2);
     other.answer(503);
     wait_until("it is out", || lb.state_of(b) == "down");
-    assert_eq!(reason_of_down(&lb), "answered 503");
+    assert_eq!(reason_of_down(&lb), "GET /healthz answered 503");
     assert!((0..10).all(|_| get(lb.address(), "/").body == "steady"));
     assert_eq!(lb.state_of(a), "up");
     other.answer(302);

@@ -4,9 +4,11 @@
 //! if there is no problem.
 
 mod block;
+mod health_check;
 mod http;
 mod listener;
 mod pool;
+mod secret;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

@@ -3,19 +3,17 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
 
 use crate::config::address::BackendAddress;
 use crate::config::file::off::OffOr;
-use crate::config::file::pool::{
-    BackendSpec, FailureDetectionSpec, HealthCheckSpec, HttpCheckSpec, PoolSpec, ResolveSpec, SendProxy,
-};
-use crate::config::pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, PoolConfig, Queue, Resolve};
+use crate::config::file::pool::{BackendSpec, FailureDetectionSpec, PoolSpec, ResolveSpec, SendProxy};
+use crate::config::pool::{BackendConfig, FailureDetection, PoolConfig, Queue, Resolve};
 use crate::config::yaml::Reporter;
 use crate::net::TcpOptions;
 use crate::protocol::proxy_header::ProxyVersion;
 
 use super::block::{Block, some_unless_zero};
+use super::health_check::build_check;
 
 /// Bounds the length of the balancer's round.
 const MAX_WEIGHT: u16 = 256;
@@ -23,8 +21,6 @@ const MAX_WEIGHT: u16 = 256;
 const MAX_ATTEMPTS: usize = 16;
 /// Bounds memory: each failure within the window is remembered.
 const MAX_FAILURES: usize = 1000;
-/// Results of health checks in a row; more must be a mistake.
-const MAX_RESULTS: usize = 1000;
 /// The balancer's hash table has backends' indices of 16 bits.
 const MAX_BACKENDS: usize = 10_000;
 /// The port of DNS (RFC 1035, 4.2).
@@ -46,7 +42,7 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
         },
         health_check: match &pool.health_check {
             OffOr::Off => None,
-            OffOr::On(settings) => Some(build_check(settings, &mut block.inner("health_check"))),
+            OffOr::On(settings) => Some(build_check(settings, &pool.backends, &mut block.inner("health_check"))),
         },
         first_byte_timeout: some_unless_zero(pool.first_byte_timeout),
         slow_start: pool.slow_start.0,
@@ -107,7 +103,16 @@ fn build_backend(
         block.problem(key, message);
     }
     let max_connections = NonZeroUsize::new(backend.max_connections);
-    Some(BackendConfig { address, weight: backend.weight, backup: backend.backup, max_connections })
+    let check = backend.check.as_ref().and_then(|text| build_check_address(&format!("{key}.check"), text, block));
+    Some(BackendConfig { address, weight: backend.weight, backup: backend.backup, max_connections, check })
+}
+
+fn build_check_address(key: &str, text: &str, block: &mut Block<'_>) -> Option<BackendAddress> {
+    let address = block.parsed(key, text)?;
+    if matches!(address, BackendAddress::Srv(_)) {
+        block.problem(key, format!("`{text}` stands for many addresses; write IP:port, name:port or unix:/path"));
+    }
+    Some(address)
 }
 
 fn build_detection(settings: FailureDetectionSpec, block: &mut Block<'_>) -> FailureDetection {
@@ -128,39 +133,6 @@ fn build_detection(settings: FailureDetectionSpec, block: &mut Block<'_>) -> Fai
         count_5xx: settings.count_5xx,
         count_silence: settings.count_silence,
     }
-}
-
-fn build_check(settings: &HealthCheckSpec, block: &mut Block<'_>) -> HealthCheck {
-    HealthCheck {
-        interval: block.positive("interval", settings.interval),
-        timeout: block.positive("timeout", settings.timeout),
-        rise: block.within("rise", settings.rise, MAX_RESULTS),
-        fall: block.within("fall", settings.fall, MAX_RESULTS),
-        http: settings.http.as_ref().map(|http| build_http_check(http, &mut block.inner("http"))),
-    }
-}
-
-fn build_http_check(http: &HttpCheckSpec, block: &mut Block<'_>) -> HttpCheck {
-    if !http.path.starts_with('/') || !http.path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        block.problem("path", "must start with `/` and have no spaces, such as /healthz");
-    }
-    if http.host.as_ref().is_some_and(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic())) {
-        block.problem("host", "must be a host name, such as app.internal");
-    }
-    let mut status = Vec::new();
-    for text in &http.status.0 {
-        match parse_statuses(text) {
-            Some(range) => status.push(range),
-            None => block.problem("status", format!("`{text}` is not a range of statuses; write 200 or 200-399")),
-        }
-    }
-    HttpCheck { path: http.path.clone(), host: http.host.clone(), status }
-}
-
-fn parse_statuses(text: &str) -> Option<RangeInclusive<u16>> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
-    (*range.start() >= 100 && *range.end() <= 599 && !range.is_empty()).then_some(range)
 }
 
 fn build_resolve(resolve: &ResolveSpec, block: &mut Block<'_>) -> Resolve {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::pool::Policy;
 
+use super::health_check::HealthCheckSpec;
 use super::off::{OffOr, off_or_word, or_false};
 use super::units::{DurationText, OneOrMany, Percent, TextOrBlock, texts_or_blocks};
 
@@ -96,6 +97,9 @@ pub struct BackendSpec {
     /// Connections at once; 0: any number.
     #[serde(default)]
     pub max_connections: usize,
+    /// Where its health check goes: IP:port, name:port or unix:/path; default: its address, with the check's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
 }
 
 fn one() -> u16 {
@@ -107,7 +111,7 @@ impl TextOrBlock for BackendSpec {
         "an address such as 127.0.0.1:3001, or a block such as {address: 127.0.0.1:3001, weight: 2}";
 
     fn from_text(text: &str) -> Option<Self> {
-        Some(Self { address: text.to_owned(), weight: one(), backup: false, max_connections: 0 })
+        Some(Self { address: text.to_owned(), weight: one(), backup: false, max_connections: 0, check: None })
     }
 }
 
@@ -135,48 +139,6 @@ pub struct QueueSpec {
 impl Default for QueueSpec {
     fn default() -> Self {
         Self { length: 0, timeout: DurationText::seconds(1) }
-    }
-}
-
-/// Active health checks.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HealthCheckSpec {
-    /// From one check to the next, 10 % more or less.
-    pub interval: DurationText,
-    /// A check must be over in this time.
-    pub timeout: DurationText,
-    /// Successes in a row that bring a backend back.
-    pub rise: usize,
-    /// Failures in a row that take it out.
-    pub fall: usize,
-    /// Checks by GET; without it, an accepted connection is enough.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub http: Option<HttpCheckSpec>,
-}
-
-impl Default for HealthCheckSpec {
-    fn default() -> Self {
-        Self { interval: DurationText::seconds(2), timeout: DurationText::seconds(1), rise: 2, fall: 3, http: None }
-    }
-}
-
-/// A health check by GET.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HttpCheckSpec {
-    /// The request's path.
-    pub path: String,
-    /// The Host header; default: the backend's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Statuses of a healthy backend, such as 200 or 200-399.
-    pub status: OneOrMany,
-}
-
-impl Default for HttpCheckSpec {
-    fn default() -> Self {
-        Self { path: "/".to_owned(), host: None, status: OneOrMany(vec!["200-399".to_owned()]) }
     }
 }
 

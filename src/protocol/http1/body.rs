@@ -39,6 +39,19 @@ impl Body {
         Ok(Progress { consumed, done: self.is_done() })
     }
 
+    /// Like `advance`, and appends the data without its coding to `out`.
+    ///
+    /// # Errors
+    /// A chunked body breaks its coding.
+    pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Progress, ChunkError> {
+        if let Self::Chunked(scanner) = self {
+            return scanner.decode(input, out);
+        }
+        let progress = self.advance(input)?;
+        out.extend_from_slice(&input[..progress.consumed]);
+        Ok(progress)
+    }
+
     /// How many of the next bytes are data that need not pass through `advance`, but may be spliced.
     pub fn data_remaining(&self) -> u64 {
         match self {
@@ -98,6 +111,21 @@ mod tests {
         assert_eq!(body.advance(b"abc"), Ok(Progress { consumed: 3, done: false }));
         assert!(body.is_whole_at_close());
         assert!(!Body::new(Framing::Chunked).is_whole_at_close());
+    }
+
+    #[test]
+    fn decodes_a_body_of_any_framing() {
+        for (framing, input) in [
+            (Framing::Length(2), "hi there"),
+            (Framing::Chunked, "1\r\nh\r\n1\r\ni\r\n0\r\n\r\nmore"),
+            (Framing::UntilClose, "hi"),
+        ] {
+            let (mut body, mut out) = (Body::new(framing), Vec::new());
+            for byte in input.bytes() {
+                assert!(body.decode(&[byte], &mut out).is_ok());
+            }
+            assert_eq!(out, b"hi", "{framing:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! A check of a PostgreSQL server: whether it answers a startup packet, or a login and the question whether it is in
+//! recovery.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-flow.html>
+
+use std::error::Error;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+use crate::config::{PostgresCheck, PostgresRole};
+
+use super::failure::{CheckError, shown};
+use super::stream::CheckStream;
+
+/// Version 3.0 of the protocol.
+const VERSION: i32 = 3 << 16;
+/// A message before the login is over is shorter.
+const MAX_MESSAGE: usize = 16 * 1024;
+/// The message Terminate.
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+/// What the server's log and its statistics show.
+const APPLICATION: &str = "lb";
+/// Where the role is asked for; true: it takes no writes.
+const IN_RECOVERY: &str = "select pg_is_in_recovery()";
+
+pub(super) async fn check(mut stream: CheckStream, check: &PostgresCheck) -> Result<Option<CheckStream>, CheckError> {
+    match check.role {
+        PostgresRole::Any => {
+            start(&mut stream, check).await?;
+            Ok(Some(stream))
+        }
+        PostgresRole::Primary | PostgresRole::Replica => {
+            let is_replica = is_in_recovery(stream, check).await?;
+            match (check.role, is_replica) {
+                (PostgresRole::Primary, true) => Err(CheckError::backend("expected a primary, got a replica")),
+                (PostgresRole::Replica, false) => Err(CheckError::backend("expected a replica, got a primary")),
+                _ => Ok(None),
+            }
+        }
+    }
+}
+
+/// Sends a startup packet. Any question for a password is answer enough; the server takes the end of the connection
+/// after it for that of a client that has to ask its user, and logs nothing.
+async fn start(stream: &mut CheckStream, check: &PostgresCheck) -> Result<(), CheckError> {
+    stream.write_all(&startup_packet(check)).await?;
+    loop {
+        let kind = stream.read_u8().await?;
+        let length = stream.read_i32().await?.checked_sub(4).and_then(|length| usize::try_from(length).ok());
+        let length = length.filter(|length| *length <= MAX_MESSAGE);
+        let length = length.ok_or_else(|| CheckError::backend(format!("no PostgreSQL: {}", shown(&[kind]))))?;
+        let mut message = vec![0; length];
+        stream.read_exact(&mut message).await?;
+        match kind {
+            // AuthenticationOk is followed by more; all others wait for a password.
+            b'R' if message.iter().any(|byte| *byte != 0) => return Ok(()),
+            b'Z' => return Ok(stream.write_all(&TERMINATE).await?),
+            b'E' => return Err(CheckError::backend(error_text(&message))),
+            // AuthenticationOk, ParameterStatus, BackendKeyData, NoticeResponse, NegotiateProtocolVersion.
+            b'R' | b'S' | b'K' | b'N' | b'v' => {}
+            other => return Err(CheckError::backend(format!("no PostgreSQL: {}", shown(&[other])))),
+        }
+    }
+}
+
+fn startup_packet(check: &PostgresCheck) -> Vec<u8> {
+    let mut packet = vec![0; 4];
+    packet.extend_from_slice(&VERSION.to_be_bytes());
+    let database = check.database.as_ref().unwrap_or(&check.user);
+    for text in ["user", &check.user, "database", database, "application_name", APPLICATION, ""] {
+        packet.extend_from_slice(text.as_bytes());
+        packet.push(0);
+    }
+    let length = i32::try_from(packet.len()).expect("names are short");
+    packet[..4].copy_from_slice(&length.to_be_bytes());
+    packet
+}
+
+/// The severity and the message of an ErrorResponse.
+fn error_text(message: &[u8]) -> String {
+    let field = |code: u8| message.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(&[code]));
+    let text = |code| String::from_utf8_lossy(field(code).unwrap_or_default()).escape_debug().to_string();
+    format!("{}: {}", text(b'S'), text(b'M'))
+}
+
+/// Logs in and asks, and ends the session.
+async fn is_in_recovery(stream: CheckStream, check: &PostgresCheck) -> Result<bool, CheckError> {
+    let mut config = Config::new();
+    config.user(&check.user).application_name(APPLICATION);
+    config.dbname(check.database.as_ref().unwrap_or(&check.user));
+    if let Some(password) = &check.password {
+        config.password(&password.0);
+    }
+    let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|error| failure(&error))?;
+    let (answer, ()) = tokio::join!(ask(client), async {
+        // It ends with Terminate once the client is dropped; why it failed is in the answer.
+        let _ = connection.await;
+    });
+    answer
+}
+
+async fn ask(client: Client) -> Result<bool, CheckError> {
+    let rows = client.simple_query(IN_RECOVERY).await.map_err(|error| failure(&error))?;
+    let answer = rows.iter().find_map(|row| match row {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    match answer {
+        Some("t") => Ok(true),
+        Some("f") => Ok(false),
+        _ => Err(CheckError::backend(format!("no answer to `{IN_RECOVERY}`"))),
+    }
+}
+
+fn failure(error: &tokio_postgres::Error) -> CheckError {
+    match error.as_db_error() {
+        Some(error) => CheckError::backend(format!("{}: {}", error.severity(), error.message().escape_debug())),
+        None => match error.source() {
+            Some(source) => CheckError::backend(format!("{error}: {source}")),
+            None => CheckError::backend(error.to_string()),
+        },
+    }
+}
