@@ -2,7 +2,7 @@
 //!
 //! The modules stand on floors, and one imports only from lower floors (ARCHITECTURE.md; checked by a test):
 //! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config` > `protocol`, `net`,
-//! `lifecycle`, `telemetry`. The macro of `labels` is for all of them.
+//! `lifecycle`, `telemetry`, `tls`. The macro of `labels` is for all of them.
 
 #[macro_use]
 mod labels;
@@ -20,6 +20,7 @@ pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod server;
 pub(crate) mod telemetry;
+pub(crate) mod tls;
 
 /// What the benches, and the fuzz target of configurations, use of the modules. No interface for anybody else.
 #[doc(hidden)]

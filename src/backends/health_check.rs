@@ -1,7 +1,7 @@
 //! Active health checks, the asking part: one task for each backend, on the main thread.
 //!
-//! Connects as clients' connections do, by the pool's [`Connector`]; what is asked is in `checks`. What results in a row
-//! say is [`RiseFall`]'s to decide.
+//! Connects by the pool's [`Connector`], as clients' connections do; what is asked is in `checks`. What results in a
+//! row say is [`RiseFall`]'s to decide.
 //!
 //! [`RiseFall`]: super::rise_fall::RiseFall
 

@@ -6,8 +6,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use regex::bytes::Regex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-pub use super::file::health_check::{PostgresRole, RedisRole};
+use super::tls::TlsTo;
 
 /// Active health checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct HealthCheck {
     pub fall: NonZeroUsize,
     /// The port that is asked; `None`: the backend's own.
     pub port: Option<NonZeroU16>,
+    /// `None`: it is asked without TLS.
+    pub tls: Option<TlsTo>,
     /// What is asked.
     pub kind: CheckKind,
 }
@@ -31,7 +35,7 @@ pub struct HealthCheck {
 /// What a check asks, and so what it takes for an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
-    /// An accepted connection is enough.
+    /// An accepted connection, with TLS the handshake, is enough.
     Connect,
     /// A request and the status, perhaps the body, of its response.
     Http(HttpCheck),
@@ -118,13 +122,51 @@ impl PartialEq for Pattern {
 impl Eq for Pattern {}
 
 /// Bytes that may hold a password: no log and no report shows them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub Vec<u8>);
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret {
+    pub bytes: Vec<u8>,
+    /// Those of them that came from the environment.
+    pub values: Vec<Vec<u8>>,
+}
+
+impl Secret {
+    /// What a server sent, with stars for values that it has from here.
+    pub fn hide_in(&self, received: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::new();
+        let mut rest = received;
+        while let Some((first, others)) = rest.split_first() {
+            match self.values.iter().find(|value| !value.is_empty() && rest.starts_with(value)) {
+                Some(value) => {
+                    shown.extend_from_slice(b"***");
+                    rest = &rest[value.len()..];
+                }
+                None => {
+                    shown.push(*first);
+                    rest = others;
+                }
+            }
+        }
+        shown
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
+}
+
+/// Which of a set of Redis servers is wanted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedisRole {
+    /// One that answers PING.
+    #[default]
+    Any,
+    /// One that takes writes.
+    Master,
+    /// One that follows a master.
+    Replica,
 }
 
 /// A health check of a Redis server.
@@ -143,6 +185,19 @@ pub struct RedisLogin {
     pub password: Secret,
 }
 
+/// Which of a set of PostgreSQL servers is wanted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PostgresRole {
+    /// One that answers a startup packet; no login.
+    #[default]
+    Any,
+    /// One that takes writes.
+    Primary,
+    /// One in recovery.
+    Replica,
+}
+
 /// A health check of a PostgreSQL server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresCheck {
@@ -157,6 +212,6 @@ pub struct PostgresCheck {
 /// A health check of a MySQL or MariaDB server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MysqlCheck {
-    /// Logs in without a password; `None`: the greeting is enough.
+    /// Logs in without a password; `None`: any answer to a login is enough.
     pub user: Option<String>,
 }

@@ -18,6 +18,7 @@ mod overrides;
 mod pool;
 mod problem;
 mod schema;
+mod tls;
 mod yaml;
 
 pub use address::{BackendAddress, BindAddress};
@@ -35,3 +36,4 @@ pub use overrides::Overrides;
 pub use pool::{BackendConfig, FailureDetection, Policy, PoolConfig, Resolve};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
+pub use tls::TlsTo;

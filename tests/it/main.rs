@@ -29,6 +29,9 @@ mod exhaustion; // pipes and local ports that run out
 mod failover; // backends that fail: retry, ejection, probe, fail open
 mod fairness; // one bulk flow beside a thousand small ones
 mod harness; // which tests there are, and what this machine lacks for them
+mod health_checks; // what is asked, where, how often, and what is said of the answer
+mod health_checks_services; // databases, directories and mail servers, each in its own protocol
+mod health_checks_tls; // certificates that are good, expired, for others, unknown
 mod http_clients; // http mode: load generators, a gigabyte up and down
 mod http_exchange; // http mode: bodies, limits, failures, upgrades, drain
 mod http_failures; // http mode: responses that count as failures, requests under way at a stop

@@ -1,25 +1,15 @@
 //! Other people's protocols, by their own clients and servers, through the balancer.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::Signal;
-
-use crate::support::{Folder, Lb, Program, free_port, output_of, required, wait_until};
-
-fn redis_server(folder: &Folder) -> Program {
-    let address = free_port();
-    let mut command = Command::new(required("redis-server"));
-    command.args(["--port", &address.port().to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-    Program::serving_at(address, command.current_dir(folder.path()))
-}
+use crate::support::{Folder, Lb, PASSWORD, output_of, postgres, redis, required};
 
 #[test]
 fn redis_works_through_it() {
     let folder = Folder::new();
-    let redis = redis_server(&folder);
+    let redis = redis(&folder, &[]);
     let lb = Lb::in_front_of(&[redis.address()]).start();
     let port = lb.address().port().to_string();
     let cli = required("redis-cli");
@@ -34,7 +24,7 @@ fn redis_works_through_it() {
 #[test]
 fn a_long_quiet_session_goes_on_after_many_sweeps() {
     let folder = Folder::new();
-    let redis = redis_server(&folder);
+    let redis = redis(&folder, &[]);
     // Limits of 6 s are swept every 750 ms: the silence is three sweeps long.
     let lb = Lb::in_front_of(&[redis.address()]).with(&["--idle-timeout", "6s"]).start();
     let mut session = Command::new(required("redis-cli"))
@@ -55,53 +45,17 @@ fn a_long_quiet_session_goes_on_after_many_sweeps() {
     assert_eq!(lb.only_access()["cause"], "client_closed", "one connection, which the client ended");
 }
 
-/// PostgreSQL refuses to run as root: then it runs as the user that its package made.
-fn as_postgres(program: &Path) -> Command {
-    if !rustix::process::geteuid().is_root() {
-        return Command::new(program);
-    }
-    // Not runuser: setpriv becomes the program, so that its process is ours to end.
-    let mut command = Command::new(required("setpriv"));
-    command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--"]).arg(program);
-    command
-}
-
-fn postgres_server(folder: &Folder) -> Program {
-    let initdb = required("/usr/lib/postgresql/*/bin/initdb");
-    let data = folder.path().join("data");
-    if rustix::process::geteuid().is_root() {
-        output_of(&required("chown"), &["postgres".as_ref(), folder.path()]);
-    }
-    let made = as_postgres(&initdb)
-        .args(["--no-sync", "--auth=trust", "--username=tester", "--locale=C", "-D"])
-        .arg(&data)
-        .current_dir("/")
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
-    let address = free_port();
-    let mut command = as_postgres(&initdb.with_file_name("postgres"));
-    command.arg("-D").arg(&data).arg("-k").arg(folder.path()).current_dir("/");
-    command.args(["-p", &address.port().to_string(), "-h", "127.0.0.1", "-c", "fsync=off"]);
-    Program::serving_at(address, &mut command).ended_by(Signal::INT)
-}
-
 #[test]
 fn postgresql_works_through_it() {
     let folder = Folder::new();
-    let postgres = postgres_server(&folder);
+    let postgres = postgres(&folder);
     let lb = Lb::in_front_of(&[postgres.address()]).set("attempts", 1).start();
     let psql = required("psql");
     let port = lb.address().port().to_string();
     let query = |sql: &str| {
-        let arguments = ["-h", "127.0.0.1", "-p", &port, "-U", "tester", "-d", "postgres", "-Atc", sql];
-        output_of(&psql, &arguments)
+        let database = format!("postgresql://tester:{PASSWORD}@127.0.0.1:{port}/postgres");
+        output_of(&psql, &["-Atc", sql, &database])
     };
-    wait_until("PostgreSQL has started", || {
-        let mut first = Command::new(&psql);
-        first.args(["-h", "127.0.0.1", "-p", &postgres.address().port().to_string(), "-U", "tester", "-d", "postgres"]);
-        first.args(["-Atc", "select 1"]).stderr(Stdio::null()).output().unwrap().status.success()
-    });
     assert_eq!(query("select 6 * 7"), "42\n");
     let long = query("select string_agg(i::text, ',') from generate_series(1, 100000) i");
     assert_eq!(long.trim_end().rsplit(',').next(), Some("100000"));

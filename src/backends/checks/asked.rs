@@ -6,18 +6,44 @@ use std::time::Instant;
 
 use crate::config::{BackendAddress, HealthCheck, Resolve};
 use crate::net::Target;
+use crate::tls::ServerName;
 
 use super::super::backend::Backend;
 use super::super::discovery::{Discovery, Query};
 use super::failure::CheckError;
 
+/// The name of what listens on a unix socket.
+const LOCALHOST: &str = "localhost";
+
 /// Where one check goes.
 pub(in crate::backends) struct Asked {
     pub(super) target: Target,
-    /// The name that it is known by, or its address; with its port.
-    pub(super) host: String,
+    /// The name that it is known by; `None`: an address.
+    name: Option<String>,
     /// Whether it is where clients' connections go too.
     pub(super) is_own: bool,
+}
+
+impl Asked {
+    /// What a Host header says of it.
+    pub(super) fn host(&self) -> String {
+        match (&self.name, &self.target) {
+            (Some(name), Target::Tcp(address)) => format!("{name}:{}", address.port()),
+            (None, Target::Tcp(address)) => address.to_string(),
+            // RFC 9110, 7.2 wants a Host, and a path is none.
+            (_, Target::Unix(_)) => LOCALHOST.to_owned(),
+        }
+    }
+
+    /// What its certificate must be for.
+    pub(super) fn server_name(&self) -> ServerName<'static> {
+        let of_address = || match &self.target {
+            Target::Tcp(address) => ServerName::IpAddress(address.ip().into()),
+            Target::Unix(_) => ServerName::try_from(LOCALHOST).expect("it is a name"),
+        };
+        let name = self.name.as_ref().and_then(|name| ServerName::try_from(name.clone()).ok());
+        name.unwrap_or_else(of_address)
+    }
 }
 
 /// Finds out where the checks of one backend go. Keeps what a name gave last for as long as its TTL says, and while it
@@ -46,39 +72,28 @@ impl Finder {
         check: &HealthCheck,
         resolve: &Resolve,
     ) -> Result<Asked, CheckError> {
-        let place = backend.check_place();
-        let named = |name: &str, address: SocketAddr| {
-            let (target, host) = (Target::Tcp(address), format!("{name}:{}", address.port()));
-            Asked { is_own: target == *backend.target(), target, host }
-        };
-        match (&place.address, backend.target()) {
-            // RFC 9110, 7.2 wants a Host, and a path is none.
-            (None, Target::Unix(path)) => {
-                Ok(Asked { target: Target::Unix(path.clone()), host: "localhost".to_owned(), is_own: true })
-            }
+        let (place, own) = (backend.check_place(), backend.target());
+        let asked =
+            |target: Target, name: Option<&String>| Asked { is_own: target == *own, target, name: name.cloned() };
+        let at = |ip: IpAddr, port: u16| Target::Tcp(SocketAddr::new(ip, port));
+        match (&place.address, own) {
+            (None, Target::Unix(_)) => Ok(asked(own.clone(), None)),
             (None, Target::Tcp(own)) => {
-                let address = SocketAddr::new(own.ip(), check.port.map_or(own.port(), u16::from));
-                Ok(match &place.host {
-                    Some(name) => named(name, address),
-                    None => Asked { target: Target::Tcp(address), host: address.to_string(), is_own: address == *own },
-                })
+                Ok(asked(at(own.ip(), check.port.map_or(own.port(), u16::from)), place.host.as_ref()))
             }
-            (Some(BackendAddress::Address(target)), own) => {
-                let host = if let Target::Tcp(address) = target { address.to_string() } else { "localhost".to_owned() };
-                Ok(Asked { target: target.clone(), host, is_own: target == own })
-            }
+            (Some(BackendAddress::Address(target)), _) => Ok(asked(target.clone(), None)),
             // The name that gave the backend's address: one of several, perhaps.
             (Some(BackendAddress::Name(name, port)), Target::Tcp(own)) if place.host.as_ref() == Some(name) => {
-                Ok(named(name, SocketAddr::new(own.ip(), *port)))
+                Ok(asked(at(own.ip(), *port), Some(name)))
             }
-            (Some(BackendAddress::Name(name, port)), own) => {
+            (Some(BackendAddress::Name(name, port)), _) => {
                 let is_like_own = |ip: &IpAddr| matches!(own, Target::Tcp(own) if own.is_ipv4() == ip.is_ipv4());
                 let addresses = self.addresses_of(name, resolve).await?;
-                let address = addresses.iter().find(|ip| is_like_own(ip)).or(addresses.first());
-                let address = address.ok_or_else(|| CheckError::backend(format!("{name} has no address")))?;
-                Ok(named(name, SocketAddr::new(*address, *port)))
+                let ip = addresses.iter().find(|ip| is_like_own(ip)).or(addresses.first());
+                let ip = ip.ok_or_else(|| CheckError::backend(format!("{name} has no address")))?;
+                Ok(asked(at(*ip, *port), Some(name)))
             }
-            (Some(BackendAddress::Srv(_)), _) => unreachable!("a check's address is no service: the configuration"),
+            (Some(BackendAddress::Srv(_)), _) => unreachable!("the configuration refuses a service here"),
         }
     }
 

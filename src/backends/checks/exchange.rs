@@ -28,43 +28,48 @@ pub(super) async fn check(stream: &mut CheckStream, steps: &[Step], deadline: In
     let mut received = Vec::new();
     for step in steps {
         match step {
-            Step::Send(bytes) => stream.write_all(&bytes.0).await?,
-            Step::Expect(pattern) => {
-                let end = expect(stream, pattern, &mut received, deadline).await?;
-                received.drain(..end);
-            }
+            Step::Send(secret) => stream.write_all(&secret.bytes).await?,
+            Step::Expect(pattern) => match expect(stream, pattern, &mut received, deadline).await {
+                Ok(end) => drop(received.drain(..end)),
+                Err(what) => return Err(unexpected(pattern, &without_secrets(steps, &received), &what)),
+            },
         }
     }
     Ok(())
 }
 
-/// Waits for a match, and gives the place of its end in `received`.
+/// Waits for a match, and gives the place of its end in `received`; or says what came after these bytes.
 async fn expect(
     stream: &mut CheckStream,
     pattern: &Pattern,
     received: &mut Vec<u8>,
     deadline: Instant,
-) -> Result<usize, CheckError> {
+) -> Result<usize, String> {
     loop {
         if let Some(end) = pattern.end_in(received) {
             return Ok(end);
         }
-        let got = |received: &[u8], then: &str| {
-            let got = line_like(pattern, received).map_or_else(|| shown(received), shown);
-            CheckError::backend(format!("expected {pattern}, got {got}{then}"))
-        };
         if received.len() >= MAX_ANSWER {
-            return Err(got(received, " and 64 KiB more"));
+            return Err(" and more".to_owned());
         }
         // This side knows what was expected, and so is the first to say that the time is over.
         match tokio::time::timeout_at(deadline - PACE, receive(stream, received)).await {
-            Ok(Ok(0)) => return Err(got(received, " and the end of the connection")),
+            Ok(Ok(0)) => return Err(" and the end of the connection".to_owned()),
             Ok(Ok(_)) => {}
-            Ok(Err(error)) if received.is_empty() => return Err(error.into()),
-            Ok(Err(_)) => return Err(got(received, " and a reset")),
-            Err(_) => return Err(got(received, "")),
+            Ok(Err(error)) => return Err(format!("; {}", CheckError::from(error).reason())),
+            Err(_) => return Err(String::new()),
         }
     }
+}
+
+fn unexpected(pattern: &Pattern, received: &[u8], then: &str) -> CheckError {
+    let got = shown(line_like(pattern, received).unwrap_or(received));
+    CheckError::backend(format!("expected {pattern}, got {got}{then}"))
+}
+
+fn without_secrets(steps: &[Step], received: &[u8]) -> Vec<u8> {
+    let sent = steps.iter().filter_map(|step| if let Step::Send(secret) = step { Some(secret) } else { None });
+    sent.fold(received.to_vec(), |received, secret| secret.hide_in(&received))
 }
 
 async fn receive(stream: &mut CheckStream, received: &mut Vec<u8>) -> io::Result<usize> {

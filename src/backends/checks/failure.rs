@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::net::DialError;
+use crate::tls;
 
 /// Received bytes that are shown, at most.
 const SHOWN_BYTES: usize = 80;
@@ -29,6 +30,11 @@ impl CheckError {
         }
         Self::Backend(reason)
     }
+
+    pub(super) fn reason(&self) -> &str {
+        let (Self::Backend(reason) | Self::Local(reason)) = self;
+        reason
+    }
 }
 
 impl From<DialError> for CheckError {
@@ -40,6 +46,9 @@ impl From<DialError> for CheckError {
 
 impl From<io::Error> for CheckError {
     fn from(error: io::Error) -> Self {
+        if let Some(words) = tls::words_for(&error) {
+            return Self::backend(words);
+        }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::backend("closed without an answer"),
             // Of our own making.
@@ -60,6 +69,16 @@ pub(super) fn shown(received: &[u8]) -> String {
     format!("`{text}`{more}")
 }
 
+/// A text that a server sent, without control characters.
+pub(super) fn printable(text: &str) -> String {
+    let escaped = |letter: char| {
+        let as_it_is = (!letter.is_control()).then_some(letter);
+        let escape = letter.is_control().then(|| letter.escape_default()).into_iter().flatten();
+        as_it_is.into_iter().chain(escape)
+    };
+    text.chars().flat_map(escaped).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +88,11 @@ mod tests {
         assert_eq!(shown(b""), "nothing");
         assert_eq!(shown(b"-ERR \"no\"\r\n\x1b[2J"), r#"`-ERR "no"\r\n\x1b[2J`"#);
         assert_eq!(shown(&[b'a'; 100]), format!("`{}`…", "a".repeat(80)));
+    }
+
+    #[test]
+    fn a_text_keeps_all_but_control_characters() {
+        assert_eq!(printable("kein \"Zugriff\" für\x1b[2J\r\n"), "kein \"Zugriff\" für\\u{1b}[2J\\r\\n");
     }
 
     #[test]

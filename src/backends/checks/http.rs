@@ -29,6 +29,7 @@ pub(super) async fn check(stream: &mut CheckStream, check: &HttpCheck, host: &st
     if pattern.end_in(&body).is_some() {
         return Ok(());
     }
+    let body = check.headers.iter().fold(body, |body, (_, value)| value.hide_in(&body));
     let (method, path) = (&check.method, &check.path);
     Err(CheckError::backend(format!("{method} {path}: expected {pattern} in the body, got {}", shown(&body))))
 }
@@ -41,7 +42,7 @@ fn request(check: &HttpCheck, host: &str) -> Vec<u8> {
         request.extend_from_slice(format!("User-Agent: lb/{version}\r\n").as_bytes());
     }
     for (name, value) in &check.headers {
-        for part in [name.as_bytes(), b": ", &value.0, b"\r\n"] {
+        for part in [name.as_bytes(), b": ", &value.bytes, b"\r\n"] {
             request.extend_from_slice(part);
         }
     }

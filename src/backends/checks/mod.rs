@@ -7,6 +7,7 @@
 mod asked;
 mod exchange;
 mod failure;
+mod handshake;
 mod http;
 mod ldap;
 mod mysql;
@@ -15,13 +16,13 @@ mod redis;
 mod smtp;
 mod stream;
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use crate::config::{CheckKind, HealthCheck};
 
 use super::connector::Connector;
+
+use handshake::Handshake;
 
 pub(super) use asked::{Asked, Finder};
 pub(super) use failure::CheckError;
@@ -38,38 +39,47 @@ pub(super) async fn ask(
     check: &HealthCheck,
 ) -> Result<Option<CheckStream>, CheckError> {
     let deadline = Instant::now() + check.timeout;
-    let mut waits_for = "a connection".to_owned();
-    let answer = tokio::time::timeout_at(deadline, ask_for_ever(connector, asked, check, deadline, &mut waits_for));
+    let mut waits_for = "connection";
+    let answer = tokio::time::timeout_at(deadline, ask_until(deadline, connector, asked, check, &mut waits_for));
     match answer.await {
         Ok(result) => result,
-        Err(_) => Err(CheckError::backend(late(&waits_for, check.timeout))),
+        Err(_) => Err(CheckError::backend(format!("no {waits_for} within {:?}", check.timeout))),
     }
 }
 
-fn late(what: &str, timeout: Duration) -> String {
-    format!("no {} within {timeout:?}", what.trim_start_matches("a ").trim_start_matches("an "))
-}
-
-/// The same without the limit, which only an exchange needs to know. `waits_for` is what it waits for now.
-async fn ask_for_ever(
+/// The same; the deadline is the caller's to watch, but an exchange has more to say about it. `waits_for` is what it
+/// waits for now.
+async fn ask_until(
+    deadline: Instant,
     connector: &Connector,
     asked: &Asked,
     check: &HealthCheck,
-    deadline: Instant,
-    waits_for: &mut String,
+    waits_for: &mut &'static str,
 ) -> Result<Option<CheckStream>, CheckError> {
-    let transport = connector.connect_for_check(&asked.target, asked.is_own).await?;
-    let mut stream = stream::over(transport);
-    "answer".clone_into(waits_for);
+    let mut stream = stream::over(connector.connect_for_check(&asked.target, asked.is_own).await?);
+    let mut handshake = check.tls.as_ref().map(|tls| Handshake::with(asked, tls));
+    if !negotiates_tls(&check.kind)
+        && let Some(handshake) = handshake.take()
+    {
+        *waits_for = "end of the TLS handshake";
+        stream = handshake.over(stream).await?;
+    }
+    *waits_for = "answer";
     match &check.kind {
-        CheckKind::Connect => return Ok(None),
-        CheckKind::Http(http) => http::check(&mut stream, http, &asked.host).await?,
+        CheckKind::Connect if check.tls.is_none() => return Ok(None),
+        CheckKind::Connect => {}
+        CheckKind::Http(http) => http::check(&mut stream, http, &asked.host()).await?,
         CheckKind::Exchange(steps) => exchange::check(&mut stream, steps, deadline).await?,
         CheckKind::Redis(redis) => redis::check(&mut stream, redis).await?,
-        CheckKind::Postgres(postgres) => return postgres::check(stream, postgres).await,
-        CheckKind::Mysql(mysql) => mysql::check(&mut stream, mysql).await?,
+        CheckKind::Postgres(postgres) => return postgres::check(stream, postgres, handshake).await,
+        CheckKind::Mysql(mysql) => return mysql::check(stream, mysql, handshake).await,
         CheckKind::Smtp { hello } => smtp::check(&mut stream, hello).await?,
         CheckKind::Ldap => ldap::check(&mut stream).await?,
     }
     Ok(Some(stream))
+}
+
+/// Whether client and server of this protocol agree on TLS in their first messages, instead of beginning with it.
+fn negotiates_tls(kind: &CheckKind) -> bool {
+    matches!(kind, CheckKind::Postgres(_) | CheckKind::Mysql(_))
 }

@@ -1,4 +1,4 @@
-//! A check of a MySQL or MariaDB server: its greeting, or a login without a password and COM_QUIT.
+//! A check of a MySQL or MariaDB server: its greeting, a login without a password, COM_QUIT.
 //!
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html>
 
@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::config::MysqlCheck;
 
 use super::failure::{CheckError, shown};
+use super::handshake::Handshake;
 use super::stream::CheckStream;
 
 /// A packet of the connection phase is shorter.
@@ -23,6 +24,9 @@ const ERROR: u8 = 0xFF;
 
 /// What this client can: CLIENT_LONG_PASSWORD, CLIENT_PROTOCOL_41, CLIENT_SECURE_CONNECTION, CLIENT_PLUGIN_AUTH.
 const CAPABILITIES: u32 = 0x0000_0001 | 0x0000_0200 | 0x0000_8000 | 0x0008_0000;
+const CLIENT_SSL: u32 = 0x0000_0800;
+/// Bytes of a login before the user's name.
+const LOGIN_HEAD: usize = 32;
 /// The largest packet that it takes.
 const MAX_ALLOWED_PACKET: u32 = 1 << 24;
 /// utf8mb4_general_ci.
@@ -30,35 +34,51 @@ const CHARACTER_SET: u8 = 45;
 const NATIVE_PASSWORD: &[u8] = b"mysql_native_password\0";
 const COM_QUIT: u8 = 0x01;
 
-pub(super) async fn check(stream: &mut CheckStream, check: &MysqlCheck) -> Result<(), CheckError> {
-    let (sequence, greeting) = read_packet(stream).await?;
+pub(super) async fn check(
+    mut stream: CheckStream,
+    check: &MysqlCheck,
+    handshake: Option<Handshake<'_>>,
+) -> Result<Option<CheckStream>, CheckError> {
+    let (sequence, greeting) = read_packet(&mut stream).await?;
     match greeting.first() {
         Some(&PROTOCOL_10) => {}
         Some(&ERROR) => return Err(refusal("the greeting is", &greeting)),
         _ => return Err(CheckError::backend(format!("no MySQL: {}", shown(&greeting)))),
     }
-    let Some(user) = &check.user else { return Ok(()) };
-    write_packet(stream, sequence.wrapping_add(1), &login(user)).await?;
+    // Without a user, as nobody: MySQL blocks a host that often ends a connection after the greeting, but not one whose
+    // logins are refused.
+    let user = check.user.as_deref().unwrap_or_default();
+    let mut sequence = sequence.wrapping_add(1);
+    let capabilities = CAPABILITIES | if handshake.is_some() { CLIENT_SSL } else { 0 };
+    let login = login(capabilities, user);
+    if let Some(handshake) = handshake {
+        // The login up to the user's name asks for TLS.
+        write_packet(&mut stream, sequence, &login[..LOGIN_HEAD]).await?;
+        stream = handshake.over(stream).await?;
+        sequence = sequence.wrapping_add(1);
+    }
+    write_packet(&mut stream, sequence, &login).await?;
     loop {
-        let (sequence, packet) = read_packet(stream).await?;
+        let (sequence, packet) = read_packet(&mut stream).await?;
         match packet.split_first() {
             Some((&OK, _)) => break,
             Some((&MORE_DATA, _)) => {}
             Some((&SWITCH, plugin)) => {
-                write_packet(stream, sequence.wrapping_add(1), empty_password(plugin)).await?;
+                write_packet(&mut stream, sequence.wrapping_add(1), empty_password(plugin)).await?;
             }
+            Some((&ERROR, _)) if check.user.is_none() => return Ok(Some(stream)),
             Some((&ERROR, _)) => return Err(refusal("the login is refused:", &packet)),
             _ => return Err(CheckError::backend(format!("no answer to a login: {}", shown(&packet)))),
         }
     }
-    write_packet(stream, 0, &[COM_QUIT]).await?;
-    Ok(())
+    write_packet(&mut stream, 0, &[COM_QUIT]).await?;
+    Ok(Some(stream))
 }
 
 /// HandshakeResponse41.
-fn login(user: &str) -> Vec<u8> {
+fn login(capabilities: u32, user: &str) -> Vec<u8> {
     let mut packet = Vec::new();
-    packet.extend_from_slice(&CAPABILITIES.to_le_bytes());
+    packet.extend_from_slice(&capabilities.to_le_bytes());
     packet.extend_from_slice(&MAX_ALLOWED_PACKET.to_le_bytes());
     packet.push(CHARACTER_SET);
     packet.extend_from_slice(&[0; 23]);

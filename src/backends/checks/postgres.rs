@@ -10,13 +10,16 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::config::{PostgresCheck, PostgresRole};
 
-use super::failure::{CheckError, shown};
+use super::failure::{CheckError, printable, shown};
+use super::handshake::Handshake;
 use super::stream::CheckStream;
 
 /// Version 3.0 of the protocol.
 const VERSION: i32 = 3 << 16;
 /// A message before the login is over is shorter.
 const MAX_MESSAGE: usize = 16 * 1024;
+/// The question for TLS: a message of 8 bytes with a version that there is not.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
 /// The message Terminate.
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 /// What the server's log and its statistics show.
@@ -24,7 +27,14 @@ const APPLICATION: &str = "lb";
 /// Where the role is asked for; true: it takes no writes.
 const IN_RECOVERY: &str = "select pg_is_in_recovery()";
 
-pub(super) async fn check(mut stream: CheckStream, check: &PostgresCheck) -> Result<Option<CheckStream>, CheckError> {
+pub(super) async fn check(
+    mut stream: CheckStream,
+    check: &PostgresCheck,
+    handshake: Option<Handshake<'_>>,
+) -> Result<Option<CheckStream>, CheckError> {
+    if let Some(handshake) = handshake {
+        stream = start_tls(stream, handshake).await?;
+    }
     match check.role {
         PostgresRole::Any => {
             start(&mut stream, check).await?;
@@ -38,6 +48,15 @@ pub(super) async fn check(mut stream: CheckStream, check: &PostgresCheck) -> Res
                 _ => Ok(None),
             }
         }
+    }
+}
+
+async fn start_tls(mut stream: CheckStream, handshake: Handshake<'_>) -> Result<CheckStream, CheckError> {
+    stream.write_all(&SSL_REQUEST).await?;
+    match stream.read_u8().await? {
+        b'S' => handshake.over(stream).await,
+        b'N' => Err(CheckError::backend("the server has TLS switched off (`ssl = off`)")),
+        other => Err(CheckError::backend(format!("no PostgreSQL: {}", shown(&[other])))),
     }
 }
 
@@ -80,7 +99,7 @@ fn startup_packet(check: &PostgresCheck) -> Vec<u8> {
 /// The severity and the message of an ErrorResponse.
 fn error_text(message: &[u8]) -> String {
     let field = |code: u8| message.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(&[code]));
-    let text = |code| String::from_utf8_lossy(field(code).unwrap_or_default()).escape_debug().to_string();
+    let text = |code| printable(&String::from_utf8_lossy(field(code).unwrap_or_default()));
     format!("{}: {}", text(b'S'), text(b'M'))
 }
 
@@ -90,14 +109,24 @@ async fn is_in_recovery(stream: CheckStream, check: &PostgresCheck) -> Result<bo
     config.user(&check.user).application_name(APPLICATION);
     config.dbname(check.database.as_ref().unwrap_or(&check.user));
     if let Some(password) = &check.password {
-        config.password(&password.0);
+        config.password(&password.bytes);
     }
-    let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|error| failure(&error))?;
+    let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|error| match &check.password {
+        // Else the library would say that the configuration is invalid.
+        None if error.as_db_error().is_none() && is_about_password(&error) => {
+            CheckError::backend("the server wants a password (`password_file`)")
+        }
+        _ => failure(&error),
+    })?;
     let (answer, ()) = tokio::join!(ask(client), async {
         // It ends with Terminate once the client is dropped; why it failed is in the answer.
         let _ = connection.await;
     });
     answer
+}
+
+fn is_about_password(error: &tokio_postgres::Error) -> bool {
+    error.source().is_some_and(|source| source.to_string() == "password missing")
 }
 
 async fn ask(client: Client) -> Result<bool, CheckError> {
@@ -115,7 +144,7 @@ async fn ask(client: Client) -> Result<bool, CheckError> {
 
 fn failure(error: &tokio_postgres::Error) -> CheckError {
     match error.as_db_error() {
-        Some(error) => CheckError::backend(format!("{}: {}", error.severity(), error.message().escape_debug())),
+        Some(error) => CheckError::backend(format!("{}: {}", error.severity(), printable(error.message()))),
         None => match error.source() {
             Some(source) => CheckError::backend(format!("{error}: {source}")),
             None => CheckError::backend(error.to_string()),

@@ -33,7 +33,7 @@ fn request(check: &RedisCheck) -> Vec<u8> {
     let mut request = Vec::new();
     if let Some(login) = &check.login {
         let user = login.username.as_ref().map(String::as_bytes);
-        let words = [Some(&b"AUTH"[..]), user, Some(&login.password.0)];
+        let words = [Some(&b"AUTH"[..]), user, Some(&login.password.bytes)];
         write_command(&mut request, &words.into_iter().flatten().collect::<Vec<_>>());
     }
     write_command(&mut request, &[if check.role == RedisRole::Any { b"PING" } else { b"ROLE" }]);

@@ -20,6 +20,7 @@ use crate::config::yaml::Reporter;
 
 use super::block::Block;
 use super::secret::{expanded, secret_of_file, unescaped};
+use super::tls::build_tls;
 
 /// Results in a row; more must be a mistake.
 const MAX_RESULTS: usize = 1000;
@@ -38,6 +39,7 @@ pub fn build_check(check: &HealthCheckSpec, backends: &[BackendSpec], block: &mu
         rise: block.within("rise", check.rise, MAX_RESULTS),
         fall: block.within("fall", check.fall, MAX_RESULTS),
         port: check.port.and_then(|port| build_port(port, backends, block)),
+        tls: build_tls(&check.tls, &mut block.inner("tls")),
         kind: build_kind(check, block),
     }
 }
@@ -125,7 +127,7 @@ fn build_header(name: &str, value: &str, block: &mut Block<'_>) -> (String, Secr
         block.problem(name, "can't be set: the check closes after one request without a body");
     }
     let value = expanded(name, value, block, |text, _| text.as_bytes().to_vec());
-    if value.0.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+    if value.bytes.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
         block.problem(name, "must have no line break and no control character");
     }
     (name.to_owned(), value)

@@ -9,6 +9,7 @@ mod http;
 mod listener;
 mod pool;
 mod secret;
+mod tls;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

@@ -18,30 +18,33 @@ pub fn expanded(
     block: &mut Block<'_>,
     mut literal: impl FnMut(&str, &mut Block<'_>) -> Vec<u8>,
 ) -> Secret {
-    let mut bytes = Vec::new();
+    let mut secret = Secret::default();
     let mut rest = text;
     while let Some(at) = rest.find("${") {
         let (before, from) = rest.split_at(at);
         if let Some(before) = before.strip_suffix('$') {
-            bytes.extend(literal(before, block));
-            bytes.extend_from_slice(b"${");
+            secret.bytes.extend(literal(before, block));
+            secret.bytes.extend_from_slice(b"${");
             rest = &from[2..];
             continue;
         }
-        bytes.extend(literal(before, block));
+        secret.bytes.extend(literal(before, block));
         let Some(end) = from.find('}') else {
             block.problem(key, "has a `${` without a `}`; write ${NAME}, or $${ for the characters themselves");
-            return Secret(bytes);
+            return secret;
         };
         let name = &from[2..end];
         match std::env::var(name) {
-            Ok(value) => bytes.extend_from_slice(value.as_bytes()),
+            Ok(value) => {
+                secret.bytes.extend_from_slice(value.as_bytes());
+                secret.values.push(value.into_bytes());
+            }
             Err(_) => block.problem(key, format!("needs the variable {name}, which the environment doesn't have")),
         }
         rest = &from[end + 1..];
     }
-    bytes.extend(literal(rest, block));
-    Secret(bytes)
+    secret.bytes.extend(literal(rest, block));
+    secret
 }
 
 /// The bytes of `text`, with `\r`, `\n`, `\t`, `\\` and `\xNN` for those that can't be typed.
@@ -89,7 +92,7 @@ pub fn secret_of_file(key: &str, file: &Path, block: &mut Block<'_>) -> Option<S
             if secret.is_empty() || secret.contains(&0) {
                 block.problem(key, format!("{}: has no password", file.display()));
             }
-            Some(Secret(secret.to_vec()))
+            Some(Secret { bytes: secret.to_vec(), values: Vec::new() })
         }
         Err(error) => {
             block.problem(key, format!("{}: can't be read: {error}", file.display()));
@@ -120,7 +123,7 @@ mod tests {
         let value = std::env::var("PATH").expect("there is one");
         let plain = |text: &str, _: &mut Block<'_>| text.to_uppercase().into_bytes();
         let expected = format!("A{value}B${{PATH}}$1").into_bytes();
-        assert_eq!(expanded("send", "a${PATH}b$${path}$1", &mut block, plain), Secret(expected));
+        assert_eq!(expanded("send", "a${PATH}b$${path}$1", &mut block, plain).bytes, expected);
         assert!(!block.has_problem_in("send"));
         expanded("open", "${PATH", &mut block, plain);
         expanded("missing", "${NOBODY_SETS_THIS}", &mut block, plain);

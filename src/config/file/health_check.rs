@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::health_check::{PostgresRole, RedisRole};
+
+use super::off::OnOffOr;
+use super::tls::TlsClientSpec;
 use super::units::{DurationText, OneOrMany};
 
 /// Active health checks. At most one of the kinds `http`, `exchange`, `redis`, `postgres`, `mysql`, `smtp`, `ldap`;
-/// without one, an accepted connection is enough.
+/// without one, an accepted connection (with `tls` the handshake) is enough.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthCheckSpec {
@@ -27,6 +31,8 @@ pub struct HealthCheckSpec {
     /// The port that is asked; default: the backend's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Asks over TLS; without a kind, the handshake is enough.
+    pub tls: OnOffOr<TlsClientSpec>,
     /// Asks by HTTP/1.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCheckSpec>,
@@ -59,6 +65,7 @@ impl Default for HealthCheckSpec {
             rise: 2,
             fall: 3,
             port: None,
+            tls: OnOffOr::Off,
             http: None,
             exchange: None,
             redis: None,
@@ -131,19 +138,6 @@ pub struct StepSpec {
     pub expect_matches: Option<String>,
 }
 
-/// Which of a set of Redis servers is wanted.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RedisRole {
-    /// One that answers PING.
-    #[default]
-    Any,
-    /// One that takes writes.
-    Master,
-    /// One that follows a master.
-    Replica,
-}
-
 /// A health check of a Redis server.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -156,19 +150,6 @@ pub struct RedisCheckSpec {
     /// A file with the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-}
-
-/// Which of a set of PostgreSQL servers is wanted.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PostgresRole {
-    /// One that answers a startup packet; no login.
-    #[default]
-    Any,
-    /// One that takes writes.
-    Primary,
-    /// One in recovery.
-    Replica,
 }
 
 /// A health check of a PostgreSQL server.
@@ -197,7 +178,7 @@ impl Default for PostgresCheckSpec {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MysqlCheckSpec {
-    /// Logs in as this user, who has no password; default: the server's greeting is enough.
+    /// Logs in as this user, who has no password; default: any answer to a login is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
 }

@@ -8,6 +8,7 @@ pub mod listener;
 pub mod log;
 pub mod off;
 pub mod pool;
+pub mod tls;
 pub mod units;
 
 use std::collections::BTreeMap;

@@ -18,6 +18,10 @@ fn means_on(text: &str) -> bool {
     ["on", "yes", "true"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
+fn on_or_off(text: &str) -> Option<bool> {
+    means_on(text).then_some(true).or(means_off(text).then_some(false))
+}
+
 /// Reads a value that is one word, such as an enum or a text: one that means `off` or `on` is read as this.
 pub fn off_or_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     struct OffOrWord<T>(PhantomData<T>);
@@ -106,5 +110,104 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OffOr<T> {
             }
         }
         deserializer.deserialize_any(OffOrBlock(PhantomData))
+    }
+}
+
+/// `on`, `off`, or a block of settings; `on` is a block of defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOffOr<T> {
+    Off,
+    /// With these settings.
+    On(T),
+}
+
+impl<T: JsonSchema> JsonSchema for OnOffOr<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("OnOffOr{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [generator.subschema_for::<OnOff>(), generator.subschema_for::<T>()] })
+    }
+}
+
+impl<T: Serialize> Serialize for OnOffOr<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::On(settings) => settings.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: Default + Deserialize<'de>> Deserialize<'de> for OnOffOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SwitchOrBlock<T>(PhantomData<T>);
+        impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for SwitchOrBlock<T> {
+            type Value = OnOffOr<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`on`, `off` or a block of settings")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OnOffOr<T>, E> {
+                match on_or_off(text) {
+                    Some(on) => self.visit_bool(on),
+                    None => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<OnOffOr<T>, E> {
+                Ok(if on { OnOffOr::On(T::default()) } else { OnOffOr::Off })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OnOffOr<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(OnOffOr::On)
+            }
+        }
+        deserializer.deserialize_any(SwitchOrBlock(PhantomData))
+    }
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnOff(pub bool);
+
+impl JsonSchema for OnOff {
+    fn schema_name() -> Cow<'static, str> {
+        "OnOff".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // YAML 1.1 editors read these words as true and false.
+        json_schema!({ "enum": ["on", "off", true, false] })
+    }
+}
+
+impl Serialize for OnOff {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0 { "on" } else { "off" })
+    }
+}
+
+impl<'de> Deserialize<'de> for OnOff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Switch;
+        impl Visitor<'_> for Switch {
+            type Value = OnOff;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`on` or `off`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OnOff, E> {
+                on_or_off(text).map(OnOff).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<OnOff, E> {
+                Ok(OnOff(on))
+            }
+        }
+        deserializer.deserialize_any(Switch)
     }
 }

@@ -8,6 +8,7 @@ pub fn humanize(message: &str, further: &[&str]) -> String {
         let known: Vec<String> = further.iter().map(|key| (*key).to_owned()).chain(known.iter().cloned()).collect();
         return match nearest_word(unknown, &known) {
             Some(word) => format!("is an unknown key; did you mean `{word}`?"),
+            None if known.is_empty() => "is an unknown key; this block has none".to_owned(),
             None => format!("is an unknown key; known here: {}", known.join(", ")),
         };
     }

@@ -1,0 +1,63 @@
+//! The rules of a `tls:` block towards servers. Reads its files.
+
+use crate::config::file::off::OnOffOr;
+use crate::config::file::tls::TlsClientSpec;
+use crate::config::tls::TlsTo;
+use crate::tls::{
+    Client, ClientSettings, Identity, ServerName, Trust, WrongFile, certificates, identity, system_roots,
+};
+
+use super::block::Block;
+
+/// `None`: off, or a problem was reported.
+pub fn build_tls(tls: &OnOffOr<TlsClientSpec>, block: &mut Block<'_>) -> Option<TlsTo> {
+    let OnOffOr::On(tls) = tls else { return None };
+    let server_name = tls.server_name.as_ref().and_then(|name| build_name(name, block));
+    let trust = build_trust(tls, block);
+    let identity = build_identity(tls, block);
+    let client = Client::new(ClientSettings { trust: trust?, identity: identity? });
+    let client = client.map_err(|reason| block.problem(if tls.cert.is_some() { "key" } else { "ca_file" }, reason));
+    Some(TlsTo { client: client.ok()?, server_name })
+}
+
+fn build_name(name: &str, block: &mut Block<'_>) -> Option<ServerName<'static>> {
+    let parsed = ServerName::try_from(name.to_owned());
+    if parsed.is_err() {
+        block.problem("server_name", format!("`{name}` is not a host name or an IP address"));
+    }
+    parsed.ok()
+}
+
+fn build_trust(tls: &TlsClientSpec, block: &mut Block<'_>) -> Option<Trust> {
+    let (key, roots) = match &tls.ca_file {
+        Some(_) if !tls.verify.0 => {
+            block.problem("ca_file", "is not used with `verify: off`; remove one of the two");
+            return None;
+        }
+        Some(file) => ("ca_file", certificates(file).map_err(|reason| format!("{}: {reason}", file.display()))),
+        None if !tls.verify.0 => return Some(Trust::Anyone),
+        None => ("verify", system_roots().map_err(|reason| format!("{reason}; name a `ca_file`, or write off"))),
+    };
+    roots.map(Trust::Roots).map_err(|reason| block.problem(key, reason)).ok()
+}
+
+/// `None`: a problem was reported.
+fn build_identity(tls: &TlsClientSpec, block: &mut Block<'_>) -> Option<Option<Identity>> {
+    let Some(cert) = &tls.cert else {
+        if tls.key.is_some() {
+            block.problem("key", "needs a `cert`");
+        }
+        return Some(None);
+    };
+    match identity(cert, tls.key.as_deref()) {
+        Ok(identity) => Some(Some(identity)),
+        Err((wrong, reason)) => {
+            let (key, file) = match (wrong, &tls.key) {
+                (WrongFile::Key, Some(file)) => ("key", file),
+                _ => ("cert", cert),
+            };
+            block.problem(key, format!("{}: {reason}", file.display()));
+            None
+        }
+    }
+}
