@@ -284,8 +284,7 @@ fn a_secret_that_a_server_sends_back_is_not_shown() {
     });
     let steps = r#"exchange: [{send: "AUHT ${CHECK_TOKEN}\n"}, {expect: "+OK"}]"#;
     let lb = checked_by(&[echo.address()], steps).env("CHECK_TOKEN", "s3cret").start();
-    let reason = r"expected `+OK`, got `-ERR unknown command AUHT ***
-` and the end of the connection";
+    let reason = r"expected `+OK`, got `-ERR unknown command AUHT ***\n` and the end of the connection";
     assert_eq!(reason_of(&lb, echo.address()), reason);
 }
 

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use super::files::Folder;
+use super::packages::required;
 use super::ports::free_port;
-use super::programs::{Program, output_of, required};
+use super::programs::{Program, output_of};
 use super::wait_until;
 
 /// Redis, with further arguments.
