@@ -99,8 +99,9 @@ async fn find_and_ask(
     settings: &HealthCheck,
     finder: &mut Finder,
 ) -> Result<Option<CheckStream>, CheckError> {
+    let deadline = tokio::time::Instant::now() + settings.timeout;
     let resolve = connector.pool().settings().resolve.clone();
-    let found = tokio::time::timeout(settings.timeout, finder.find(backend, settings, &resolve)).await;
+    let found = tokio::time::timeout_at(deadline, finder.find(backend, settings, &resolve)).await;
     let no_name = |_| CheckError::backend(format!("its name can't be resolved within {:?}", settings.timeout));
-    checks::ask(connector, &found.map_err(no_name)??, settings).await
+    checks::ask(connector, &found.map_err(no_name)??, settings, deadline).await
 }

@@ -16,7 +16,7 @@ pub enum Trust {
     /// Anybody's.
     Anyone,
     /// Those that these have signed, and these themselves.
-    Roots(Vec<CertificateDer<'static>>),
+    Roots(Arc<[CertificateDer<'static>]>),
 }
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Verifier {
 
 #[derive(Debug)]
 struct Trusted {
-    roots: Vec<CertificateDer<'static>>,
+    roots: Arc<[CertificateDer<'static>]>,
     webpki: Arc<WebPkiServerVerifier>,
 }
 

@@ -1,11 +1,13 @@
 //! Health checks of databases, directories and mail servers, each in its own protocol: roles, logins, polite ends.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::support::{
-    Folder, Lb, Mariadb, PASSWORD, Server, mail_server, output_of, postgres, postgres_replica, redis, required, slapd,
-    wait_for, wait_until,
+    Folder, Lb, Mariadb, PASSWORD, Server, mail_server, output_of, postgres, postgres_replica, postgres_with, redis,
+    required, slapd, wait_for, wait_until,
 };
 
 /// In front of these, all in one pool, with a check of this kind. What logs in is in the file `password`.
@@ -138,6 +140,42 @@ fn mariadb_takes_a_login_and_counts_no_aborted_connection() {
     assert_fails(&refused, server.address(), reason);
     // Nor is the host blocked.
     assert_passes(&check, server.address());
+}
+
+/// A certificate for 127.0.0.1, and its key.
+fn self_signed(folder: &Folder) -> (PathBuf, PathBuf) {
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=db -days 9 -addext \
+                     subjectAltName=IP:127.0.0.1";
+    let mut arguments: Vec<&OsStr> = arguments.split_whitespace().map(OsStr::new).collect();
+    arguments.extend([OsStr::new("-out"), cert.as_os_str(), OsStr::new("-keyout"), key.as_os_str()]);
+    output_of(&required("openssl"), &arguments);
+    (cert, key)
+}
+
+#[test]
+fn databases_agree_on_tls_in_their_own_first_messages() {
+    let (of_postgres, of_mariadb) = (Folder::new(), Folder::new());
+    let (cert, key) = self_signed(&of_postgres);
+    let settings = ["ssl=on".to_owned(), format!("ssl_cert_file={}", cert.display())];
+    let settings = [&settings[..], &[format!("ssl_key_file={}", key.display())]].concat();
+    let server = postgres_with(&of_postgres, &settings);
+    let trusting = |cert: &PathBuf| format!("tls: {{ca_file: '{}'}}", cert.display());
+    for kind in ["user: nobody", "role: primary, user: tester, database: postgres, password_file: password"] {
+        let check = lb(&[server.address()], &format!("{}, postgres: {{{kind}}}", trusting(&cert)));
+        assert_passes(&check, server.address());
+    }
+    let misnamed = trusting(&cert).replace('}', ", server_name: db.example}");
+    let check = lb(&[server.address()], &format!("{misnamed}, postgres: {{user: nobody}}"));
+    assert_fails(&check, server.address(), "certificate is for 127.0.0.1, not db.example");
+    let (cert, key) = self_signed(&of_mariadb);
+    let users = ["create user checker@'127.0.0.1' require ssl;"];
+    let arguments = [format!("--ssl-cert={}", cert.display()), format!("--ssl-key={}", key.display())];
+    let server = Mariadb::start(&of_mariadb, &users, &arguments.each_ref().map(String::as_str));
+    let check = lb(&[server.address()], &format!("{}, mysql: {{user: checker}}", trusting(&cert)));
+    assert_passes(&check, server.address());
+    let plain = lb(&[server.address()], "mysql: {user: checker}");
+    wait_until("it wants TLS", || plain.state_of(server.address()) == "down");
 }
 
 #[test]

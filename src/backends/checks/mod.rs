@@ -28,7 +28,7 @@ pub(super) use asked::{Asked, Finder};
 pub(super) use failure::CheckError;
 pub(super) use stream::{CheckStream, end};
 
-/// Asks once, in the time that a check may take. What is left of the connection is to be given to [`end`] when the
+/// Asks once, until `deadline`, which is the end of the time that a check may take. What is left of the connection is to be given to [`end`] when the
 /// result was taken; `None`: nothing. Safe to cancel.
 ///
 /// # Errors
@@ -37,10 +37,10 @@ pub(super) async fn ask(
     connector: &Connector,
     asked: &Asked,
     check: &HealthCheck,
+    deadline: Instant,
 ) -> Result<Option<CheckStream>, CheckError> {
-    let deadline = Instant::now() + check.timeout;
     let mut waits_for = "connection";
-    let answer = tokio::time::timeout_at(deadline, ask_until(deadline, connector, asked, check, &mut waits_for));
+    let answer = tokio::time::timeout_at(deadline, ask_in_time(connector, asked, check, deadline, &mut waits_for));
     match answer.await {
         Ok(result) => result,
         Err(_) => Err(CheckError::backend(format!("no {waits_for} within {:?}", check.timeout))),
@@ -49,11 +49,11 @@ pub(super) async fn ask(
 
 /// The same; the deadline is the caller's to watch, but an exchange has more to say about it. `waits_for` is what it
 /// waits for now.
-async fn ask_until(
-    deadline: Instant,
+async fn ask_in_time(
     connector: &Connector,
     asked: &Asked,
     check: &HealthCheck,
+    deadline: Instant,
     waits_for: &mut &'static str,
 ) -> Result<Option<CheckStream>, CheckError> {
     let mut stream = stream::over(connector.connect_for_check(&asked.target, asked.is_own).await?);

@@ -38,7 +38,7 @@ fn build_trust(tls: &TlsClientSpec, block: &mut Block<'_>) -> Option<Trust> {
         None if !tls.verify.0 => return Some(Trust::Anyone),
         None => ("verify", system_roots().map_err(|reason| format!("{reason}; name a `ca_file`, or write off"))),
     };
-    roots.map(Trust::Roots).map_err(|reason| block.problem(key, reason)).ok()
+    roots.map(|roots| Trust::Roots(roots.into())).map_err(|reason| block.problem(key, reason)).ok()
 }
 
 /// `None`: a problem was reported.

@@ -55,12 +55,18 @@ pub const PASSWORD: &str = "s3cret";
 /// PostgreSQL with the user `tester`, who logs in with [`PASSWORD`] (SCRAM). Its log is in `folder`, as `log`.
 #[track_caller]
 pub fn postgres(folder: &Folder) -> Program {
+    postgres_with(folder, &[])
+}
+
+/// The same with these settings.
+#[track_caller]
+pub fn postgres_with(folder: &Folder, settings: &[String]) -> Program {
     folder.write("password", format!("{PASSWORD}\n"));
     give_to("postgres", folder.path());
     let mut initdb = as_postgres("initdb");
     initdb.args(["--no-sync", "--auth=scram-sha-256", "--username=tester", "--locale=C", "--pwfile"]);
     run(initdb.arg(folder.path().join("password")).arg("-D").arg(folder.path().join("data")));
-    start_postgres(folder)
+    start_postgres(folder, settings)
 }
 
 /// A streaming replica of `primary`.
@@ -70,16 +76,17 @@ pub fn postgres_replica(folder: &Folder, primary: SocketAddr) -> Program {
     let mut copy = as_postgres("pg_basebackup");
     copy.args(["-h", "127.0.0.1", "-p", &primary.port().to_string(), "-U", "tester", "--no-sync", "-R", "-c", "fast"]);
     run(copy.arg("-D").arg(folder.path().join("data")).env("PGPASSWORD", PASSWORD));
-    start_postgres(folder)
+    start_postgres(folder, &[])
 }
 
-fn start_postgres(folder: &Folder) -> Program {
+fn start_postgres(folder: &Folder, settings: &[String]) -> Program {
     let address = free_port();
     let mut command = as_postgres("postgres");
     command.arg("-D").arg(folder.path().join("data")).arg("-k").arg(folder.path());
     command.args(["-p", &address.port().to_string(), "-h", "127.0.0.1", "-c", "fsync=off"]);
     command.args(["-c", "logging_collector=on", "-c", "log_filename=log", "-c"]);
     command.arg(format!("log_directory={}", folder.path().display()));
+    command.args(settings.iter().flat_map(|setting| ["-c", setting]));
     let server = Program::serving_at(address, &mut command).ended_by(Signal::INT);
     wait_until("PostgreSQL has started", || {
         let mut ready = as_postgres("pg_isready");
