@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -192,7 +193,7 @@ fn a_directory_lets_anonymous_users_bind_or_says_that_it_does_not() {
 fn a_mail_server_greets_and_answers_or_says_that_it_does_not() {
     let mail = mail_server();
     let busy = Server::that(|mut stream| {
-        let _ = std::io::Write::write_all(&mut stream, b"421-too many\r\n421 connections\r\n");
+        let _ = stream.write_all(b"421-too many\r\n421 connections\r\n");
     });
     let lb = lb(&[mail.address(), busy.address()], "smtp: {hello: lb.example}");
     assert_passes(&lb, mail.address());
@@ -202,25 +203,20 @@ fn a_mail_server_greets_and_answers_or_says_that_it_does_not() {
 /// What no client of any of these would take: each kind says so, in time, and keeps no memory of it.
 #[test]
 fn nonsense_fails_every_kind_of_check() {
-    use std::io::{Read, Write};
+    const KINDS: [&str; 7] =
+        ["http: {}", "redis: {}", "postgres: {}", "postgres: {role: primary}", "mysql: {}", "smtp: {}", "ldap: {}"];
     let nonsense = Server::that(|mut stream| {
         let _ = stream.write_all(&[0xFF; 16]);
         let _ = stream.read(&mut [0; 1024]);
         while stream.write_all(&[0xFF; 4096]).is_ok() {}
     });
-    for kind in
-        ["http: {}", "redis: {}", "postgres: {}", "postgres: {role: primary}", "mysql: {}", "smtp: {}", "ldap: {}"]
-    {
-        let lb = lb(&[nonsense.address()], kind);
-        wait_until(kind, || lb.state_of(nonsense.address()) == "down");
-    }
     let cut = Server::that(|mut stream| {
         let _ = stream.write_all(b"\0");
     });
-    for kind in
-        ["http: {}", "redis: {}", "postgres: {}", "postgres: {role: primary}", "mysql: {}", "smtp: {}", "ldap: {}"]
-    {
-        let lb = lb(&[cut.address()], kind);
-        wait_until(kind, || lb.state_of(cut.address()) == "down");
+    for (server, kind) in [&nonsense, &cut].into_iter().flat_map(|server| KINDS.map(|kind| (server, kind))) {
+        // Without a check most of the time, so that none is open when files are counted.
+        let check = format!("{{interval: 600ms, timeout: 200ms, {kind}}}");
+        let lb = Lb::in_front_of(&[server.address()]).set("health_check", check).start();
+        wait_until(kind, || lb.state_of(server.address()) == "down");
     }
 }

@@ -28,8 +28,8 @@ pub(super) use asked::{Asked, Finder};
 pub(super) use failure::CheckError;
 pub(super) use stream::{CheckStream, end};
 
-/// Asks once, until `deadline`, which is the end of the time that a check may take. What is left of the connection is to be given to [`end`] when the
-/// result was taken; `None`: nothing. Safe to cancel.
+/// Asks once, until `deadline`, which is the end of the time that a check may take. What is left of the connection is
+/// to be given to [`end`] when the result was taken; `None`: nothing. Safe to cancel.
 ///
 /// # Errors
 /// The backend's answer is none, or not the one that is wanted; or the check could not be made.
