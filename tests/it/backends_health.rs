@@ -113,7 +113,9 @@ fn a_check_asks_for_the_path_with_the_host_and_takes_the_statuses_of_the_configu
 #[test]
 fn a_check_without_an_answer_in_time_is_a_failure() {
     let (good, silent) = (Server::named("good"), Server::ignoring());
-    let lb = Lb::in_front_of(&[good.address(), silent.address()]).set("health_check", http_check("")).start();
+    let lb = Lb::in_front_of(&[good.address(), silent.address()])
+        .set("health_check", "{interval: 600ms, timeout: 200ms, http: {}}")
+        .start();
     wait_until("it is out", || lb.state_of(silent.address()) == "down");
     assert_eq!(reason_of_down(&lb), "no answer within 2s");
     assert!((0..6).all(|_| get(lb.address(), "/").body == "good"));
