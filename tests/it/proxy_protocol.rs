@@ -273,7 +273,8 @@ fn a_request_comes_from_the_client_of_the_header() {
     let origin = Origin::new();
     let lb = Lb::with_config(&format!(
         "listen: 127.0.0.1:0\nmode: http\nbackends: ['{}']\nproxy_protocol: required\n\
-         trusted_proxies: [127.0.0.0/8, 203.0.113.0/24]\nhttp: {{backend_keep_alive: {{idle_connections: 0}}}}\n",
+         trusted_proxies: [127.0.0.0/8]\n\
+         http: {{forwarded_from: [203.0.113.0/24], backend_keep_alive: {{idle_connections: 0}}}}\n",
         origin.address()
     ))
     .start();
@@ -292,7 +293,7 @@ fn a_request_comes_from_the_client_of_the_header() {
     let requests = origin.requests();
     let addresses = |header: &str| requests.iter().map(|request| request.header(header).unwrap()).collect::<Vec<_>>();
     assert_eq!(addresses("x-real-ip"), ["203.0.113.7", "203.0.113.7", "2001:db8::1", "2001:db8::1"]);
-    // The first is itself in a trusted network, so what it says of others is kept; the second is not.
+    // The first is itself in a listed network, so what it says of others is kept; the second is not.
     let first = "10.1.1.1, 203.0.113.7";
     assert_eq!(addresses("x-forwarded-for"), [first, first, "2001:db8::1", "2001:db8::1"]);
     assert_eq!(lb.access_of(CLIENT)["status"], 200);
