@@ -30,6 +30,9 @@ pub enum Hangup {
     Ended,
     /// The peer has reset, or the connection failed.
     Gone,
+    /// Unread bytes are before whatever comes: of the peer, only a reset can be noticed, by
+    /// [`reset_by_peer`](super::Transport::reset_by_peer).
+    Hidden,
 }
 
 #[derive(Debug)]
@@ -146,16 +149,21 @@ impl Stream {
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Looks at the readiness only. While unread bytes keep the socket readable it stays pending and registers no task,
-    /// so a later end goes unnoticed until the bytes are received.
+    /// Unread bytes keep the socket readable: no task is woken for what comes behind them.
     pub(super) fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
-        match ready!(self.fd.poll_read_ready(cx)) {
+        loop {
+            let Ok(mut guard) = ready!(self.fd.poll_read_ready(cx)) else { return Poll::Ready(Hangup::Gone) };
             // A reset closes the reading side as an end does; only the socket's error tells them apart.
-            Ok(guard) if guard.ready().is_read_closed() => {
-                Poll::Ready(if self.pending_error().is_some() { Hangup::Gone } else { Hangup::Ended })
+            if guard.ready().is_read_closed() {
+                return Poll::Ready(if self.pending_error().is_some() { Hangup::Gone } else { Hangup::Ended });
             }
-            Ok(_) => Poll::Pending,
-            Err(_) => Poll::Ready(Hangup::Gone),
+            match rustix::net::recv(&self.fd, &mut [0u8; 1][..], RecvFlags::PEEK) {
+                Ok((_, 0)) => return Poll::Ready(Hangup::Ended),
+                Ok(_) => return Poll::Ready(Hangup::Hidden),
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(_) => return Poll::Ready(Hangup::Gone),
+            }
         }
     }
 

@@ -93,7 +93,7 @@ impl Transport {
 
 /// The state of the connection and of its peer.
 impl Transport {
-    /// Waits until the peer has ended or is gone. Not noticed while there are bytes to receive.
+    /// Waits until the peer has ended or is gone, or has sent something.
     pub fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
         self.stream.poll_hangup(cx)
     }

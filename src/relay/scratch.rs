@@ -22,8 +22,19 @@ impl Scratch {
         from: &Transport,
         look: impl FnOnce(&mut Context<'_>, &[u8]) -> T,
     ) -> Poll<io::Result<T>> {
+        self.poll_receive_at_most(cx, from, SCRATCH_BYTES, look)
+    }
+
+    /// The same with the next `most` bytes at most.
+    pub fn poll_receive_at_most<T>(
+        &self,
+        cx: &mut Context<'_>,
+        from: &Transport,
+        most: usize,
+        look: impl FnOnce(&mut Context<'_>, &[u8]) -> T,
+    ) -> Poll<io::Result<T>> {
         let mut bytes = self.borrow_mut();
-        let received = ready!(from.poll_receive(cx, &mut bytes))?;
+        let received = ready!(from.poll_receive(cx, &mut bytes[..most]))?;
         Poll::Ready(Ok(look(cx, &bytes[..received])))
     }
 

@@ -1,13 +1,14 @@
 //! Connections without a byte, and readers that are slow.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Ending, Lb, Server, connect, read_to_end, receive_pattern, resident_bytes, send_pattern, short_read,
-    shrink_receive_buffer, wait_until,
+    Ending, Lb, Server, connect, has_keepalive_at_peer, read_to_end, receive_pattern, resident_bytes, send_pattern,
+    short_read, shrink_receive_buffer, wait_until,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -101,4 +102,21 @@ fn readers_that_stop_cost_little_memory_and_disturb_nobody() {
         assert_eq!(receive_pattern(reader), LENGTH);
     }
     drop((readers, other));
+}
+
+#[test]
+fn a_backend_whose_first_byte_was_waited_for_is_probed_once_the_connection_stays() {
+    let (sender, served) = mpsc::channel();
+    let server = Server::that(move |mut stream| {
+        let _ = stream.read(&mut [0; 8]);
+        let _ = stream.write_all(b"answer");
+        let _ = sender.send(stream.try_clone().unwrap());
+        let _ = stream.read(&mut [0; 8]);
+    });
+    let lb = Lb::in_front_of(&[server.address()]).set("first_byte_timeout", "30s").set("tcp.keepalive", "1s").start();
+    let mut client = connect(lb.address());
+    client.write_all(b"a").unwrap();
+    assert_eq!(short_read(&mut client), "answer");
+    let at_backend = served.recv().unwrap();
+    wait_until("the backend's connection is probed", || has_keepalive_at_peer(&at_backend));
 }

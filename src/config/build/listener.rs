@@ -25,15 +25,15 @@ pub fn build_listener(
 ) -> ListenerConfig {
     let mut block = root.named("listeners", name);
     let bind = build_bind(&spec.bind, bound, &mut block);
+    let trusted_proxies = block.networks("trusted_proxies", &spec.trusted_proxies);
     // Both modes' keys are checked in either mode, so that a mistake doesn't show up only when the mode changes.
-    let http = build_http(&spec.http, &mut block.inner("http"));
+    let http = build_http(spec, &trusted_proxies, &mut block.inner("http"));
     let routes = build_routes(spec, file, &mut block);
     let mode = match spec.mode {
         ModeSpec::Tcp => Mode::Tcp { routes },
         ModeSpec::Http => Mode::Http(http),
     };
     let pool = build_pool_name(spec, file, &mut block);
-    let trusted_proxies = block.networks("trusted_proxies", &spec.trusted_proxies);
     if spec.proxy_protocol == ProxyProtocol::Required && spec.trusted_proxies.is_empty() {
         let message = "is required, but no peer may send it: list the proxies in front in `trusted_proxies`, such as \
                        [10.0.0.0/8]";

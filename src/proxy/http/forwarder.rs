@@ -17,7 +17,8 @@ use super::super::http_settings::HttpSettings;
 use super::super::idle_pool::IdlePool;
 use super::super::refusal::Refusal;
 use super::super::worker::Worker;
-use super::exchange::{Exchange, ExchangeEnd, Parties};
+use super::exchange::{Exchange, Parties};
+use super::exchange_end::ExchangeEnd;
 use super::failure::Failure;
 use super::request::Request;
 use super::request_record::RequestRecord;
@@ -165,15 +166,13 @@ impl Forwarder<'_> {
         }
     }
 
-    /// A whole answer is a success, but for the statuses by which a server says that it isn't well, where they count.
+    /// A whole answer is a success, but for the statuses by which a server says that it isn't well, where they count:
+    /// what comes first settles it.
     fn judge_answer(&self, record: &RequestRecord<'_>, lease: &Lease, status: u16) {
-        let detection = &self.context.upstream.pool().settings().failure_detection;
-        let counts_5xx = detection.as_ref().is_some_and(|detection| detection.count_5xx);
-        if counts_5xx && (502..=504).contains(&status) {
+        if (502..=504).contains(&status) {
             self.blame(record, lease, Some(Evidence::Status5xx));
-        } else {
-            lease.record_success(Instant::now());
         }
+        lease.record_success(Instant::now());
     }
 
     fn fail(&self, failure: Failure, record: &RequestRecord<'_>, lease: &Lease) -> RequestOutcome {
