@@ -18,8 +18,8 @@ const RESERVED_FILES_PER_WORKER: u64 = 16 + PIPE_FILES_PER_WORKER as u64;
 const FILES_PER_CONNECTION: u64 = 2;
 /// No more, however many files are allowed: containers often have no limit at all, or one of billions.
 const MOST_CONNECTIONS: u64 = 1_000_000;
-/// Memory of a connection that an attacker makes as dear as possible: ours (benches/attackers measures up to 24 KiB),
-/// and the state of two sockets in the kernel, which bounds what their buffers hold, and shrinks it under pressure.
+/// Memory of a connection that an attacker makes as dear as possible: ours (benches/attackers measures some 20 KiB, and
+/// more only of pipelined requests), and the state of two sockets in the kernel, which bounds what their buffers hold, and shrinks it under pressure.
 const BYTES_PER_CONNECTION: u64 = 32 * 1024;
 /// Connections may take one part in so many of the cgroup's memory, if that is limited.
 const SHARE_OF_MEMORY: u64 = 2;
