@@ -19,7 +19,8 @@ const FILES_PER_CONNECTION: u64 = 2;
 /// No more, however many files are allowed: containers often have no limit at all, or one of billions.
 const MOST_CONNECTIONS: u64 = 1_000_000;
 /// Memory of a connection that an attacker makes as dear as possible: ours (benches/attackers measures some 20 KiB, and
-/// more only of pipelined requests), and the state of two sockets in the kernel, which bounds what their buffers hold, and shrinks it under pressure.
+/// more only of pipelined requests), and the state of two sockets in the kernel. What their buffers hold is bounded by
+/// the kernel, which shrinks them when memory is short.
 const BYTES_PER_CONNECTION: u64 = 32 * 1024;
 /// Connections may take one part in so many of the cgroup's memory, if that is limited.
 const SHARE_OF_MEMORY: u64 = 2;
