@@ -16,7 +16,7 @@ use lb::bench::lifecycle::IdleTimeouts;
 use lb::bench::net::{
     DialOptions, ListenAddress, ListenSocket, Target, TcpOptions, Transport, bind_listen_sockets, dial, local_address,
 };
-use lb::bench::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally};
+use lb::bench::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally, WorkerPipe};
 use lb::bench::telemetry::ByteCounters;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::spawn_local;
@@ -52,7 +52,8 @@ async fn ends(method: Option<RelayMode>) -> (Transport, Transport) {
 }
 
 async fn relay(method: RelayMode, client: Transport, backend: Transport) {
-    let resources = RelayResources { scratch: Rc::default(), pipes: Pipes::new(1), mode: method };
+    let pipe = Rc::new(WorkerPipe::open(&Pipes::new(method, 1)));
+    let resources = RelayResources { scratch: Rc::default(), pipe, credit: Rc::default(), mode: method };
     let (of_listener, of_backend, tally) = (ByteCounters::default(), ByteCounters::default(), Tally::default());
     let meter = Meter {
         tally: &tally,

@@ -46,7 +46,7 @@ pub mod bench {
         };
     }
     pub mod relay {
-        pub use crate::relay::{Limits, Meter, Pipes, RelayResources, Start, Tally, run};
+        pub use crate::relay::{Limits, Meter, Pipes, RelayResources, Start, Tally, WorkerPipe, run};
     }
     pub mod telemetry {
         pub use crate::telemetry::ByteCounters;

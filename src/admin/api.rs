@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backends::Backend;
 use crate::config::Policy;
+use crate::relay::Pipes;
 use crate::telemetry::{ListenerTotals, rfc3339};
 
 use super::view::{LastReload, ShownListener, View};
@@ -20,6 +21,8 @@ pub struct StatusReport {
     /// Worker threads.
     pub workers: usize,
     pub connections: ConnectionsReport,
+    /// How bulk is moved inside the kernel.
+    pub splice: SpliceReport,
     /// Whether it drains: it was asked to stop.
     pub draining: bool,
     /// Whether it should get traffic, as in /readyz.
@@ -79,6 +82,19 @@ pub struct ConnectionsReport {
     pub active: usize,
     /// The limit of open ones.
     pub max: usize,
+}
+
+/// The workers' pipes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SpliceReport {
+    /// Open ones; at most one a worker.
+    pub pipes: usize,
+    /// Those that the system refuses; their workers copy.
+    pub refused: usize,
+    /// What the open ones hold at most, together.
+    pub pipe_bytes: usize,
+    /// Bytes that went through them so far.
+    pub spliced_bytes: u64,
 }
 
 /// `GET /api/v1/pools`.
@@ -145,6 +161,7 @@ impl StatusReport {
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             workers: view.workers,
             connections: ConnectionsReport { active: view.connections.active(), max: view.connections.max() },
+            splice: SpliceReport::new(&view.pipes),
             draining: view.is_draining(),
             ready: view.unready().is_none(),
             unready_reason: view.unready(),
@@ -152,6 +169,17 @@ impl StatusReport {
             config_file: view.config_file.clone(),
             last_reload: view.reloads.last().map(|last| ReloadReport::new(&last)),
             listeners: listeners.filter(|listener| !listener.is_gone()).map(ListenerReport::new).collect(),
+        }
+    }
+}
+
+impl SpliceReport {
+    fn new(pipes: &Pipes) -> Self {
+        Self {
+            pipes: pipes.open(),
+            refused: pipes.refused(),
+            pipe_bytes: pipes.open_bytes(),
+            spliced_bytes: pipes.spliced_bytes(),
         }
     }
 }

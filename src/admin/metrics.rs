@@ -106,6 +106,10 @@ fn collect_process(view: &View) {
     for (result, count) in view.reloads.counts() {
         counter!(metric::RELOADS, "result" => result).absolute(count);
     }
+    for (state, pipes) in [("open", view.pipes.open()), ("refused", view.pipes.refused())] {
+        gauge!(metric::SPLICE_PIPES, "state" => state).set(pipes as f64);
+    }
+    counter!(metric::SPLICED_BYTES).absolute(view.pipes.spliced_bytes());
     let last_went_well = view.reloads.last().is_none_or(|last| last.result.is_ok());
     gauge!(metric::LAST_RELOAD).set(f64::from(u8::from(last_went_well)));
     for (reason, count) in view.guard.refused() {

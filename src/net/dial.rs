@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipprot
 
 use super::address::Target;
 use super::socket_option::set_bind_address_no_port;
-use super::stream::{NoDelay, Stream};
+use super::stream::{NoDelay, Stream, keep_urgent_data_inline};
 use super::transport::Transport;
 
 /// Options of a socket to a backend.
@@ -112,6 +112,7 @@ fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions)
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    keep_urgent_data_inline(&fd)?;
     if let Some(timeout) = options.user_timeout {
         sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
     }
@@ -133,6 +134,7 @@ fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions)
 fn connect_unix(path: &Path) -> Result<Stream, DialError> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(io::Error::from)?;
+    keep_urgent_data_inline(&fd)?;
     let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
     match rustix::net::connect(&fd, &address) {
         Ok(()) => Ok(Stream::register(fd, NoDelay::Settled)?),

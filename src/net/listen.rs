@@ -1,5 +1,6 @@
 //! Binds listening sockets, and accepts from them.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -18,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::address::ListenAddress;
 use super::peer::Peer;
-use super::stream::{NoDelay, Stream, register, reset_on_close};
+use super::stream::{NoDelay, Stream, keep_urgent_data_inline, register, reset_on_close};
 use super::transport::Transport;
 
 /// Connections that the kernel queues for one socket; it lowers this to net.core.somaxconn by itself.
@@ -139,6 +140,7 @@ fn bind_tcp(
 /// # Errors
 /// It is a unix socket, which has none of them.
 pub fn set_listen_options(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
+    keep_urgent_data_inline(socket)?;
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(options.nodelay)?;
     socket.set_keepalive(options.keepalive.is_some())?;
@@ -193,6 +195,9 @@ impl Accepted {
 #[derive(Debug)]
 pub struct ListenSocket {
     fd: AsyncFd<OwnedFd>,
+    /// Connections may lack SO_OOBINLINE: those to a unix socket never inherit it, and those to an adopted socket may
+    /// have been made before it was set, but not once the queue has been empty.
+    may_lack_inline: Cell<bool>,
 }
 
 impl ListenSocket {
@@ -201,7 +206,7 @@ impl ListenSocket {
     /// # Errors
     /// The runtime's epoll refused it.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { fd: register(fd, Interest::READABLE)? })
+        Ok(Self { fd: register(fd, Interest::READABLE)?, may_lack_inline: Cell::new(true) })
     }
 
     /// Accepts the next connection by one accept4(2), which also returns the peer and sets the flags. Safe to cancel.
@@ -234,9 +239,16 @@ impl ListenSocket {
                 Ok((fd, address)) => {
                     let address = address.and_then(|any| SocketAddr::try_from(any).ok());
                     let peer = address.map_or(Peer::Unix, |address| Peer::Tcp(unmapped(address)));
+                    if self.may_lack_inline.get() || matches!(peer, Peer::Unix) {
+                        // An error means that it has failed already.
+                        let _ = keep_urgent_data_inline(&fd);
+                    }
                     return Some(Ok((Accepted(fd), peer)));
                 }
-                Err(Errno::AGAIN) => return None,
+                Err(Errno::AGAIN) => {
+                    self.may_lack_inline.set(false);
+                    return None;
+                }
                 // The connection died in the queue (accept(2), "Error handling"): the next one may be sound.
                 Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
                 Err(error) => return Some(Err(error.into())),

@@ -24,6 +24,6 @@ pub use listen::{
     is_out_of_memory, is_unix, local_address, local_port, set_listen_options,
 };
 pub use peer::Peer;
-pub use splice::Pipe;
+pub use splice::{Pipe, is_splice_refused};
 pub use stream::Hangup;
 pub use transport::Transport;

@@ -95,7 +95,7 @@ pub fn run<'a>(
         Start::Fresh { may_retry } => (may_retry, Early::default()),
         Start::After(early) => (false, early),
     };
-    let pump = |direction, early: &[u8]| Pump::new(direction, resources.mode, Unframed).after(early);
+    let pump = |direction, early: &[u8]| Pump::new(direction, resources.mode, Unframed).after(early, resources);
     Relay {
         client,
         backend,

@@ -14,6 +14,7 @@ use crate::admin::{Exporter, Guard, Reach, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
 use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch};
 use crate::proxy::{ListenerDeps, Workers};
+use crate::relay::Pipes;
 use crate::telemetry::{LogSettings, log_writer, start_log};
 
 use super::admin_server::{read_token, start_admin};
@@ -125,7 +126,8 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     let access_log = open_access_log(&config.log)?;
     let (drain, watch) = Drain::new();
     let shortest_limit = config.shortest_limit();
-    let (new_sockets, worker_configs) = worker_configs(config, capacity.workers, shortest_limit, &watch);
+    let pipes = Pipes::new(config.relay, capacity.workers);
+    let (new_sockets, worker_configs) = worker_configs(config, capacity.workers, &pipes, shortest_limit, &watch);
     let deps =
         ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
     let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()));
@@ -139,6 +141,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         drain: watch,
         shown: ArcSwap::from_pointee(running.shown()),
         access_log,
+        pipes,
         config_file: loaded.file.as_ref().map(|file| file.display().to_string()),
         reloads: Reloads::default(),
         guard: guard_of(&config.admin)?,
@@ -148,7 +151,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     running.listen_sockets.close_unclaimed();
     let (workers, runtimes) = start_workers(worker_configs)?;
     view.runtimes.set(runtimes).expect("nobody else starts workers");
-    capacity.log_start(view.connections.max());
+    capacity.log_start(view.connections.max(), &view.pipes);
     old_process.report_ready();
     systemd::ready();
     let config = config.clone();
@@ -160,14 +163,15 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
 fn worker_configs(
     config: &Config,
     workers: usize,
+    pipes: &Arc<Pipes>,
     shortest_limit: Duration,
     watch: &DrainWatch,
 ) -> (Vec<UnboundedSender<SocketForWorker>>, Vec<WorkerConfig>) {
     let (workers, inboxes) = Workers::new(workers);
     let worker_config = |(id, inbox)| {
         let (sender, new_sockets) = unbounded_channel();
-        let (drain, workers, relay_mode) = (watch.clone(), workers.clone(), config.relay);
-        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, relay_mode })
+        let (drain, workers, pipes, relay_mode) = (watch.clone(), workers.clone(), pipes.clone(), config.relay);
+        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, relay_mode, pipes })
     };
     inboxes.into_iter().enumerate().map(worker_config).unzip()
 }

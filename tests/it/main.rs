@@ -25,7 +25,7 @@ mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
 mod config; // broken configurations, and how they are refused
 mod demo; // what a newcomer runs first
 mod drain; // many connections, readiness and the kernel's queue at a stop
-mod exhaustion; // pipes and local ports that run out
+mod exhaustion; // pipes, splice(2) itself and local ports that are not to be had
 mod failover; // backends that fail: retry, ejection, probe, fail open
 mod fairness; // one bulk flow beside a thousand small ones
 mod harness; // which tests there are, and what this machine lacks for them
@@ -58,10 +58,11 @@ mod reload_watch; // a file that is followed, however it is replaced
 mod seed; // the scenario that it all began with
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it
-mod splice; // bytes through pipes: stalls, ends, resets, changes of the method
+mod splice; // bulk moved by the kernel: stalls, ends, resets, changes of the method
 mod support; // builders, servers, clients, patience
 mod timeouts; // idle and half-closed connections, slow readers
 mod upgrade; // another process takes over
+mod urgent_data; // MSG_OOB: every byte in its place
 
 fn main() -> ExitCode {
     harness::main()

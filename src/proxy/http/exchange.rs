@@ -137,7 +137,7 @@ impl<'a> Exchange<'a> {
             self.upload = Upload::Whole;
         }
         let up = Pump::new(Direction::ToBackend, worker.resources.mode, BodyFramer::of_request(body));
-        self.up = Some(up.after(&draft[sent..]));
+        self.up = Some(up.after(&draft[sent..], &worker.resources));
         true
     }
 
@@ -323,7 +323,8 @@ impl<'a> Exchange<'a> {
         }
         // A client that has ended its side may be gone.
         idle_timer.set_limit(if self.client_has_ended { limits.idle.min(limits.half_closed) } else { limits.idle });
-        let pump = Pump::new(Direction::ToClient, worker.resources.mode, framer).after(&draft[sent..]);
+        let pump =
+            Pump::new(Direction::ToClient, worker.resources.mode, framer).after(&draft[sent..], &worker.resources);
         self.down = Down::Body { pump, backend_keeps, client_keeps };
         None
     }

@@ -37,7 +37,7 @@ pub use fleet::{
     Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_connect_from, try_greeting,
 };
 pub use http::{Answer, ask_from, exchange, get, get_from, post, request};
-pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, lb_command, ordinary_user, run_to_end};
+pub use lb::{Lb, LbBuilder, lb_command, ordinary_user, run_to_end};
 pub use load::Load;
 pub use metrics::Metrics;
 pub use network::is_in_a_network_of_its_own;
@@ -53,6 +53,9 @@ pub use programs::{Program, output_of, python_http_server, python_http_server_at
 pub use servers::Server;
 pub use sockets::{has_keepalive_at_peer, is_listened_on};
 pub use vectors::{Vector, Verdict, client_hellos, proxy_headers};
+
+/// How the relay can be told to move bytes: `relay.mode`.
+pub const METHODS: [&str; 3] = ["auto", "copy", "splice"];
 
 /// Nothing here takes this long unless it hangs, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
