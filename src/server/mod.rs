@@ -6,7 +6,6 @@
 mod admin_server;
 mod capacity;
 mod error;
-mod file_watch;
 mod listen_sockets;
 mod main_loop;
 mod pools;

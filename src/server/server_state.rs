@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::admin::View;
 use crate::config::{Config, Source};
+use crate::file_watch::FileWatch;
 
 use super::capacity::Capacity;
-use super::file_watch::FileWatch;
 use super::running_config::RunningConfig;
 
 /// Owned by the main loop; a reload changes it.
