@@ -49,6 +49,7 @@ pub fn bind_listen_sockets(
     let (address, both_families) = match address {
         ListenAddress::Unix(path) => return duplicate_first(vec![bind_unix(path)?.into()], sockets),
         ListenAddress::Tcp(address) => (*address, false),
+        ListenAddress::Zoned(zoned) => (zoned.resolve(open_tcp(zoned.without_zone(), false)?)?, false),
         ListenAddress::Any(port) => ((Ipv6Addr::UNSPECIFIED, *port).into(), true),
     };
     // On a port of this process's own the probe would fail.

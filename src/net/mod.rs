@@ -5,6 +5,7 @@
 //! `unsafe`; nearly every system call has a safe wrapper in rustix or socket2.
 
 mod address;
+mod connect_failure;
 mod dial;
 mod fd_passing;
 mod inherited;
@@ -15,8 +16,9 @@ mod splice;
 mod stream;
 mod transport;
 
-pub use address::{ListenAddress, Target};
-pub use dial::{ConnectFailure, DialError, DialOptions, dial};
+pub use address::{ListenAddress, Target, ZonedAddress};
+pub use connect_failure::{ConnectFailure, DialError};
+pub use dial::{DialOptions, dial};
 pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
 pub use inherited::inherited_listen_socket;
 pub use listen::{
