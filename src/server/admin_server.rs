@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::slice;
 use std::sync::Arc;
 
 use tokio::task::{JoinHandle, spawn_local};
@@ -12,22 +11,23 @@ use crate::admin::{self, Exporter, View};
 use crate::config::{self, BindAddress};
 use crate::net::{self, TcpOptions};
 
+use super::bind_addresses::{addresses_of, bindable};
 use super::error::RunError;
-use super::listen_sockets::{ListenSockets, listen_addresses};
+use super::listen_sockets::{ListenSockets, SharedSockets};
 
 /// A running admin server.
 pub(super) struct AdminServer {
     /// The name of its socket among those that an upgrade passes on.
     name: String,
     /// A duplicate for the new process.
-    socket: OwnedFd,
+    socket: SharedSockets,
     serving: JoinHandle<Infallible>,
 }
 
 impl AdminServer {
     /// Its listening socket, for the new process.
-    pub(super) fn named_socket(&self) -> (&str, &[OwnedFd]) {
-        (&self.name, slice::from_ref(&self.socket))
+    pub(super) fn named_socket(&self) -> (String, SharedSockets) {
+        (self.name.clone(), self.socket.clone())
     }
 
     /// Accepts no more; requests under way are answered.
@@ -37,7 +37,7 @@ impl AdminServer {
 }
 
 /// Starts it, unless it is off. The upkeep of the metrics runs in any case: workers record them without it too.
-pub(super) fn start_admin(
+pub(super) async fn start_admin(
     address: Option<&BindAddress>,
     listen_sockets: &mut ListenSockets,
     view: &Arc<View>,
@@ -50,20 +50,20 @@ pub(super) fn start_admin(
     let name = format!("admin {address}");
     let socket = match listen_sockets.take_passed(&name) {
         Some(socket) => socket,
-        None => bind_admin(address).map_err(failed)?,
+        None => bind_admin(address, listen_sockets).await.map_err(failed)?,
     };
-    let duplicate = socket.try_clone().map_err(failed)?;
+    listen_sockets.set_admin(&socket)?;
+    let duplicate = Arc::new(vec![socket.try_clone().map_err(failed)?]);
     let listener = admin::AdminListener::new(socket).map_err(failed)?;
     tracing::info!(address = listener.local_address(), "admin server listening");
     let serving = spawn_local(admin::serve(listener, view.clone(), exporter));
     Ok(Some(AdminServer { name, socket: duplicate, serving }))
 }
 
-fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
+async fn bind_admin(address: &BindAddress, listen_sockets: &ListenSockets) -> io::Result<OwnedFd> {
     let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None };
-    let addresses = listen_addresses(address)?;
-    let address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    Ok(net::bind_listen_sockets(address, &options, 1, false)?.swap_remove(0))
+    let addresses = bindable(addresses_of(address).await?, |address| listen_sockets.is_ours(address))?;
+    Ok(net::bind_listen_sockets(&addresses[0], &options, 1)?.swap_remove(0))
 }
 
 /// The token that changes by the API need; `None`: they need none.

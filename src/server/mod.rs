@@ -4,10 +4,12 @@
 //! the admin address and waits for signals and commands.
 
 mod admin_server;
+mod bind_addresses;
 mod capacity;
 mod error;
 mod listen_sockets;
 mod main_loop;
+mod off_thread;
 mod pools;
 mod reload;
 mod running_config;

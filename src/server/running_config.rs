@@ -40,7 +40,7 @@ impl RunningConfig {
     /// An address can't be bound; nothing has changed.
     pub(super) async fn apply(&mut self, config: &Config) -> Result<(), RunError> {
         // The only step that can fail comes first. Pools come before the listeners whose frontends refer to them.
-        let plan = self.listen_sockets.plan(config)?;
+        let plan = self.listen_sockets.plan(config).await?;
         self.pools.apply(&config.pools).await;
         let listeners: BTreeMap<String, RunningListener> =
             config.listeners.iter().map(|listener| (listener.name.clone(), self.listener(listener))).collect();

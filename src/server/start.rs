@@ -109,7 +109,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         guard: guard_of(&config.admin)?,
         commands: sender,
     });
-    let admin = start_admin(config.admin.bind.as_ref(), &mut running.listen_sockets, &view, exporter)?;
+    let admin = start_admin(config.admin.bind.as_ref(), &mut running.listen_sockets, &view, exporter).await?;
     running.listen_sockets.close_unclaimed();
     let (workers, runtimes) = start_workers(worker_configs)?;
     view.runtimes.set(runtimes).expect("nobody else starts workers");
