@@ -1,6 +1,7 @@
 //! Addresses as the user writes them: where to listen, where a backend is.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -27,15 +28,64 @@ impl BindAddress {
         }
     }
 
+    /// What tells its socket from others: `*:port` and `[::]:port` are one address to the kernel.
+    pub fn of_socket(&self) -> Self {
+        match self {
+            Self::Address(ListenAddress::Any(port)) => {
+                Self::Address(ListenAddress::Tcp((Ipv6Addr::UNSPECIFIED, *port).into()))
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// Whether a connection to `backend` from this machine arrives here, as far as this can be told from the two texts:
+    /// a backend that is a name has other addresses too, and other addresses are this machine's too.
+    pub fn takes(&self, backend: &BackendAddress) -> bool {
+        match (self, backend) {
+            (Self::Address(bind), BackendAddress::Address(target)) => bind_takes(bind, target),
+            (Self::Address(bind), BackendAddress::Name(host, port)) if is_localhost(host) => {
+                let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+                loopback.iter().any(|ip| bind_takes(bind, &Target::Tcp(SocketAddr::new(*ip, *port))))
+            }
+            (Self::Name(host, own), BackendAddress::Name(name, port)) => own == port && host.eq_ignore_ascii_case(name),
+            (Self::Name(host, own), BackendAddress::Address(Target::Tcp(address))) if is_localhost(host) => {
+                *own == address.port() && address.ip().is_loopback()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it can be reached from this machine only.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Address(ListenAddress::Tcp(address)) => address.ip().is_loopback(),
             Self::Address(ListenAddress::Unix(_)) => true,
-            Self::Name(host, _) => host.eq_ignore_ascii_case("localhost"),
+            Self::Name(host, _) => is_localhost(host),
             Self::Address(ListenAddress::Any(_) | ListenAddress::Zoned(_)) | Self::Inherited(_) => false,
         }
     }
+}
+
+fn is_localhost(host: &str) -> bool {
+    host.trim_end_matches('.').eq_ignore_ascii_case("localhost")
+}
+
+fn bind_takes(bind: &ListenAddress, target: &Target) -> bool {
+    match (bind, target) {
+        (ListenAddress::Unix(path), Target::Unix(other)) => path == other,
+        (ListenAddress::Zoned(address), Target::Zoned(other)) => address == other,
+        (ListenAddress::Any(port), Target::Tcp(target)) => *port == target.port() && is_this_machine(target.ip()),
+        (ListenAddress::Tcp(bind), Target::Tcp(target)) if bind.port() == target.port() => {
+            let takes_all = bind.ip().is_unspecified() && bind.is_ipv4() == target.is_ipv4();
+            bind.ip() == target.ip() || takes_all && is_this_machine(target.ip())
+        }
+        _ => false,
+    }
+}
+
+/// Whether it is surely this machine: a connection to `0.0.0.0` goes to loopback, too.
+fn is_this_machine(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified()
 }
 
 /// Descriptors below are standard input, output and error.

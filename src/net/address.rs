@@ -23,6 +23,16 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
+    /// The same with another port, where it has one.
+    pub fn with_port(&self, port: u16) -> Self {
+        match self {
+            Self::Tcp(address) => Self::Tcp(SocketAddr::new(address.ip(), port)),
+            Self::Zoned(address) => Self::Zoned(ZonedAddress { port, ..address.clone() }),
+            Self::Any(_) => Self::Any(port),
+            Self::Unix(path) => Self::Unix(path.clone()),
+        }
+    }
+
     /// Its port, 0 if the kernel chooses; `None`: it is a unix socket.
     pub fn port(&self) -> Option<u16> {
         match self {

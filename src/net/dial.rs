@@ -1,7 +1,6 @@
 //! Connects to a backend.
 
 use std::future::poll_fn;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -18,6 +17,9 @@ use super::connect_failure::{ConnectFailure, DialError};
 use super::socket_option::set_bind_address_no_port;
 use super::stream::{NoDelay, Stream};
 use super::transport::Transport;
+
+/// A UDP connect wants a port, and sends nothing to it.
+const DISCARD_PORT: u16 = 9;
 
 /// Options of a socket to a backend.
 #[derive(Clone, Debug)]
@@ -98,6 +100,18 @@ fn has_source_for(address: &SocketAddr) -> bool {
     let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     // Without a socket for it: then files are short, which is no fault of the backend's either.
     socket.map_or(true, |socket| rustix::net::connect(socket, address).is_ok())
+}
+
+/// Whether `ip` is an address of this machine: the kernel connects to such a one from itself.
+pub fn is_own_address(ip: IpAddr) -> bool {
+    let address = SocketAddr::new(ip, DISCARD_PORT);
+    let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    let connected = socket.and_then(|socket| {
+        rustix::net::connect(&socket, &address)?;
+        rustix::net::getsockname(&socket)
+    });
+    connected.is_ok_and(|local| SocketAddr::try_from(local).is_ok_and(|local| local.ip() == ip))
 }
 
 /// Whether it is connected to itself: TCP lets two SYNs that cross make one connection (RFC 9293, 3.5), and where the

@@ -18,7 +18,7 @@ mod transport;
 
 pub use address::{ListenAddress, Target};
 pub use connect_failure::{ConnectFailure, DialError};
-pub use dial::{DialOptions, dial};
+pub use dial::{DialOptions, dial, is_own_address};
 pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
 pub use inherited::inherited_listen_socket;
 pub use listen::{

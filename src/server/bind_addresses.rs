@@ -33,7 +33,7 @@ pub(super) async fn addresses_of(address: &BindAddress) -> io::Result<Vec<Listen
 }
 
 /// Those of one name's addresses that can be bound: `localhost` has `::1` also where IPv6 is off. `is_ours`: this process
-/// listens on the address's port already, so that nothing can be said before it is bound.
+/// listens on the address's port already, so that only the rest of it can be tried.
 ///
 /// # Errors
 /// One is in use, or may not be bound; or none is an address of this machine.
@@ -44,7 +44,8 @@ pub(super) fn bindable(
     let mut bindable = Vec::new();
     let mut last = io::ErrorKind::AddrNotAvailable.into();
     for address in addresses {
-        match if is_ours(&address) { Ok(()) } else { net::check_free(&address) } {
+        let tried = if is_ours(&address) { address.with_port(0) } else { address.clone() };
+        match net::check_free(&tried) {
             Ok(()) => bindable.push(address),
             Err(error) if net::is_no_own_address(&error) => {
                 tracing::warn!(%address, %error, "not listened on: it is no address of this machine now");

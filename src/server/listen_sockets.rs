@@ -1,7 +1,7 @@
 //! The listening sockets through start, reload, upgrade and drain: new ones are bound before anything else changes, and
 //! old ones closed only when their queues in the kernel are empty.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -65,6 +65,13 @@ struct OpenSockets {
     options: TcpOptions,
     /// A permit is held by each accept loop.
     accepting: Arc<ConnectionLimit>,
+}
+
+/// An address that is listened on.
+pub(super) struct Listened {
+    pub(super) address: SocketAddr,
+    /// It is `*`: IPv4 too, by an IPv6 socket.
+    pub(super) both_families: bool,
 }
 
 /// The addresses of a configuration, with the sockets that were not open yet. Dropped, it leaves all as it was.
@@ -298,6 +305,17 @@ impl ListenSockets {
             }
         });
         addresses.collect()
+    }
+
+    /// The TCP addresses that a listener has.
+    pub(super) fn listened(&self, listener: &config::ListenerConfig) -> Vec<Listened> {
+        let open = listener.bind.iter().enumerate().filter_map(|(index, address)| {
+            let both_families = matches!(address, BindAddress::Address(ListenAddress::Any(_)));
+            let open = self.open.get(&BindKey::new(address, &listener.name, index))?;
+            let addresses: BTreeSet<_> = open.sockets.iter().filter_map(net::local_tcp_address).collect();
+            Some(addresses.into_iter().map(move |address| Listened { address, both_families }))
+        });
+        open.flatten().collect()
     }
 
     /// Closes all addresses; connections that the kernel has queued are still accepted.

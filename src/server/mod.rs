@@ -10,6 +10,7 @@ mod error;
 mod listen_sockets;
 mod main_loop;
 mod off_thread;
+mod own_backends;
 mod pools;
 mod reload;
 mod running_config;

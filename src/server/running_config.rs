@@ -10,6 +10,7 @@ use crate::telemetry::ListenerTotals;
 
 use super::error::RunError;
 use super::listen_sockets::ListenSockets;
+use super::own_backends::warn_of_own_backends;
 use super::pools::Pools;
 
 pub(super) struct RunningConfig {
@@ -56,6 +57,7 @@ impl RunningConfig {
             }
         }
         self.pools.remove_others(&config.pools);
+        warn_of_own_backends(&config.listeners, &self.pools, &self.listen_sockets);
         Ok(())
     }
 
