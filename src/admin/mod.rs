@@ -12,6 +12,6 @@ mod view;
 pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
 pub use authorization::Guard;
 pub use metrics::Exporter;
-pub use server::{AdminListener, serve, upkeep};
+pub use server::{AdminListener, MAX_FILES, serve, upkeep};
 pub use token::read_token;
 pub use view::{Command, Reloads, Shown, ShownListener, View};

@@ -38,4 +38,5 @@ pub use health_check::watch as watch_health;
 pub use lease::Lease;
 pub use membership::Membership;
 pub use pool::{Pool, Unresolved};
+pub use resolver::most_lookup_files;
 pub use status::{AdminState, BackendState};

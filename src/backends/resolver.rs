@@ -141,6 +141,11 @@ impl Resolver {
     }
 }
 
+/// Sockets that lookups of so many names may have open at once: each asks for two families, two name servers at once.
+pub fn most_lookup_files(names: usize) -> u64 {
+    2 * names.saturating_mul(2).min(MOST_QUERIES) as u64
+}
+
 /// Whether an error says that there is no such record, rather than that nobody could be asked.
 pub(super) fn is_no_record(error: &NetError) -> bool {
     error.is_no_records_found() || matches!(error, NetError::Message(text) if *text == NOT_IN_HOSTS_TEXT)
