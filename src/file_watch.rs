@@ -1,6 +1,6 @@
-//! Notices when a file has changed: the configuration, or what the system says of names. It is looked at by name, once a
-//! second: a file that was written anew, renamed into place, or is reached by another symbolic link (as in a Kubernetes
-//! ConfigMap) has another inode or time. inotify would have to watch every folder and link on the way to it.
+//! Notices when a file has changed: the configuration, or what the system says of names. It is looked at by name, once
+//! a second: a file that was written anew, renamed into place, or is reached by another symbolic link (as in a
+//! Kubernetes ConfigMap) has another inode or time. inotify would have to watch every folder and link on the way to it.
 //!
 //! Reads no file, and doesn't know what is in it.
 

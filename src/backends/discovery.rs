@@ -87,7 +87,7 @@ impl Discovery {
         let mut asked = match &query {
             Query::Host(name, port) => Asked::host(name.clone(), *port),
             Query::Service(service) => match self.resolver.services(service).await {
-                Ok(found) => Asked::targets(found),
+                Ok(found) => Asked::targets(&found),
                 Err(error) => return send(&answers, query, Err(error)),
             },
         };
@@ -151,7 +151,7 @@ impl Asked {
     }
 
     /// The targets of SRV records: those of the best priority are used, the others are backups (RFC 2782).
-    fn targets(found: Found<SRV>) -> Self {
+    fn targets(found: &Found<SRV>) -> Self {
         let best = found.records.iter().map(|srv| srv.priority).min().unwrap_or(0);
         let heaviest = found.records.iter().map(|srv| srv.weight).max().unwrap_or(0);
         let target = |srv: &SRV| {

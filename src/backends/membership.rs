@@ -213,7 +213,7 @@ impl Membership {
     /// Also those that are being asked for: the lookup under way is lost.
     fn ask_all_again(&self, at: Instant) {
         for name in self.entries.borrow_mut().iter_mut().filter_map(Entry::name_mut) {
-            name.next_look = name.next_look.or(Some(at));
+            name.next_look = Some(name.next_look.map_or(at, |next| next.min(at)));
         }
     }
 }
@@ -320,8 +320,8 @@ impl Name {
 }
 
 impl KnownHost {
-    /// A host of an answer; what could not be found out of its addresses stays as it was `known`. `is_whole`: no more of
-    /// the answer will come.
+    /// A host of an answer; what could not be found out of its addresses stays as it was `known`. `is_whole`: no more
+    /// of the answer will come.
     fn new(host: Host, is_whole: bool, known: &[Self], pool: &str, service: &str) -> Self {
         let before = known.iter().find(|known| known.name == host.name && known.port == host.port);
         let (has_address, Host { name, port, rank, v4, v6, error, .. }) = (host.has_address(), host);

@@ -191,8 +191,8 @@ fn unix_path(text: &str, example: &str) -> Option<Result<PathBuf, String>> {
         Err(format!("`{text}`: a unix socket needs an absolute path, such as {example}"))
     } else if path.len() > MAX_UNIX_PATH_BYTES || path.contains('\0') {
         Err(format!(
-            "`{text}`: a unix socket's path has at most {MAX_UNIX_PATH_BYTES} bytes, and no zero byte; this one has {}: \
-             use a shorter one, such as {example}",
+            "`{text}`: a unix socket's path has at most {MAX_UNIX_PATH_BYTES} bytes, and no zero byte; this one \
+             has {}: use a shorter one, such as {example}",
             path.len()
         ))
     } else {
@@ -255,7 +255,7 @@ mod tests {
             "[fe80::1%]:80",
             "[fe80::1%eth0]:0",
             "[fe80::1%a/b]:80",
-            "[fe80::1%sixteen-letters]:80",
+            "[fe80::1%sixteen--letters]:80",
             "[10.0.0.1%eth0]:80",
         ] {
             assert!(text.parse::<BackendAddress>().is_err(), "{text}");

@@ -90,8 +90,8 @@ impl fmt::Display for Target {
 /// The longest name of an interface (IFNAMSIZ without the zero).
 const MAX_INTERFACE_BYTES: usize = 15;
 
-/// An IPv6 address on the link of an interface that is known by its name: `[fe80::1%eth0]:80` (RFC 4007, 11). The kernel
-/// wants the interface's number, which is looked up at each use: one that goes and comes back has another.
+/// An IPv6 address on the link of an interface that is known by its name: `[fe80::1%eth0]:80` (RFC 4007, 11). The
+/// kernel wants the interface's number, which is looked up at each use: one that goes and comes back has another.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct ZonedAddress {
     ip: Ipv6Addr,

@@ -16,7 +16,8 @@ labels! {
         Unreachable = "unreachable",
         /// No answer in time.
         Timeout = "timeout",
-        /// A limit of this machine: open files, memory, local ports; or its own source address. Not the backend's fault.
+        /// A limit of this machine: open files, memory, local ports; or its own source address. Not the backend's
+        /// fault.
         Local = "local",
     }
 }

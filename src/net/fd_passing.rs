@@ -27,8 +27,8 @@ pub struct PassedSockets {
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Sends all sockets with their addresses. `to` must be a seqpacket socket, which keeps messages apart. Blocks while the
-/// receiver doesn't receive.
+/// Sends all sockets with their addresses. `to` must be a seqpacket socket, which keeps messages apart. Blocks while
+/// the receiver doesn't receive.
 ///
 /// # Errors
 /// The receiver is gone, or hasn't received them all by the `deadline`.

@@ -34,8 +34,8 @@ pub struct TcpOptions {
     pub user_timeout: Option<Duration>,
 }
 
-/// Binds the address without SO_REUSEPORT, and frees it again: with the option, a second balancer of the same user would
-/// share the port unnoticed. Not for a port on which this process listens already, on another address.
+/// Binds the address without SO_REUSEPORT, and frees it again: with the option, a second balancer of the same user
+/// would share the port unnoticed. Not for a port on which this process listens already, on another address.
 ///
 /// # Errors
 /// The address is in use, not one of this machine, or not permitted.

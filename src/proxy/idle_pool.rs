@@ -79,7 +79,8 @@ impl IdlePool {
         while idle.connections.len() >= settings.idle_connections {
             idle.connections.pop_front();
         }
-        // Where all workers have as many as there are files for, the backend's oldest one here gives way, else this one.
+        // Where all workers have as many as there are files for, the backend's oldest one here gives way, else this
+        // one.
         let permit = self.limit.try_acquire().or_else(|| {
             idle.connections.pop_front();
             self.limit.try_acquire()

@@ -32,8 +32,8 @@ pub(super) async fn addresses_of(address: &BindAddress) -> io::Result<Vec<Listen
     Ok(all.into_iter().map(ListenAddress::Tcp).collect())
 }
 
-/// Those of one name's addresses that can be bound: `localhost` has `::1` also where IPv6 is off. `is_ours`: this process
-/// listens on the address's port already, so that only the rest of it can be tried.
+/// Those of one name's addresses that can be bound: `localhost` has `::1` also where IPv6 is off. `is_ours`: this
+/// process listens on the address's port already, so that only the rest of it can be tried.
 ///
 /// # Errors
 /// One is in use, or may not be bound; or none is an address of this machine.

@@ -35,8 +35,8 @@ fn limit_of_mount(own: &str, mount: &str) -> Option<u64> {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         is_own(controllers).then_some(path)
     })?;
-    // In a container only a part of the hierarchy may be mounted, or the path be told from outside of it: then the mount
-    // point is the outermost group that can be seen.
+    // In a container only a part of the hierarchy may be mounted, or the path be told from outside of it: then the
+    // mount point is the outermost group that can be seen.
     let group = Path::new(path).strip_prefix(root).ok().filter(|group| !group.starts_with(".."));
     let groups = group.unwrap_or(Path::new("")).ancestors();
     groups.filter_map(|group| read_limit(&mount_point.join(group).join(file))).min()

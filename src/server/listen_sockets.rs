@@ -100,7 +100,7 @@ impl ListenSockets {
         for PassedSockets { address, mut sockets } in passed.unwrap_or_default() {
             match address.parse() {
                 Ok(BindAddress::Inherited(number)) => {
-                    inherited.extend(sockets.pop().map(|socket| (number, Arc::new(vec![socket]))))
+                    inherited.extend(sockets.pop().map(|socket| (number, Arc::new(vec![socket]))));
                 }
                 _ if sockets.is_empty() => {}
                 // Also the admin server's, whose name is no bind address.
@@ -173,8 +173,8 @@ impl ListenSockets {
         Ok(BoundSockets { for_workers, duplicates: Arc::new(duplicates) })
     }
 
-    /// Two listeners that got the very same address would each be given a part of its connections, at random: a name may
-    /// have the address of another, which only shows here.
+    /// Two listeners that got the very same address would each be given a part of its connections, at random: a name
+    /// may have the address of another, which only shows here.
     fn check_distinct(&self, plan: &[PlannedBind]) -> Result<(), RunError> {
         let mut owners: HashMap<SocketAddr, &PlannedBind> = HashMap::new();
         for planned in plan {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Runs `work` on a thread of that name and waits for its result, but not longer than `limit`: then the thread is left to
-/// end by itself, and nobody waits for it, the end of the process neither.
+/// Runs `work` on a thread of that name and waits for its result, but not longer than `limit`: then the thread is left
+/// to end by itself, and nobody waits for it, the end of the process neither.
 ///
 /// # Errors
 /// There is no thread for it, or it took too long.

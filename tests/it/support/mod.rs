@@ -42,7 +42,7 @@ pub use http::{Answer, ask_from, exchange, get, get_from, post, request};
 pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, lb_command, ordinary_user, run_to_end};
 pub use load::Load;
 pub use metrics::Metrics;
-pub use network::is_in_a_network_of_its_own;
+pub use network::{is_in_a_network_of_its_own, put_in_place_of, run, switch_ipv6_off};
 pub use notify::Notifications;
 pub use origin::{Message, Origin, Reader};
 pub use packages::{missing_packages, required};
