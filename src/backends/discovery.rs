@@ -20,6 +20,10 @@ use super::resolver::{Family, Found, Resolver, is_no_record};
 /// What comes later is a second answer (RFC 8305, 3 has the same delay).
 const PART_DELAY: Duration = Duration::from_millis(50);
 
+/// Once a name has an address, what doesn't come in this time is given up: it may be silent for ever, and what was found
+/// is to be asked for again when its TTL is over.
+const LONGEST_PART: Duration = Duration::from_secs(2);
+
 /// Looks up the names of one pool.
 pub(super) struct Discovery {
     resolver: Resolver,
@@ -92,32 +96,30 @@ impl Discovery {
             },
         };
         let mut lookups = JoinSet::new();
-        for (index, host) in asked.hosts.iter_mut().enumerate().filter(|(_, host)| host.error.is_none()) {
+        for (index, host) in asked.hosts.iter_mut().enumerate().filter(|(_, host)| host.is_target()) {
             for family in self.families {
                 *host.part(*family) = None;
                 lookups.spawn_local(self.clone().part(index, host.name.clone(), *family));
             }
         }
-        let mut send_part_at = None;
+        let (mut part_at, mut end_at) = (None, None);
         loop {
-            let next = match send_part_at {
-                Some(at) => timeout_at(at, lookups.join_next()).await,
+            let next = match part_at.or(end_at) {
+                Some(at) => timeout_at(Instant::into(at), lookups.join_next()).await,
                 None => Ok(lookups.join_next().await),
             };
             match next {
                 Ok(Some(Ok((index, family, found)))) => {
                     asked.hosts[index].take(family, found);
                     if asked.has_address() {
-                        send_part_at.get_or_insert_with(|| (Instant::now() + PART_DELAY).into());
+                        part_at = part_at.or(Some(Instant::now() + PART_DELAY));
+                        end_at = end_at.or(Some(Instant::now() + LONGEST_PART));
                     }
                 }
                 // It panicked, which the panic hook has reported: that part stays unknown.
                 Ok(Some(Err(_))) => {}
-                Ok(None) => return send(&answers, query, asked.conclude()),
-                Err(_) => {
-                    send(&answers, query.clone(), Ok(asked.so_far()));
-                    send_part_at = None;
-                }
+                Err(_) if part_at.take().is_some() => send(&answers, query.clone(), Ok(asked.so_far())),
+                Ok(None) | Err(_) => return send(&answers, query, asked.conclude()),
             }
         }
     }
@@ -156,11 +158,7 @@ impl Asked {
         let heaviest = found.records.iter().map(|srv| srv.weight).max().unwrap_or(0);
         let target = |srv: &SRV| {
             let rank = SrvRank { weight: scaled_weight(srv.weight, heaviest), is_backup: srv.priority > best };
-            let mut host = Host::new(srv.target.to_ascii(), srv.port, Some(rank));
-            if srv.port == 0 || srv.target.is_root() {
-                host.error = Some(NetError::Message("the SRV record has port 0, or no target"));
-            }
-            host
+            Host::new(srv.target.to_ascii(), srv.port, Some(rank))
         };
         Self { hosts: found.records.iter().map(target).collect(), valid_until: Some(found.valid_until) }
     }
@@ -169,7 +167,7 @@ impl Asked {
         self.hosts.iter().any(Host::has_address)
     }
 
-    /// Empties nothing: the rest is still to come.
+    /// The rest is still to come.
     fn so_far(&self) -> Answer {
         Answer { hosts: self.hosts.clone(), valid_until: None }
     }
@@ -180,9 +178,12 @@ impl Asked {
             let error = self.hosts.into_iter().find_map(|host| host.error);
             return Err(error.unwrap_or(NetError::Message("the lookup ended without an answer")));
         }
-        let of_hosts = self.hosts.iter().filter_map(|host| host.valid_until);
+        let of_hosts = self.hosts.iter().filter(|host| host.is_target()).map(|host| {
+            // One that has none now may have some soon.
+            if host.has_address() { host.valid_until } else { None }.unwrap_or_else(Instant::now)
+        });
         let valid_until = of_hosts.chain(self.valid_until).min();
-        Ok(Answer { hosts: self.hosts, valid_until: valid_until.or(Some(Instant::now())) })
+        Ok(Answer { hosts: self.hosts, valid_until })
     }
 }
 
@@ -190,7 +191,16 @@ impl Host {
     fn new(name: String, port: u16, rank: Option<SrvRank>) -> Self {
         // A family that is not asked for is known to be unwanted.
         let (v4, v6) = (Some(Vec::new()), Some(Vec::new()));
-        Self { name, port, rank, v4, v6, error: None, candidate: usize::MAX, valid_until: None }
+        let mut host = Self { name, port, rank, v4, v6, error: None, candidate: usize::MAX, valid_until: None };
+        if !host.is_target() {
+            host.error = Some(NetError::Message("the SRV record has port 0, or no target"));
+        }
+        host
+    }
+
+    /// Whether there is something to connect to: a service that is not to be had has the root as its target (RFC 2782).
+    fn is_target(&self) -> bool {
+        self.port != 0 && self.name != "."
     }
 
     pub(super) fn has_address(&self) -> bool {

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -244,8 +246,10 @@ fn each_name_is_asked_for_once_a_family_at_the_start() {
 fn a_family_that_is_not_answered_for_delays_the_other_by_a_moment_and_is_added_when_it_comes() {
     let fleet = Fleet::start();
     let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let last = Arc::new(AtomicU8::new(2));
+    let now = last.clone();
     let dns = DnsStub::that(move |_, kind| match kind {
-        "A" => Reply::V4(vec![[127, 0, 0, 2].into()]),
+        "A" => Reply::V4(vec![[127, 0, 0, now.load(Ordering::Relaxed)].into()]),
         _ if may_answer.try_recv().is_ok() => Reply::V6(vec![std::net::Ipv6Addr::LOCALHOST]),
         _ => Reply::Silence,
     });
@@ -255,8 +259,11 @@ fn a_family_that_is_not_answered_for_delays_the_other_by_a_moment_and_is_added_w
     let one = set(&[fleet.at("127.0.0.9"), fleet.at("127.0.0.2")]);
     let soon = Duration::from_secs(10);
     wait_for_within(soon, "the one family is used", || (known(&lb) == one).then_some(()));
+    last.store(3, Ordering::Relaxed);
+    let one = set(&[fleet.at("127.0.0.9"), fleet.at("127.0.0.3")]);
+    wait_for_within(soon, "its changes are followed", || (known(&lb) == one).then_some(()));
     answer.send(()).unwrap();
-    let both = set(&[fleet.at("127.0.0.9"), fleet.at("127.0.0.2"), fleet.at("::1")]);
+    let both = set(&[fleet.at("127.0.0.9"), fleet.at("127.0.0.3"), fleet.at("::1")]);
     wait_until_equal("backends", &both, || known(&lb));
 }
 
