@@ -20,8 +20,8 @@ use super::resolver::{Family, Found, Resolver, is_no_record};
 /// What comes later is a second answer (RFC 8305, 3 has the same delay).
 const PART_DELAY: Duration = Duration::from_millis(50);
 
-/// Once a name has an address, what doesn't come in this time is given up: it may be silent for ever, and what was found
-/// is to be asked for again when its TTL is over.
+/// Once a name has an address, what doesn't come in this time is given up: it may be silent for ever, and what was
+/// found is to be asked for again when its TTL is over.
 const LONGEST_PART: Duration = Duration::from_secs(2);
 
 /// Looks up the names of one pool.

@@ -98,8 +98,8 @@ fn start_tcp(
 fn has_source_for(address: &SocketAddr) -> bool {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
-    // Without a socket for it: then files are short, which is no fault of the backend's either.
-    socket.map_or(true, |socket| rustix::net::connect(socket, address).is_ok())
+    // Any other error, also of the socket, says nothing of that: what is short then is ours.
+    socket.and_then(|socket| rustix::net::connect(socket, address)) != Err(Errno::ADDRNOTAVAIL)
 }
 
 /// Whether `ip` is an address of this machine: the kernel connects to such a one from itself.
