@@ -31,7 +31,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// Two sockets of one connection: who connected, who accepted.
 async fn connection() -> (Transport, Transport) {
     let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None };
-    let sockets = bind_listen_sockets(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1, false);
+    let sockets = bind_listen_sockets(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1);
     let socket = sockets.expect("a free port").remove(0);
     let address: SocketAddr = local_address(&socket).parse().expect("a TCP address");
     let listener = ListenSocket::new(socket).expect("within the runtime");

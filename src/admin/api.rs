@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backends::Backend;
+use crate::backends::{Backend, Unresolved};
 use crate::config::Policy;
 use crate::relay::Pipes;
 use crate::telemetry::{ListenerTotals, rfc3339};
@@ -116,6 +116,17 @@ pub struct PoolReport {
     pub retries: u64,
     /// In the order of the configuration.
     pub backends: Vec<BackendReport>,
+    /// Names, and targets of services, that don't resolve now; what they gave before stays in use.
+    #[serde(default)]
+    pub unresolved: Vec<UnresolvedReport>,
+}
+
+/// A name that doesn't resolve.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct UnresolvedReport {
+    pub name: String,
+    /// Why.
+    pub error: String,
 }
 
 /// One backend.
@@ -225,9 +236,16 @@ impl PoolsReport {
                 waiting: pool.waiting(),
                 retries: pool.retries(),
                 backends: pool.backends().iter().map(|backend| BackendReport::new(backend, now)).collect(),
+                unresolved: pool.unresolved().iter().map(UnresolvedReport::new).collect(),
             })
             .collect();
         Self { pools }
+    }
+}
+
+impl UnresolvedReport {
+    fn new(unresolved: &Unresolved) -> Self {
+        Self { name: unresolved.name.clone(), error: unresolved.error.clone() }
     }
 }
 

@@ -12,6 +12,6 @@ mod view;
 pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport};
 pub use authorization::{Guard, Reach};
 pub use metrics::Exporter;
-pub use server::{AdminListener, serve};
+pub use server::{AdminListener, MAX_FILES, serve};
 pub use token::read_token;
 pub use view::{Command, Reloads, Shown, ShownListener, View};

@@ -74,7 +74,7 @@ impl Connector {
     /// chooses.
     fn next_source(&self, target: &Target) -> Option<IpAddr> {
         let settings = self.pool.settings();
-        let Target::Tcp(target) = target else { return None };
+        let target = target.ip_and_port()?;
         if settings.source.is_empty() {
             return None;
         }

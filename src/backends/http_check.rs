@@ -52,10 +52,10 @@ pub(super) async fn ask(backend: &Transport, target: &Target, check: &HttpCheck)
 }
 
 fn request(target: &Target, check: &HttpCheck) -> Vec<u8> {
-    let host = check.host.clone().unwrap_or_else(|| match target {
-        Target::Tcp(address) => address.to_string(),
+    let host = check.host.clone().unwrap_or_else(|| match target.ip_and_port() {
+        Some(address) => address.to_string(),
         // RFC 9110, 7.2 wants a Host, and a path is none.
-        Target::Unix(_) => "localhost".to_owned(),
+        None => "localhost".to_owned(),
     });
     let (path, version) = (&check.path, env!("CARGO_PKG_VERSION"));
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: lb/{version}\r\nConnection: close\r\n\r\n").into_bytes()

@@ -33,6 +33,7 @@ pub struct Pool {
     settings: ArcSwap<config::PoolConfig>,
     workers: usize,
     backends: ArcSwap<Vec<Arc<Backend>>>,
+    unresolved: ArcSwap<Vec<Unresolved>>,
     events: Arc<PoolEvents>,
     /// Signalled when the set of backends changed.
     replaced: Notify,
@@ -42,12 +43,21 @@ pub struct Pool {
     histograms: PoolHistograms,
 }
 
+/// A name of the pool, or the target of a service, that doesn't resolve now. What it gave before is still used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    pub name: String,
+    /// Why.
+    pub error: String,
+}
+
 impl Pool {
     /// Without a backend yet.
     pub fn new(settings: config::PoolConfig, workers: usize, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             workers,
             backends: ArcSwap::default(),
+            unresolved: ArcSwap::default(),
             events: Arc::new(PoolEvents::new(&settings.name, now)),
             replaced: Notify::new(),
             budget: RetryBudget::new(settings.retry_budget),
@@ -90,6 +100,16 @@ impl Pool {
     /// Every backend, whatever its state, in the order of the configuration.
     pub fn backends(&self) -> Arc<Vec<Arc<Backend>>> {
         self.backends.load_full()
+    }
+
+    /// The names that don't resolve now.
+    pub fn unresolved(&self) -> Arc<Vec<Unresolved>> {
+        self.unresolved.load_full()
+    }
+
+    /// Called by the pool's membership only.
+    pub(super) fn set_unresolved(&self, names: Vec<Unresolved>) {
+        self.unresolved.store(Arc::new(names));
     }
 
     /// Makes `wanted` the pool's backends. Those that it had before keep their state and counts; connections to those

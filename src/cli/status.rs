@@ -119,6 +119,9 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
         for backend in &pool.backends {
             text += &backend_row(pool, backend, before);
         }
+        for unresolved in &pool.unresolved {
+            text += &format!("{:<12} {:<24} not resolved: {}\n", pool.name, unresolved.name, unresolved.error);
+        }
     }
     text
 }

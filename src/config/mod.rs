@@ -28,6 +28,6 @@ pub use load::{Loaded, Source};
 pub use log::{LogConfig, LogDestination, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;
-pub use pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, Policy, PoolConfig, Resolve};
+pub use pool::{AddressFamily, BackendConfig, FailureDetection, HealthCheck, HttpCheck, Policy, PoolConfig, Resolve};
 pub use problem::{Problem, Problems};
 pub use schema::schema;

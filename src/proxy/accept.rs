@@ -105,6 +105,9 @@ async fn empty_queue(worker: &Rc<Worker>, acceptor: &Acceptor, socket: &ListenSo
 
 fn report_accept_error(worker: &Worker, frontend: &Frontend, error: &io::Error, pause: Duration) {
     frontend.counters(worker.id).accept_error(reason_of(error));
+    if net::is_out_of_files(error) {
+        worker.idle_pool.give_way();
+    }
     let pause_ms = pause.as_millis();
     tracing::warn!(listener = frontend.name(), %error, pause_ms, "accept failed; trying again");
 }

@@ -114,6 +114,9 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
         }
         Err(error) => error,
     };
+    if let (ConnectFailure::Local, Some(idle_pool)) = (error.failure, context.idle_pool) {
+        idle_pool.give_way();
+    }
     connection_span(context.id, context.peer).in_scope(|| {
         tracing::debug!(pool = upstream.pool().name(), backend = lease.backend().label(), %error, "connect failed");
         attempts.failed(lease.backend(), error.failure);

@@ -51,9 +51,9 @@ impl Worker {
             idle_timeouts: IdleTimeouts::new(shortest_limit, Instant::now()),
             drain,
             connection_ids: ConnectionIds::new(id, workers.len()),
+            idle_pool: IdlePool::new(id, workers.idle_connections().clone()),
             workers,
             resources,
-            idle_pool: IdlePool::new(id),
             draft: RefCell::default(),
             phase: Cell::new(Phase::Running),
         })

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::lifecycle::ConnectionLimit;
 use crate::telemetry::PerWorker;
 
 use super::admitted::Admitted;
@@ -20,6 +21,8 @@ const TOLERATED_SKEW: usize = 4;
 pub struct Workers {
     loads: PerWorker<AtomicUsize>,
     inboxes: Vec<UnboundedSender<Admitted>>,
+    /// Idle connections to backends, of all workers together: they are files, of which clients need the rest.
+    idle_connections: Arc<ConnectionLimit>,
 }
 
 /// Counts one connection of a worker while it exists.
@@ -27,14 +30,21 @@ pub(super) struct Load<'a>(&'a AtomicUsize);
 
 impl Workers {
     /// Also returns the receiving ends of the inboxes, one for each worker.
-    pub fn new(workers: usize) -> (Arc<Self>, Vec<UnboundedReceiver<Admitted>>) {
+    pub fn new(
+        workers: usize,
+        idle_connections: Arc<ConnectionLimit>,
+    ) -> (Arc<Self>, Vec<UnboundedReceiver<Admitted>>) {
         let (inboxes, receivers) = (0..workers).map(|_| unbounded_channel()).unzip();
-        (Arc::new(Self { loads: PerWorker::new(workers), inboxes }), receivers)
+        (Arc::new(Self { loads: PerWorker::new(workers), inboxes, idle_connections }), receivers)
     }
 
     #[allow(clippy::len_without_is_empty, reason = "there is always a worker")]
     pub fn len(&self) -> usize {
         self.inboxes.len()
+    }
+
+    pub(super) fn idle_connections(&self) -> &Arc<ConnectionLimit> {
+        &self.idle_connections
     }
 
     /// Counts a connection that `worker` serves.

@@ -125,7 +125,7 @@ impl MainLoop {
             },
             SignalAction::Upgrade => {
                 let admin = self.admin.as_ref().map(AdminServer::named_socket);
-                self.upgrade.begin(&self.state.running.listen_sockets, admin);
+                self.upgrade.begin(self.state.running.listen_sockets.sockets().into_iter().chain(admin).collect());
             }
         }
         None

@@ -237,3 +237,17 @@ fn an_access_log_that_is_off_by_any_word_makes_no_file() {
     assert_eq!(get(lb.address(), "/").body, "here");
     assert!(!lb.folder().join("no").exists());
 }
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_configuration() {
+    let output = check("\u{feff}listen: 127.0.0.1:8080\nbackends: [127.0.0.1:3001]\n");
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+}
+
+#[test]
+fn a_listener_may_have_another_one_as_its_backend() {
+    let chain = "listeners:\n  a: {bind: '*:8080', pool: p}\n  b: {bind: '127.0.0.1:8081', pool: q}\n\
+                 pools:\n  p: {backends: ['127.0.0.1:8081']}\n  q: {backends: [10.0.0.1:8080]}\n";
+    let output = check(chain);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+}

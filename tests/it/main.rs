@@ -10,6 +10,7 @@ use std::process::ExitCode;
 mod access_log; // one line a connection
 mod access_log_rotation; // SIGUSR1: another file, and no line lost
 mod access_rules; // who may connect, and how often
+mod addresses; // errors of connects, binds that overlap, names of the machine, zones
 mod admin; // health, API, metrics, `lb status`
 mod admin_changes; // drain, disable, enable, reload, shutdown; who may ask for it
 mod attacks; // clients that mean harm
@@ -18,6 +19,7 @@ mod backends_discovery; // names, their records, and DNS that fails
 mod backends_health; // active checks
 mod backends_limits; // connections at once, the queue, source addresses, many backends
 mod backends_policies; // weights, hashes, loads
+mod backends_system_names; // names by /etc/hosts and /etc/resolv.conf, which change
 mod balance; // who gets the next connection
 mod blame; // what is a backend's fault, and what is its clients'
 mod clock; // a wall clock that jumps

@@ -71,7 +71,7 @@ fn build_bind(bind: &OneOrMany, bound: &mut HashMap<BindAddress, String>, block:
         let key = if bind.0.len() == 1 { "bind".to_owned() } else { format!("bind[{index}]") };
         let Some(address) = block.parsed::<BindAddress>(&key, text) else { continue };
         if !address.is_chosen_by_kernel()
-            && let Some(other) = bound.insert(address.clone(), block.path(&key))
+            && let Some(other) = bound.insert(address.of_socket(), block.path(&key))
         {
             let message = format!("`{text}` is already bound by `{}`; remove one", block.report.shown(&other));
             block.problem(&key, message);

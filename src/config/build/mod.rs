@@ -6,6 +6,7 @@
 mod block;
 mod http;
 mod listener;
+mod loops;
 mod pool;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use super::yaml::Reporter;
 
 use block::Block;
 use listener::build_listener;
+use loops::check_loops;
 use pool::build_pool;
 
 /// More worker threads than this must be a mistake.
@@ -30,7 +32,7 @@ const MAX_WORKERS: usize = 1024;
 /// Validates `file`: the result can run if `report` has no problem then.
 pub fn build(file: &File, report: &mut Reporter) -> Config {
     let mut root = Block::root(report);
-    let pools = file.pools.iter().map(|(name, pool)| build_pool(name, pool, &mut root)).collect();
+    let pools: Vec<_> = file.pools.iter().map(|(name, pool)| build_pool(name, pool, &mut root)).collect();
     let mut bound = HashMap::new();
     let mut listeners = Vec::new();
     for (name, spec) in &file.listeners {
@@ -39,6 +41,7 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
     if file.listeners.is_empty() && root.report.problems.is_empty() {
         root.problem("listeners", "there is no listener; add `listen: 0.0.0.0:8080` or give --listen 0.0.0.0:8080");
     }
+    check_loops(&listeners, &pools, &mut root);
     Config {
         listeners,
         pools,
@@ -59,7 +62,7 @@ fn build_admin(admin: &AdminSpec, bound: &HashMap<BindAddress, String>, block: &
         text => block.parsed("bind", text),
     };
     let shared = bind.as_ref().filter(|address| !address.is_chosen_by_kernel());
-    if let Some(owner) = shared.and_then(|address| bound.get(address)) {
+    if let Some(owner) = shared.and_then(|address| bound.get(&address.of_socket())) {
         let message = format!("is already bound by `{}`; choose another port, or off", block.report.shown(owner));
         block.problem("bind", message);
     }

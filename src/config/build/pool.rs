@@ -177,7 +177,7 @@ fn build_resolve(resolve: &ResolveSpec, block: &mut Block<'_>) -> Resolve {
             Err(_) => block.problem("nameservers", format!("`{text}` is not IP or IP:port")),
         }
     }
-    Resolve { min_ttl, max_ttl: max_ttl.max(min_ttl), nameservers }
+    Resolve { min_ttl, max_ttl: max_ttl.max(min_ttl), nameservers, family: resolve.family }
 }
 
 fn build_sources(texts: &[String], block: &mut Block<'_>) -> Vec<IpAddr> {

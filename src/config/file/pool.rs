@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::pool::Policy;
+use crate::config::pool::{AddressFamily, Policy};
 
 use super::off::{OffOr, off_or_word, or_false};
 use super::units::{DurationText, OneOrMany, Percent, TextOrBlock, texts_or_blocks};
@@ -188,14 +188,18 @@ pub struct ResolveSpec {
     pub min_ttl: DurationText,
     /// A name is resolved again after this, at the latest.
     pub max_ttl: DurationText,
-    /// Name servers in place of the system's: IP or IP:port.
+    /// Name servers in place of the system's: IP or IP:port. The hosts file is read first in any case.
     pub nameservers: OneOrMany,
+    /// Which addresses are asked for and used. any: those of the family that answers first are used at once, those of
+    /// the other when they come.
+    pub family: AddressFamily,
 }
 
 impl Default for ResolveSpec {
     fn default() -> Self {
         let nameservers = OneOrMany::default();
-        Self { min_ttl: DurationText::seconds(1), max_ttl: DurationText::seconds(60), nameservers }
+        let family = AddressFamily::default();
+        Self { min_ttl: DurationText::seconds(1), max_ttl: DurationText::seconds(60), nameservers, family }
     }
 }
 

@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("net", 0),
     ("lifecycle", 0),
     ("telemetry", 0),
+    ("file_watch", 0),
     ("labels", 0),
 ];
 
