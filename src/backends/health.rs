@@ -164,7 +164,6 @@ impl Health {
         let (pool, backend) = (self.events.pool(), &*self.label);
         if is_well {
             tracing::info!(pool, backend, "health checks say up");
-            self.events.notify_all_waiters();
         } else {
             tracing::warn!(pool, backend, reason, "health checks say down");
         }
@@ -183,7 +182,6 @@ impl Health {
             }
             self.publish(&mut status, now);
         }
-        self.events.notify_all_waiters();
         true
     }
 
@@ -347,9 +345,14 @@ impl Health {
     /// order.
     fn publish(&self, status: &mut Status, now: Instant) {
         self.up_period.store(status.detector.as_ref().map_or(0, Detector::up_period), Ordering::Relaxed);
-        self.state.store(status.state() as u8, Ordering::Release);
+        let state = status.state();
+        let before = self.state.swap(state as u8, Ordering::AcqRel);
         self.share.store(status.share(now), Ordering::Relaxed);
         self.events.changed(status.next_event(now));
+        // One that is back has room, and when the last one has gone, those are tried that are out. A probe is neither.
+        if before != state as u8 && state != BackendState::Probing {
+            self.events.queue().call_all();
+        }
     }
 
     /// Logs an ejection, once, and keeps its reason. Without the lock: a log that is slow to write must not stop picks.
@@ -362,7 +365,6 @@ impl Health {
 
     fn log_recovery(&self, reason: &str) {
         tracing::info!(pool = self.events.pool(), backend = &*self.label, reason, "backend is in use again");
-        self.events.notify_all_waiters();
     }
 }
 

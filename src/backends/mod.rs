@@ -35,4 +35,5 @@ pub use health_check::watch as watch_health;
 pub use lease::Lease;
 pub use membership::Membership;
 pub use pool::Pool;
+pub use retry_budget::RetryPermit;
 pub use status::{AdminState, BackendState};
