@@ -49,7 +49,7 @@ impl RetryBudget {
     }
 
     pub(super) fn count_connection(&self) -> BudgetShare<'_> {
-        // SeqCst, here and where it is wanted: either this sees that somebody waits, or that one sees the larger budget.
+        // SeqCst, here and where it is wanted: either this sees that somebody waits, or they see the larger budget.
         self.connections.fetch_add(1, Ordering::SeqCst);
         if self.wanted.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();

@@ -163,7 +163,7 @@ fn worker_configs(
     shortest_limit: Duration,
     watch: &DrainWatch,
 ) -> (Vec<UnboundedSender<SocketForWorker>>, Vec<WorkerConfig>) {
-    let (workers, inboxes) = Workers::new(workers);
+    let (workers, inboxes) = Workers::new(workers, watch);
     let worker_config = |(id, inbox)| {
         let (sender, new_sockets) = unbounded_channel();
         let (drain, workers, relay_mode) = (watch.clone(), workers.clone(), config.relay);
