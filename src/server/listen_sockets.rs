@@ -105,7 +105,7 @@ impl ListenSockets {
         for listener in &config.listeners {
             for (index, address) in listener.bind.iter().enumerate() {
                 let key = BindKey::new(address, &listener.name, index);
-                let options = client_socket_options(listener, config);
+                let options = listener.tcp.clone();
                 let sockets = if self.open.contains_key(&key) {
                     None
                 } else {
@@ -286,14 +286,6 @@ impl OpenSockets {
             self.options = options;
         }
     }
-}
-
-/// The options that accepted sockets inherit from the listening one: those of the listener's pool, else of its first
-/// route's.
-fn client_socket_options(listener: &config::ListenerConfig, config: &Config) -> TcpOptions {
-    let named = listener.pool.as_ref().or_else(|| listener.mode.routes().first().map(|route| &route.pool));
-    let pool = config.pools.iter().find(|pool| Some(&pool.name) == named);
-    pool.expect("a valid configuration has every listener's pool").tcp.clone()
 }
 
 /// The addresses to bind: of a name, all that it resolves to.
