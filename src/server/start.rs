@@ -143,6 +143,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         reloads: Reloads::default(),
         guard: guard_of(&config.admin)?,
         commands: sender,
+        former_processes: upgrade.former_processes().clone(),
     });
     let admin = start_admin(config.admin.bind.as_ref(), &mut running.listen_sockets, &view, exporter)?;
     running.listen_sockets.close_unclaimed();
@@ -150,6 +151,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     view.runtimes.set(runtimes).expect("nobody else starts workers");
     capacity.log_start(view.connections.max());
     old_process.report_ready();
+    upgrade.limit_former_processes();
     systemd::ready();
     let config = config.clone();
     let state = ServerState { source, config, capacity, running, view, file, shortest_limit };
