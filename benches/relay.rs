@@ -30,7 +30,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// Two sockets of one connection: who connected, who accepted.
 async fn connection() -> (Transport, Transport) {
-    let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None };
+    let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None, unseen: false };
     let sockets = bind_listen_sockets(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1, false);
     let socket = sockets.expect("a free port").remove(0);
     let address: SocketAddr = local_address(&socket).parse().expect("a TCP address");

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipprot
 
 use super::address::Target;
 use super::socket_option::set_bind_address_no_port;
-use super::stream::{NoDelay, Stream};
+use super::stream::{NoDelay, Stream, reset_on_close};
 use super::transport::Transport;
 
 /// Options of a socket to a backend.
@@ -25,6 +25,9 @@ pub struct DialOptions {
     pub nodelay: bool,
     /// How long sent bytes may stay unacknowledged.
     pub user_timeout: Option<Duration>,
+    /// The connection is only to show that it can be made, and is dropped at once: TCP's handshake is left without its
+    /// last acknowledgement, and then reset, so that the application's accept(2) never returns it.
+    pub unseen: bool,
 }
 
 labels! {
@@ -114,6 +117,11 @@ fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions)
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     if let Some(timeout) = options.user_timeout {
         sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    if options.unseen {
+        // Linux delays the last acknowledgement by 200 ms then, for data to go with it (TCP_QUICKACK in tcp(7)).
+        sockopt::set_tcp_quickack(&fd, false)?;
+        reset_on_close(&fd);
     }
     if let Some(source) = source {
         // Else bind would choose a port that no other connection from this source may use, whatever its backend: there
