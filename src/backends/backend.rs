@@ -162,6 +162,7 @@ impl Backend {
             total: self.counts.connections(),
             connect_failures: self.counts.connect_failures(),
             bad_ends: self.counts.bad_ends(),
+            unanswered: self.counts.unanswered.total(),
             ejections: health.ejections,
             ejected_for: health.ejected_for,
             last_connect: self.counts.last_connect(),
@@ -196,6 +197,14 @@ impl Backend {
     pub(super) fn release(&self) {
         self.active.fetch_sub(1, Ordering::SeqCst);
         self.events.queue().call_one();
+    }
+
+    /// A client that had asked left before a byte of an answer.
+    pub(super) fn client_left_unanswered(&self, now: Instant) {
+        if let Some(in_a_row) = self.counts.unanswered.left(self.events.millis(now)) {
+            let (pool, backend) = (self.events.pool(), &*self.label);
+            tracing::warn!(pool, backend, in_a_row, "clients leave without an answer");
+        }
     }
 
     /// It is in no pool any more; its connections stay open.

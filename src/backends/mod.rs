@@ -26,6 +26,7 @@ mod retry_budget;
 mod rise_fall;
 mod snapshot;
 mod status;
+mod unanswered;
 
 pub use backend::Backend;
 pub use connector::Connector;

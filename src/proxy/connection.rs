@@ -127,6 +127,9 @@ fn judge(record: &Record<'_>, upstream: &Upstream, lease: &Lease, cause: Cause) 
         return;
     }
     let has_asked = tally.bytes_in() > 0;
+    if has_asked && matches!(cause, Cause::ClientReset | Cause::HalfClosedTimeout) {
+        record.span().in_scope(|| lease.client_left_unanswered(Instant::now()));
+    }
     match cause {
         // Where it was silent for longer, that was the server's own limit for silent clients, and no evidence.
         _ if tally.backend_ended_at_once() => blame(record, upstream, lease, Evidence::ImmediateClose),

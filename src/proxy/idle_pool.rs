@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::backends::Backend;
 use crate::config::BackendKeepAlive;
@@ -20,8 +20,7 @@ pub(super) struct IdlePool {
 /// The idle connections of one backend.
 struct IdleConnections {
     backend: Arc<Backend>,
-    idle_timeout: Duration,
-    /// Each with the time since which it is idle, the oldest first.
+    /// Each with the time at which it expires, by its own listener's settings; in the order in which they came.
     transports: VecDeque<(Transport, Instant)>,
 }
 
@@ -60,27 +59,22 @@ impl IdlePool {
             return;
         }
         let mut by_backend = self.by_backend.borrow_mut();
-        let idle = by_backend.entry(Arc::as_ptr(backend)).or_insert_with(|| IdleConnections {
-            backend: backend.clone(),
-            idle_timeout: settings.idle_timeout,
-            transports: VecDeque::new(),
-        });
+        let idle = by_backend
+            .entry(Arc::as_ptr(backend))
+            .or_insert_with(|| IdleConnections { backend: backend.clone(), transports: VecDeque::new() });
         // After a reload that allows fewer, more than one has to go.
         while idle.transports.len() >= settings.idle_connections {
             idle.transports.pop_front();
         }
-        // Listeners with different settings may share a backend: those used last count for all its connections.
-        idle.idle_timeout = settings.idle_timeout;
-        idle.transports.push_back((transport, now));
+        idle.transports.push_back((transport, now + settings.idle_timeout));
         idle.publish_count(self.worker);
     }
 
     /// Closes those that were idle for too long, that the backend has ended, or whose backend gets no further requests.
     pub(super) fn expire(&self, now: Instant) {
         self.by_backend.borrow_mut().retain(|_, idle| {
-            let (limit, accepts_idle) = (idle.idle_timeout, idle.backend.accepts_idle());
-            let is_young = |since| now.saturating_duration_since(since) < limit;
-            idle.transports.retain(|(transport, since)| accepts_idle && is_young(*since) && transport.is_idle());
+            let accepts_idle = idle.backend.accepts_idle();
+            idle.transports.retain(|(transport, expires)| accepts_idle && now < *expires && transport.is_idle());
             idle.publish_count(self.worker);
             // Without connections the entry goes too, and with it the last reference to a removed backend.
             !idle.transports.is_empty()

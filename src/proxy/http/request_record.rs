@@ -87,6 +87,11 @@ impl<'a> RequestRecord<'a> {
         self.status.set(Some(status));
     }
 
+    /// Whether the client has got a part of an answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.status.get().is_some()
+    }
+
     /// It was answered to its end.
     pub(super) fn completed(&self) {
         self.cause.set(Some(RequestCause::Completed));
