@@ -221,11 +221,16 @@ impl Health {
         }
     }
 
-    /// A connection ended badly, which is evidence. Gives the outcomes of the window, with this one.
-    pub(super) fn record_bad_end(&self, now: Instant, client: Option<IpAddr>) -> Outcomes {
+    /// A connection ended badly, which is evidence, and what went wrong. Gives the outcomes of the window, with this
+    /// one.
+    pub(super) fn record_bad_end(&self, now: Instant, client: Option<IpAddr>, evidence: Evidence) -> Outcomes {
         let Some(tick) = self.tick_of(now) else { return Outcomes::default() };
         self.outcomes.record(tick, false);
-        self.status().bad_clients.note(tick, hash_of(client));
+        {
+            let mut status = self.status();
+            status.bad_clients.note(tick, hash_of(client));
+            status.note_error(evidence.describe().to_owned());
+        }
         self.suspect(now);
         self.outcomes.window(tick)
     }

@@ -231,10 +231,11 @@ impl Pool {
         let counts = settings.failure_detection.as_ref().is_some_and(|detection| evidence.counts(detection));
         let backend = lease.backend();
         backend.counts().ended_badly(evidence);
-        backend.health().note_error(evidence.describe());
         if counts && lease.settle() {
             let end = BadEnd { lease, evidence, client, now, now_millis: self.events.millis(now) };
             self.outliers.judge(&end, &settings, &self.backends.load());
+        } else {
+            backend.health().note_error(evidence.describe());
         }
     }
 
