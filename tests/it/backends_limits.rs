@@ -77,7 +77,12 @@ fn the_queue_is_first_come_first_served() {
     let fleet = Fleet::start();
     let lb = narrow(&fleet, "{length: 10, timeout: 20s}");
     let mut holder = hold(&lb);
-    let waiting: Vec<TcpStream> = (2..=7).map(|place| wait_in(&lb, place)).collect();
+    let wait_behind = |place: usize| {
+        let client = connect(lb.address());
+        wait_until_equal("in the queue", &(place as u64), || lb.waiting());
+        client
+    };
+    let waiting: Vec<TcpStream> = (1..=6).map(wait_behind).collect();
     for mut next in waiting {
         drop(holder);
         assert_eq!(short_read(&mut next), "127.0.0.2", "whoever came first");
