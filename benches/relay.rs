@@ -35,7 +35,8 @@ async fn connection() -> (Transport, Transport) {
     let socket = sockets.expect("a free port").remove(0);
     let address: SocketAddr = local_address(&socket).parse().expect("a TCP address");
     let listener = ListenSocket::new(socket).expect("within the runtime");
-    let dial_options = DialOptions { timeout: Duration::from_secs(5), nodelay: true, user_timeout: None };
+    let dial_options =
+        DialOptions { timeout: Duration::from_secs(5), nodelay: true, user_timeout: None, unseen: false };
     let target = Target::Tcp(address);
     let (dialled, accepted) = tokio::join!(dial(&target, None, &dial_options), listener.accept());
     let (accepted, _) = accepted.expect("somebody connects");

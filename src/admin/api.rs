@@ -35,6 +35,8 @@ pub struct StatusReport {
     pub config_file: Option<String>,
     /// Null before the first.
     pub last_reload: Option<ReloadReport>,
+    /// Ids of the processes that upgrades have left behind and that still have connections, the oldest first.
+    pub former_processes: Vec<i32>,
     /// In the order of their names; at the end removed ones that still have connections.
     pub listeners: Vec<ListenerReport>,
 }
@@ -179,6 +181,7 @@ impl StatusReport {
             may_post: view.guard.is_open(),
             config_file: view.config_file.clone(),
             last_reload: view.reloads.last().map(|last| ReloadReport::new(&last)),
+            former_processes: view.former_processes.pids(),
             listeners: listeners.filter(|listener| !listener.is_gone()).map(ListenerReport::new).collect(),
         }
     }

@@ -159,6 +159,7 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
     let labels = || [("pool", pool.name().to_owned()), ("backend", backend.label().to_owned())];
     let now = backend.snapshot(Instant::now());
     counter!(metric::BACKEND_CONNECTIONS, &labels()).absolute(now.total);
+    counter!(metric::UNANSWERED, &labels()).absolute(now.unanswered);
     gauge!(metric::BACKEND_ACTIVE, &labels()).set(now.active as f64);
     gauge!(metric::BACKEND_IDLE, &labels()).set(now.idle as f64);
     gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_up())));

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::AccessLog;
 use crate::backends::{AdminState, BackendState, Pool};
-use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
+use crate::lifecycle::{ConnectionLimit, DrainWatch, FormerProcesses, Phase};
 use crate::relay::Pipes;
 use crate::telemetry::{ListenerStats, ListenerTotals};
 
@@ -35,6 +35,8 @@ pub struct View {
     pub config_file: Option<String>,
     pub reloads: Reloads,
     pub guard: Guard,
+    /// What upgrades have left behind.
+    pub former_processes: FormerProcesses,
     /// To the main loop.
     pub commands: mpsc::UnboundedSender<Command>,
 }

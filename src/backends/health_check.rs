@@ -84,10 +84,10 @@ impl From<DialError> for CheckError {
     }
 }
 
-/// A connection was made: that is all, or the answer to a GET decides.
+/// That a connection can be made is all, or the answer to a GET decides.
 async fn check(connector: &Connector, backend: &Backend, settings: &HealthCheck) -> Result<(), CheckError> {
+    let Some(http) = &settings.http else { return Ok(connector.try_connect(backend.target()).await?) };
     let stream = connector.connect_for_check(backend.target()).await?;
-    let Some(http) = &settings.http else { return Ok(()) };
     let asked = http_check::ask(&stream, backend.target(), http).await;
     let status = asked.map_err(|error| CheckError::Backend(error.to_string()))?;
     if http.status.iter().any(|range| range.contains(&status)) {

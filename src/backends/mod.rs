@@ -29,6 +29,7 @@ mod retry_budget;
 mod rise_fall;
 mod snapshot;
 mod status;
+mod unanswered;
 
 pub use backend::Backend;
 pub use connector::Connector;
@@ -39,4 +40,5 @@ pub use lease::Lease;
 pub use membership::Membership;
 pub use pool::{Pool, Unresolved};
 pub use resolver::most_lookup_files;
+pub use retry_budget::RetryPermit;
 pub use status::{AdminState, BackendState};

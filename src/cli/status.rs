@@ -103,6 +103,10 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
     if let Some(reload) = &status.last_reload {
         text += &format!("last reload {} ({}): {}\n", reload.time, reload.result, reload.message);
     }
+    if !status.former_processes.is_empty() {
+        let pids: Vec<_> = status.former_processes.iter().map(i32::to_string).collect();
+        text += &format!("former processes with connections (kill PID ends one): {}\n", pids.join(" "));
+    }
     text += &format!(
         "\n{:<12} {:<24} {:<6} {:>8} {:>9} {:>8} {:>10} {:>10}\n",
         "LISTENER", "ADDRESS", "POOL", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT"

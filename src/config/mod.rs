@@ -21,7 +21,7 @@ mod yaml;
 
 pub use address::{BackendAddress, BindAddress};
 pub use file::off::means_off;
-pub use global::{AdminConfig, Config, RelayMode};
+pub use global::{AdminConfig, Config, DrainConfig, RelayMode};
 pub use http::{BackendKeepAlive, RequestTrailers, TrustedSenders};
 pub use listener::{ListenerConfig, Mode, ProxyProtocol, Route};
 pub use load::{Loaded, Source};

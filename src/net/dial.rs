@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipprot
 use super::address::Target;
 use super::connect_failure::{ConnectFailure, DialError};
 use super::socket_option::set_bind_address_no_port;
-use super::stream::{NoDelay, Stream, keep_urgent_data_inline};
+use super::stream::{NoDelay, Stream, keep_urgent_data_inline, reset_on_close};
 use super::transport::Transport;
 
 /// A UDP connect wants a port, and sends nothing to it.
@@ -30,6 +30,9 @@ pub struct DialOptions {
     pub nodelay: bool,
     /// How long sent bytes may stay unacknowledged.
     pub user_timeout: Option<Duration>,
+    /// The connection is only to show that it can be made, and is dropped at once: TCP's handshake is left without its
+    /// last acknowledgement, and then reset, so that the application's accept(2) never returns it.
+    pub unseen: bool,
 }
 
 /// Connects to `target`, from `source` where one is given. Safe to cancel: the half-made connection is closed.
@@ -75,6 +78,11 @@ fn start_tcp(
 ) -> Result<Stream, DialError> {
     if let Some(timeout) = options.user_timeout {
         sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    if options.unseen {
+        // Linux delays the last acknowledgement by 200 ms then, for data to go with it (TCP_QUICKACK in tcp(7)).
+        sockopt::set_tcp_quickack(&fd, false)?;
+        reset_on_close(&fd);
     }
     if let Some(source) = source {
         // Else bind would choose a port that no other connection from this source may use, whatever its backend: there

@@ -203,6 +203,12 @@ impl Accepted {
         Ok(Stream::register(self.0, NoDelay::Settled)?.into())
     }
 
+    /// One that a test has made.
+    #[cfg(test)]
+    pub fn of(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
     /// Closes it with a reset, which no client takes for an empty answer, and which leaves no TIME_WAIT behind.
     pub fn refuse(self) {
         reset_on_close(&self.0);

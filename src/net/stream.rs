@@ -298,5 +298,11 @@ pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
     // SAFETY: the descriptor must be open, and stay the same one, for as long as the `AsyncFd` exists. `fd` is an
     // `OwnedFd`: open by its type's guarantee, moved into the `AsyncFd` here, and closed only when that drops it; no
     // method of ours takes it out or replaces it.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+    let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
+    registered.map_err(|error| {
+        // Its peer must not take the close for an end.
+        let (fd, cause) = error.into_parts();
+        reset_on_close(&fd);
+        cause
+    })
 }

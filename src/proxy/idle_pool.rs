@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::backends::Backend;
 use crate::config::BackendKeepAlive;
@@ -23,14 +23,14 @@ pub(super) struct IdlePool {
 /// The idle connections of one backend.
 struct IdleConnections {
     backend: Arc<Backend>,
-    idle_timeout: Duration,
-    /// The oldest first.
+    /// In the order in which they came.
     connections: VecDeque<IdleConnection>,
 }
 
 struct IdleConnection {
     transport: Transport,
-    since: Instant,
+    /// By the settings of its own listener.
+    expires: Instant,
     _permit: Permit,
 }
 
@@ -70,11 +70,9 @@ impl IdlePool {
             return;
         }
         let mut by_backend = self.by_backend.borrow_mut();
-        let idle = by_backend.entry(Arc::as_ptr(backend)).or_insert_with(|| IdleConnections {
-            backend: backend.clone(),
-            idle_timeout: settings.idle_timeout,
-            connections: VecDeque::new(),
-        });
+        let idle = by_backend
+            .entry(Arc::as_ptr(backend))
+            .or_insert_with(|| IdleConnections { backend: backend.clone(), connections: VecDeque::new() });
         // After a reload that allows fewer, more than one has to go.
         while idle.connections.len() >= settings.idle_connections {
             idle.connections.pop_front();
@@ -86,18 +84,16 @@ impl IdlePool {
             self.limit.try_acquire()
         });
         let Some(permit) = permit else { return idle.publish_count(self.worker) };
-        // Listeners with different settings may share a backend: those used last count for all its connections.
-        idle.idle_timeout = settings.idle_timeout;
-        idle.connections.push_back(IdleConnection { transport, since: now, _permit: permit });
+        let expires = now + settings.idle_timeout;
+        idle.connections.push_back(IdleConnection { transport, expires, _permit: permit });
         idle.publish_count(self.worker);
     }
 
     /// Closes those that were idle for too long, that the backend has ended, or whose backend gets no further requests.
     pub(super) fn expire(&self, now: Instant) {
         self.by_backend.borrow_mut().retain(|_, idle| {
-            let (limit, accepts_idle) = (idle.idle_timeout, idle.backend.accepts_idle());
-            let is_young = |since| now.saturating_duration_since(since) < limit;
-            idle.connections.retain(|idle| accepts_idle && is_young(idle.since) && idle.transport.is_idle());
+            let accepts_idle = idle.backend.accepts_idle();
+            idle.connections.retain(|idle| accepts_idle && now < idle.expires && idle.transport.is_idle());
             idle.publish_count(self.worker);
             // Without connections the entry goes too, and with it the last reference to a removed backend.
             !idle.connections.is_empty()

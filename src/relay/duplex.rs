@@ -16,7 +16,7 @@ use super::pump_context::PumpContext;
 use super::relay_resources::RelayResources;
 use super::step::Step;
 
-/// How long a connection may be without a byte.
+/// How long a connection may be without a byte; [`Duration::MAX`]: for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// While both sides are open.

@@ -176,22 +176,22 @@ mod tests {
     #[test]
     fn connections_leave_files_for_the_rest() {
         let Limits { connections, idle_connections } = limits(20_000, None, &[]);
-        assert_eq!((connections, idle_connections), (9_789, 0));
+        assert_eq!((connections, idle_connections), (9_915, 0));
         assert_eq!(limits(64, None, &[]).connections, 1, "always at least one");
         assert_eq!(limits(u64::MAX, None, &[]).connections, 1_000_000);
-        assert_eq!(limits(u64::MAX, Some(64 << 20), &[]).connections, 2_048);
+        assert_eq!(limits(u64::MAX, Some(64 << 20), &[]).connections, 1_024);
     }
 
     #[test]
     fn idle_connections_to_backends_are_counted() {
         let Limits { connections, idle_connections } = limits(20_000, None, &["mode=http"]);
-        assert_eq!((connections, idle_connections), (9_789 - 64, 2 * 64));
+        assert_eq!((connections, idle_connections), (9_915 - 64, 2 * 64));
         let many = ["mode=http", "http.backend_keep_alive.idle_connections=10000"];
         let Limits { connections, idle_connections } = limits(20_000, None, &many);
-        assert_eq!(idle_connections, 2 * 9_789 / 4);
-        assert!(2 * connections + idle_connections <= 2 * 9_789);
+        assert_eq!(idle_connections, 2 * 9_915 / 4);
+        assert!(2 * connections + idle_connections <= 2 * 9_915);
         let few = ["mode=http", "http.backend_keep_alive.idle_connections=10000", "max_connections=100"];
-        assert_eq!(limits(20_000, None, &few).idle_connections, 2 * (9_789 - 100));
+        assert_eq!(limits(20_000, None, &few).idle_connections, 2 * (9_915 - 100));
     }
 
     #[test]

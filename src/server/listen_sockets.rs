@@ -124,7 +124,7 @@ impl ListenSockets {
         for listener in &config.listeners {
             for (index, address) in listener.bind.iter().enumerate() {
                 let key = BindKey::new(address, &listener.name, index);
-                let options = client_socket_options(listener, config);
+                let options = listener.tcp.clone();
                 if !self.open.contains_key(&key) {
                     let addresses = self.addresses_to_bind(&key).await;
                     let addresses = addresses.map_err(|source| listen_error(address, &listener.name, source))?;
@@ -365,14 +365,6 @@ impl OpenSockets {
             self.options = options;
         }
     }
-}
-
-/// The options that accepted sockets inherit from the listening one: those of the listener's pool, else of its first
-/// route's.
-fn client_socket_options(listener: &config::ListenerConfig, config: &Config) -> TcpOptions {
-    let named = listener.pool.as_ref().or_else(|| listener.mode.routes().first().map(|route| &route.pool));
-    let pool = config.pools.iter().find(|pool| Some(&pool.name) == named);
-    pool.expect("a valid configuration has every listener's pool").tcp.clone()
 }
 
 fn listen_error(address: &BindAddress, listener: &str, source: io::Error) -> RunError {

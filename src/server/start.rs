@@ -129,7 +129,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     let (drain, watch) = Drain::new();
     let shortest_limit = config.shortest_limit();
     let pipes = Pipes::new(config.relay, capacity.workers);
-    let workers = Workers::new(capacity.workers, idle_connections.clone());
+    let workers = Workers::new(capacity.workers, idle_connections.clone(), &watch);
     let (new_sockets, worker_configs) = worker_configs(config, workers, &pipes, shortest_limit, &watch);
     let deps =
         ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
@@ -149,6 +149,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         reloads: Reloads::default(),
         guard: guard_of(&config.admin)?,
         commands: sender,
+        former_processes: upgrade.former_processes().clone(),
     });
     let admin = start_admin(config.admin.bind.as_ref(), &mut running.listen_sockets, &view, exporter).await?;
     running.listen_sockets.close_unclaimed();
@@ -156,6 +157,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     view.runtimes.set(runtimes).expect("nobody else starts workers");
     capacity.log_start(view.connections.max(), &view.pipes);
     old_process.report_ready();
+    upgrade.limit_former_processes();
     systemd::ready();
     let config = config.clone();
     let state = ServerState { source, config, capacity, idle_connections, running, view, file, shortest_limit };

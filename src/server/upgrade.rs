@@ -16,12 +16,17 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
+use crate::lifecycle::FormerProcesses;
 use crate::net::{PassedSockets, receive_sockets, send_sockets};
 
 use super::listen_sockets::SharedSockets;
 
 /// Set for the new process, whose standard input is the socket then.
 const VARIABLE: &str = "LB_HANDOVER";
+/// Has the processes that upgrades have left behind, the one that starts the new process included.
+const FORMER_VARIABLE: &str = "LB_FORMER_PROCESSES";
+/// Each may hold as much memory and as many connections as this process.
+const MOST_FORMER_PROCESSES: usize = 4;
 /// The new process must accept within this time.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Sent by the new process once it accepts.
@@ -66,6 +71,7 @@ impl OldProcess {
 pub(super) struct Upgrade {
     /// The path of the program, where a new version may be installed later.
     program: Option<PathBuf>,
+    former_processes: FormerProcesses,
     under_way: Option<UnderWay>,
 }
 
@@ -78,7 +84,22 @@ struct UnderWay {
 impl Upgrade {
     /// To be made early, while the program is still where it was started from.
     pub(super) fn new() -> Self {
-        Self { program: std::env::current_exe().ok(), under_way: None }
+        // Nobody else sets it: what can't be read is none of ours.
+        let former_processes = std::env::var(FORMER_VARIABLE).ok().and_then(|text| text.parse().ok());
+        let former_processes = former_processes.unwrap_or_default();
+        Self { program: std::env::current_exe().ok(), former_processes, under_way: None }
+    }
+
+    /// Those that have open connections of the time before.
+    pub(super) fn former_processes(&self) -> &FormerProcesses {
+        &self.former_processes
+    }
+
+    /// Stops the oldest where there are too many: each upgrade leaves one more, and its connections may never end.
+    pub(super) fn limit_former_processes(&self) {
+        for pid in self.former_processes.stop_all_but(MOST_FORMER_PROCESSES) {
+            tracing::warn!(pid, most = MOST_FORMER_PROCESSES, "too many former processes; stopping the oldest");
+        }
     }
 
     /// Starts the program again, with this one's arguments and environment, and passes on its listening sockets.
@@ -121,6 +142,7 @@ impl Upgrade {
         let child = Command::new(program)
             .args(std::env::args_os().skip(1))
             .env(VARIABLE, "stdin")
+            .env(FORMER_VARIABLE, self.former_processes.with_this_one().to_string())
             // They have this process's id, and would make the new one ignore the variables that go with them.
             .env_remove("WATCHDOG_PID")
             .env_remove("LISTEN_PID")

@@ -43,6 +43,8 @@ names! {
         "Times that passive failure detection set a backend aside, by reason.";
     counter BAD_ENDS = "lb_backend_bad_ends_total",
         "Connections to a backend (in http mode requests) that ended badly, by how.";
+    counter UNANSWERED = "lb_backend_unanswered_total",
+        "Clients that had asked a backend for something and left before a byte of an answer.";
     counter RETRIES = "lb_retries_total",
         "Further backends tried for a client whose backend could not be connected to.";
     counter ACCEPT_ERRORS = "lb_accept_errors_total", "Failed accepts, by reason.";

@@ -202,8 +202,18 @@ fn the_shipped_file_is_valid() {
 
 #[test]
 fn off_has_other_words_wherever_it_is_a_value() {
-    const KEYS: [&str; 6] =
-        ["proxy_protocol", "send_proxy", "failure_detection", "health_check", "admin.bind", "log.access"];
+    const KEYS: [&str; 10] = [
+        "proxy_protocol",
+        "send_proxy",
+        "failure_detection",
+        "health_check",
+        "admin.bind",
+        "log.access",
+        "timeouts.idle",
+        "timeouts.half_closed",
+        "first_byte_timeout",
+        "drain.upgrade_timeout",
+    ];
     let print = |value: &str| {
         let sets = KEYS.map(|key| format!("{key}={value}"));
         let mut arguments = vec!["check", "--print", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:1"];

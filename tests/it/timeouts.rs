@@ -27,6 +27,52 @@ fn an_idle_connection_is_closed_when_its_time_is_over() {
 }
 
 #[test]
+fn without_an_idle_limit_a_connection_stays() {
+    let server = Server::echo();
+    let yaml = format!(
+        "listeners:\n  short: {{bind: '127.0.0.1:0', timeouts: {{idle: 300ms}}}}\n  \
+         off: {{bind: '127.0.0.1:0', timeouts: {{idle: off}}}}\n  \
+         no: {{bind: '127.0.0.1:0', timeouts: {{idle: false, half_closed: off}}}}\n\
+         pools:\n  app: {{backends: ['{}'], tcp: {{keepalive: off}}}}\n",
+        server.address()
+    );
+    let lb = Lb::with_config(&yaml).start();
+    let [mut staying, mut half_closed] = ["off", "no"].map(|listener| connect(lb.address_now(listener)));
+    half_closed.write_all(b"answer").unwrap();
+    assert_eq!(short_read(&mut half_closed), "answer");
+    // Those came first, and were idle for as long at least.
+    for _ in 0..2 {
+        assert_eq!(read_to_end(&mut connect(lb.address_now("short"))), (Vec::new(), Ending::Reset));
+    }
+    staying.write_all(b"still here").unwrap();
+    assert_eq!(short_read(&mut staying), "still here");
+    half_closed.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut half_closed), (Vec::new(), Ending::Clean));
+    drop(staying);
+}
+
+#[test]
+fn the_sockets_to_clients_have_the_options_of_their_listener() {
+    let server = Server::greeting("here");
+    let config = |keepalive: &str| {
+        format!(
+            "listeners:\n  web: {{bind: '127.0.0.1:0', tcp: {{keepalive: {keepalive}}}}}\n\
+             pools:\n  app: {{backends: ['{}'], tcp: {{keepalive: 0s}}}}\n",
+            server.address()
+        )
+    };
+    let lb = Lb::with_config(&config("1m")).start();
+    let is_kept_alive = || {
+        let mut client = connect(lb.address_now("web"));
+        short_read(&mut client);
+        has_keepalive_at_peer(&client)
+    };
+    assert!(is_kept_alive(), "though its pool has none");
+    lb.reload_with(&config("off"));
+    assert!(!is_kept_alive());
+}
+
+#[test]
 fn a_connection_with_bytes_one_way_is_never_idle() {
     // For longer than the limit; a byte would have to be late by twenty times its pause to be idle.
     const BYTES: usize = 30;

@@ -14,6 +14,7 @@ use crate::protocol::client_hello::ServerNamePattern;
 
 use super::block::Block;
 use super::http::build_http;
+use super::pool::build_tcp;
 
 /// `bound` are the addresses of all listeners so far, each with the path of its key.
 pub fn build_listener(
@@ -47,8 +48,8 @@ pub fn build_listener(
         mode,
         pool,
         max_connections: NonZeroUsize::new(spec.max_connections),
-        idle_timeout: timeouts.positive("idle", spec.timeouts.idle),
-        half_closed_timeout: timeouts.positive("half_closed", spec.timeouts.half_closed),
+        idle_timeout: timeouts.limit("idle", spec.timeouts.idle),
+        half_closed_timeout: timeouts.limit("half_closed", spec.timeouts.half_closed),
         client_header_timeout: timeouts.positive("client_header", spec.timeouts.client_header),
         proxy_protocol: spec.proxy_protocol,
         trusted_proxies,
@@ -58,6 +59,7 @@ pub fn build_listener(
             max_connections: NonZeroUsize::new(spec.per_client.max_connections),
             connections_per_second: NonZeroUsize::new(spec.per_client.connections_per_second),
         },
+        tcp: build_tcp(&spec.tcp),
         access_log: spec.access_log,
     }
 }

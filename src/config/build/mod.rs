@@ -48,7 +48,11 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
         admin: build_admin(&file.admin, &bound, &mut root.inner("admin")),
         workers: count("workers", file.workers, MAX_WORKERS, &mut root),
         max_connections: count("max_connections", file.max_connections, usize::MAX, &mut root),
-        drain: DrainConfig { grace: file.drain.grace.0, timeout: file.drain.timeout.0 },
+        drain: DrainConfig {
+            grace: file.drain.grace.0,
+            timeout: file.drain.timeout.0,
+            upgrade_timeout: file.drain.upgrade_timeout.0,
+        },
         relay: file.relay.mode,
         log: build_log(&file.log, &mut root.inner("log")),
         watch: file.watch,

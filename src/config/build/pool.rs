@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use crate::config::address::BackendAddress;
 use crate::config::file::off::OffOr;
 use crate::config::file::pool::{
-    BackendSpec, FailureDetectionSpec, HealthCheckSpec, HttpCheckSpec, PoolSpec, ResolveSpec, SendProxy,
+    BackendSpec, FailureDetectionSpec, HealthCheckSpec, HttpCheckSpec, PoolSpec, ResolveSpec, SendProxy, TcpSpec,
 };
 use crate::config::pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, PoolConfig, Queue, Resolve};
 use crate::config::yaml::Reporter;
@@ -57,11 +57,16 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
             SendProxy::V2 => Some(ProxyVersion::V2),
         },
         resolve: build_resolve(&pool.resolve, &mut block.inner("resolve")),
-        tcp: TcpOptions {
-            keepalive: some_unless_zero(pool.tcp.keepalive),
-            nodelay: pool.tcp.nodelay,
-            user_timeout: some_unless_zero(pool.tcp.user_timeout),
-        },
+        tcp: build_tcp(&pool.tcp),
+    }
+}
+
+/// Of a pool or of a listener.
+pub fn build_tcp(tcp: &TcpSpec) -> TcpOptions {
+    TcpOptions {
+        keepalive: some_unless_zero(tcp.keepalive),
+        nodelay: tcp.nodelay,
+        user_timeout: some_unless_zero(tcp.user_timeout),
     }
 }
 

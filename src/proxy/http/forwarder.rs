@@ -125,8 +125,17 @@ impl Forwarder<'_> {
                 let early = Early { to_backend: [request.rest(), &overrun].concat(), to_client };
                 RequestOutcome::Cut(self.tunnel(&transport, &lease, early, tally).await)
             }
-            ExchangeEnd::Failed(failure) => self.fail(failure, record, &lease),
+            ExchangeEnd::Failed(failure) => {
+                // The client had ended its side, and its time was over before the backend's.
+                if failure.status == 504 && failure.evidence.is_none() {
+                    left_unanswered(record, &lease);
+                }
+                self.fail(failure, record, &lease)
+            }
             ExchangeEnd::Cut(cause, evidence) => {
+                if cause == Cause::ClientReset && !record.is_answered() {
+                    left_unanswered(record, &lease);
+                }
                 self.blame(record, &lease, evidence);
                 RequestOutcome::Cut(cause)
             }
@@ -200,6 +209,10 @@ impl Forwarder<'_> {
             on_first_byte: &|_| {},
         }
     }
+}
+
+fn left_unanswered(record: &RequestRecord<'_>, lease: &Lease) {
+    record.span().in_scope(|| lease.client_left_unanswered(Instant::now()));
 }
 
 /// Neither side may take a part for the whole: dropped while this stands, both are reset.

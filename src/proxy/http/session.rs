@@ -105,7 +105,7 @@ impl Session<'_> {
             }
         }
         if self.inbox.is_empty() && self.worker.is_closing() {
-            return Poll::Ready(Arrival::Ended(Cause::ClientClosed));
+            return Poll::Ready(Arrival::Ended(Cause::Drained));
         }
         if !self.idle_timer.poll_expired(cx) {
             return Poll::Pending;
@@ -192,7 +192,7 @@ impl Session<'_> {
                 self.go_on(head, rest, client_keeps).await
             }
             RequestOutcome::Failed(failure) => {
-                let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.may_stay();
+                let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.asked_to_leave().is_none();
                 let is_head = head.asked(&inbox).head;
                 let page = reply::page(failure.status, &failure.reason, head.version, keeps, is_head);
                 let sent = self.reply(&record, &tally, failure.status, &page).await;
@@ -214,9 +214,13 @@ impl Session<'_> {
         Forwarder { worker, frontend, http, context, limits, idle_timer }
     }
 
-    /// Whether the client may ask again on this connection.
-    fn may_stay(&self) -> bool {
-        !self.worker.is_leaving() && !self.frontend.is_replaced()
+    /// Why the client is asked to close, though neither it nor the backend has; `None`: it may ask again here.
+    fn asked_to_leave(&self) -> Option<Cause> {
+        if self.worker.is_leaving() {
+            Some(Cause::Drained)
+        } else {
+            self.frontend.is_replaced().then_some(Cause::Reloaded)
+        }
     }
 
     /// Waits for the next request, or ends the connection.
@@ -227,7 +231,8 @@ impl Session<'_> {
             self.idle_timer.set_limit(self.http.keep_alive);
             return Next::Request;
         }
-        let cause = if head.keep_alive { Cause::BackendClosed } else { Cause::ClientClosed };
+        let cause =
+            if head.keep_alive { self.asked_to_leave().unwrap_or(Cause::BackendClosed) } else { Cause::ClientClosed };
         let may_send_more = !rest.is_empty() || !matches!(head.framing, Framing::None);
         if may_send_more { self.leave(cause).await } else { Next::Close(cause) }
     }

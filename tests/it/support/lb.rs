@@ -313,6 +313,19 @@ impl Lb {
         self.backend(address)["state"].as_str().expect("a text").to_owned()
     }
 
+    /// Clients in the queue of the first pool.
+    #[track_caller]
+    pub fn waiting(&self) -> u64 {
+        self.api("/api/v1/pools")["pools"][0]["waiting"].as_u64().expect("a number")
+    }
+
+    /// Has a backend of the short form's pool take no new connections.
+    #[track_caller]
+    pub fn drain_backend(&self, address: SocketAddr) {
+        let (status, said) = self.post(&format!("/api/v1/pools/default/backends/{address}/drain"));
+        assert_eq!(status, 200, "{said}");
+    }
+
     /// Scrapes; what is scraped must add up, whenever that is.
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
