@@ -33,6 +33,11 @@ syscalls:
     cargo build --release
     benches/syscalls.sh
 
+# What attackers cost: memory a connection of each kind, CPU time; with --peers lb,nginx,haproxy beside others (docs/faults.md)
+attackers *ARGS:
+    cargo build --release
+    python3 benches/attackers/run.py {{ ARGS }}
+
 # Whole processes: lb beside nginx, HAProxy, Envoy and others, on this machine
 peers *ARGS:
     python3 benches/peers/run.py {{ ARGS }}

@@ -16,7 +16,7 @@ use lb::bench::lifecycle::IdleTimeouts;
 use lb::bench::net::{
     DialOptions, ListenAddress, ListenSocket, Target, TcpOptions, Transport, bind_listen_sockets, dial, local_address,
 };
-use lb::bench::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally};
+use lb::bench::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally, WorkerPipe};
 use lb::bench::telemetry::ByteCounters;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::spawn_local;
@@ -31,11 +31,12 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// Two sockets of one connection: who connected, who accepted.
 async fn connection() -> (Transport, Transport) {
     let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None };
-    let sockets = bind_listen_sockets(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1, false);
+    let sockets = bind_listen_sockets(&ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()), &options, 1);
     let socket = sockets.expect("a free port").remove(0);
     let address: SocketAddr = local_address(&socket).parse().expect("a TCP address");
     let listener = ListenSocket::new(socket).expect("within the runtime");
-    let dial_options = DialOptions { timeout: Duration::from_secs(5), nodelay: true, user_timeout: None };
+    let dial_options =
+        DialOptions { timeout: Duration::from_secs(5), nodelay: true, user_timeout: None, unseen: false };
     let target = Target::Tcp(address);
     let (dialled, accepted) = tokio::join!(dial(&target, None, &dial_options), listener.accept());
     let (accepted, _) = accepted.expect("somebody connects");
@@ -52,7 +53,8 @@ async fn ends(method: Option<RelayMode>) -> (Transport, Transport) {
 }
 
 async fn relay(method: RelayMode, client: Transport, backend: Transport) {
-    let resources = RelayResources { scratch: Rc::default(), pipes: Pipes::new(1), mode: method };
+    let pipe = Rc::new(WorkerPipe::open(&Pipes::new(method, 1)));
+    let resources = RelayResources { scratch: Rc::default(), pipe, credit: Rc::default(), mode: method };
     let (of_listener, of_backend, tally) = (ByteCounters::default(), ByteCounters::default(), Tally::default());
     let meter = Meter {
         tally: &tally,

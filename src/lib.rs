@@ -2,7 +2,7 @@
 //!
 //! The modules stand on floors, and one imports only from lower floors (ARCHITECTURE.md; checked by a test):
 //! `cli` > `server` > `admin`, `proxy` > `balancer` > `backends`, `relay`, `access_log` > `config` > `protocol`, `net`,
-//! `lifecycle`, `telemetry`, `tls`. The macro of `labels` is for all of them.
+//! `lifecycle`, `telemetry`, `tls`, `file_watch`. The macro of `labels` is for all of them.
 
 #[macro_use]
 mod labels;
@@ -13,6 +13,7 @@ pub(crate) mod backends;
 pub(crate) mod balancer;
 pub mod cli;
 pub(crate) mod config;
+pub(crate) mod file_watch;
 pub(crate) mod lifecycle;
 pub(crate) mod net;
 pub(crate) mod protocol;
@@ -47,7 +48,7 @@ pub mod bench {
         };
     }
     pub mod relay {
-        pub use crate::relay::{Limits, Meter, Pipes, RelayResources, Start, Tally, run};
+        pub use crate::relay::{Limits, Meter, Pipes, RelayResources, Start, Tally, WorkerPipe, run};
     }
     pub mod telemetry {
         pub use crate::telemetry::ByteCounters;

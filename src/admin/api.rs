@@ -5,8 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backends::{Backend, LastCheck};
+use crate::backends::{Backend, LastCheck, Unresolved};
 use crate::config::Policy;
+use crate::relay::Pipes;
 use crate::telemetry::{ListenerTotals, rfc3339};
 
 use super::view::{LastReload, ShownListener, View};
@@ -20,6 +21,8 @@ pub struct StatusReport {
     /// Worker threads.
     pub workers: usize,
     pub connections: ConnectionsReport,
+    /// How bulk is moved inside the kernel.
+    pub splice: SpliceReport,
     /// Whether it drains: it was asked to stop.
     pub draining: bool,
     /// Whether it should get traffic, as in /readyz.
@@ -32,6 +35,8 @@ pub struct StatusReport {
     pub config_file: Option<String>,
     /// Null before the first.
     pub last_reload: Option<ReloadReport>,
+    /// Ids of the processes that upgrades have left behind and that still have connections, the oldest first.
+    pub former_processes: Vec<i32>,
     /// In the order of their names; at the end removed ones that still have connections.
     pub listeners: Vec<ListenerReport>,
 }
@@ -81,6 +86,19 @@ pub struct ConnectionsReport {
     pub max: usize,
 }
 
+/// The workers' pipes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SpliceReport {
+    /// Open ones; at most one a worker.
+    pub pipes: usize,
+    /// Those that the system refuses; their workers copy.
+    pub refused: usize,
+    /// What the open ones hold at most, together.
+    pub pipe_bytes: usize,
+    /// Bytes that went through them so far.
+    pub spliced_bytes: u64,
+}
+
 /// `GET /api/v1/pools`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct PoolsReport {
@@ -100,6 +118,17 @@ pub struct PoolReport {
     pub retries: u64,
     /// In the order of the configuration.
     pub backends: Vec<BackendReport>,
+    /// Names, and targets of services, that don't resolve now; what they gave before stays in use.
+    #[serde(default)]
+    pub unresolved: Vec<UnresolvedReport>,
+}
+
+/// A name that doesn't resolve.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct UnresolvedReport {
+    pub name: String,
+    /// Why.
+    pub error: String,
 }
 
 /// One backend.
@@ -160,13 +189,26 @@ impl StatusReport {
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             workers: view.workers,
             connections: ConnectionsReport { active: view.connections.active(), max: view.connections.max() },
+            splice: SpliceReport::new(&view.pipes),
             draining: view.is_draining(),
             ready: view.unready().is_none(),
             unready_reason: view.unready(),
             may_post: view.guard.is_open(),
             config_file: view.config_file.clone(),
             last_reload: view.reloads.last().map(|last| ReloadReport::new(&last)),
+            former_processes: view.former_processes.pids(),
             listeners: listeners.filter(|listener| !listener.is_gone()).map(ListenerReport::new).collect(),
+        }
+    }
+}
+
+impl SpliceReport {
+    fn new(pipes: &Pipes) -> Self {
+        Self {
+            pipes: pipes.open(),
+            refused: pipes.refused(),
+            pipe_bytes: pipes.open_bytes(),
+            spliced_bytes: pipes.spliced_bytes(),
         }
     }
 }
@@ -212,9 +254,16 @@ impl PoolsReport {
                 waiting: pool.waiting(),
                 retries: pool.retries(),
                 backends: pool.backends().iter().map(|backend| BackendReport::new(backend, now)).collect(),
+                unresolved: pool.unresolved().iter().map(UnresolvedReport::new).collect(),
             })
             .collect();
         Self { pools }
+    }
+}
+
+impl UnresolvedReport {
+    fn new(unresolved: &Unresolved) -> Self {
+        Self { name: unresolved.name.clone(), error: unresolved.error.clone() }
     }
 }
 

@@ -106,6 +106,10 @@ fn collect_process(view: &View) {
     for (result, count) in view.reloads.counts() {
         counter!(metric::RELOADS, "result" => result).absolute(count);
     }
+    for (state, pipes) in [("open", view.pipes.open()), ("refused", view.pipes.refused())] {
+        gauge!(metric::SPLICE_PIPES, "state" => state).set(pipes as f64);
+    }
+    counter!(metric::SPLICED_BYTES).absolute(view.pipes.spliced_bytes());
     let last_went_well = view.reloads.last().is_none_or(|last| last.result.is_ok());
     gauge!(metric::LAST_RELOAD).set(f64::from(u8::from(last_went_well)));
     for (reason, count) in view.guard.refused() {
@@ -155,6 +159,7 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
     let labels = || [("pool", pool.name().to_owned()), ("backend", backend.label().to_owned())];
     let now = backend.snapshot(Instant::now());
     counter!(metric::BACKEND_CONNECTIONS, &labels()).absolute(now.total);
+    counter!(metric::UNANSWERED, &labels()).absolute(now.unanswered);
     gauge!(metric::BACKEND_ACTIVE, &labels()).set(now.active as f64);
     gauge!(metric::BACKEND_IDLE, &labels()).set(now.idle as f64);
     gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_up())));

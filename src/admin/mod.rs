@@ -9,9 +9,9 @@ mod server;
 mod token;
 mod view;
 
-pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
+pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport};
 pub use authorization::{Guard, Reach};
 pub use metrics::Exporter;
-pub use server::{AdminListener, serve};
+pub use server::{AdminListener, MAX_FILES, serve};
 pub use token::read_token;
 pub use view::{Command, Reloads, Shown, ShownListener, View};

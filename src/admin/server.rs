@@ -27,6 +27,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections served at once. There are few scrapers and operators.
 const MAX_CLIENTS: usize = 64;
+/// Files that the server may have open at once: its clients, its socket, and a duplicate for an upgrade.
+pub const MAX_FILES: u64 = MAX_CLIENTS as u64 + 2;
 /// Heads larger than this are refused; also hyper's smallest buffer.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// After a failed accept, which nearly always means that files ran out for a while.

@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::AccessLog;
 use crate::backends::{AdminState, BackendState, Pool};
-use crate::lifecycle::{ConnectionLimit, DrainWatch, Phase};
+use crate::lifecycle::{ConnectionLimit, DrainWatch, FormerProcesses, Phase};
+use crate::relay::Pipes;
 use crate::telemetry::{ListenerStats, ListenerTotals};
 
 use super::authorization::Guard;
@@ -28,10 +29,14 @@ pub struct View {
     pub shown: ArcSwap<Shown>,
     /// `None`: it is off.
     pub access_log: Option<Arc<AccessLog>>,
+    /// Of all workers.
+    pub pipes: Arc<Pipes>,
     /// `None`: flags and variables alone configure it.
     pub config_file: Option<String>,
     pub reloads: Reloads,
     pub guard: Guard,
+    /// What upgrades have left behind.
+    pub former_processes: FormerProcesses,
     /// To the main loop.
     pub commands: mpsc::UnboundedSender<Command>,
 }

@@ -117,7 +117,8 @@ impl Backend {
 
     /// Whether one more connection would be within its limit.
     pub fn has_room(&self) -> bool {
-        self.max_connections().is_none_or(|max| self.active() < max.get())
+        // SeqCst: a client in the queue looks by it, the other half of `Queue::take_place`.
+        self.max_connections().is_none_or(|max| self.active.load(Ordering::SeqCst) < max.get())
     }
 
     /// The state now.
@@ -171,6 +172,7 @@ impl Backend {
             total: self.counts.connections(),
             connect_failures: self.counts.connect_failures(),
             bad_ends: self.counts.bad_ends(),
+            unanswered: self.counts.unanswered.total(),
             ejections: health.ejections,
             ejected_for: health.ejected_for,
             last_connect: self.counts.last_connect(),
@@ -198,7 +200,7 @@ impl Backend {
             return true;
         };
         // Never above the limit, not even for a moment: another worker would take the backend for full. SeqCst: the
-        // other half of `QueueSlot::take`.
+        // other half of `Queue::take_place`.
         let one_more = |active| (active < max.get()).then_some(active + 1);
         self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
     }
@@ -206,7 +208,15 @@ impl Backend {
     /// Gives back what [`Backend::try_acquire`] gave.
     pub(super) fn release(&self) {
         self.active.fetch_sub(1, Ordering::SeqCst);
-        self.events.notify_one_waiter();
+        self.events.queue().call_one();
+    }
+
+    /// A client that had asked left before a byte of an answer.
+    pub(super) fn client_left_unanswered(&self, now: Instant) {
+        if let Some(in_a_row) = self.counts.unanswered.left(self.events.millis(now)) {
+            let (pool, backend) = (self.events.pool(), &*self.label);
+            tracing::warn!(pool, backend, in_a_row, "clients leave without an answer");
+        }
     }
 
     /// Where its health check goes.

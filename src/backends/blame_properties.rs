@@ -132,7 +132,7 @@ impl World {
     /// Gives the client a backend: one that is to be probed, or the next usable one, or any.
     fn serve(&mut self, client: Client) {
         self.pass(client.comes_after);
-        let lease = self.pool.due_probe(self.now).unwrap_or_else(|| {
+        let lease = self.pool.due_probe(self.now, |_| true).unwrap_or_else(|| {
             let is_overlooked = (0..self.fails.len()).any(|index| self.ejected_for(index) == Some(Duration::ZERO));
             assert!(!is_overlooked, "an ejection is over, and nobody may probe");
             let all = self.pool.backends();

@@ -35,7 +35,8 @@ impl Connector {
     /// Why it did not work.
     pub async fn connect(&self, target: &Target, origin: impl FnOnce() -> Origin) -> Result<Transport, DialError> {
         let timeout = self.pool.settings().connect_timeout;
-        self.dial(target, timeout, origin).await
+        let backend = self.dial(target, timeout, false).await?;
+        self.begin(backend, origin)
     }
 
     /// Connects for a health check, which has a time limit as a whole and sets none here. Safe to cancel.
@@ -45,11 +46,19 @@ impl Connector {
     /// # Errors
     /// Why it did not work.
     pub(super) async fn connect_for_check(&self, target: &Target, is_own: bool) -> Result<Transport, DialError> {
-        if is_own {
-            // LOCAL: the connection is the balancer's own, and belongs to no client.
-            return self.dial(target, Duration::MAX, || Origin::Local).await;
-        }
-        net::dial(target, self.next_source(target), &self.dial_options(Duration::MAX)).await
+        let backend = self.dial(target, Duration::MAX, false).await?;
+        // LOCAL: the connection is the balancer's own, and belongs to no client.
+        if is_own { self.begin(backend, || Origin::Local) } else { Ok(backend) }
+    }
+
+    /// Finds out whether a connection can be made, for a health check that needs no more, and so that the application
+    /// sees none: one that ends at once is an error to some (MariaDB refuses the host after a hundred). Only a unix
+    /// socket's accept gets it: it has no handshake. Safe to cancel.
+    ///
+    /// # Errors
+    /// Why it can't.
+    pub(super) async fn try_connect(&self, target: &Target) -> Result<(), DialError> {
+        self.dial(target, Duration::MAX, true).await.map(drop)
     }
 
     /// The pool whose backends these are.
@@ -57,29 +66,25 @@ impl Connector {
         &self.pool
     }
 
-    async fn dial(
-        &self,
-        target: &Target,
-        timeout: Duration,
-        origin: impl FnOnce() -> Origin,
-    ) -> Result<Transport, DialError> {
-        let (source, options) = (self.next_source(target), self.dial_options(timeout));
-        let backend = net::dial(target, source, &options).await?;
+    async fn dial(&self, target: &Target, timeout: Duration, unseen: bool) -> Result<Transport, DialError> {
+        let options = {
+            let tcp = &self.pool.settings().tcp;
+            DialOptions { timeout, nodelay: tcp.nodelay, user_timeout: tcp.user_timeout, unseen }
+        };
+        net::dial(target, self.next_source(target), &options).await
+    }
+
+    fn begin(&self, backend: Transport, origin: impl FnOnce() -> Origin) -> Result<Transport, DialError> {
         // Whatever ends it here, it was made, and is lost before it was of use: as good as a reset.
         self.send_proxy_header(&backend, origin).map_err(|error| DialError::new(ConnectFailure::Reset, error))?;
         Ok(backend)
-    }
-
-    fn dial_options(&self, timeout: Duration) -> DialOptions {
-        let settings = self.pool.settings();
-        DialOptions { timeout, nodelay: settings.tcp.nodelay, user_timeout: settings.tcp.user_timeout }
     }
 
     /// The address that the next connection to `target` comes from: the next one of its family. `None`: the kernel
     /// chooses.
     fn next_source(&self, target: &Target) -> Option<IpAddr> {
         let settings = self.pool.settings();
-        let Target::Tcp(target) = target else { return None };
+        let target = target.ip_and_port()?;
         if settings.source.is_empty() {
             return None;
         }

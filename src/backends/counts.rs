@@ -9,6 +9,7 @@ use crate::net::ConnectFailure;
 use crate::telemetry::{BackendCounters, PerWorker, Traffic};
 
 use super::evidence::Evidence;
+use super::unanswered::Unanswered;
 
 /// Totals since the backend came into its pool.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub(super) struct Counts {
     connections: AtomicU64,
     connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
     bad_ends: [AtomicU64; Evidence::ALL.len()],
+    pub(super) unanswered: Unanswered,
     /// 0: none was made yet.
     last_connect_micros: AtomicU64,
     workers: PerWorker<BackendCounters>,
@@ -27,6 +29,7 @@ impl Counts {
             connections: AtomicU64::default(),
             connect_failures: Default::default(),
             bad_ends: Default::default(),
+            unanswered: Unanswered::default(),
             last_connect_micros: AtomicU64::default(),
             workers: PerWorker::new(workers),
         }

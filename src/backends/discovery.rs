@@ -1,32 +1,33 @@
-//! From a name to addresses: what a name server says of a host or a service now, and for how long.
+//! From a name to addresses: which hosts and addresses a name stands for now, and for how long.
 //!
 //! Asks, and keeps nothing: who is in a pool, and what to do about a failure, is the membership's to decide.
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::{NetError, runtime::TokioRuntimeProvider};
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::rdata::SRV;
-use hickory_resolver::{Resolver, TokioResolver};
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
-use crate::config::Resolve;
+use crate::config::{AddressFamily, Resolve};
 
-/// Hosts of one pool that are resolved at once: a slow zone must not delay the others, nor hundreds of names flood a
-/// name server.
-const MOST_LOOKUPS: usize = 16;
+use super::resolver::{Family, Found, Resolver, is_no_record};
 
-/// Addresses taken from one name, and records of one service, at most.
-pub(super) const MAX_ADDRESSES: usize = 1024;
+/// Once a name has an address, so long the rest is waited for: the other family, and the other targets of a service.
+/// What comes later is a second answer (RFC 8305, 3 has the same delay).
+const PART_DELAY: Duration = Duration::from_millis(50);
 
-/// Resolves the names of one pool.
+/// Once a name has an address, what doesn't come in this time is given up: it may be silent for ever, and what was
+/// found is to be asked for again when its TTL is over.
+const LONGEST_PART: Duration = Duration::from_secs(2);
+
+/// Looks up the names of one pool.
 pub(super) struct Discovery {
-    resolver: TokioResolver,
-    lookups: Semaphore,
+    resolver: Resolver,
+    families: &'static [Family],
 }
 
 /// A name that can be asked for.
@@ -38,22 +39,32 @@ pub(super) enum Query {
     Service(String),
 }
 
+/// A name, and what was answered.
+pub(super) type Lookup = (Query, Result<Answer, NetError>);
+
 /// What a name stands for.
 pub(super) struct Answer {
     /// The name itself, or the targets of its SRV records.
     pub(super) hosts: Vec<Host>,
-    /// When it is to be asked for again.
-    pub(super) valid_until: Instant,
+    /// When it is to be asked for again; `None`: this is a part, and the rest will follow.
+    pub(super) valid_until: Option<Instant>,
 }
 
 /// A host and its addresses.
+#[derive(Clone)]
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) port: u16,
     /// `None`: it is not the target of an SRV record.
     pub(super) rank: Option<SrvRank>,
-    /// All A and AAAA records. Only a service has hosts without: a name that fails has no answer.
-    pub(super) addresses: Result<Vec<IpAddr>, NetError>,
+    /// `None`: not known; nobody has answered yet, or the asking failed. Empty: there are none, or none are wanted.
+    pub(super) v4: Option<Vec<IpAddr>>,
+    pub(super) v6: Option<Vec<IpAddr>>,
+    /// Why it has no address, or one family of it is not known.
+    pub(super) error: Option<NetError>,
+    /// Where its addresses were found: which of the full names that its name may stand for.
+    candidate: usize,
+    valid_until: Option<Instant>,
 }
 
 /// What an SRV record says of its target.
@@ -65,95 +76,162 @@ pub(super) struct SrvRank {
 }
 
 impl Discovery {
-    /// With the system's resolver, or one that asks the name servers of the configuration.
-    pub(super) fn new(settings: &Resolve) -> Result<Rc<Self>, NetError> {
-        Ok(Rc::new(Self { resolver: resolver(settings)?, lookups: Semaphore::new(MOST_LOOKUPS) }))
-    }
-
-    /// Asks for a name. Safe to cancel.
-    pub(super) async fn look_up(self: Rc<Self>, query: Query) -> Result<Answer, NetError> {
-        match query {
-            Query::Host(host, port) => self.host(host, port).await,
-            Query::Service(service) => self.service(&service).await,
-        }
-    }
-
-    async fn host(&self, name: String, port: u16) -> Result<Answer, NetError> {
-        let (addresses, valid_until) = self.addresses(&name).await?;
-        Ok(Answer { hosts: vec![Host { name, port, rank: None, addresses: Ok(addresses) }], valid_until })
-    }
-
-    /// The targets of SRV records: those of the best priority are used, the others are backups (RFC 2782). A target
-    /// that doesn't resolve is in the answer without addresses; only where none does, there is no answer.
-    async fn service(self: Rc<Self>, service: &str) -> Result<Answer, NetError> {
-        let lookup = {
-            let _permit = self.lookups.acquire().await;
-            self.resolver.srv_lookup(service).await?
+    /// With the system's resolver as it is now, or one that asks the name servers of the configuration.
+    pub(super) fn new(settings: &Resolve) -> Rc<Self> {
+        let families: &[Family] = match settings.family {
+            AddressFamily::Any => &[Family::V4, Family::V6],
+            AddressFamily::Ipv4 => &[Family::V4],
+            AddressFamily::Ipv6 => &[Family::V6],
         };
-        let records = lookup.answers().iter();
-        let records = records.filter_map(|record| if let RData::SRV(srv) = &record.data { Some(srv) } else { None });
-        let records: Vec<SRV> = records.take(MAX_ADDRESSES).cloned().collect();
-        let best = records.iter().map(|srv| srv.priority).min().unwrap_or(0);
-        let heaviest = records.iter().map(|srv| srv.weight).max().unwrap_or(0);
-        let mut asked = JoinSet::new();
-        for srv in records {
-            let weight = scaled_weight(srv.weight, heaviest);
-            asked.spawn_local(self.clone().target(srv.target.to_utf8(), srv.port, weight, srv.priority > best));
-        }
-        let mut answer = Answer { hosts: Vec::new(), valid_until: lookup.valid_until() };
-        let mut last_error = None;
-        while let Some(target) = asked.join_next().await {
-            let Ok((host, valid_until)) = target else { continue };
-            answer.valid_until = answer.valid_until.min(valid_until);
-            if let Err(error) = &host.addresses {
-                last_error = Some(error.clone());
+        Rc::new(Self { resolver: Resolver::new(settings), families })
+    }
+
+    /// Asks for a name. Where a part takes long, what is known is sent before. Safe to cancel.
+    pub(super) async fn look_up(self: Rc<Self>, query: Query, answers: UnboundedSender<Lookup>) {
+        let mut asked = match &query {
+            Query::Host(name, port) => Asked::host(name.clone(), *port),
+            Query::Service(service) => match self.resolver.services(service).await {
+                Ok(found) => Asked::targets(&found),
+                Err(error) => return send(&answers, query, Err(error)),
+            },
+        };
+        let mut lookups = JoinSet::new();
+        for (index, host) in asked.hosts.iter_mut().enumerate().filter(|(_, host)| host.is_target()) {
+            for family in self.families {
+                *host.part(*family) = None;
+                lookups.spawn_local(self.clone().part(index, host.name.clone(), *family));
             }
-            answer.hosts.push(host);
         }
-        match last_error {
-            Some(error) if answer.hosts.iter().all(|host| host.addresses.is_err()) => Err(error),
-            _ => Ok(answer),
+        let (mut part_at, mut end_at) = (None, None);
+        loop {
+            let next = match part_at.or(end_at) {
+                Some(at) => timeout_at(Instant::into(at), lookups.join_next()).await,
+                None => Ok(lookups.join_next().await),
+            };
+            match next {
+                Ok(Some(Ok((index, family, found)))) => {
+                    asked.hosts[index].take(family, found);
+                    if asked.has_address() {
+                        part_at = part_at.or(Some(Instant::now() + PART_DELAY));
+                        end_at = end_at.or(Some(Instant::now() + LONGEST_PART));
+                    }
+                }
+                // It panicked, which the panic hook has reported: that part stays unknown.
+                Ok(Some(Err(_))) => {}
+                Err(_) if part_at.take().is_some() => send(&answers, query.clone(), Ok(asked.so_far())),
+                Ok(None) | Err(_) => return send(&answers, query, asked.conclude()),
+            }
         }
     }
 
-    async fn target(self: Rc<Self>, name: String, port: u16, weight: u16, is_backup: bool) -> (Host, Instant) {
-        let (addresses, valid_until) = match self.addresses(&name).await {
-            Ok((addresses, valid_until)) => (Ok(addresses), valid_until),
-            // To be asked for again as soon as names may be.
-            Err(error) => (Err(error), Instant::now()),
+    async fn part(
+        self: Rc<Self>,
+        index: usize,
+        name: String,
+        family: Family,
+    ) -> (usize, Family, Result<Found<IpAddr>, NetError>) {
+        let found = self.resolver.addresses(&name, family).await;
+        (index, family, found)
+    }
+}
+
+fn send(answers: &UnboundedSender<Lookup>, query: Query, answer: Result<Answer, NetError>) {
+    // An error means that nobody follows this name any more.
+    let _ = answers.send((query, answer));
+}
+
+/// What a name has turned out to stand for so far.
+struct Asked {
+    hosts: Vec<Host>,
+    /// Of the SRV records.
+    valid_until: Option<Instant>,
+}
+
+impl Asked {
+    fn host(name: String, port: u16) -> Self {
+        Self { hosts: vec![Host::new(name, port, None)], valid_until: None }
+    }
+
+    /// The targets of SRV records: those of the best priority are used, the others are backups (RFC 2782).
+    fn targets(found: &Found<SRV>) -> Self {
+        let best = found.records.iter().map(|srv| srv.priority).min().unwrap_or(0);
+        let heaviest = found.records.iter().map(|srv| srv.weight).max().unwrap_or(0);
+        let target = |srv: &SRV| {
+            let rank = SrvRank { weight: scaled_weight(srv.weight, heaviest), is_backup: srv.priority > best };
+            Host::new(srv.target.to_ascii(), srv.port, Some(rank))
         };
-        (Host { name, port, rank: Some(SrvRank { weight, is_backup }), addresses }, valid_until)
+        Self { hosts: found.records.iter().map(target).collect(), valid_until: Some(found.valid_until) }
     }
 
-    async fn addresses(&self, host: &str) -> Result<(Vec<IpAddr>, Instant), NetError> {
-        // The semaphore is never closed.
-        let _permit = self.lookups.acquire().await;
-        let lookup = self.resolver.lookup_ip(host).await?;
-        Ok((lookup.iter().take(MAX_ADDRESSES).collect(), lookup.valid_until()))
+    fn has_address(&self) -> bool {
+        self.hosts.iter().any(Host::has_address)
     }
-}
 
-fn resolver(settings: &Resolve) -> Result<TokioResolver, NetError> {
-    let mut builder = if settings.nameservers.is_empty() {
-        TokioResolver::builder_tokio()?
-    } else {
-        let servers = settings.nameservers.iter().map(|server| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-            let connections = connections.map(|connection| with_port(connection, server.port()));
-            NameServerConfig::new(server.ip(), true, connections.into())
+    /// The rest is still to come.
+    fn so_far(&self) -> Answer {
+        Answer { hosts: self.hosts.clone(), valid_until: None }
+    }
+
+    /// A service whose targets all fail has no answer, as a host that fails; of some, the others are used.
+    fn conclude(self) -> Result<Answer, NetError> {
+        if !self.has_address() {
+            let error = self.hosts.into_iter().find_map(|host| host.error);
+            return Err(error.unwrap_or(NetError::Message("the lookup ended without an answer")));
+        }
+        let of_hosts = self.hosts.iter().filter(|host| host.is_target()).map(|host| {
+            // One that has none now may have some soon.
+            if host.has_address() { host.valid_until } else { None }.unwrap_or_else(Instant::now)
         });
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        Resolver::builder_with_config(config, TokioRuntimeProvider::default())
-    };
-    // When to ask again is decided by the caller.
-    builder.options_mut().cache_size = 0;
-    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    builder.build()
+        let valid_until = of_hosts.chain(self.valid_until).min();
+        Ok(Answer { hosts: self.hosts, valid_until })
+    }
 }
 
-fn with_port(mut connection: ConnectionConfig, port: u16) -> ConnectionConfig {
-    connection.port = port;
-    connection
+impl Host {
+    fn new(name: String, port: u16, rank: Option<SrvRank>) -> Self {
+        // A family that is not asked for is known to be unwanted.
+        let (v4, v6) = (Some(Vec::new()), Some(Vec::new()));
+        let mut host = Self { name, port, rank, v4, v6, error: None, candidate: usize::MAX, valid_until: None };
+        if !host.is_target() {
+            host.error = Some(NetError::Message("the SRV record has port 0, or no target"));
+        }
+        host
+    }
+
+    /// Whether there is something to connect to: a service that is not to be had has the root as its target (RFC 2782).
+    fn is_target(&self) -> bool {
+        self.port != 0 && self.name != "."
+    }
+
+    pub(super) fn has_address(&self) -> bool {
+        [&self.v4, &self.v6].into_iter().flatten().any(|addresses| !addresses.is_empty())
+    }
+
+    fn part(&mut self, family: Family) -> &mut Option<Vec<IpAddr>> {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    fn take(&mut self, family: Family, found: Result<Found<IpAddr>, NetError>) {
+        let Found { records, candidate, valid_until } = match found {
+            Ok(found) => found,
+            Err(error) => {
+                *self.part(family) = is_no_record(&error).then(Vec::new);
+                self.error = Some(error);
+                return;
+            }
+        };
+        self.valid_until = Some(self.valid_until.map_or(valid_until, |other| other.min(valid_until)));
+        if candidate < self.candidate {
+            // What was found further down the list belongs to another host of the same short name.
+            let other = self.part(family.other());
+            *other = other.take().map(|_| Vec::new());
+        }
+        *self.part(family) = Some(if candidate <= self.candidate { records } else { Vec::new() });
+        self.candidate = self.candidate.min(candidate);
+    }
 }
 
 /// An SRV record's weight (0 to 65535) as one of ours (1 to 256), the `heaviest` of its set being the largest.

@@ -164,7 +164,6 @@ impl Health {
         let (pool, backend) = (self.events.pool(), &*self.label);
         if is_well {
             tracing::info!(pool, backend, "health checks say up");
-            self.events.notify_all_waiters();
         } else {
             tracing::warn!(pool, backend, reason, "health checks say down");
         }
@@ -183,7 +182,6 @@ impl Health {
             }
             self.publish(&mut status, now);
         }
-        self.events.notify_all_waiters();
         true
     }
 
@@ -223,11 +221,16 @@ impl Health {
         }
     }
 
-    /// A connection ended badly, which is evidence. Gives the outcomes of the window, with this one.
-    pub(super) fn record_bad_end(&self, now: Instant, client: Option<IpAddr>) -> Outcomes {
+    /// A connection ended badly, which is evidence, and what went wrong. Gives the outcomes of the window, with this
+    /// one.
+    pub(super) fn record_bad_end(&self, now: Instant, client: Option<IpAddr>, evidence: Evidence) -> Outcomes {
         let Some(tick) = self.tick_of(now) else { return Outcomes::default() };
         self.outcomes.record(tick, false);
-        self.status().bad_clients.note(tick, hash_of(client));
+        {
+            let mut status = self.status();
+            status.bad_clients.note(tick, hash_of(client));
+            status.note_error(evidence.describe().to_owned());
+        }
         self.suspect(now);
         self.outcomes.window(tick)
     }
@@ -347,9 +350,14 @@ impl Health {
     /// order.
     fn publish(&self, status: &mut Status, now: Instant) {
         self.up_period.store(status.detector.as_ref().map_or(0, Detector::up_period), Ordering::Relaxed);
-        self.state.store(status.state() as u8, Ordering::Release);
+        let state = status.state();
+        let before = self.state.swap(state as u8, Ordering::AcqRel);
         self.share.store(status.share(now), Ordering::Relaxed);
         self.events.changed(status.next_event(now));
+        // One that is back has room, and when the last one has gone, those are tried that are out. A probe is neither.
+        if before != state as u8 && state != BackendState::Probing {
+            self.events.queue().call_all();
+        }
     }
 
     /// Logs an ejection, once, and keeps its reason. Without the lock: a log that is slow to write must not stop picks.
@@ -362,7 +370,6 @@ impl Health {
 
     fn log_recovery(&self, reason: &str) {
         tracing::info!(pool = self.events.pool(), backend = &*self.label, reason, "backend is in use again");
-        self.events.notify_all_waiters();
     }
 }
 

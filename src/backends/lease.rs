@@ -84,9 +84,15 @@ impl Lease {
 
     /// The backend answered, or took the client's bytes to their end. The first time it counts.
     pub fn record_success(&self, now: Instant) {
+        self.backend.counts().unanswered.answered();
         if self.settle() {
             self.backend.health().record_success(now, self.began);
         }
+    }
+
+    /// The client had asked, and left before a byte of an answer: counted, and no evidence.
+    pub fn client_left_unanswered(&self, now: Instant) {
+        self.backend.client_left_unanswered(now);
     }
 
     /// Whether it is the first to say how the backend did.

@@ -18,18 +18,21 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hickory_resolver::net::NetError;
 use tokio::sync::Notify;
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::JoinSet;
 
 use crate::config::{self, BackendAddress, Resolve};
+use crate::file_watch::FileWatch;
 use crate::net::Target;
 
-use super::discovery::{Answer, Discovery, Host, MAX_ADDRESSES, Query, SrvRank};
+use super::discovery::{Answer, Discovery, Host, Lookup, Query, SrvRank};
 use super::endpoint::{CheckPlace, Endpoint};
-use super::pool::Pool;
+use super::pool::{Pool, Unresolved};
+use super::resolver::{MAX_ADDRESSES, system_files};
 
 /// Backends of one pool at most, whatever its names give: the tables of the policies number them in 16 bits.
 const MAX_BACKENDS: usize = 16_384;
@@ -63,7 +66,8 @@ struct Name {
     hosts: Option<Vec<KnownHost>>,
     /// When it is to be asked for. `None`: it is being asked for.
     next_look: Option<Instant>,
-    is_failing: bool,
+    /// Why it could not be resolved the last time.
+    error: Option<String>,
 }
 
 /// A host that a name stands for: itself, or the target of an SRV record.
@@ -71,12 +75,11 @@ struct KnownHost {
     name: String,
     port: u16,
     rank: Option<SrvRank>,
-    addresses: Vec<IpAddr>,
-    is_failing: bool,
+    v4: Vec<IpAddr>,
+    v6: Vec<IpAddr>,
+    /// Why it has no address now; those that it had stay.
+    error: Option<String>,
 }
-
-/// A name, and what was answered.
-type Lookup = (Query, Result<Answer, NetError>);
 
 impl Membership {
     /// Gives the pool the backends that need no resolving.
@@ -118,6 +121,12 @@ impl Membership {
         self.pool.replace(wanted, Instant::now());
     }
 
+    /// Tells the pool which names, and which targets of services, don't resolve now.
+    fn report_unresolved(&self) {
+        let entries = self.entries.borrow();
+        self.pool.set_unresolved(entries.iter().flat_map(Entry::unresolved).collect());
+    }
+
     /// Waits until every name has been asked for at least once, if only in vain. Safe to cancel.
     pub async fn asked_once(&self) {
         loop {
@@ -132,33 +141,38 @@ impl Membership {
     /// Asks for each name again when its TTL is over, until dropped.
     pub async fn follow_names(self: Rc<Self>) -> Infallible {
         loop {
-            let settings = self.resolve();
-            match Discovery::new(&settings) {
-                Ok(discovery) => self.follow_with(&discovery, &settings).await,
-                // There is no /etc/resolv.conf yet, say: tried again like a name that fails.
-                Err(error) => {
-                    self.fail_all(&error);
-                    tokio::time::sleep(settings.min_ttl).await;
-                }
+            while !self.has_names() {
+                self.reconfigured.notified().await;
+            }
+            self.follow_with(&self.resolve()).await;
+        }
+    }
+
+    /// The same, for as long as what names mean is read as by `settings`, from files that are as they are now.
+    async fn follow_with(&self, settings: &Resolve) {
+        let mut files = FileWatch::new(system_files());
+        let discovery = Discovery::new(settings);
+        let (sender, mut answers) = unbounded_channel();
+        let mut lookups = JoinSet::new();
+        self.ask_all_again(Instant::now());
+        while self.resolve() == *settings && self.has_names() {
+            for query in self.take_due() {
+                lookups.spawn_local(discovery.clone().look_up(query, sender.clone()));
+            }
+            tokio::select! {
+                () = self.next_look() => {}
+                Some(lookup) = answers.recv() => self.take(lookup, settings),
+                // A lookup that panicked doesn't say which name it was for, and no name is to wait for it for ever.
+                Some(Err(_)) = lookups.join_next() => self.ask_all_again(Instant::now() + settings.min_ttl),
+                () = self.reconfigured.notified() => {}
+                // What was asked of name servers of before is lost, and asked of those of now.
+                () = files.changed() => return,
             }
         }
     }
 
-    /// The same, for as long as the pool's name servers are those of `settings`.
-    async fn follow_with(&self, discovery: &Rc<Discovery>, settings: &Resolve) {
-        let mut lookups = JoinSet::new();
-        self.ask_all_again(Instant::now());
-        while self.resolve() == *settings {
-            for query in self.take_due() {
-                let discovery = discovery.clone();
-                lookups.spawn_local(async move { (query.clone(), discovery.look_up(query).await) });
-            }
-            tokio::select! {
-                () = self.next_look() => {}
-                Some(lookup) = lookups.join_next() => self.take(lookup, settings),
-                () = self.reconfigured.notified() => {}
-            }
-        }
+    fn has_names(&self) -> bool {
+        self.entries.borrow().iter().any(|entry| entry.name().is_some())
     }
 
     fn resolve(&self) -> Resolve {
@@ -182,11 +196,7 @@ impl Membership {
     }
 
     /// Takes an answer and gives the pool what has changed: at once, for other names may take long.
-    fn take(&self, lookup: Result<Lookup, JoinError>, limits: &Resolve) {
-        let Ok((query, answer)) = lookup else {
-            // A lookup that panicked doesn't say which name it was for, and no name is to wait for it for ever.
-            return self.ask_all_again(Instant::now() + limits.min_ttl);
-        };
+    fn take(&self, (query, answer): Lookup, limits: &Resolve) {
         let is_changed = {
             let mut entries = self.entries.borrow_mut();
             // A reload may have taken the name out meanwhile.
@@ -196,22 +206,14 @@ impl Membership {
         if is_changed {
             self.publish();
         }
-        self.answered.notify_waiters();
-    }
-
-    /// No name can be asked for.
-    fn fail_all(&self, error: &NetError) {
-        let limits = self.resolve();
-        for entry in self.entries.borrow_mut().iter_mut().filter(|entry| entry.name().is_some()) {
-            entry.take(Err(error.clone()), self.pool.name(), &limits);
-        }
+        self.report_unresolved();
         self.answered.notify_waiters();
     }
 
     /// Also those that are being asked for: the lookup under way is lost.
     fn ask_all_again(&self, at: Instant) {
         for name in self.entries.borrow_mut().iter_mut().filter_map(Entry::name_mut) {
-            name.next_look = name.next_look.or(Some(at));
+            name.next_look = Some(name.next_look.map_or(at, |next| next.min(at)));
         }
     }
 }
@@ -223,7 +225,7 @@ impl Source {
             BackendAddress::Name(host, port) => Query::Host(host.clone(), *port),
             BackendAddress::Srv(service) => Query::Service(service.clone()),
         };
-        Self::Name(Name { query, hosts: None, next_look: Some(now), is_failing: false })
+        Self::Name(Name { query, hosts: None, next_look: Some(now), error: None })
     }
 }
 
@@ -256,7 +258,7 @@ impl Entry {
         let endpoints = hosts.flat_map(|host| {
             let own = SrvRank { weight, is_backup: false };
             let rank = host.rank.unwrap_or(own);
-            host.addresses.iter().map(move |ip| Endpoint {
+            host.v4.iter().chain(&host.v6).map(move |ip| Endpoint {
                 target: Target::Tcp(SocketAddr::new(*ip, host.port)),
                 weight: rank.weight,
                 backup: backup || rank.is_backup,
@@ -269,29 +271,41 @@ impl Entry {
         endpoints
     }
 
+    fn unresolved(&self) -> impl Iterator<Item = Unresolved> {
+        let name = self.name().into_iter();
+        let own = name.clone().filter_map(|name| Some((self.settings.address.to_string(), name.error.as_ref()?)));
+        let hosts = name.flat_map(|name| name.hosts.iter().flatten());
+        let targets = hosts.filter_map(|host| Some((host.name.clone(), host.error.as_ref()?)));
+        own.chain(targets).map(|(name, error)| Unresolved { name, error: error.clone() })
+    }
+
     /// Takes an answer; true where it changed the backends.
     fn take(&mut self, answer: Result<Answer, NetError>, pool: &str, limits: &Resolve) -> bool {
         let before = self.endpoints();
         let Source::Name(name) = &mut self.source else { return false };
         let address = self.settings.address.to_string();
         let was_known = name.hosts.is_some();
-        let wait = match answer {
+        let valid_until = match answer {
             Ok(answer) => {
-                name.is_failing = false;
+                name.error = None;
                 let known = name.hosts.take().unwrap_or_default();
-                name.hosts =
-                    Some(answer.hosts.into_iter().map(|host| KnownHost::new(host, &known, pool, &address)).collect());
-                answer.valid_until.saturating_duration_since(Instant::now())
+                let is_whole = answer.valid_until.is_some();
+                let hosts = answer.hosts.into_iter();
+                name.hosts = Some(hosts.map(|host| KnownHost::new(host, is_whole, &known, pool, &address)).collect());
+                answer.valid_until
             }
             Err(error) => {
-                if !std::mem::replace(&mut name.is_failing, true) {
+                if name.error.replace(error.to_string()).is_none() {
                     let known = before.len();
                     tracing::warn!(pool, name = address, %error, known, "name can't be resolved; trying again");
                 }
-                Duration::ZERO
+                Some(Instant::now())
             }
         };
-        name.next_look = Some(Instant::now() + wait.clamp(limits.min_ttl, limits.max_ttl));
+        if let Some(until) = valid_until {
+            let wait = until.saturating_duration_since(Instant::now());
+            name.next_look = Some(Instant::now() + wait.clamp(limits.min_ttl, limits.max_ttl));
+        }
         let is_resolved = name.hosts.is_some();
         let after = self.endpoints();
         let is_changed = after != before || is_resolved != was_known;
@@ -304,25 +318,32 @@ impl Entry {
 
 impl Name {
     fn was_asked(&self) -> bool {
-        self.hosts.is_some() || self.is_failing
+        self.hosts.is_some() || self.error.is_some()
     }
 }
 
 impl KnownHost {
-    /// A host of an answer. Where its addresses could not be found out, those that it had stay.
-    fn new(host: Host, known: &[Self], pool: &str, service: &str) -> Self {
-        let Host { name, port, rank, addresses } = host;
-        match addresses {
-            Ok(addresses) => Self { name, port, rank, addresses, is_failing: false },
-            Err(error) => {
-                let before = known.iter().find(|known| known.name == name);
-                let addresses = before.map_or_else(Vec::new, |before| before.addresses.clone());
-                if !before.is_some_and(|before| before.is_failing) {
-                    let known = addresses.len();
-                    tracing::warn!(pool, service, name, %error, known, "SRV target can't be resolved; trying again");
-                }
-                Self { name, port, rank, addresses, is_failing: true }
-            }
+    /// A host of an answer; what could not be found out of its addresses stays as it was `known`. `is_whole`: no more
+    /// of the answer will come.
+    fn new(host: Host, is_whole: bool, known: &[Self], pool: &str, service: &str) -> Self {
+        let before = known.iter().find(|known| known.name == host.name && known.port == host.port);
+        let (has_address, Host { name, port, rank, v4, v6, error, .. }) = (host.has_address(), host);
+        let part = |found: Option<Vec<IpAddr>>, before: Option<&Vec<IpAddr>>| {
+            found.filter(|_| has_address).unwrap_or_else(|| before.cloned().unwrap_or_default())
+        };
+        let v4 = part(v4, before.map(|before| &before.v4));
+        let v6 = part(v6, before.map(|before| &before.v6));
+        let error = match (has_address, is_whole) {
+            (true, _) => None,
+            (false, true) => Some(error.map_or_else(|| "no answer".to_owned(), |error| error.to_string())),
+            (false, false) => before.and_then(|before| before.error.clone()),
+        };
+        if let Some(error) = &error
+            && before.is_none_or(|before| before.error.is_none())
+        {
+            let known = v4.len() + v6.len();
+            tracing::warn!(pool, service, name, error, known, "SRV target can't be resolved; trying again");
         }
+        Self { name, port, rank, v4, v6, error }
     }
 }

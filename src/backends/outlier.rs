@@ -51,7 +51,7 @@ impl Outliers {
         let health = backend.health();
         match end.lease.began() {
             Began::Up(period) if period == health.up_period() => {
-                let own = health.record_bad_end(end.now, end.client);
+                let own = health.record_bad_end(end.now, end.client, end.evidence);
                 // Clients that misbehave in step with the turns would all come to one backend, which would stand out.
                 if own.bad.is_multiple_of(BAD_PER_TURN) {
                     backend.give_up_turn();
@@ -60,12 +60,12 @@ impl Outliers {
             }
             // Its peers tell how much of it is its clients' doing.
             probe @ Began::Probe(_) => {
-                health.record_bad_end(end.now, end.client);
+                health.record_bad_end(end.now, end.client, end.evidence);
                 let peers = peers_of(end, detection, backends).together();
                 health.probe_ended_badly(end.now, probe, peers, end.evidence);
             }
             // It is out, and was tried because nothing else was left; or has been out since the connection began.
-            Began::Ejected(_) | Began::Up(_) => {}
+            Began::Ejected(_) | Began::Up(_) => health.note_error(end.evidence.describe()),
         }
     }
 

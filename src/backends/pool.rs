@@ -3,10 +3,12 @@
 //! Doesn't know where its backends come from, nor which of them is next.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
@@ -25,6 +27,10 @@ use super::pool_events::PoolEvents;
 use super::queue::QueueSlot;
 use super::retry_budget::{BudgetShare, RetryBudget, RetryPermit};
 
+/// A backend that is due to be probed and can't be, because it is full or each client that waits has tried it, is not
+/// looked at again sooner.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// The backends that serve one thing, for as long as the configuration has a pool of this name: a reload changes its
 /// settings and its backends, and what is known of those that stay is kept.
 #[derive(Debug)]
@@ -33,6 +39,7 @@ pub struct Pool {
     settings: ArcSwap<config::PoolConfig>,
     workers: usize,
     backends: ArcSwap<Vec<Arc<Backend>>>,
+    unresolved: ArcSwap<Vec<Unresolved>>,
     events: Arc<PoolEvents>,
     /// Signalled when the set of backends changed.
     replaced: Notify,
@@ -42,20 +49,30 @@ pub struct Pool {
     histograms: PoolHistograms,
 }
 
+/// A name of the pool, or the target of a service, that doesn't resolve now. What it gave before is still used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    pub name: String,
+    /// Why.
+    pub error: String,
+}
+
 impl Pool {
     /// Without a backend yet.
     pub fn new(settings: config::PoolConfig, workers: usize, now: Instant) -> Arc<Self> {
+        let events = Arc::new(PoolEvents::new(&settings.name, now));
         Arc::new(Self {
             workers,
             backends: ArcSwap::default(),
-            events: Arc::new(PoolEvents::new(&settings.name, now)),
+            unresolved: ArcSwap::default(),
             replaced: Notify::new(),
-            budget: RetryBudget::new(settings.retry_budget),
+            budget: RetryBudget::new(settings.retry_budget, events.clone()),
             retries: AtomicU64::new(0),
             outliers: Outliers::default(),
             histograms: PoolHistograms::default(),
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
+            events,
         })
     }
 
@@ -65,7 +82,7 @@ impl Pool {
         self.backends().iter().for_each(|backend| backend.health().reconfigure(&settings, now));
         self.settings.store(Arc::new(settings));
         self.events.changed(None);
-        self.events.notify_all_waiters();
+        self.events.queue().call_all();
     }
 
     pub fn histograms(&self) -> &PoolHistograms {
@@ -92,6 +109,16 @@ impl Pool {
         self.backends.load_full()
     }
 
+    /// The names that don't resolve now.
+    pub fn unresolved(&self) -> Arc<Vec<Unresolved>> {
+        self.unresolved.load_full()
+    }
+
+    /// Called by the pool's membership only.
+    pub(super) fn set_unresolved(&self, names: Vec<Unresolved>) {
+        self.unresolved.store(Arc::new(names));
+    }
+
     /// Makes `wanted` the pool's backends. Those that it had before keep their state and counts; connections to those
     /// that are gone stay open. Called by the pool's membership only.
     pub fn replace(&self, wanted: Vec<Endpoint>, now: Instant) {
@@ -116,7 +143,7 @@ impl Pool {
             .for_each(|backend| backend.mark_removed());
         self.backends.store(Arc::new(backends));
         self.events.changed(None);
-        self.events.notify_all_waiters();
+        self.events.queue().call_all();
         self.replaced.notify_waiters();
     }
 
@@ -144,9 +171,22 @@ impl Pool {
     /// Waits for a retry within the budget, at most as long as a connect may take. Safe to cancel.
     pub async fn retry(&self) -> Option<RetryPermit<'_>> {
         let limit = self.settings().connect_timeout;
-        let retry = self.budget.retry(limit).await?;
+        self.budget.retry(limit).await
+    }
+
+    /// Whether the budget has a retry to give. While it has none, the end of one calls a client of the queue.
+    pub fn has_retry(&self) -> bool {
+        self.budget.has_retry()
+    }
+
+    /// A retry within the budget, if there is one now.
+    pub fn try_retry(&self) -> Option<RetryPermit<'_>> {
+        self.budget.try_retry()
+    }
+
+    /// Another backend is tried for a client.
+    pub fn count_retry(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
-        Some(retry)
     }
 
     /// Retries so far.
@@ -154,19 +194,43 @@ impl Pool {
         self.retries.load(Ordering::Relaxed)
     }
 
-    /// Whether clients wait for room: one that comes now waits behind them.
-    pub fn has_queue(&self) -> bool {
-        self.events.waiting().load(Ordering::Acquire) > 0
+    /// Whether a client that waits is about to look for room: one that comes now is to wait behind it.
+    pub fn has_called(&self) -> bool {
+        self.events.queue().has_called()
     }
 
     /// A place in the queue for room; `None`: it is full.
     pub fn queue(&self) -> Option<QueueSlot<'_>> {
-        QueueSlot::take(&self.events, self.settings().queue.length)
+        let slot = self.events.queue().take_place(self.settings().queue.length)?;
+        if self.waiting() == 1 && self.events.next_event().is_some() {
+            self.events.watch_events();
+        }
+        Some(slot)
     }
 
     /// Clients that wait for room now.
     pub fn waiting(&self) -> usize {
-        self.events.waiting().load(Ordering::Relaxed)
+        self.events.queue().waiting()
+    }
+
+    /// Has a client that waits look for room whenever the clock may have made some: else nobody would notice that a
+    /// backend is due to be probed, as nobody picks. To be run by one task, until dropped.
+    pub async fn call_at_events(&self) -> Infallible {
+        loop {
+            let due = async {
+                match self.events.next_event().filter(|_| self.waiting() > 0) {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {
+                    self.events.queue().call_one();
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                () = self.events.event_moved() => {}
+            }
+        }
     }
 
     /// Changes whenever a backend's state or share does, or the set of them.
@@ -187,23 +251,28 @@ impl Pool {
         let counts = settings.failure_detection.as_ref().is_some_and(|detection| evidence.counts(detection));
         let backend = lease.backend();
         backend.counts().ended_badly(evidence);
-        backend.health().note_error(evidence.describe());
         if counts && lease.settle() {
             let end = BadEnd { lease, evidence, client, now, now_millis: self.events.millis(now) };
             self.outliers.judge(&end, &settings, &self.backends.load());
+        } else {
+            backend.health().note_error(evidence.describe());
         }
     }
 
-    /// Does what the clock asks for, and gives the connection that is to probe a backend now, where one is due. One
-    /// load when nothing is.
-    pub fn due_probe(&self, now: Instant) -> Option<Lease> {
+    /// Does what the clock asks for, and gives the connection that is to probe a backend now, where one is due that
+    /// `may_probe` allows. One load when nothing is.
+    pub fn due_probe(&self, now: Instant, may_probe: impl Fn(&Arc<Backend>) -> bool) -> Option<Lease> {
         if !self.events.take_due_event(now) {
             return None;
         }
         let backends = self.backends();
         backends.iter().for_each(|backend| backend.health().tick(now));
-        let probe = backends.iter().find_map(|backend| Lease::take_probe(backend, now));
-        backends.iter().for_each(|backend| self.events.look_again_at(backend.health().next_event(now)));
+        let probe = backends.iter().filter(|backend| may_probe(backend)).find_map(|one| Lease::take_probe(one, now));
+        for backend in backends.iter() {
+            let next = backend.health().next_event(now);
+            let is_full = !backend.has_room();
+            self.events.look_again_at(if is_full { next.map(|at| at.max(now + LOOK_AGAIN)) } else { next });
+        }
         probe
     }
 }

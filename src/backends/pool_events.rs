@@ -1,12 +1,14 @@
-//! What a pool's backends have in common: the signals that something changed or that there is room again, and the clock
-//! that their times are kept on.
+//! What a pool's backends have in common: the signals that something changed or that there is room again, the queue of
+//! those who wait for it, and the clock that their times are kept on.
 //!
 //! Doesn't know the backends.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+use super::queue::Queue;
 
 /// One for each pool. The hot path reads two atomics and writes none.
 #[derive(Debug)]
@@ -19,9 +21,9 @@ pub(super) struct PoolEvents {
     changed: Notify,
     /// Milliseconds after `epoch` when a backend has to be looked at again; `u64::MAX`: never.
     next_event: AtomicU64,
-    /// Clients that wait for room.
-    waiting: AtomicUsize,
-    room: Notify,
+    /// Signalled when `next_event` comes sooner than it did, or somebody begins to wait.
+    event_moved: Notify,
+    queue: Queue,
     is_retired: AtomicBool,
 }
 
@@ -33,8 +35,8 @@ impl PoolEvents {
             generation: AtomicU64::new(0),
             changed: Notify::new(),
             next_event: AtomicU64::new(u64::MAX),
-            waiting: AtomicUsize::new(0),
-            room: Notify::new(),
+            event_moved: Notify::new(),
+            queue: Queue::default(),
             is_retired: AtomicBool::new(false),
         }
     }
@@ -58,15 +60,34 @@ impl PoolEvents {
 
     pub(super) fn look_again_at(&self, at: Option<Instant>) {
         if let Some(at) = at {
-            self.next_event.fetch_min(self.millis(at), Ordering::Release);
+            let at = self.millis_rounded_up(at);
+            if at < self.next_event.fetch_min(at, Ordering::Release) {
+                self.event_moved.notify_one();
+            }
         }
+    }
+
+    /// When a backend has to be looked at again; `None`: never.
+    pub(super) fn next_event(&self) -> Option<Instant> {
+        let due = self.next_event.load(Ordering::Acquire);
+        (due != u64::MAX).then(|| self.epoch + Duration::from_millis(due))
+    }
+
+    /// Waits until the next event may come sooner, or matter to somebody. For one task only. Safe to cancel.
+    pub(super) async fn event_moved(&self) {
+        self.event_moved.notified().await;
+    }
+
+    /// Somebody waits: nobody but the clock may notice the next event.
+    pub(super) fn watch_events(&self) {
+        self.event_moved.notify_one();
     }
 
     /// Whether a backend is due to be looked at now; true for one caller only, who has to do it.
     pub(super) fn take_due_event(&self, now: Instant) -> bool {
         let due = self.next_event.load(Ordering::Acquire);
         due != u64::MAX
-            && due <= self.millis(now)
+            && due <= self.millis_rounded_up(now)
             && self.next_event.compare_exchange(due, u64::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
@@ -74,27 +95,9 @@ impl PoolEvents {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// A connection ended: the longest waiting client may try again.
-    pub(super) fn notify_one_waiter(&self) {
-        // SeqCst: the other half of `QueueSlot::take`.
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.room.notify_one();
-        }
-    }
-
-    /// A backend may have come, or come back: every client that waits may try again.
-    pub(super) fn notify_all_waiters(&self) {
-        // Not `notify_waiters`: that reaches only those that wait at this moment, and keeps nothing for a client that
-        // has taken its place in the queue and not begun to wait.
-        (0..self.waiting.load(Ordering::SeqCst)).for_each(|_| self.room.notify_one());
-    }
-
-    pub(super) fn waiting(&self) -> &AtomicUsize {
-        &self.waiting
-    }
-
-    pub(super) fn room(&self) -> &Notify {
-        &self.room
+    /// The clients that wait for room.
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
     }
 
     /// The configuration has the pool no more.
@@ -109,5 +112,11 @@ impl PoolEvents {
     /// Time on the pool's clock.
     pub(super) fn millis(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The same, but not before `at`: who sleeps until then must find that the time has come.
+    fn millis_rounded_up(&self, at: Instant) -> u64 {
+        let nanos = at.saturating_duration_since(self.epoch).as_nanos();
+        u64::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u64::MAX)
     }
 }

@@ -1,9 +1,12 @@
 //! The retry budget: how many of a pool's connections may be further attempts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use super::pool_events::PoolEvents;
 
 /// Retries that are always allowed, however few connections there are.
 const LEAST_RETRIES: usize = 3;
@@ -15,7 +18,11 @@ pub(super) struct RetryBudget {
     percent: AtomicUsize,
     connections: AtomicUsize,
     retrying: AtomicUsize,
+    /// Clients that wait for budget without a place in the queue.
+    wanted: AtomicUsize,
+    /// Signalled when there may be budget again; clients that wait in the queue are called instead.
     freed: Notify,
+    events: Arc<PoolEvents>,
 }
 
 /// The right to one retry; dropping it gives it back.
@@ -25,27 +32,35 @@ pub struct RetryPermit<'a>(&'a RetryBudget);
 pub struct BudgetShare<'a>(&'a RetryBudget);
 
 impl RetryBudget {
-    pub(super) fn new(percent: u8) -> Self {
+    pub(super) fn new(percent: u8, events: Arc<PoolEvents>) -> Self {
         Self {
             percent: AtomicUsize::new(percent.into()),
             connections: AtomicUsize::default(),
             retrying: AtomicUsize::default(),
+            wanted: AtomicUsize::default(),
             freed: Notify::new(),
+            events,
         }
     }
 
     pub(super) fn set_percent(&self, percent: u8) {
         self.percent.store(percent.into(), Ordering::Relaxed);
+        self.freed.notify_waiters();
     }
 
     pub(super) fn count_connection(&self) -> BudgetShare<'_> {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+        // SeqCst, here and where it is wanted: either this sees that somebody waits, or they see the larger budget.
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        if self.wanted.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_one();
+        }
         BudgetShare(self)
     }
 
     /// Waits for a retry within the budget, at most `limit`. Safe to cancel.
     pub(super) async fn retry(&self, limit: Duration) -> Option<RetryPermit<'_>> {
         let granted = async {
+            let _wanted = Wanted::new(&self.wanted);
             loop {
                 if let Some(retry) = self.try_retry() {
                     return retry;
@@ -57,9 +72,17 @@ impl RetryBudget {
         tokio::time::timeout(limit, granted).await.ok()
     }
 
-    fn try_retry(&self) -> Option<RetryPermit<'_>> {
-        let allowed =
-            (self.connections.load(Ordering::Relaxed) * self.percent.load(Ordering::Relaxed) / 100).max(LEAST_RETRIES);
+    pub(super) fn has_retry(&self) -> bool {
+        self.retrying.load(Ordering::SeqCst) < self.allowed()
+    }
+
+    fn allowed(&self) -> usize {
+        (self.connections.load(Ordering::SeqCst) * self.percent.load(Ordering::Relaxed) / 100).max(LEAST_RETRIES)
+    }
+
+    /// A retry within the budget, if there is one now.
+    pub(super) fn try_retry(&self) -> Option<RetryPermit<'_>> {
+        let allowed = self.allowed();
         // Never above the limit, not even for a moment: an attempt at that moment would fail for nothing, and its
         // client would sleep though there is budget.
         let one_more = |retrying| (retrying < allowed).then_some(retrying + 1);
@@ -68,10 +91,28 @@ impl RetryBudget {
     }
 }
 
+/// Counts one that waits for budget.
+struct Wanted<'a>(&'a AtomicUsize);
+
+impl<'a> Wanted<'a> {
+    fn new(wanted: &'a AtomicUsize) -> Self {
+        wanted.fetch_add(1, Ordering::SeqCst);
+        Self(wanted)
+    }
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Drop for RetryPermit<'_> {
     fn drop(&mut self) {
-        self.0.retrying.fetch_sub(1, Ordering::AcqRel);
+        // SeqCst, also in `has_retry`: as a backend's connections, which `Queue::take_place` explains.
+        self.0.retrying.fetch_sub(1, Ordering::SeqCst);
         self.0.freed.notify_one();
+        self.0.events.queue().call_one();
     }
 }
 
@@ -87,7 +128,8 @@ mod tests {
 
     #[test]
     fn the_budget_is_a_share_of_the_connections_and_at_least_three() {
-        let budget = RetryBudget::new(20);
+        let events = Arc::new(PoolEvents::new("app", std::time::Instant::now()));
+        let budget = RetryBudget::new(20, events);
         let few: Vec<_> = (0..4).map_while(|_| budget.try_retry()).collect();
         assert_eq!(few.len(), 3);
         drop(few);

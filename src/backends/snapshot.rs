@@ -27,6 +27,8 @@ pub struct BackendSnapshot {
     pub connect_failures: [u64; ConnectFailure::ALL.len()],
     /// Connections (in http mode requests) that ended badly so far, by [`Evidence`].
     pub bad_ends: [u64; Evidence::ALL.len()],
+    /// Clients that left without an answer so far.
+    pub unanswered: u64,
     /// Times that it was set aside, by reason.
     pub ejections: BTreeMap<&'static str, u64>,
     /// Time until a probe is allowed, where it is ejected.

@@ -82,7 +82,7 @@ impl Balancer {
     /// None can be chosen.
     pub fn pick(&self, request: &PickRequest<'_>) -> Result<Lease, PickError> {
         // An ejected backend whose time is over gets one connection as its probe, before any policy.
-        if let Some(probe) = self.pool.due_probe(request.now).filter(|probe| request.is_untried(probe.backend())) {
+        if let Some(probe) = self.pool.due_probe(request.now, |backend| request.is_untried(backend)) {
             return Ok(probe);
         }
         let turn = Turn::new(&self.turn);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::admin::{BackendReport, ListenerReport, PoolReport, PoolsReport, StatusReport};
+use crate::admin::{BackendReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport};
 
 use super::admin::{AdminArgs, AdminClient, runtime};
 use super::environment::print_line;
@@ -99,8 +99,13 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
         "lb {}: up {:.0} s, {} workers, {} of {} connections{state}\n",
         status.version, status.uptime_seconds, status.workers, status.connections.active, status.connections.max
     );
+    text += &splice_line(&status.splice);
     if let Some(reload) = &status.last_reload {
         text += &format!("last reload {} ({}): {}\n", reload.time, reload.result, reload.message);
+    }
+    if !status.former_processes.is_empty() {
+        let pids: Vec<_> = status.former_processes.iter().map(i32::to_string).collect();
+        text += &format!("former processes with connections (kill PID ends one): {}\n", pids.join(" "));
     }
     text += &format!(
         "\n{:<12} {:<24} {:<6} {:>8} {:>9} {:>8} {:>10} {:>10}\n",
@@ -118,8 +123,18 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
         for backend in &pool.backends {
             text += &backend_row(pool, backend, before);
         }
+        for unresolved in &pool.unresolved {
+            text += &format!("{:<12} {:<24} not resolved: {}\n", pool.name, unresolved.name, unresolved.error);
+        }
     }
     text
+}
+
+fn splice_line(splice: &SpliceReport) -> String {
+    let SpliceReport { pipes, refused, pipe_bytes, spliced_bytes } = splice;
+    let refused = if *refused > 0 { format!(", {refused} refused by the system") } else { String::new() };
+    let (size, spliced) = (bytes(*pipe_bytes as u64), bytes(*spliced_bytes));
+    format!("splice: {pipes} pipes of {size} in all{refused}; {spliced} moved\n")
 }
 
 fn listener_row(listener: &ListenerReport) -> String {

@@ -1,6 +1,7 @@
 //! Addresses as the user writes them: where to listen, where a backend is.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -21,9 +22,36 @@ impl BindAddress {
     /// Whether it has port 0, which may be used more than once: the kernel chooses another port each time.
     pub fn is_chosen_by_kernel(&self) -> bool {
         match self {
-            Self::Address(ListenAddress::Tcp(address)) => address.port() == 0,
-            Self::Address(ListenAddress::Any(port)) | Self::Name(_, port) => *port == 0,
-            Self::Address(ListenAddress::Unix(_)) | Self::Inherited(_) => false,
+            Self::Address(address) => address.port() == Some(0),
+            Self::Name(_, port) => *port == 0,
+            Self::Inherited(_) => false,
+        }
+    }
+
+    /// What tells its socket from others: `*:port` and `[::]:port` are one address to the kernel.
+    pub fn of_socket(&self) -> Self {
+        match self {
+            Self::Address(ListenAddress::Any(port)) => {
+                Self::Address(ListenAddress::Tcp((Ipv6Addr::UNSPECIFIED, *port).into()))
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// Whether a connection to `backend` from this machine arrives here, as far as this can be told from the two texts:
+    /// a backend that is a name has other addresses too, and other addresses are this machine's too.
+    pub fn takes(&self, backend: &BackendAddress) -> bool {
+        match (self, backend) {
+            (Self::Address(bind), BackendAddress::Address(target)) => bind_takes(bind, target),
+            (Self::Address(bind), BackendAddress::Name(host, port)) if is_localhost(host) => {
+                let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+                loopback.iter().any(|ip| bind_takes(bind, &Target::Tcp(SocketAddr::new(*ip, *port))))
+            }
+            (Self::Name(host, own), BackendAddress::Name(name, port)) => own == port && host.eq_ignore_ascii_case(name),
+            (Self::Name(host, own), BackendAddress::Address(Target::Tcp(address))) if is_localhost(host) => {
+                *own == address.port() && address.ip().is_loopback()
+            }
+            _ => false,
         }
     }
 
@@ -37,10 +65,32 @@ impl BindAddress {
         match self {
             Self::Address(ListenAddress::Tcp(address)) => address.ip().is_loopback(),
             Self::Address(ListenAddress::Unix(_)) => true,
-            Self::Name(host, _) => host.eq_ignore_ascii_case("localhost"),
-            Self::Address(ListenAddress::Any(_)) | Self::Inherited(_) => false,
+            Self::Name(host, _) => is_localhost(host),
+            Self::Address(ListenAddress::Any(_) | ListenAddress::Zoned(_)) | Self::Inherited(_) => false,
         }
     }
+}
+
+fn is_localhost(host: &str) -> bool {
+    host.trim_end_matches('.').eq_ignore_ascii_case("localhost")
+}
+
+fn bind_takes(bind: &ListenAddress, target: &Target) -> bool {
+    match (bind, target) {
+        (ListenAddress::Unix(path), Target::Unix(other)) => path == other,
+        (ListenAddress::Zoned(address), Target::Zoned(other)) => address == other,
+        (ListenAddress::Any(port), Target::Tcp(target)) => *port == target.port() && is_this_machine(target.ip()),
+        (ListenAddress::Tcp(bind), Target::Tcp(target)) if bind.port() == target.port() => {
+            let takes_all = bind.ip().is_unspecified() && bind.is_ipv4() == target.is_ipv4();
+            bind.ip() == target.ip() || takes_all && is_this_machine(target.ip())
+        }
+        _ => false,
+    }
+}
+
+/// Whether it is surely this machine: a connection to `0.0.0.0` goes to loopback, too.
+fn is_this_machine(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified()
 }
 
 /// Descriptors below are standard input, output and error.
@@ -65,6 +115,9 @@ impl FromStr for BindAddress {
         }
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(ListenAddress::Tcp(address)));
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(ListenAddress::Zoned(address)));
         }
         let (host, port) = named_port(text).ok_or_else(|| {
             format!("`{text}` is not an address to listen on; write host:port, [::]:port, *:port, unix:/path or fd@3")
@@ -115,6 +168,9 @@ impl FromStr for BackendAddress {
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(Target::Tcp(address)));
         }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(Target::Zoned(address)));
+        }
         let (host, port) = named_port(text).ok_or_else(wrong)?;
         Ok(Self::Name(host.to_owned(), port))
     }
@@ -130,13 +186,22 @@ impl fmt::Display for BackendAddress {
     }
 }
 
+/// The kernel's structure has 108 bytes for it, one of them for the zero at its end (unix(7)).
+const MAX_UNIX_PATH_BYTES: usize = 107;
+
 /// The path of `unix:/path`; `None`: the text is of another form.
 fn unix_path(text: &str, example: &str) -> Option<Result<PathBuf, String>> {
     let path = text.strip_prefix("unix:")?;
-    Some(if path.starts_with('/') {
-        Ok(path.into())
-    } else {
+    Some(if !path.starts_with('/') {
         Err(format!("`{text}`: a unix socket needs an absolute path, such as {example}"))
+    } else if path.len() > MAX_UNIX_PATH_BYTES || path.contains('\0') {
+        Err(format!(
+            "`{text}`: a unix socket's path has at most {MAX_UNIX_PATH_BYTES} bytes, and no zero byte; this one \
+             has {}: use a shorter one, such as {example}",
+            path.len()
+        ))
+    } else {
+        Ok(path.into())
     })
 }
 
@@ -162,8 +227,16 @@ mod tests {
 
     #[test]
     fn backends_are_addresses_names_sockets_or_services() {
-        for text in ["127.0.0.1:80", "[::1]:80", "app.internal:80", "app:80", "unix:/run/a.sock", "srv:_http._tcp.app"]
-        {
+        for text in [
+            "127.0.0.1:80",
+            "[::1]:80",
+            "[fe80::1%2]:80",
+            "[fe80::1%eth0]:80",
+            "app.internal:80",
+            "app:80",
+            "unix:/run/a.sock",
+            "srv:_http._tcp.app",
+        ] {
             assert_eq!(text.parse::<BackendAddress>().map(|address| address.to_string()).as_deref(), Ok(text));
         }
     }
@@ -184,9 +257,21 @@ mod tests {
             "srv:",
             "-a:80",
             "a..b:80",
+            "[fe80::1%]:80",
+            "[fe80::1%eth0]:0",
+            "[fe80::1%a/b]:80",
+            "[fe80::1%sixteen--letters]:80",
+            "[10.0.0.1%eth0]:80",
         ] {
             assert!(text.parse::<BackendAddress>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_unix_path_is_as_long_as_the_kernel_takes_it() {
+        let path = |bytes: usize| format!("unix:/{}", "a".repeat(bytes - 1));
+        assert!(path(107).parse::<BackendAddress>().is_ok() && path(107).parse::<BindAddress>().is_ok());
+        assert!(path(108).parse::<BackendAddress>().is_err() && path(108).parse::<BindAddress>().is_err());
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct DrainConfig {
     pub grace: Duration,
     /// Open connections may then continue for this long.
     pub timeout: Duration,
+    /// The same in the old process after an upgrade; `None`: to their end.
+    pub upgrade_timeout: Option<Duration>,
 }
 
 /// How bytes are moved between sockets.

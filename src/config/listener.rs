@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::ClientLimits;
+use crate::net::TcpOptions;
 use crate::protocol::client_hello::ServerNamePattern;
 
 use super::address::BindAddress;
@@ -25,10 +26,10 @@ pub struct ListenerConfig {
     pub pool: Option<String>,
     /// `None`: only the global limit.
     pub max_connections: Option<NonZeroUsize>,
-    /// A connection without a byte in either direction for this long is closed.
-    pub idle_timeout: Duration,
+    /// A connection without a byte in either direction for this long is reset; `None`: no limit.
+    pub idle_timeout: Option<Duration>,
     /// The same once one side has ended.
-    pub half_closed_timeout: Duration,
+    pub half_closed_timeout: Option<Duration>,
     /// A request's head, a PROXY header and a TLS ClientHello must each be complete in this time.
     pub client_header_timeout: Duration,
     pub proxy_protocol: ProxyProtocol,
@@ -39,6 +40,8 @@ pub struct ListenerConfig {
     /// Clients that may not; wins over `allow`.
     pub deny: Networks,
     pub per_client: ClientLimits,
+    /// Options of the sockets to clients.
+    pub tcp: TcpOptions,
     /// Whether its connections are logged.
     pub access_log: bool,
 }
@@ -46,7 +49,8 @@ pub struct ListenerConfig {
 impl ListenerConfig {
     /// The shortest of its time limits.
     pub fn shortest_limit(&self) -> Duration {
-        let always = self.idle_timeout.min(self.half_closed_timeout);
+        let limits = [self.idle_timeout, self.half_closed_timeout];
+        let always = limits.into_iter().flatten().min().unwrap_or(Duration::MAX);
         match &self.mode {
             Mode::Tcp { routes } if self.proxy_protocol == ProxyProtocol::Off && routes.is_empty() => always,
             Mode::Tcp { .. } => always.min(self.client_header_timeout),

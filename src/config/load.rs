@@ -95,6 +95,10 @@ fn read_tree(path: &Path) -> Result<Tree, Problems> {
 fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    // Some editors begin a file with U+FEFF, which marks it as UTF-8.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
     if text.len() as u64 > MAX_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {MAX_BYTES} bytes")));
     }

@@ -23,17 +23,17 @@ mod yaml;
 
 pub use address::{BackendAddress, BindAddress};
 pub use file::off::means_off;
-pub use global::{AdminConfig, Config, RelayMode};
+pub use global::{AdminConfig, Config, DrainConfig, RelayMode};
 pub use health_check::{
     CheckKind, HealthCheck, HttpCheck, MysqlCheck, Pattern, PostgresCheck, PostgresRole, RedisCheck, RedisRole, Step,
 };
-pub use http::BackendKeepAlive;
+pub use http::{BackendKeepAlive, RequestTrailers, TrustedSenders};
 pub use listener::{ListenerConfig, Mode, ProxyProtocol, Route};
 pub use load::{Loaded, Source};
 pub use log::{LogConfig, LogDestination, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;
-pub use pool::{BackendConfig, FailureDetection, Policy, PoolConfig, Resolve};
+pub use pool::{AddressFamily, BackendConfig, FailureDetection, Policy, PoolConfig, Resolve};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use tls::TlsTo;

@@ -92,6 +92,20 @@ pub struct Resolve {
     pub max_ttl: Duration,
     /// Empty: the system's.
     pub nameservers: Vec<SocketAddr>,
+    pub family: AddressFamily,
+}
+
+/// Which addresses of a name are used.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressFamily {
+    /// All that it has.
+    #[default]
+    Any,
+    /// IPv4 addresses (A records) only.
+    Ipv4,
+    /// IPv6 addresses (AAAA records) only.
+    Ipv6,
 }
 
 /// When a backend is ejected, and for how long.

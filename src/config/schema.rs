@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::file::File;
 use super::file::listener::ListenerSpec;
 use super::file::pool::PoolSpec;
-use super::yaml::long_form_path;
+use super::yaml::is_short_form_key;
 
 /// Draft 2020-12, for the short form and the long one.
 pub fn schema() -> Value {
@@ -42,7 +42,7 @@ fn short_form(generator: &mut SchemaGenerator, long: &Map<String, Value>) -> Map
         properties.insert("listen".to_owned(), bind);
     }
     let nested = properties_of(&listener).into_iter().chain(properties_of(&pool));
-    properties.extend(nested.filter(|(key, _)| long_form_path(key).is_some()));
+    properties.extend(nested.filter(|(key, _)| is_short_form_key(key)));
     let mut short = long.clone();
     short.insert("description".to_owned(), "Short form: one listener and one pool.".into());
     short.insert("properties".to_owned(), properties.into());

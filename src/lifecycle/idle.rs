@@ -16,6 +16,9 @@ const SWEEPS_PER_LIMIT: u32 = 8;
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 const LONGEST_PERIOD: Duration = Duration::from_secs(1);
 
+/// A limit that no time reaches: of [`Duration::MAX`], or of more ticks than are counted.
+const NEVER: u32 = u32::MAX;
+
 /// The timers of all connections of one worker.
 #[derive(Debug)]
 pub struct IdleTimeouts {
@@ -55,7 +58,7 @@ impl IdleTimeouts {
         self.period
     }
 
-    /// The timer of a connection that may be idle for `limit`.
+    /// The timer of a connection that may be idle for `limit`; [`Duration::MAX`]: for ever.
     pub fn start(self: &Rc<Self>, limit: Duration) -> IdleTimer {
         let entry = TimerEntry { last_active: self.now.clone(), limit: Cell::new(self.ticks(limit)), waker: None };
         let key = self.timers.borrow_mut().insert(entry);
@@ -84,7 +87,7 @@ impl IdleTimeouts {
     /// Ticks that must pass until at least `limit` has: one more, as only a part of the current one is left.
     fn ticks(&self, limit: Duration) -> u32 {
         let ticks = nanos(limit).div_ceil(nanos(self.period)) + 1;
-        u32::try_from(ticks).unwrap_or(u32::MAX)
+        u32::try_from(ticks).unwrap_or(NEVER)
     }
 }
 
@@ -95,7 +98,8 @@ fn nanos(duration: Duration) -> u64 {
 
 impl TimerEntry {
     fn is_expired(&self, now: u32) -> bool {
-        now.wrapping_sub(self.last_active.get()) >= self.limit.get()
+        let limit = self.limit.get();
+        limit != NEVER && now.wrapping_sub(self.last_active.get()) >= limit
     }
 }
 
@@ -169,6 +173,15 @@ mod tests {
         assert!(!idle_timer.poll_expired(&cx));
         idle_timeouts.expire(wrap + Duration::from_millis(1_100));
         assert!(idle_timer.poll_expired(&cx));
+    }
+
+    #[test]
+    fn a_timer_without_a_limit_never_expires() {
+        let start = Instant::now();
+        let idle_timeouts = IdleTimeouts::new(Duration::ZERO, start);
+        let idle_timer = idle_timeouts.start(Duration::MAX);
+        idle_timeouts.expire(start + idle_timeouts.period() * u32::MAX);
+        assert!(!idle_timer.poll_expired(&Context::from_waker(Waker::noop())));
     }
 
     #[test]

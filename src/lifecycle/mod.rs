@@ -1,13 +1,16 @@
-//! What governs connections whatever they carry: ids, limits of number and rate, idle timeouts, and the drain.
+//! What governs connections whatever they carry: ids, limits of number and rate, idle timeouts, the drain, and the
+//! processes that upgrades have left with them.
 
 mod client_limits;
 mod connection_id;
 mod connection_limit;
 mod drain;
+mod former_processes;
 mod idle;
 
 pub use client_limits::{ClientLimits, ClientPermit, ClientRefusal, Clients};
 pub use connection_id::{ConnectionId, ConnectionIds};
 pub use connection_limit::{ConnectionLimit, Permit};
 pub use drain::{Drain, DrainWatch, Phase};
+pub use former_processes::FormerProcesses;
 pub use idle::{IdleTimeouts, IdleTimer};

@@ -1,10 +1,11 @@
-//! Connects to a backend, and sorts the errors by whose fault they are.
+//! Connects to a backend.
 
-use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -12,9 +13,13 @@ use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto};
 
 use super::address::Target;
+use super::connect_failure::{ConnectFailure, DialError};
 use super::socket_option::set_bind_address_no_port;
-use super::stream::{NoDelay, Stream};
+use super::stream::{NoDelay, Stream, keep_urgent_data_inline, reset_on_close};
 use super::transport::Transport;
+
+/// A UDP connect wants a port, and sends nothing to it.
+const DISCARD_PORT: u16 = 9;
 
 /// Options of a socket to a backend.
 #[derive(Clone, Debug)]
@@ -25,95 +30,59 @@ pub struct DialOptions {
     pub nodelay: bool,
     /// How long sent bytes may stay unacknowledged.
     pub user_timeout: Option<Duration>,
-}
-
-labels! {
-    /// Why a connect failed.
-    ConnectFailure {
-        /// Nothing listens there.
-        Refused = "refused",
-        /// The backend reset the connection while it was made.
-        Reset = "reset",
-        /// There is no route, or the network refuses to use it.
-        Unreachable = "unreachable",
-        /// No answer in time.
-        Timeout = "timeout",
-        /// A limit of this machine: open files, memory, local ports. Not the backend's fault.
-        Local = "local",
-    }
-}
-
-impl ConnectFailure {
-    /// Whether failure detection should count it.
-    pub fn is_backends_fault(self) -> bool {
-        self != Self::Local
-    }
-}
-
-/// A connect that failed.
-#[derive(Debug)]
-pub struct DialError {
-    pub failure: ConnectFailure,
-    source: io::Error,
-}
-
-impl DialError {
-    /// For a connection that failed after the connect, before its first use.
-    pub fn new(failure: ConnectFailure, source: io::Error) -> Self {
-        Self { failure, source }
-    }
-}
-
-impl fmt::Display for DialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connect failed ({}): {}", self.failure.as_str(), self.source)
-    }
-}
-
-impl std::error::Error for DialError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-impl From<io::Error> for DialError {
-    fn from(source: io::Error) -> Self {
-        let failure = match Errno::from_io_error(&source) {
-            Some(Errno::CONNREFUSED) => ConnectFailure::Refused,
-            Some(Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED) => ConnectFailure::Reset,
-            Some(Errno::TIMEDOUT) => ConnectFailure::Timeout,
-            Some(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN) => {
-                ConnectFailure::Unreachable
-            }
-            _ => ConnectFailure::Local,
-        };
-        Self { failure, source }
-    }
+    /// The connection is only to show that it can be made, and is dropped at once: TCP's handshake is left without its
+    /// last acknowledgement, and then reset, so that the application's accept(2) never returns it.
+    pub unseen: bool,
 }
 
 /// Connects to `target`, from `source` where one is given. Safe to cancel: the half-made connection is closed.
 ///
 /// # Errors
-/// The connect failed, by the backend's fault or by local resource exhaustion.
+/// The connect failed, by the backend's fault or by our own.
 pub async fn dial(target: &Target, source: Option<IpAddr>, options: &DialOptions) -> Result<Transport, DialError> {
-    let stream = match target {
-        Target::Tcp(address) => start_tcp(*address, source, options)?,
-        Target::Unix(path) => connect_unix(path)?,
+    let (stream, address) = match target {
+        Target::Tcp(address) => (start_tcp(open_tcp(address)?, *address, source, options)?, Some(*address)),
+        Target::Zoned(zoned) => {
+            let socket = open_tcp(&zoned.without_zone())?;
+            let address = zoned.resolve(&socket)?;
+            (start_tcp(socket, address, source, options)?, Some(address))
+        }
+        Target::Unix(path) => (connect_unix(path)?, None),
     };
     match tokio::time::timeout(options.timeout, poll_fn(|cx| stream.poll_connected(cx))).await {
+        Ok(Ok(true)) if address.is_some_and(|address| is_self_connected(&stream, address)) => {
+            // A reset frees the port at once, which the backend needs to start.
+            stream.reset_on_close();
+            Err(Errno::CONNREFUSED.into())
+        }
         Ok(Ok(true)) => Ok(stream.into()),
         Ok(Ok(false)) => Err(stream.take_error().into()),
-        Ok(Err(error)) => Err(DialError { failure: ConnectFailure::Local, source: error }),
-        Err(_) => Err(DialError { failure: ConnectFailure::Timeout, source: io::ErrorKind::TimedOut.into() }),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Errno::TIMEDOUT.into()),
     }
 }
 
-fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions) -> io::Result<Stream> {
+fn open_tcp(address: &SocketAddr) -> Result<OwnedFd, DialError> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    keep_urgent_data_inline(&fd)?;
+    Ok(fd)
+}
+
+fn start_tcp(
+    fd: OwnedFd,
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    options: &DialOptions,
+) -> Result<Stream, DialError> {
     if let Some(timeout) = options.user_timeout {
         sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    if options.unseen {
+        // Linux delays the last acknowledgement by 200 ms then, for data to go with it (TCP_QUICKACK in tcp(7)).
+        sockopt::set_tcp_quickack(&fd, false)?;
+        reset_on_close(&fd);
     }
     if let Some(source) = source {
         // Else bind would choose a port that no other connection from this source may use, whatever its backend: there
@@ -123,23 +92,65 @@ fn start_tcp(address: SocketAddr, source: Option<IpAddr>, options: &DialOptions)
     }
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => {
-            Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })
+            Ok(Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })?)
+        }
+        // With IPv6 off there is no address to connect to `::1` from. That isn't the lack of a port, for which the
+        // kernel has the same errno.
+        Err(error @ Errno::ADDRNOTAVAIL) if source.is_none() && !has_source_for(&address) => {
+            Err(DialError::new(ConnectFailure::Unreachable, error.into()))
         }
         Err(error) => Err(error.into()),
     }
 }
 
+/// Whether this machine has an address from which it could reach `address`. A UDP connect chooses one as a TCP connect
+/// does, sends nothing, and has ports of its own (udp(7)).
+fn has_source_for(address: &SocketAddr) -> bool {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    // Any other error, also of the socket, says nothing of that: what is short then is ours.
+    socket.and_then(|socket| rustix::net::connect(socket, address)) != Err(Errno::ADDRNOTAVAIL)
+}
+
+/// Whether `ip` is an address of this machine: the kernel connects to such a one from itself.
+pub fn is_own_address(ip: IpAddr) -> bool {
+    let address = SocketAddr::new(ip, DISCARD_PORT);
+    let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    let connected = socket.and_then(|socket| {
+        rustix::net::connect(&socket, &address)?;
+        rustix::net::getsockname(&socket)
+    });
+    connected.is_ok_and(|local| SocketAddr::try_from(local).is_ok_and(|local| local.ip() == ip))
+}
+
+/// Whether it is connected to itself: TCP lets two SYNs that cross make one connection (RFC 9293, 3.5), and where the
+/// kernel chooses the very port that is being connected to, on this machine, the two are one. No server has answered.
+fn is_self_connected(stream: &Stream, address: SocketAddr) -> bool {
+    is_chosen_by_kernel(address.port())
+        && stream
+            .local_address()
+            .is_some_and(|local| local.port() == address.port() && local.ip() == address.ip().to_canonical())
+}
+
+/// Whether the kernel may choose this port for a connection (ip(7), ip_local_port_range). Most backends listen on
+/// another, which spares a call for each connection. Read once.
+fn is_chosen_by_kernel(port: u16) -> bool {
+    static RANGE: OnceLock<RangeInclusive<u16>> = OnceLock::new();
+    RANGE.get_or_init(|| local_port_range().unwrap_or(0..=u16::MAX)).contains(&port)
+}
+
+fn local_port_range() -> Option<RangeInclusive<u16>> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut ports = text.split_whitespace().map(str::parse);
+    Some(ports.next()?.ok()?..=ports.next()?.ok()?)
+}
+
 /// A unix socket connects at once or not at all (unix(7)): its connection waits in the backend's queue.
 fn connect_unix(path: &Path) -> Result<Stream, DialError> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(io::Error::from)?;
-    let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
-    match rustix::net::connect(&fd, &address) {
-        Ok(()) => Ok(Stream::register(fd, NoDelay::Settled)?),
-        // There is no such socket, or its queue is full.
-        Err(error @ (Errno::NOENT | Errno::AGAIN)) => {
-            Err(DialError { failure: ConnectFailure::Refused, source: error.into() })
-        }
-        Err(error) => Err(io::Error::from(error).into()),
-    }
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    keep_urgent_data_inline(&fd)?;
+    rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
+    Ok(Stream::register(fd, NoDelay::Settled)?)
 }

@@ -3,7 +3,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -25,14 +27,22 @@ pub struct PassedSockets {
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Sends all sockets with their addresses. `to` must be a seqpacket socket, which keeps messages apart.
+/// Sends all sockets with their addresses. `to` must be a seqpacket socket, which keeps messages apart. Blocks while
+/// the receiver doesn't receive.
 ///
 /// # Errors
-/// The receiver is gone, or doesn't receive within the socket's timeout.
-pub fn send_sockets<'a>(to: impl AsFd, all: impl Iterator<Item = (&'a str, &'a [OwnedFd])>) -> io::Result<()> {
+/// The receiver is gone, or hasn't received them all by the `deadline`.
+pub fn send_sockets<'a>(
+    to: impl AsFd,
+    all: impl Iterator<Item = (&'a str, &'a [OwnedFd])>,
+    deadline: Instant,
+) -> io::Result<()> {
     for (address, sockets) in all {
         for some in sockets.chunks(MOST_SOCKETS) {
             let borrowed: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
+            let left = deadline.saturating_duration_since(Instant::now());
+            // No time at all would mean that there is no limit (socket(7), SO_SNDTIMEO).
+            set_socket_timeout(&to, Timeout::Send, Some(left.max(Duration::from_millis(1))))?;
             send(&to, address.as_bytes(), &borrowed)?;
         }
     }
@@ -102,7 +112,12 @@ mod tests {
     fn sockets_arrive_under_their_names() {
         let (ours, theirs) = pair();
         let (many, one) = (listening(200), listening(1));
-        send_sockets(&ours, [("many", &many[..]), ("one", &one[..])].into_iter()).expect("it fits");
+        send_sockets(
+            &ours,
+            [("many", &many[..]), ("one", &one[..])].into_iter(),
+            Instant::now() + Duration::from_secs(20),
+        )
+        .expect("it fits");
         let all = receive_sockets(&theirs).expect("all were sent");
         let counts: Vec<_> = all.iter().map(|passed| (passed.address.as_str(), passed.sockets.len())).collect();
         assert_eq!(counts, [("many", 200), ("one", 1)]);

@@ -1,11 +1,11 @@
 //! Binds listening sockets, and accepts from them.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::address::ListenAddress;
 use super::peer::Peer;
-use super::stream::{NoDelay, Stream, register, reset_on_close};
+use super::stream::{NoDelay, Stream, keep_urgent_data_inline, register, reset_on_close};
 use super::transport::Transport;
 
 /// Connections that the kernel queues for one socket; it lowers this to net.core.somaxconn by itself.
@@ -35,25 +35,57 @@ pub struct TcpOptions {
     pub user_timeout: Option<Duration>,
 }
 
-/// Opens as many listening sockets on one address as there are workers: TCP sockets share the port by SO_REUSEPORT
-/// (socket(7)), a unix socket is duplicated. `is_ours`: this process listens on the port already, on another address.
+/// Binds the address without SO_REUSEPORT, and frees it again: with the option, a second balancer of the same user
+/// would share the port unnoticed. Not for a port on which this process listens already, on another address.
 ///
 /// # Errors
 /// The address is in use, not one of this machine, or not permitted.
-pub fn bind_listen_sockets(
-    address: &ListenAddress,
-    options: &TcpOptions,
-    sockets: usize,
-    is_ours: bool,
-) -> io::Result<Vec<OwnedFd>> {
-    let (address, both_families) = match address {
-        ListenAddress::Unix(path) => return duplicate_first(vec![bind_unix(path)?.into()], sockets),
-        ListenAddress::Tcp(address) => (*address, false),
-        ListenAddress::Any(port) => ((Ipv6Addr::UNSPECIFIED, *port).into(), true),
+pub fn check_free(address: &ListenAddress) -> io::Result<()> {
+    let Some((address, both_families)) = tcp_address(address)? else { return Ok(()) };
+    open_tcp(address, both_families)?.bind(&address.into())
+}
+
+/// Opens as many listening sockets on one address as there are workers: TCP sockets share the port by SO_REUSEPORT
+/// (socket(7)), a unix socket is duplicated.
+///
+/// # Errors
+/// The address is in use, not one of this machine, or not permitted.
+pub fn bind_listen_sockets(address: &ListenAddress, options: &TcpOptions, sockets: usize) -> io::Result<Vec<OwnedFd>> {
+    let (mut address, both_families) = match (tcp_address(address)?, address) {
+        (Some(address), _) => address,
+        (None, ListenAddress::Unix(path)) => return duplicate_first(vec![bind_unix(path)?.into()], sockets),
+        (None, _) => return Err(Errno::AFNOSUPPORT.into()),
     };
-    // On a port of this process's own the probe would fail.
-    let address = if is_ours { address } else { probe_free_port(address, both_families)? };
-    bind_tcp(address, both_families, options, sockets)
+    let mut bound = Vec::new();
+    for _ in 0..sockets {
+        let socket = bind_tcp(address, both_families, options)?;
+        // The port that the kernel chose, if it did, is that of the others too.
+        address.set_port(socket.local_addr()?.as_socket().map_or(address.port(), |local| local.port()));
+        bound.push(socket.into());
+    }
+    Ok(bound)
+}
+
+/// The address to bind, and whether it takes both families; `None`: it is a unix socket.
+fn tcp_address(address: &ListenAddress) -> io::Result<Option<(SocketAddr, bool)>> {
+    Ok(match address {
+        ListenAddress::Unix(_) => None,
+        ListenAddress::Tcp(address) => Some((*address, false)),
+        ListenAddress::Zoned(zoned) => Some((zoned.resolve(open_tcp(zoned.without_zone(), false)?)?, false)),
+        // A kernel without IPv6 has IPv4 alone.
+        ListenAddress::Any(port) if !has_ipv6() => Some(((Ipv4Addr::UNSPECIFIED, *port).into(), false)),
+        ListenAddress::Any(port) => Some(((Ipv6Addr::UNSPECIFIED, *port).into(), true)),
+    })
+}
+
+fn has_ipv6() -> bool {
+    Socket::new(Domain::IPV6, Type::STREAM, None)
+        .map_or_else(|error| Errno::from_io_error(&error) != Some(Errno::AFNOSUPPORT), |_| true)
+}
+
+/// Whether binding failed because this machine has no such address now.
+pub fn is_no_own_address(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 /// Takes over sockets that listen on one address already: gives them `options`, and opens more until `wanted` workers
@@ -74,16 +106,17 @@ pub fn adopt_listen_sockets(sockets: Vec<OwnedFd>, wanted: usize, options: &TcpO
         Some(address) if shares_port => {
             let both_families = address.is_ipv6() && !socket.only_v6()?;
             let missing = wanted.saturating_sub(sockets.len());
-            let further = bind_tcp(address, both_families, options, missing)?;
+            let further = (0..missing).map(|_| Ok(bind_tcp(address, both_families, options)?.into()));
+            let further: Vec<OwnedFd> = further.collect::<io::Result<_>>()?;
             Ok(sockets.into_iter().chain(further).collect())
         }
         _ => duplicate_first(sockets, wanted),
     }
 }
 
-/// The port that a socket listens on; `None`: it is no TCP socket.
-pub fn local_port(socket: &OwnedFd) -> Option<u16> {
-    Some(SockRef::from(socket).local_addr().ok()?.as_socket()?.port())
+/// The address that a socket listens on; `None`: it is no TCP socket.
+pub fn local_tcp_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    SockRef::from(socket).local_addr().ok()?.as_socket()
 }
 
 /// Duplicates the first socket until there are `wanted`: all accept from its one queue.
@@ -92,14 +125,6 @@ fn duplicate_first(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<O
         sockets.push(sockets[0].try_clone()?);
     }
     Ok(sockets)
-}
-
-/// Binds `address` without SO_REUSEPORT, and frees it again: with the option, a second balancer of the same user would
-/// share the port unnoticed. The result has the port that the kernel chose, if it did.
-fn probe_free_port(address: SocketAddr, both_families: bool) -> io::Result<SocketAddr> {
-    let probe = open_tcp(address, both_families)?;
-    probe.bind(&address.into())?;
-    Ok(probe.local_addr()?.as_socket().unwrap_or(address))
 }
 
 /// The address that a listening socket got, as text.
@@ -116,22 +141,13 @@ pub fn is_unix(socket: &OwnedFd) -> bool {
     SockRef::from(socket).domain().is_ok_and(|domain| domain == Domain::UNIX)
 }
 
-fn bind_tcp(
-    address: SocketAddr,
-    both_families: bool,
-    options: &TcpOptions,
-    sockets: usize,
-) -> io::Result<Vec<OwnedFd>> {
-    (0..sockets)
-        .map(|_| {
-            let socket = open_tcp(address, both_families)?;
-            socket.set_reuse_port(true)?;
-            set_listen_options(&socket, options)?;
-            socket.bind(&address.into())?;
-            socket.listen(BACKLOG)?;
-            Ok(socket.into())
-        })
-        .collect()
+fn bind_tcp(address: SocketAddr, both_families: bool, options: &TcpOptions) -> io::Result<Socket> {
+    let socket = open_tcp(address, both_families)?;
+    socket.set_reuse_port(true)?;
+    set_listen_options(&socket, options)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
 }
 
 /// Sets the options that the connections accepted from now on inherit.
@@ -139,6 +155,7 @@ fn bind_tcp(
 /// # Errors
 /// It is a unix socket, which has none of them.
 pub fn set_listen_options(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
+    keep_urgent_data_inline(socket)?;
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(options.nodelay)?;
     socket.set_keepalive(options.keepalive.is_some())?;
@@ -158,14 +175,17 @@ fn open_tcp(address: SocketAddr, both_families: bool) -> io::Result<Socket> {
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
-    // A process that ended leaves its file behind, which refuses connections.
+    let address = SockAddr::unix(path)?;
+    let open = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None);
+    // A process that ended leaves its file behind, which refuses connections. The socket doesn't block: a live one's
+    // queue may be full, and then it would wait for as long as the other process is stuck.
     let is_stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        && open()?.connect(&address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     if is_stale {
         fs::remove_file(path)?;
     }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
+    let socket = open()?;
+    socket.bind(&address)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
@@ -183,6 +203,12 @@ impl Accepted {
         Ok(Stream::register(self.0, NoDelay::Settled)?.into())
     }
 
+    /// One that a test has made.
+    #[cfg(test)]
+    pub fn of(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
     /// Closes it with a reset, which no client takes for an empty answer, and which leaves no TIME_WAIT behind.
     pub fn refuse(self) {
         reset_on_close(&self.0);
@@ -193,6 +219,9 @@ impl Accepted {
 #[derive(Debug)]
 pub struct ListenSocket {
     fd: AsyncFd<OwnedFd>,
+    /// Connections may lack SO_OOBINLINE: those to a unix socket never inherit it, and those to an adopted socket may
+    /// have been made before it was set, but not once the queue has been empty.
+    may_lack_inline: Cell<bool>,
 }
 
 impl ListenSocket {
@@ -201,7 +230,7 @@ impl ListenSocket {
     /// # Errors
     /// The runtime's epoll refused it.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { fd: register(fd, Interest::READABLE)? })
+        Ok(Self { fd: register(fd, Interest::READABLE)?, may_lack_inline: Cell::new(true) })
     }
 
     /// Accepts the next connection by one accept4(2), which also returns the peer and sets the flags. Safe to cancel.
@@ -234,9 +263,16 @@ impl ListenSocket {
                 Ok((fd, address)) => {
                     let address = address.and_then(|any| SocketAddr::try_from(any).ok());
                     let peer = address.map_or(Peer::Unix, |address| Peer::Tcp(unmapped(address)));
+                    if self.may_lack_inline.get() || matches!(peer, Peer::Unix) {
+                        // An error means that it has failed already.
+                        let _ = keep_urgent_data_inline(&fd);
+                    }
                     return Some(Ok((Accepted(fd), peer)));
                 }
-                Err(Errno::AGAIN) => return None,
+                Err(Errno::AGAIN) => {
+                    self.may_lack_inline.set(false);
+                    return None;
+                }
                 // The connection died in the queue (accept(2), "Error handling"): the next one may be sound.
                 Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
                 Err(error) => return Some(Err(error.into())),

@@ -5,6 +5,7 @@
 //! `unsafe`; nearly every system call has a safe wrapper in rustix or socket2.
 
 mod address;
+mod connect_failure;
 mod dial;
 mod fd_passing;
 mod inherited;
@@ -16,14 +17,16 @@ mod stream;
 mod transport;
 
 pub use address::{ListenAddress, Target};
-pub use dial::{ConnectFailure, DialError, DialOptions, dial};
+pub use connect_failure::{ConnectFailure, DialError};
+pub use dial::{DialOptions, dial, is_own_address};
 pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
 pub use inherited::inherited_listen_socket;
 pub use listen::{
-    Accepted, BACKLOG, ListenSocket, TcpOptions, adopt_listen_sockets, bind_listen_sockets, is_out_of_files,
-    is_out_of_memory, is_unix, local_address, local_port, set_listen_options,
+    Accepted, BACKLOG, ListenSocket, TcpOptions, adopt_listen_sockets, bind_listen_sockets, check_free,
+    is_no_own_address, is_out_of_files, is_out_of_memory, is_unix, local_address, local_tcp_address,
+    set_listen_options,
 };
 pub use peer::Peer;
-pub use splice::Pipe;
+pub use splice::{Pipe, is_splice_refused};
 pub use stream::Hangup;
 pub use transport::Transport;

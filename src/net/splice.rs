@@ -1,14 +1,15 @@
 //! Moves bytes between sockets through a pipe, without copying them to user space: splice(2).
 //!
 //! EAGAIN of a splice into a pipe can mean that the socket is empty or that the pipe is full. So a pipe is filled only
-//! when it is empty, and then emptied wholly: each EAGAIN has one meaning.
+//! when it is empty, and then emptied wholly. What a fill that gives nothing means is still not known: a splice stops
+//! before urgent data, also with the peer's end behind it, and sees no byte of a socket in a BPF sockmap.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
 use super::stream::Stream;
 
@@ -22,14 +23,29 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Opens a pipe of `capacity` bytes, a power of two of at least one page.
+    /// Opens a pipe of `capacity` bytes, a power of two of at least one page; where the system refuses as much, of half
+    /// as much, and so on down to `least`.
     ///
     /// # Errors
     /// No descriptors left (EMFILE), or the user's pipes have all the pages that pipe(7) allows them (EPERM).
-    pub fn new(capacity: usize) -> io::Result<Self> {
+    pub fn new(capacity: usize, least: usize) -> io::Result<Self> {
         let (read_end, write_end) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        let capacity = fcntl_setpipe_size(&write_end, capacity)?;
+        let mut wanted = capacity;
+        let capacity = loop {
+            match fcntl_setpipe_size(&write_end, wanted) {
+                Ok(granted) => break granted,
+                Err(Errno::PERM) if wanted / 2 >= least => wanted /= 2,
+                // It may have been opened with that many.
+                Err(Errno::PERM) if fcntl_getpipe_size(&write_end)? >= least => break fcntl_getpipe_size(&write_end)?,
+                Err(error) => return Err(error.into()),
+            }
+        };
         Ok(Self { read_end, write_end, capacity, held: 0 })
+    }
+
+    /// How many bytes it takes at most.
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Whether it can be filled.
@@ -37,19 +53,38 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Fills the empty pipe with bytes that `from` received, `most` of them at most; 0 is the peer's end of stream.
+    /// Takes out what it holds.
+    ///
+    /// # Errors
+    /// It doesn't hold what it should.
+    pub fn take_rest(&mut self) -> io::Result<Box<[u8]>> {
+        let mut rest = vec![0; self.held].into_boxed_slice();
+        while self.held > 0 {
+            let at = rest.len() - self.held;
+            match rustix::io::read(&self.read_end, &mut rest[at..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => self.held -= read,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Fills the empty pipe with bytes that `from` received, `most` of them at most. 0 means that a receive has to tell
+    /// why: readiness is as it was.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream, most: u64) -> Poll<io::Result<usize>> {
         assert!(self.is_empty(), "only an empty pipe is filled: else EAGAIN could mean that the pipe is full");
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.capacity);
+        let _readable = ready!(from.fd.poll_read_ready(cx))?;
         loop {
-            let mut guard = ready!(from.fd.poll_read_ready(cx))?;
             // Never SPLICE_F_MORE: it would hold back the last bytes of a message for up to 200 ms.
             match splice(&from.fd, None, &self.write_end, None, most, SpliceFlags::NONBLOCK) {
                 Ok(received) => {
                     self.held = received;
                     return Poll::Ready(Ok(received));
                 }
-                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::AGAIN) => return Poll::Ready(Ok(0)),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
@@ -72,4 +107,10 @@ impl Pipe {
             }
         }
     }
+}
+
+/// Whether splice(2) failed because this kernel doesn't have it for such sockets (ENOSYS, EINVAL), or something like a
+/// seccomp filter forbids it (EPERM, EACCES): it moved no byte then, and never will.
+pub fn is_splice_refused(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::ACCESS))
 }

@@ -2,7 +2,8 @@
 //! [`Transport`](super::Transport).
 //!
 //! Readiness is cleared on a short read or write, which saves the call that would only give EAGAIN: with edge-triggered
-//! epoll a later byte is a new event (epoll(7), "Questions and answers", 9).
+//! epoll a later byte is a new event (epoll(7), "Questions and answers", 9). A read that urgent data cut short is none:
+//! see [`Stream::has_urgent_data_come`].
 
 use std::cell::Cell;
 use std::io;
@@ -17,11 +18,13 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::socket_option::set_receive_low_watermark;
+use super::socket_option::{send_room, set_receive_low_watermark};
 
-/// A paused socket still wakes its task when it holds this much. The kernel enlarges the socket's buffer to fit it, so
-/// it is no more than what a splice takes at once.
-const PAUSED_LOW_WATERMARK_BYTES: i32 = 512 * 1024;
+/// A paused socket still wakes its task when it holds this much: it is to be read at once when reading is resumed.
+const MAX_PAUSED_LOW_WATERMARK_BYTES: usize = 512 * 1024;
+/// The mark is no more than one part in this many of the receive buffer. Of a higher one the kernel would take that the
+/// buffer is to be enlarged for it, for good (tcp_set_rcvlowat); it reckons up to three quarters of it as overhead.
+const SHARE_OF_RECEIVE_BUFFER: usize = 4;
 
 /// The result of [`poll_hangup`](super::Transport::poll_hangup).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,9 @@ pub enum Hangup {
     Ended,
     /// The peer has reset, or the connection failed.
     Gone,
+    /// Unread bytes are before whatever comes: of the peer, only a reset can be noticed, by
+    /// [`reset_by_peer`](super::Transport::reset_by_peer).
+    Hidden,
 }
 
 #[derive(Debug)]
@@ -53,7 +59,8 @@ pub(super) enum NoDelay {
 impl Stream {
     /// Registers a non-blocking socket with this thread's runtime.
     pub(super) fn register(fd: OwnedFd, nodelay: NoDelay) -> io::Result<Self> {
-        Ok(Self { fd: register(fd, Interest::READABLE | Interest::WRITABLE)?, nodelay: Cell::new(nodelay) })
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        Ok(Self { fd: register(fd, interest)?, nodelay: Cell::new(nodelay) })
     }
 
     /// Receives into `buffer`; 0 is the peer's end of stream.
@@ -62,7 +69,7 @@ impl Stream {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
                 Ok((_, received)) => {
-                    if 0 < received && received < buffer.len() {
+                    if 0 < received && received < buffer.len() && !self.has_urgent_data_come() {
                         guard.clear_ready();
                     }
                     return Poll::Ready(Ok(received));
@@ -72,6 +79,18 @@ impl Stream {
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
+    }
+
+    /// Whether epoll has reported urgent data since the last call. A receive ends before such a byte, with more behind
+    /// it for which there is no further event (tcp(7), SIOCATMARK).
+    fn has_urgent_data_come(&self) -> bool {
+        let mut has_come = false;
+        // Called only if it was reported; the error makes the runtime forget it.
+        let _ = self.fd.try_io(Interest::PRIORITY, |_| {
+            has_come = true;
+            io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())
+        });
+        has_come
     }
 
     /// Sends as much of `bytes` as the socket takes now; at least one byte.
@@ -146,16 +165,21 @@ impl Stream {
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Looks at the readiness only. While unread bytes keep the socket readable it stays pending and registers no task,
-    /// so a later end goes unnoticed until the bytes are received.
+    /// Unread bytes keep the socket readable: no task is woken for what comes behind them.
     pub(super) fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
-        match ready!(self.fd.poll_read_ready(cx)) {
+        loop {
+            let Ok(mut guard) = ready!(self.fd.poll_read_ready(cx)) else { return Poll::Ready(Hangup::Gone) };
             // A reset closes the reading side as an end does; only the socket's error tells them apart.
-            Ok(guard) if guard.ready().is_read_closed() => {
-                Poll::Ready(if self.pending_error().is_some() { Hangup::Gone } else { Hangup::Ended })
+            if guard.ready().is_read_closed() {
+                return Poll::Ready(if self.pending_error().is_some() { Hangup::Gone } else { Hangup::Ended });
             }
-            Ok(_) => Poll::Pending,
-            Err(_) => Poll::Ready(Hangup::Gone),
+            match rustix::net::recv(&self.fd, &mut [0u8; 1][..], RecvFlags::PEEK) {
+                Ok((_, 0)) => return Poll::Ready(Hangup::Ended),
+                Ok(_) => return Poll::Ready(Hangup::Hidden),
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(_) => return Poll::Ready(Hangup::Gone),
+            }
         }
     }
 
@@ -213,7 +237,17 @@ impl Stream {
     /// reported with fewer, too.
     pub(super) fn pause_reads(&self, paused: bool) {
         // A unix socket doesn't have the option: it wakes its task for nothing, which costs some time only.
-        let _ = set_receive_low_watermark(&self.fd, if paused { PAUSED_LOW_WATERMARK_BYTES } else { 1 });
+        let _ = set_receive_low_watermark(&self.fd, if paused { self.paused_low_watermark() } else { 1 });
+    }
+
+    fn paused_low_watermark(&self) -> usize {
+        let buffer = sockopt::socket_recv_buffer_size(&self.fd).unwrap_or(0);
+        (buffer / SHARE_OF_RECEIVE_BUFFER).min(MAX_PAUSED_LOW_WATERMARK_BYTES)
+    }
+
+    /// How many bytes the send buffer takes now, about; `None`: the kernel doesn't say.
+    pub(super) fn send_room(&self) -> Option<usize> {
+        send_room(&self.fd).ok()
     }
 
     pub(super) fn shutdown_write(&self) {
@@ -247,6 +281,11 @@ impl Stream {
     }
 }
 
+/// SO_OOBINLINE (socket(7)): an urgent byte stays in its place among the others. Without it, a receive leaves it out.
+pub(super) fn keep_urgent_data_inline(fd: impl AsFd) -> io::Result<()> {
+    Ok(sockopt::set_socket_oobinline(fd, true)?)
+}
+
 /// SO_LINGER with no time to linger: closing sends a reset, and no TIME_WAIT stays behind (socket(7)).
 pub(super) fn reset_on_close(fd: impl AsFd) {
     // An error means that it has failed already.
@@ -259,5 +298,11 @@ pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
     // SAFETY: the descriptor must be open, and stay the same one, for as long as the `AsyncFd` exists. `fd` is an
     // `OwnedFd`: open by its type's guarantee, moved into the `AsyncFd` here, and closed only when that drops it; no
     // method of ours takes it out or replaces it.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+    let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
+    registered.map_err(|error| {
+        // Its peer must not take the close for an end.
+        let (fd, cause) = error.into_parts();
+        reset_on_close(&fd);
+        cause
+    })
 }

@@ -49,7 +49,8 @@ impl Transport {
         self.stream.discard(seen)
     }
 
-    /// Fills the empty `pipe` with received bytes, `most` of them at most; 0 is the peer's end of stream.
+    /// Fills the empty `pipe` with received bytes, `most` of them at most. 0 says nothing of the peer: there may be
+    /// more bytes, none yet, or none ever, and only a receive tells.
     pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: &mut Pipe, most: u64) -> Poll<io::Result<usize>> {
         pipe.poll_fill(cx, &self.stream, most)
     }
@@ -80,6 +81,11 @@ impl Transport {
         pipe.poll_empty(cx, &self.stream)
     }
 
+    /// How many bytes could be sent now, about; `None`: that is not known.
+    pub fn send_room(&self) -> Option<usize> {
+        self.stream.send_room()
+    }
+
     /// Reports to the peer that no more bytes come (FIN).
     pub fn shutdown_write(&self) {
         self.stream.shutdown_write();
@@ -93,7 +99,7 @@ impl Transport {
 
 /// The state of the connection and of its peer.
 impl Transport {
-    /// Waits until the peer has ended or is gone. Not noticed while there are bytes to receive.
+    /// Waits until the peer has ended or is gone, or has sent something.
     pub fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
         self.stream.poll_hangup(cx)
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -14,9 +14,10 @@ use tokio::task::spawn_local;
 use crate::lifecycle::Permit;
 use crate::net::{self, Accepted, ListenSocket, Peer};
 use crate::relay::Tally;
-use crate::telemetry::{AcceptError, Cause, Rejection};
+use crate::telemetry::{AcceptError, Rejection};
 
-use super::admitted::{Admission, Admitted, Permits};
+use super::admitted::{Admitted, Permits};
+use super::arrival::Arrival;
 use super::connection;
 use super::frontend::Frontend;
 use super::record::Record;
@@ -105,6 +106,9 @@ async fn empty_queue(worker: &Rc<Worker>, acceptor: &Acceptor, socket: &ListenSo
 
 fn report_accept_error(worker: &Worker, frontend: &Frontend, error: &io::Error, pause: Duration) {
     frontend.counters(worker.id).accept_error(reason_of(error));
+    if net::is_out_of_files(error) {
+        worker.idle_pool.give_way();
+    }
     let pause_ms = pause.as_millis();
     tracing::warn!(listener = frontend.name(), %error, pause_ms, "accept failed; trying again");
 }
@@ -112,41 +116,27 @@ fn report_accept_error(worker: &Worker, frontend: &Frontend, error: &io::Error, 
 /// Serves the connections that other workers pass on to this one, until dropped.
 pub async fn serve_inbox(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Admitted>) {
     while let Some(admitted) = inbox.recv().await {
-        begin(&worker, admitted);
+        spawn_local(connection::serve(worker.clone(), admitted));
     }
 }
 
 /// Admits the connection, to this worker or to a less loaded one, or resets it.
 fn admit(worker: &Rc<Worker>, frontend: &Arc<Frontend>, accepted: Accepted, peer: Peer) {
     frontend.counters(worker.id).accepted();
-    let id = worker.connection_ids.next();
+    let (id, accepted_at) = (worker.connection_ids.next(), Instant::now());
+    let load = worker.workers.count(worker.id);
+    let arrival = Arrival { id, accepted_at, peer, frontend: frontend.clone(), load };
     match permits(frontend, peer) {
         Ok(permits) => {
-            let admission = Admission { id, frontend: frontend.clone(), peer, permits };
-            let admitted = Admitted { accepted, admission };
+            let admitted = Admitted::new(accepted, arrival, permits);
             if let Some(admitted) = worker.workers.rebalance(worker.id, admitted) {
-                begin(worker, admitted);
+                spawn_local(connection::serve(worker.clone(), admitted));
             }
         }
         Err(reason) => {
             // Opened only to be closed: the record counts the refusal and logs it, before the client can see it.
-            Record::open(worker, frontend, id, peer, &Tally::default()).reject(reason);
+            Record::open(&arrival, &Tally::default()).reject(reason);
             accepted.refuse();
-        }
-    }
-}
-
-/// Starts a task for the connection.
-fn begin(worker: &Rc<Worker>, admitted: Admitted) {
-    let Admitted { accepted, admission } = admitted;
-    match accepted.into_transport() {
-        Ok(client) => {
-            spawn_local(connection::serve(worker.clone(), client, admission));
-        }
-        Err(error) => {
-            let Admission { id, frontend, peer, .. } = admission;
-            tracing::warn!(listener = frontend.name(), %error, "an accepted socket could not be registered");
-            Record::open(worker, &frontend, id, peer, &Tally::default()).close(Cause::Internal);
         }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Judges addresses, and reads nothing: the PROXY header that may name the client is read by `preface`.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -55,10 +54,5 @@ impl AccessRules {
     /// Whether a PROXY header is accepted from this peer. For a unix socket's peer, the file's permissions decide.
     pub(super) fn trusts_header_of(&self, peer: Peer) -> bool {
         peer.ip().is_none_or(|address| self.trusted.contains(address))
-    }
-
-    /// Whether the X-Forwarded-* headers of this client are believed.
-    pub(super) fn trusts_forwarded(&self, client: Option<IpAddr>) -> bool {
-        client.is_some_and(|client| self.trusted.contains(client))
     }
 }

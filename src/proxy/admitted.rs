@@ -1,23 +1,18 @@
 //! What travels from the accept loop to the task that serves a connection, on this worker or on another.
 
-use std::sync::Arc;
+use crate::lifecycle::{ClientPermit, Permit};
+use crate::net::Accepted;
+use crate::relay::Tally;
 
-use crate::lifecycle::{ClientPermit, ConnectionId, Permit};
-use crate::net::{Accepted, Peer};
+use super::arrival::Arrival;
+use super::record::Record;
 
-use super::frontend::Frontend;
-
-/// An admitted connection that waits for its task.
+/// An admitted connection, which its task owns to the end. Dropped before that has run, at the end of the drain, it is
+/// reset, counted and logged as any other.
 pub struct Admitted {
-    pub(super) accepted: Accepted,
-    pub(super) admission: Admission,
-}
-
-/// What a connection was admitted with; its task owns it to the end.
-pub(super) struct Admission {
-    pub(super) id: ConnectionId,
-    pub(super) frontend: Arc<Frontend>,
-    pub(super) peer: Peer,
+    /// Until its task runs.
+    accepted: Option<Accepted>,
+    pub(super) arrival: Arrival,
     pub(super) permits: Permits,
 }
 
@@ -27,4 +22,25 @@ pub(super) struct Permits {
     pub(super) _listener: Permit,
     /// `None`: clients have no limit, or the address is not known yet. Boxed: few listeners have such a limit.
     pub(super) client: Option<Box<ClientPermit>>,
+}
+
+impl Admitted {
+    pub(super) fn new(accepted: Accepted, arrival: Arrival, permits: Permits) -> Self {
+        Self { accepted: Some(accepted), arrival, permits }
+    }
+
+    /// Its task runs, and has to account for it from now on.
+    pub(super) fn begin(&mut self) -> Accepted {
+        self.accepted.take().expect("it has one task")
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if let Some(accepted) = self.accepted.take() {
+            // Before the client can see it, as a refusal.
+            drop(Record::open(&self.arrival, &Tally::default()));
+            accepted.refuse();
+        }
+    }
 }

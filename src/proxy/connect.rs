@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::backends::Lease;
+use crate::backends::{Lease, RetryPermit};
 use crate::balancer::{PickError, PickRequest};
 use crate::lifecycle::ConnectionId;
 use crate::net::{ConnectFailure, Peer, Transport};
@@ -46,17 +46,14 @@ pub(super) struct ConnectContext<'a> {
 pub(super) async fn to_backend(context: ConnectContext<'_>, attempts: &mut Attempts) -> Result<Connected, Refusal> {
     let pool = context.upstream.pool();
     while attempts.tried().len() < pool.settings().attempts.get() {
-        let lease = match pick(context, attempts).await {
-            Ok(lease) => lease,
-            Err(NoLease::Rejected(reason)) => return Err(Refusal::Rejected(reason)),
-            Err(NoLease::NoneLeft) => break,
+        let Pick { lease, retry } = match pick(context, attempts).await {
+            Ok(pick) => pick,
+            Err(NoPick::Refused(refusal)) => return Err(refusal),
+            Err(NoPick::NoneLeft) => break,
         };
-        let _retry = if attempts.tried().is_empty() {
-            None
-        } else {
-            let Some(retry) = pool.retry().await else { break };
-            Some(retry)
-        };
+        if retry.is_some() {
+            pool.count_retry();
+        }
         if let Some(transport) = context.idle_pool.and_then(|idle_pool| idle_pool.take(lease.backend())) {
             attempts.connected(lease.backend(), None);
             return Ok(Connected { transport, lease, is_reused: true });
@@ -114,6 +111,9 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
         }
         Err(error) => error,
     };
+    if let (ConnectFailure::Local, Some(idle_pool)) = (error.failure, context.idle_pool) {
+        idle_pool.give_way();
+    }
     connection_span(context.id, context.peer).in_scope(|| {
         tracing::debug!(pool = upstream.pool().name(), backend = lease.backend().label(), %error, "connect failed");
         attempts.failed(lease.backend(), error.failure);
@@ -143,45 +143,80 @@ fn cause_of(failures: &[ConnectFailure]) -> Cause {
     }
 }
 
-/// Why there is no lease.
-enum NoLease {
-    /// No backend is left to try.
-    NoneLeft,
-    /// There was no room for the client.
-    Rejected(Rejection),
+/// A backend to try.
+struct Pick<'a> {
+    lease: Lease,
+    /// For the first backend of a client none is needed.
+    retry: Option<RetryPermit<'a>>,
 }
 
-/// Chooses a backend, waiting in the pool's queue while all are full.
-async fn pick(context: ConnectContext<'_>, attempts: &Attempts) -> Result<Lease, NoLease> {
+/// Why there is no backend to try.
+enum NoPick {
+    /// None is left, or there is no budget for a retry.
+    NoneLeft,
+    /// There was no room for the client, or it is gone.
+    Refused(Refusal),
+}
+
+/// Chooses a backend, waiting in the pool's queue while all are full. A retry waits for its permit first: while it
+/// waits, it holds no place on a backend. And while it waits for a place, it holds no permit.
+async fn pick<'a>(context: ConnectContext<'a>, attempts: &Attempts) -> Result<Pick<'a>, NoPick> {
     let balancer = context.upstream.balancer();
+    let pool = balancer.pool();
     let choose =
         || balancer.pick(&PickRequest { now: Instant::now(), client: context.peer.ip(), tried: attempts.tried() });
-    let pool = balancer.pool();
-    if !pool.has_queue() {
+    let is_retry = !attempts.tried().is_empty();
+    let retry = if is_retry { Some(retry_permit(context).await?) } else { None };
+    if !pool.has_called() {
         match choose() {
-            Ok(lease) => return Ok(lease),
-            Err(PickError::NoneLeft) => return Err(NoLease::NoneLeft),
+            Ok(lease) => return Ok(Pick { lease, retry }),
+            Err(PickError::NoneLeft) => return Err(NoPick::NoneLeft),
             Err(PickError::Full) if pool.settings().queue.length == 0 => {
-                return Err(NoLease::Rejected(Rejection::BackendsFull));
+                return Err(NoPick::Refused(Rejection::BackendsFull.into()));
             }
             Err(PickError::Full) => {}
         }
     }
-    let slot = pool.queue().ok_or(NoLease::Rejected(Rejection::QueueFull))?;
+    drop(retry);
+    let slot = pool.queue().ok_or(NoPick::Refused(Rejection::QueueFull.into()))?;
     let timeout = pool.settings().queue.timeout;
+    let look = || {
+        if !is_retry {
+            return choose().map(|lease| Pick { lease, retry: None });
+        }
+        // A permit is not taken on trial: given back, it would call a client, which may be this one.
+        if !pool.has_retry() {
+            return Err(PickError::Full);
+        }
+        let lease = choose()?;
+        let retry = Some(pool.try_retry().ok_or(PickError::Full)?);
+        Ok(Pick { lease, retry })
+    };
     let turn = async {
         loop {
-            slot.wait_turn().await;
-            match choose() {
-                Ok(lease) => return Ok(lease),
-                Err(PickError::NoneLeft) => return Err(NoLease::NoneLeft),
-                Err(PickError::Full) => {}
+            slot.called().await;
+            let error = match look() {
+                Ok(pick) => return Ok(pick),
+                Err(error) => error,
+            };
+            slot.pass_on();
+            if error == PickError::NoneLeft {
+                return Err(NoPick::NoneLeft);
             }
         }
     };
     tokio::select! {
-        chosen = turn => chosen,
-        () = context.client.closed_before_data() => Err(NoLease::Rejected(Rejection::LeftQueue)),
-        () = tokio::time::sleep(timeout) => Err(NoLease::Rejected(Rejection::QueueTimeout)),
+        pick = turn => pick,
+        () = context.client.closed_before_data() => Err(NoPick::Refused(Rejection::LeftQueue.into())),
+        () = tokio::time::sleep(timeout) => Err(NoPick::Refused(Rejection::QueueTimeout.into())),
+    }
+}
+
+/// Waits for the right to try another backend.
+async fn retry_permit<'a>(context: ConnectContext<'a>) -> Result<RetryPermit<'a>, NoPick> {
+    tokio::select! {
+        biased;
+        retry = context.upstream.pool().retry() => retry.ok_or(NoPick::NoneLeft),
+        () = context.client.reset_by_peer() => Err(NoPick::Refused(Refusal::Closed(Cause::ClientReset))),
     }
 }

@@ -10,7 +10,7 @@ use crate::net::{ConnectFailure, Transport};
 use crate::relay::{self, FirstByte, Meter, Outcome, Start, Tally};
 use crate::telemetry::Cause;
 
-use super::admitted::{Admission, Permits};
+use super::admitted::{Admitted, Permits};
 use super::connect::{self, ConnectContext, Connected};
 use super::http;
 use super::preface::Preface;
@@ -23,24 +23,33 @@ use super::worker::Worker;
 ///
 /// Not an `async fn`: that would keep its arguments twice for each connection, as they came and as they are used.
 #[expect(clippy::manual_async_fn, reason = "it would be larger")]
-pub(super) fn serve(worker: Rc<Worker>, client: Transport, mut admission: Admission) -> impl Future<Output = ()> {
+pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<Output = ()> {
     async move {
-        let _load = worker.workers.count(worker.id);
         let tally = Tally::default();
-        let mut record = Record::open(&worker, &admission.frontend, admission.id, admission.peer, &tally);
+        let client = match admitted.begin().into_transport() {
+            Ok(client) => client,
+            Err(error) => {
+                let listener = admitted.arrival.frontend.name();
+                tracing::warn!(listener, %error, "an accepted socket could not be registered");
+                return Record::open(&admitted.arrival, &tally).close(Cause::Internal);
+            }
+        };
+        let frontend = &*admitted.arrival.frontend;
+        let mut record = Record::open(&admitted.arrival, &tally);
+        record.client = Some(&client);
         // Scrutinees and boxes, not locals: what is moved out of a local still has its place in the future to the end.
         let Preface { server, upstream } =
-            match read_preface(&worker, &client, &mut record, &mut admission.permits).await {
+            match read_preface(&worker, &client, &mut record, &mut admitted.permits).await {
                 Ok(preface) => preface,
                 Err(refusal) => return refuse(record, &client, refusal),
             };
         record.upstream = Some(upstream);
-        if let Some(http) = &record.frontend.http {
+        if let Some(http) = &frontend.http {
             let context = connect_context(&record, upstream, &client, server.as_deref());
-            let cause = Box::pin(http::serve(&worker, record.frontend, http, context)).await;
+            let cause = Box::pin(http::serve(&worker, frontend, http, context)).await;
             return record.close(cause);
         }
-        let limits = record.frontend.limits(upstream);
+        let limits = frontend.limits(upstream);
         let _share = upstream.pool().count_connection();
         let idle_timer = worker.idle_timeouts.start(limits.first());
         loop {
@@ -54,7 +63,7 @@ pub(super) fn serve(worker: Rc<Worker>, client: Transport, mut admission: Admiss
                 };
             let meter = Meter {
                 tally: &tally,
-                listener: &record.frontend.counters(worker.id).bytes,
+                listener: &frontend.counters(worker.id).bytes,
                 backend: &lease.backend().counters(worker.id).bytes,
                 on_first_byte: &|first| match first {
                     FirstByte::OfClient => lease.may_await_answer(),
@@ -84,10 +93,10 @@ async fn read_preface<'a>(
     record: &mut Record<'a>,
     permits: &mut Permits,
 ) -> Result<Preface<'a>, Refusal> {
-    let frontend = record.frontend;
+    let frontend = &*record.arrival.frontend;
     if frontend.needs_preface() {
         // Boxed: few listeners need it, and every connection would be as large as this.
-        Box::pin(Preface::read(worker, frontend, record.id, client, &mut record.peer, permits)).await
+        Box::pin(Preface::read(worker, frontend, record.arrival.id, client, &mut record.peer, permits)).await
     } else {
         Preface::empty(frontend)
     }
@@ -99,7 +108,7 @@ fn connect_context<'a>(
     client: &'a Transport,
     server: Option<&'a SocketAddr>,
 ) -> ConnectContext<'a> {
-    ConnectContext { upstream, client, id: record.id, peer: record.peer, server, idle_pool: None }
+    ConnectContext { upstream, client, id: record.arrival.id, peer: record.peer, server, idle_pool: None }
 }
 
 /// The client is reset: it can't take that for an answer.
@@ -118,6 +127,9 @@ fn judge(record: &Record<'_>, upstream: &Upstream, lease: &Lease, cause: Cause) 
         return;
     }
     let has_asked = tally.bytes_in() > 0;
+    if has_asked && matches!(cause, Cause::ClientReset | Cause::HalfClosedTimeout) {
+        record.span().in_scope(|| lease.client_left_unanswered(Instant::now()));
+    }
     match cause {
         // Where it was silent for longer, that was the server's own limit for silent clients, and no evidence.
         _ if tally.backend_ended_at_once() => blame(record, upstream, lease, Evidence::ImmediateClose),
@@ -139,13 +151,13 @@ fn blame(record: &Record<'_>, upstream: &Upstream, lease: &Lease, evidence: Evid
 mod tests {
     use super::*;
 
-    /// The state of one connection, which its task keeps for as long as it is open, idle or not. Measured: 656 bytes
+    /// The state of one connection, which its task keeps for as long as it is open, idle or not. Measured: 720 bytes
     /// (Rust 1.95, x86-64). With tokio's 160 a task is then 896 bytes, seven times 128, to which it is aligned: 17 more
     /// would make it 1,024. A buffer or a large error kept over an await would break it.
     const MOST_BYTES: usize = 736;
 
-    /// The size of the future that a function of three arguments gives, without a call of it.
-    fn size_of_future<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+    /// The size of the future that a function of two arguments gives, without a call of it.
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -36,6 +36,7 @@ pub struct Frontend {
     pub(super) routes: Routes,
     /// A PROXY header and a ClientHello must each be complete in this time.
     pub(super) preface_timeout: Duration,
+    /// Both: [`Duration::MAX`] for no limit.
     idle: Duration,
     half_closed: Duration,
     /// `None`: the listener is in tcp mode.
@@ -70,8 +71,8 @@ impl Frontend {
             routes: Routes::new(listener.mode.routes(), &upstream_of),
             preface_timeout: listener.client_header_timeout,
             upstream: listener.pool.as_deref().map(upstream_of),
-            idle: listener.idle_timeout,
-            half_closed: listener.half_closed_timeout,
+            idle: listener.idle_timeout.unwrap_or(Duration::MAX),
+            half_closed: listener.half_closed_timeout.unwrap_or(Duration::MAX),
             http: HttpSettings::new(listener),
             global_limit: deps.global_limit.clone(),
             own_limit,

@@ -4,15 +4,18 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::backends::Backend;
 use crate::config::BackendKeepAlive;
+use crate::lifecycle::{ConnectionLimit, Permit};
 use crate::net::Transport;
 
 /// The idle connections of all backends.
 pub(super) struct IdlePool {
     worker: usize,
+    /// Of all workers together.
+    limit: Arc<ConnectionLimit>,
     /// By the backend's address in memory: the entry's `Arc` keeps another backend from getting the same one.
     by_backend: RefCell<HashMap<*const Backend, IdleConnections>>,
 }
@@ -20,20 +23,27 @@ pub(super) struct IdlePool {
 /// The idle connections of one backend.
 struct IdleConnections {
     backend: Arc<Backend>,
-    idle_timeout: Duration,
-    /// Each with the time since which it is idle, the oldest first.
-    transports: VecDeque<(Transport, Instant)>,
+    /// In the order in which they came.
+    connections: VecDeque<IdleConnection>,
+}
+
+struct IdleConnection {
+    transport: Transport,
+    /// By the settings of its own listener.
+    expires: Instant,
+    _permit: Permit,
 }
 
 impl IdleConnections {
     fn publish_count(&self, worker: usize) {
-        self.backend.counters(worker).idle.store(self.transports.len(), Ordering::Relaxed);
+        self.backend.counters(worker).idle.store(self.connections.len(), Ordering::Relaxed);
     }
 }
 
 impl IdlePool {
-    pub(super) fn new(worker: usize) -> Self {
-        Self { worker, by_backend: RefCell::default() }
+    /// `limit` is for all workers together.
+    pub(super) fn new(worker: usize, limit: Arc<ConnectionLimit>) -> Self {
+        Self { worker, limit, by_backend: RefCell::default() }
     }
 
     /// Takes the connection that was used last: the older ones are likelier to be closed by the backend at any moment,
@@ -43,8 +53,8 @@ impl IdlePool {
         let idle = by_backend.get_mut(&Arc::as_ptr(backend))?;
         // One that the backend has ended, or sent something on unasked, is closed here instead.
         let usable = loop {
-            match idle.transports.pop_back() {
-                Some((transport, _)) if transport.is_idle() => break Some(transport),
+            match idle.connections.pop_back() {
+                Some(IdleConnection { transport, .. }) if transport.is_idle() => break Some(transport),
                 Some(_) => {}
                 None => break None,
             }
@@ -60,30 +70,42 @@ impl IdlePool {
             return;
         }
         let mut by_backend = self.by_backend.borrow_mut();
-        let idle = by_backend.entry(Arc::as_ptr(backend)).or_insert_with(|| IdleConnections {
-            backend: backend.clone(),
-            idle_timeout: settings.idle_timeout,
-            transports: VecDeque::new(),
-        });
+        let idle = by_backend
+            .entry(Arc::as_ptr(backend))
+            .or_insert_with(|| IdleConnections { backend: backend.clone(), connections: VecDeque::new() });
         // After a reload that allows fewer, more than one has to go.
-        while idle.transports.len() >= settings.idle_connections {
-            idle.transports.pop_front();
+        while idle.connections.len() >= settings.idle_connections {
+            idle.connections.pop_front();
         }
-        // Listeners with different settings may share a backend: those used last count for all its connections.
-        idle.idle_timeout = settings.idle_timeout;
-        idle.transports.push_back((transport, now));
+        // Where all workers have as many as there are files for, the backend's oldest one here gives way, else this
+        // one.
+        let permit = self.limit.try_acquire().or_else(|| {
+            idle.connections.pop_front();
+            self.limit.try_acquire()
+        });
+        let Some(permit) = permit else { return idle.publish_count(self.worker) };
+        let expires = now + settings.idle_timeout;
+        idle.connections.push_back(IdleConnection { transport, expires, _permit: permit });
         idle.publish_count(self.worker);
     }
 
     /// Closes those that were idle for too long, that the backend has ended, or whose backend gets no further requests.
     pub(super) fn expire(&self, now: Instant) {
         self.by_backend.borrow_mut().retain(|_, idle| {
-            let (limit, accepts_idle) = (idle.idle_timeout, idle.backend.accepts_idle());
-            let is_young = |since| now.saturating_duration_since(since) < limit;
-            idle.transports.retain(|(transport, since)| accepts_idle && is_young(*since) && transport.is_idle());
+            let accepts_idle = idle.backend.accepts_idle();
+            idle.connections.retain(|idle| accepts_idle && now < idle.expires && idle.transport.is_idle());
             idle.publish_count(self.worker);
             // Without connections the entry goes too, and with it the last reference to a removed backend.
-            !idle.transports.is_empty()
+            !idle.connections.is_empty()
+        });
+    }
+
+    /// Closes all: files have run short, and clients need them.
+    pub(super) fn give_way(&self) {
+        self.by_backend.borrow_mut().retain(|_, idle| {
+            idle.connections.clear();
+            idle.publish_count(self.worker);
+            false
         });
     }
 }

@@ -5,6 +5,7 @@
 mod accept;
 mod access_rules;
 mod admitted;
+mod arrival;
 mod attempts;
 mod connect;
 mod connection;
@@ -18,6 +19,7 @@ mod refusal;
 mod routes;
 mod upstream;
 mod worker;
+mod worker_load;
 mod workers;
 
 pub use accept::{Acceptor, accept_loop, serve_inbox};

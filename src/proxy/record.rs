@@ -1,30 +1,28 @@
 //! The account of one connection: however it ends, it is counted exactly once and logged once (in http mode its
 //! requests are logged instead).
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tracing::Span;
 
 use crate::access_log::Entry;
 use crate::lifecycle::ConnectionId;
-use crate::net::Peer;
+use crate::net::{Peer, Transport};
 use crate::relay::Tally;
 use crate::telemetry::{Cause, Rejection};
 
+use super::arrival::Arrival;
 use super::attempts::Attempts;
-use super::frontend::Frontend;
 use super::upstream::Upstream;
-use super::worker::Worker;
 
 /// What is known of a connection so far. Its drop counts and logs it, so that no path can leave that out; dropped
 /// without an end, the connection was cut: by the drain, or by a bug of ours.
 pub(super) struct Record<'a> {
-    worker: &'a Worker,
-    pub(super) frontend: &'a Frontend,
-    pub(super) id: ConnectionId,
+    pub(super) arrival: &'a Arrival,
+    /// Reset if the connection is cut; `None`: it has no task yet.
+    pub(super) client: Option<&'a Transport>,
     /// Who the client is: the peer, or whom its PROXY header names.
     pub(super) peer: Peer,
-    pub(super) accepted_at: Instant,
     /// The pool that serves it, once that is known.
     pub(super) upstream: Option<&'a Upstream>,
     pub(super) attempts: Attempts,
@@ -48,15 +46,9 @@ pub(super) fn connection_span(id: ConnectionId, peer: Peer) -> Span {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn open(
-        worker: &'a Worker,
-        frontend: &'a Frontend,
-        id: ConnectionId,
-        peer: Peer,
-        tally: &'a Tally,
-    ) -> Self {
-        let (accepted_at, attempts) = (Instant::now(), Attempts::default());
-        Self { worker, frontend, id, peer, accepted_at, upstream: None, attempts, tally, end: None }
+    pub(super) fn open(arrival: &'a Arrival, tally: &'a Tally) -> Self {
+        let (peer, attempts) = (arrival.peer, Attempts::default());
+        Self { arrival, client: None, peer, upstream: None, attempts, tally, end: None }
     }
 
     pub(super) fn close(mut self, cause: Cause) {
@@ -68,19 +60,19 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn span(&self) -> Span {
-        connection_span(self.id, self.peer)
+        connection_span(self.arrival.id, self.peer)
     }
 
     fn first_byte(&self) -> Option<Duration> {
-        self.tally.first_byte().map(|at| at - self.accepted_at)
+        self.tally.first_byte().map(|at| at - self.arrival.accepted_at)
     }
 
     fn log(&self, duration: Duration, cause: Cause, reason: Option<Rejection>) {
-        let Some(log) = &self.frontend.access_log else { return };
+        let Some(log) = &self.arrival.frontend.access_log else { return };
         log.log(&Entry {
             time: SystemTime::now(),
-            connection: self.id,
-            listener: self.frontend.name(),
+            connection: self.arrival.id,
+            listener: self.arrival.frontend.name(),
             client: &self.peer,
             pool: self.upstream.map(|upstream| upstream.pool().name()),
             backend: self.attempts.backend(),
@@ -99,17 +91,21 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let counters = self.frontend.counters(self.worker.id);
-        let duration = self.accepted_at.elapsed();
-        match self.end.unwrap_or_else(|| ConnectionEnd::Closed(self.worker.cause_of_cut())) {
+        let Arrival { accepted_at, frontend, load, .. } = self.arrival;
+        let counters = frontend.counters(load.worker());
+        let duration = accepted_at.elapsed();
+        if let (None, Some(client)) = (self.end, self.client) {
+            client.reset_on_close();
+        }
+        match self.end.unwrap_or_else(|| ConnectionEnd::Closed(load.cause_of_cut())) {
             ConnectionEnd::Closed(cause) => {
                 counters.closed(cause);
-                self.frontend.stats.connection_duration.record(duration);
+                frontend.stats.connection_duration.record(duration);
                 if let (Some(first_byte), Some(upstream)) = (self.first_byte(), self.upstream) {
                     upstream.pool().histograms().first_byte.record(first_byte);
                 }
                 // In http mode each request has its own line.
-                if self.frontend.http.is_none() {
+                if frontend.http.is_none() {
                     self.log(duration, cause, None);
                 }
             }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crate::lifecycle::{ConnectionIds, DrainWatch, IdleTimeouts, Phase};
 use crate::relay::RelayResources;
-use crate::telemetry::Cause;
 
 use super::idle_pool::IdlePool;
 use super::workers::Workers;
@@ -51,9 +50,9 @@ impl Worker {
             idle_timeouts: IdleTimeouts::new(shortest_limit, Instant::now()),
             drain,
             connection_ids: ConnectionIds::new(id, workers.len()),
+            idle_pool: IdlePool::new(id, workers.idle_connections().clone()),
             workers,
             resources,
-            idle_pool: IdlePool::new(id),
             draft: RefCell::default(),
             phase: Cell::new(Phase::Running),
         })
@@ -81,11 +80,6 @@ impl Worker {
             some.iter().for_each(Waker::wake_by_ref);
             tokio::time::sleep(WAKE_PAUSE).await;
         }
-    }
-
-    /// The cause of a connection or request that was dropped before it had ended.
-    pub(super) fn cause_of_cut(&self) -> Cause {
-        if self.drain.phase() >= Phase::Closing { Cause::DrainForced } else { Cause::Internal }
     }
 
     /// The drain has begun: HTTP clients are asked to close.

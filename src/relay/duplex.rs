@@ -16,7 +16,7 @@ use super::pump_context::PumpContext;
 use super::relay_resources::RelayResources;
 use super::step::Step;
 
-/// How long a connection may be without a byte.
+/// How long a connection may be without a byte; [`Duration::MAX`]: for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// While both sides are open.
@@ -95,7 +95,7 @@ pub fn run<'a>(
         Start::Fresh { may_retry } => (may_retry, Early::default()),
         Start::After(early) => (false, early),
     };
-    let pump = |direction, early: &[u8]| Pump::new(direction, resources.mode, Unframed).after(early);
+    let pump = |direction, early: &[u8]| Pump::new(direction, resources.mode, Unframed).after(early, resources);
     Relay {
         client,
         backend,

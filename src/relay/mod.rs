@@ -17,14 +17,16 @@ mod pipes;
 mod pump;
 mod pump_context;
 mod relay_resources;
+mod room;
 mod scratch;
 mod splice;
 mod step;
+mod unsent;
 
 pub use byte_meter::{Direction, FirstByte, Meter, Tally};
 pub use duplex::{Early, Limits, Outcome, Start, run};
 pub use framer::Framer;
-pub use pipes::{MAX_PIPES_PER_WORKER, Pipes};
+pub use pipes::{PIPE_FILES_PER_WORKER, Pipes, WorkerPipe};
 pub use pump::Pump;
 pub use pump_context::PumpContext;
 pub use relay_resources::RelayResources;

@@ -5,12 +5,17 @@
 
 use crate::config::RelayMode;
 
+use super::pipes::PIPE_BYTES;
+use super::scratch::SCRATCH_BYTES;
+
 /// Full reads in a row after which a direction counts as bulk data, as with HAProxy's splice-auto.
 const FULL_READS_TO_SPLICE: u8 = 3;
 /// A splice of fewer bytes costs more than copying them.
 pub(super) const SMALL_SPLICE_BYTES: u64 = 32 * 1024;
 /// Small splices in a row after which a direction copies again.
 const SMALL_SPLICES_TO_COPY: u8 = 3;
+/// What a move is expected to bring while the last ones were small.
+const FEW_BYTES: usize = 64 * 1024;
 
 /// The choice for one direction, by the sizes of its last moves.
 #[derive(Debug)]
@@ -30,15 +35,24 @@ impl MoverChoice {
         self.splices
     }
 
-    /// Takes a copying move into account. If the receive filled the buffer, there is probably more in the socket.
-    pub(super) fn note_receive(&mut self, filled_buffer: bool, mode: RelayMode) {
-        self.run = if filled_buffer { self.run + 1 } else { 0 };
+    /// How many bytes the next move may bring, by the last ones.
+    pub(super) fn expected_bytes(&self) -> usize {
+        match (self.splices, self.run) {
+            (true, _) => PIPE_BYTES,
+            (false, 1..) => SCRATCH_BYTES,
+            (false, 0) => FEW_BYTES,
+        }
+    }
+
+    /// Takes a copying move into account. If the receive brought all it might, there is probably more in the socket.
+    pub(super) fn note_receive(&mut self, is_full: bool, mode: RelayMode) {
+        self.run = if is_full { self.run + 1 } else { 0 };
         if self.run >= FULL_READS_TO_SPLICE {
             *self = Self { splices: mode != RelayMode::Copy, run: 0 };
         }
     }
 
-    /// Takes a splicing move into account.
+    /// Takes a splicing move into account; of no bytes, if it left them to a copying one.
     pub(super) fn note_splice(&mut self, bytes: usize, mode: RelayMode) {
         self.run = if (bytes as u64) < SMALL_SPLICE_BYTES { self.run + 1 } else { 0 };
         if self.run >= SMALL_SPLICES_TO_COPY {

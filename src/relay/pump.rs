@@ -12,13 +12,16 @@ use crate::config::RelayMode;
 use crate::net::Transport;
 
 use super::byte_meter::Direction;
-use super::copy::{Copied, Unsent, copy};
+use super::copy::copy;
 use super::framer::{Framer, Unframed};
 use super::mover_choice::{MoverChoice, SMALL_SPLICE_BYTES};
-use super::pipes::LentPipe;
 use super::pump_context::PumpContext;
-use super::splice;
+use super::relay_resources::RelayResources;
+use super::room::Room;
+use super::scratch::SCRATCH_BYTES;
+use super::splice::splice;
 use super::step::{Move, Step};
+use super::unsent::{Moved, Unsent};
 
 /// A direction gives the worker's other tasks a turn after this many bytes, about a quarter of a millisecond.
 const BYTES_PER_TURN: usize = 1024 * 1024;
@@ -30,6 +33,7 @@ pub struct Pump<F = Unframed> {
     framer: F,
     state: State,
     mover: MoverChoice,
+    room: Room,
     /// While the receiver takes nothing, each segment from the sender would wake the task for nothing.
     reads_paused: bool,
 }
@@ -39,10 +43,8 @@ pub struct Pump<F = Unframed> {
 enum State {
     /// Nothing: all that was received was sent.
     Open,
-    /// Copied bytes.
+    /// These bytes: few, as no more is received than the receiver's room.
     Unsent(Unsent),
-    /// Spliced bytes.
-    Piped(LentPipe),
     /// Nothing, and nothing more will be moved.
     Done,
 }
@@ -50,12 +52,13 @@ enum State {
 impl<F: Framer> Pump<F> {
     /// Moves what `framer` passes on, until its end or the sender's.
     pub fn new(direction: Direction, mode: RelayMode, framer: F) -> Self {
-        Self { direction, framer, state: State::Open, mover: MoverChoice::new(mode), reads_paused: false }
+        let (mover, room) = (MoverChoice::new(mode), Room::fresh());
+        Self { direction, framer, state: State::Open, mover, room, reads_paused: false }
     }
 
     /// Sends `bytes` first, which the framer doesn't see.
-    pub fn after(mut self, bytes: &[u8]) -> Self {
-        if let Some(unsent) = Unsent::new(bytes) {
+    pub fn after(mut self, bytes: &[u8], resources: &RelayResources) -> Self {
+        if let Some(unsent) = Unsent::new(bytes.into(), &resources.credit) {
             self.state = State::Unsent(unsent);
         }
         self
@@ -81,7 +84,7 @@ impl<F: Framer> Pump<F> {
 
     /// Whether it waits for the receiver, rather than for the sender.
     pub fn is_blocked(&self) -> bool {
-        matches!(self.state, State::Unsent(_) | State::Piped(_))
+        matches!(self.state, State::Unsent(_))
     }
 
     /// Moves nothing any more.
@@ -101,7 +104,7 @@ impl<F: Framer> Pump<F> {
         loop {
             let moved = match self.state {
                 State::Done => return Step::Open,
-                State::Unsent(_) | State::Piped(_) => self.send_rest(cx, to, context),
+                State::Unsent(_) => self.send_rest(cx, to, context),
                 // Only in this state has the receiver taken the last byte.
                 State::Open if self.framer.is_complete() => Move::Break(Step::Ended),
                 State::Open => self.receive(cx, from, to, context),
@@ -121,8 +124,7 @@ impl<F: Framer> Pump<F> {
             if !self.is_blocked() {
                 self.pause_reads(from, false);
             }
-            // Not while a pipe holds bytes that the receiver takes: other connections wait for it, as pipes are few.
-            if moved_in_turn >= BYTES_PER_TURN && !matches!(self.state, State::Piped(_)) {
+            if moved_in_turn >= BYTES_PER_TURN {
                 return yield_turn(cx);
             }
         }
@@ -136,7 +138,7 @@ impl<F: Framer> Pump<F> {
         }
     }
 
-    /// Receives once, by the mover that is chosen now.
+    /// Receives and sends once, by the mover that is chosen now.
     fn receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -144,14 +146,44 @@ impl<F: Framer> Pump<F> {
         to: &Transport,
         context: &PumpContext<'_>,
     ) -> Move<F::Error> {
-        // Only bytes that the framer need not see can be spliced, and few of them are not worth it.
-        if self.mover.splices()
-            && self.framer.data_remaining() >= SMALL_SPLICE_BYTES
-            && let Some(pipe) = context.resources.pipes.lend()
-        {
-            return self.fill_pipe(cx, from, pipe, context);
+        let moved = match self.splice(cx, from, to, context)? {
+            Some(moved) => moved,
+            // Also where a splice moved nothing: an end is believed, and waited for, by a receive alone.
+            None => self.copy(cx, from, to, context)?,
+        };
+        if let Some(sent) = moved.sent {
+            self.room.note_sent(sent, moved.unsent.is_some());
+            context.moved(self.direction, sent);
         }
-        self.copy(cx, from, to, context)
+        if let Some(unsent) = moved.unsent {
+            self.state = State::Unsent(unsent);
+        }
+        Move::Continue(moved.sent.unwrap_or(0))
+    }
+
+    /// `None`: this move is not to be a splice, or it moved nothing.
+    fn splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Transport,
+        to: &Transport,
+        context: &PumpContext<'_>,
+    ) -> Move<F::Error, Option<Moved>> {
+        // Only bytes that the framer need not see can be spliced, and few of them are not worth it.
+        if !self.mover.splices() || self.framer.data_remaining() < SMALL_SPLICE_BYTES {
+            return Move::Continue(None);
+        }
+        let resources = context.resources;
+        let room = self.room.limit(to, self.mover.expected_bytes(), &resources.credit) as u64;
+        if room < SMALL_SPLICE_BYTES {
+            return Move::Continue(None);
+        }
+        let moved = splice(cx, from, to, resources, room.min(self.framer.data_remaining()))?;
+        if let Some(Moved { received, .. }) = moved {
+            self.framer.skip_data(received as u64);
+            self.mover.note_splice(received, resources.mode);
+        }
+        Move::Continue(moved)
     }
 
     fn copy(
@@ -160,42 +192,28 @@ impl<F: Framer> Pump<F> {
         from: &Transport,
         to: &Transport,
         context: &PumpContext<'_>,
-    ) -> Move<F::Error> {
-        let Copied { filled_buffer, sent, unsent } = copy(cx, from, to, &context.resources.scratch, &mut self.framer)?;
-        self.mover.note_receive(filled_buffer, context.resources.mode);
-        if let Some(sent) = sent {
-            context.moved(self.direction, sent);
+    ) -> Move<F::Error, Moved> {
+        let resources = context.resources;
+        // Where a splice was tried, the room is known.
+        let expected = if self.mover.splices() { 0 } else { self.mover.expected_bytes() };
+        let room = self.room.limit(to, expected, &resources.credit).min(SCRATCH_BYTES);
+        // Bytes beyond the framer's end are another message's: if their place is known, they are left in the socket.
+        let most = usize::try_from(self.framer.receive_limit()).unwrap_or(usize::MAX).min(room);
+        let moved = copy(cx, from, to, resources, most, &mut self.framer)?;
+        if self.mover.splices() {
+            self.mover.note_splice(0, resources.mode);
+        } else {
+            self.mover.note_receive(moved.received == room, resources.mode);
         }
-        if let Some(unsent) = unsent {
-            self.state = State::Unsent(unsent);
-        }
-        Move::Continue(sent.unwrap_or(0))
-    }
-
-    fn fill_pipe(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &Transport,
-        mut pipe: LentPipe,
-        context: &PumpContext<'_>,
-    ) -> Move<F::Error> {
-        // If nothing comes, this returns, and the pipe goes back empty.
-        let received = splice::fill(cx, from, &mut pipe, self.framer.data_remaining())?;
-        self.framer.skip_data(received as u64);
-        self.mover.note_splice(received, context.resources.mode);
-        self.state = State::Piped(pipe);
-        Move::Continue(0)
+        Move::Continue(moved)
     }
 
     /// Sends what the receiver has not taken yet; once it has all of it, the pump is open again.
     fn send_rest(&mut self, cx: &mut Context<'_>, to: &Transport, context: &PumpContext<'_>) -> Move<F::Error> {
-        let (sent, has_all) = match &mut self.state {
-            State::Unsent(unsent) => (unsent.send(cx, to)?, unsent.is_empty()),
-            State::Piped(pipe) => (splice::empty(cx, to, pipe)?, pipe.is_empty()),
-            State::Open | State::Done => return Move::Continue(0),
-        };
-        if has_all {
-            // Drops the pipe, which can be lent again, or the buffer.
+        let State::Unsent(unsent) = &mut self.state else { return Move::Continue(0) };
+        let sent = unsent.send(cx, to)?;
+        if unsent.is_empty() {
+            // Drops the buffer.
             self.state = State::Open;
         }
         context.moved(self.direction, sent);

@@ -24,7 +24,7 @@ pub enum Step<E = Infallible> {
 /// The result of one move, after which another may follow at once; or the step to report instead.
 pub(super) type Move<E, T = usize> = ControlFlow<Step<E>, T>;
 
-/// The result of a receive, or of a splice into a pipe: the number of bytes, at least one.
+/// The result of a receive: the number of bytes, at least one.
 pub(super) fn received<E>(result: Poll<io::Result<usize>>) -> Move<E> {
     match finished(result, Step::ReadFailed)? {
         0 => Move::Break(Step::Ended),
@@ -32,7 +32,7 @@ pub(super) fn received<E>(result: Poll<io::Result<usize>>) -> Move<E> {
     }
 }
 
-/// The result of a send, or of a splice out of a pipe: the number of bytes that the receiver took.
+/// The result of a send: the number of bytes that the receiver took.
 pub(super) fn sent<E>(result: Poll<io::Result<usize>>) -> Move<E> {
     finished(result, Step::WriteFailed)
 }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::slice;
 use std::sync::Arc;
 
 use tokio::task::{JoinHandle, spawn_local};
@@ -13,8 +12,9 @@ use crate::admin::{self, Exporter, View};
 use crate::config::{self, BindAddress};
 use crate::net::{self, TcpOptions};
 
+use super::bind_addresses::{addresses_of, bindable};
 use super::error::RunError;
-use super::listen_sockets::{ListenSockets, listen_addresses};
+use super::listen_sockets::{ListenSockets, SharedSockets};
 
 /// The bits of a file's mode that let its group and others read or write it (inode(7)).
 const OF_OTHERS: u32 = 0o066;
@@ -24,14 +24,14 @@ pub(super) struct AdminServer {
     /// The name of its socket among those that an upgrade passes on.
     name: String,
     /// A duplicate for the new process.
-    socket: OwnedFd,
+    socket: SharedSockets,
     serving: JoinHandle<Infallible>,
 }
 
 impl AdminServer {
     /// Its listening socket, for the new process.
-    pub(super) fn named_socket(&self) -> (&str, &[OwnedFd]) {
-        (&self.name, slice::from_ref(&self.socket))
+    pub(super) fn named_socket(&self) -> (String, SharedSockets) {
+        (self.name.clone(), self.socket.clone())
     }
 
     /// Accepts no more; requests under way are answered.
@@ -41,7 +41,7 @@ impl AdminServer {
 }
 
 /// Starts it, unless it is off.
-pub(super) fn start_admin(
+pub(super) async fn start_admin(
     address: Option<&BindAddress>,
     listen_sockets: &mut ListenSockets,
     view: &Arc<View>,
@@ -53,20 +53,20 @@ pub(super) fn start_admin(
     let name = format!("admin {address}");
     let socket = match listen_sockets.take_passed(&name) {
         Some(socket) => socket,
-        None => bind_admin(address).map_err(failed)?,
+        None => bind_admin(address, listen_sockets).await.map_err(failed)?,
     };
-    let duplicate = socket.try_clone().map_err(failed)?;
+    listen_sockets.set_admin(&socket)?;
+    let duplicate = Arc::new(vec![socket.try_clone().map_err(failed)?]);
     let listener = admin::AdminListener::new(socket).map_err(failed)?;
     tracing::info!(address = listener.local_address(), "admin server listening");
     let serving = spawn_local(admin::serve(listener, view.clone(), exporter));
     Ok(Some(AdminServer { name, socket: duplicate, serving }))
 }
 
-fn bind_admin(address: &BindAddress) -> io::Result<OwnedFd> {
+async fn bind_admin(address: &BindAddress, listen_sockets: &ListenSockets) -> io::Result<OwnedFd> {
     let options = TcpOptions { nodelay: true, keepalive: None, user_timeout: None };
-    let addresses = listen_addresses(address)?;
-    let address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    Ok(net::bind_listen_sockets(address, &options, 1, false)?.swap_remove(0))
+    let addresses = bindable(addresses_of(address).await?, |address| listen_sockets.is_ours(address))?;
+    Ok(net::bind_listen_sockets(&addresses[0], &options, 1)?.swap_remove(0))
 }
 
 /// The token that changes by the API need; `None`: they need none.

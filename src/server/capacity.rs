@@ -1,25 +1,38 @@
 //! What the machine allows: workers by its cores, connections by the open-file limit and the cgroup's memory.
 
-use std::fs;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::relay::MAX_PIPES_PER_WORKER;
+use crate::admin;
+use crate::backends;
+use crate::config::{BackendAddress, BindAddress, Config, ListenerConfig, Mode, PoolConfig};
+use crate::relay::{PIPE_FILES_PER_WORKER, Pipes};
 
-/// Files that are not connections: logs, admin clients, epoll and wake-up descriptors, health checks. They must work
-/// when as many connections as allowed are open too.
-const RESERVED_FILES: u64 = 128;
-/// Further such files of each worker: runtime, listeners, and pipes of two ends each.
-const RESERVED_FILES_PER_WORKER: u64 = 16 + 2 * MAX_PIPES_PER_WORKER as u64;
+use super::cgroup::memory_limit;
+
+/// Files that every process has: the standard ones, the main thread's runtime, the access log, those that are read or
+/// passed on for a moment (configuration, /proc for the metrics, an upgrade). They must work when as many connections
+/// as allowed are open too.
+const BASE_FILES: u64 = 64;
+/// Further files of each worker: runtime, clients that are refused, and its pipe.
+const FILES_PER_WORKER: u64 = 16 + PIPE_FILES_PER_WORKER as u64;
+/// Of each address that is listened on, each worker has a socket, and the main thread a duplicate of it.
+const FILES_PER_LISTEN_SOCKET: u64 = 2;
+/// A name may have more addresses than are known at the start: as many are reckoned with.
+const ADDRESSES_OF_BIND_NAME: u64 = 2;
+const ADDRESSES_OF_BACKEND_NAME: u64 = 16;
 /// A client and a backend.
 const FILES_PER_CONNECTION: u64 = 2;
+/// Idle connections to backends may take one part in so many of the files that are left for connections.
+const SHARE_OF_IDLE: u64 = 4;
 /// No more, however many files are allowed: containers often have no limit at all, or one of billions.
 const MOST_CONNECTIONS: u64 = 1_000_000;
-/// Memory of a connection on average: the state of two sockets in the kernel, ours, and what is filled of the buffers.
-const BYTES_PER_CONNECTION: u64 = 16 * 1024;
+/// Memory of a connection that an attacker makes as dear as possible: ours (benches/attackers measures some 20 KiB, and
+/// more only of pipelined requests), and the state of two sockets in the kernel. What their buffers hold is bounded by
+/// the kernel, which shrinks them when memory is short.
+const BYTES_PER_CONNECTION: u64 = 32 * 1024;
 /// Connections may take one part in so many of the cgroup's memory, if that is limited.
 const SHARE_OF_MEMORY: u64 = 2;
 
@@ -30,8 +43,15 @@ pub(super) struct Capacity {
     open_files: u64,
     /// Of the cgroup, in bytes; `None`: it is not limited.
     memory: Option<u64>,
-    /// Connections at once that fit within both limits.
-    fitting: usize,
+}
+
+/// What a configuration may use of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Client connections at once.
+    pub(super) connections: usize,
+    /// Connections to backends that are kept for later requests, of all workers.
+    pub(super) idle_connections: usize,
 }
 
 impl Capacity {
@@ -40,30 +60,44 @@ impl Capacity {
         let open_files = raise_open_file_limit();
         // As many as the cores that this process may use, its cgroup's quota counted.
         let workers = workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let memory = memory_limit(Path::new("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"));
-        Self { workers, open_files, memory, fitting: fitting(open_files, memory, workers) }
+        Self { workers, open_files, memory: memory_limit() }
     }
 
-    /// The limit of connections: as configured, else as many as fit.
-    pub(super) fn connections(&self, configured: Option<NonZeroUsize>) -> usize {
-        let max = configured.map_or(self.fitting, NonZeroUsize::get);
-        if max > self.fitting {
-            let Self { fitting, open_files, memory, .. } = self;
+    /// The limits under `config`: connections as configured, else as many as fit.
+    pub(super) fn limits(&self, config: &Config) -> Limits {
+        let fitting = self.fitting(config, config.max_connections);
+        if fitting.connections < config.max_connections.map_or(1, NonZeroUsize::get) {
+            let Self { open_files, memory, .. } = self;
+            let (max_connections, fitting) = (config.max_connections, fitting.connections);
             tracing::warn!(
-                max_connections = max,
+                max_connections,
                 fitting,
                 open_files,
                 memory,
                 "more connections than open files and memory allow; raise `ulimit -n` or the cgroup's limit"
             );
         }
-        max
+        let connections = config.max_connections.map_or(fitting.connections.max(1), NonZeroUsize::get);
+        Limits { connections, ..fitting }
     }
 
     /// Logs that the balancer accepts, and within which limits.
-    pub(super) fn log_start(&self, max_connections: usize) {
+    pub(super) fn log_start(&self, max_connections: usize, pipes: &Pipes) {
         let Self { workers, open_files, memory, .. } = self;
-        tracing::info!(workers, max_connections, open_files, memory, "accepting connections");
+        let (pipes, pipe_bytes) = (pipes.open(), pipes.open_bytes());
+        tracing::info!(workers, max_connections, open_files, memory, pipes, pipe_bytes, "accepting connections");
+    }
+
+    /// As many as fit, beside all else that takes files.
+    fn fitting(&self, config: &Config, wanted: Option<NonZeroUsize>) -> Limits {
+        let files = self.open_files.saturating_sub(files_beside_connections(config, self.workers as u64));
+        let of_clients = wanted.map_or(u64::MAX, |wanted| FILES_PER_CONNECTION.saturating_mul(wanted.get() as u64));
+        let left = files.saturating_sub(of_clients).max(files / SHARE_OF_IDLE);
+        let idle = most_idle_connections(config, self.workers as u64).min(left);
+        let by_memory = self.memory.map_or(u64::MAX, |bytes| bytes / SHARE_OF_MEMORY / BYTES_PER_CONNECTION);
+        let connections = ((files - idle) / FILES_PER_CONNECTION).min(by_memory).min(MOST_CONNECTIONS);
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Limits { connections: count(connections), idle_connections: count(idle) }
     }
 }
 
@@ -76,50 +110,97 @@ fn raise_open_file_limit() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
-fn fitting(open_files: u64, memory: Option<u64>, workers: usize) -> usize {
-    let reserved = RESERVED_FILES + RESERVED_FILES_PER_WORKER * workers as u64;
-    let by_files = open_files.saturating_sub(reserved) / FILES_PER_CONNECTION;
-    let by_memory = memory.map_or(u64::MAX, |bytes| bytes / SHARE_OF_MEMORY / BYTES_PER_CONNECTION);
-    usize::try_from(by_files.min(by_memory).clamp(1, MOST_CONNECTIONS)).expect("a million fits")
+/// Files that are no connections of clients.
+fn files_beside_connections(config: &Config, workers: u64) -> u64 {
+    let admin = if config.admin.bind.is_some() { admin::MAX_FILES } else { 0 };
+    let listened: u64 = config.listeners.iter().flat_map(|listener| &listener.bind).map(addresses_of_bind).sum();
+    let of_pools: u64 = config.pools.iter().map(|pool| checks(pool) + lookups(pool)).sum();
+    BASE_FILES + admin + workers * (FILES_PER_WORKER + FILES_PER_LISTEN_SOCKET * listened) + of_pools
 }
 
-/// The smallest memory limit of this process's cgroup and those around it (cgroups(7), version 2). `own` is the file
-/// with the process's cgroup, `root` where the cgroups are mounted.
-fn memory_limit(own: &Path, root: &Path) -> Option<u64> {
-    let own = fs::read_to_string(own).ok()?;
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Path::new(path).ancestors().filter_map(|group| limit_of(&root.join(group))).min()
+/// Health checks that may be under way at once.
+fn checks(pool: &PoolConfig) -> u64 {
+    if pool.health_check.is_some() { backends_of(pool) } else { 0 }
 }
 
-/// `None`: it has none, which reads `max`.
-fn limit_of(group: &Path) -> Option<u64> {
-    fs::read_to_string(group.join("memory.max")).ok()?.trim().parse().ok()
+/// Sockets to name servers that may be open at once.
+fn lookups(pool: &PoolConfig) -> u64 {
+    let is_name = |address: &BackendAddress| !matches!(address, BackendAddress::Address(_));
+    let names = pool.backends.iter().filter(|backend| is_name(&backend.address)).count();
+    backends::most_lookup_files(names)
+}
+
+/// Idle connections that all workers together may want to keep.
+fn most_idle_connections(config: &Config, workers: u64) -> u64 {
+    let of_listener = |listener: &ListenerConfig| {
+        let Mode::Http(http) = &listener.mode else { return 0 };
+        let pool = config.pools.iter().find(|pool| Some(&pool.name) == listener.pool.as_ref());
+        let kept = http.backend_keep_alive.idle_connections as u64;
+        pool.map_or(0, backends_of).saturating_mul(kept).saturating_mul(workers)
+    };
+    config.listeners.iter().map(of_listener).fold(0, u64::saturating_add)
+}
+
+fn addresses_of_bind(address: &BindAddress) -> u64 {
+    if matches!(address, BindAddress::Name(..)) { ADDRESSES_OF_BIND_NAME } else { 1 }
+}
+
+fn backends_of(pool: &PoolConfig) -> u64 {
+    let backends = pool.backends.iter().map(|backend| match backend.address {
+        BackendAddress::Address(_) => 1,
+        BackendAddress::Name(..) | BackendAddress::Srv(_) => ADDRESSES_OF_BACKEND_NAME,
+    });
+    backends.sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Overrides, Source};
 
-    #[test]
-    fn connections_leave_files_for_the_rest() {
-        assert_eq!(fitting(20_000, None, 2), 9_792);
-        assert_eq!(fitting(64, None, 2), 1, "always at least one");
-        assert_eq!(fitting(u64::MAX, None, 2), 1_000_000);
+    /// One listener and one backend, with further keys.
+    fn config(keys: &[&str]) -> Config {
+        let flags = Overrides {
+            listen: vec!["127.0.0.1:8080".to_owned()],
+            backend: vec!["127.0.0.1:3001".to_owned()],
+            set: keys.iter().map(|key| (*key).to_owned()).collect(),
+            ..Overrides::default()
+        };
+        Source { flags, ..Source::default() }.load().expect("it is valid").config
+    }
+
+    fn limits(open_files: u64, memory: Option<u64>, keys: &[&str]) -> Limits {
+        Capacity { workers: 2, open_files, memory }.limits(&config(keys))
     }
 
     #[test]
-    fn connections_fit_into_the_cgroup_and_those_around_it() {
-        assert_eq!(fitting(u64::MAX, Some(64 << 20), 2), 2_048);
-        let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().expect("a parent")).expect("it is ours");
-            fs::write(path, text).expect("it is ours");
-        };
-        write("self", "0::/pod/app\n");
-        write("root/pod/app/memory.max", "max\n");
-        write("root/pod/memory.max", "134217728\n");
-        let limit = memory_limit(&folder.path().join("self"), &folder.path().join("root"));
-        assert_eq!(limit, Some(128 << 20));
+    fn connections_leave_files_for_the_rest() {
+        let Limits { connections, idle_connections } = limits(20_000, None, &[]);
+        assert_eq!((connections, idle_connections), (9_915, 0));
+        assert_eq!(limits(64, None, &[]).connections, 1, "always at least one");
+        assert_eq!(limits(u64::MAX, None, &[]).connections, 1_000_000);
+        assert_eq!(limits(u64::MAX, Some(64 << 20), &[]).connections, 1_024);
+    }
+
+    #[test]
+    fn idle_connections_to_backends_are_counted() {
+        let Limits { connections, idle_connections } = limits(20_000, None, &["mode=http"]);
+        assert_eq!((connections, idle_connections), (9_915 - 64, 2 * 64));
+        let many = ["mode=http", "http.backend_keep_alive.idle_connections=10000"];
+        let Limits { connections, idle_connections } = limits(20_000, None, &many);
+        assert_eq!(idle_connections, 2 * 9_915 / 4);
+        assert!(2 * connections + idle_connections <= 2 * 9_915);
+        let few = ["mode=http", "http.backend_keep_alive.idle_connections=10000", "max_connections=100"];
+        assert_eq!(limits(20_000, None, &few).idle_connections, 2 * (9_915 - 100));
+    }
+
+    #[test]
+    fn listeners_checks_and_lookups_take_files() {
+        let beside = |keys: &[&str]| files_beside_connections(&config(keys), 2) as i64;
+        let alone = beside(&[]);
+        assert_eq!(beside(&["admin.bind=off"]), alone - admin::MAX_FILES as i64);
+        assert_eq!(beside(&["health_check.interval=1s"]), alone + 1);
+        assert_eq!(beside(&["listen=[127.0.0.1:1, 127.0.0.1:2, localhost:3]"]), alone + 2 * 2 * 3);
+        assert!(beside(&["backends=[a.test:1]"]) > alone);
     }
 }

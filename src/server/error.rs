@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Why the balancer can't start, or a reload can't be applied.
@@ -14,6 +15,8 @@ pub enum RunError {
         listener: String,
         source: io::Error,
     },
+    /// Two addresses of the configuration come to the same.
+    SameAddress { one: String, other: String, address: SocketAddr },
     /// The admin server's address can't be listened on.
     AdminListen {
         /// As the configuration writes it.
@@ -48,6 +51,9 @@ impl fmt::Display for RunError {
             Self::Listen { address, listener, source } => {
                 write!(f, "can't listen on {address} (listener `{listener}`): {source}{}", remedy(source))
             }
+            Self::SameAddress { one, other, address } => {
+                write!(f, "{one} and {other} are the same address, {address}: remove one, or choose another port")
+            }
             Self::AdminListen { address, source } => write!(
                 f,
                 "can't listen on {address} for the admin server (choose another with --admin, or --admin off): \
@@ -81,6 +87,7 @@ impl std::error::Error for RunError {
             | Self::Signals(source)
             | Self::Runtime(source)
             | Self::Worker(source) => Some(source),
+            Self::SameAddress { .. } => None,
         }
     }
 }

@@ -1,11 +1,10 @@
 //! The listening sockets through start, reload, upgrade and drain: new ones are bound before anything else changes, and
 //! old ones closed only when their queues in the kernel are empty.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,11 @@ use crate::lifecycle::{ConnectionLimit, Permit};
 use crate::net::{self, ListenAddress, PassedSockets, TcpOptions};
 use crate::proxy::{Acceptor, Frontend};
 
+use super::bind_addresses::{addresses_of, bindable};
 use super::error::RunError;
+
+/// The sockets of one address, or of one name, shared with an upgrade that passes them on.
+pub(super) type SharedSockets = Arc<Vec<OwnedFd>>;
 
 /// A reload waits for the acceptors that it closes, but not longer than this.
 const LONGEST_CLOSE: Duration = Duration::from_millis(500);
@@ -39,7 +42,9 @@ pub(super) struct ListenSockets {
     passed: Vec<PassedSockets>,
     /// Sockets by the number that the first process was started with. They stay open even while no listener uses them:
     /// a later configuration may name them, and after an upgrade their numbers are known only from here.
-    inherited: BTreeMap<u32, OwnedFd>,
+    inherited: BTreeMap<u32, SharedSockets>,
+    /// Where the admin server listens, which is none of the above.
+    admin: Option<SocketAddr>,
     /// This process took over from another: the numbers of inherited sockets mean nothing to it.
     is_successor: bool,
 }
@@ -56,10 +61,17 @@ struct BindKey {
 struct OpenSockets {
     acceptor: Arc<Acceptor>,
     /// Duplicates of those that the workers accept from: for new options, and for the next upgrade.
-    sockets: Vec<OwnedFd>,
+    sockets: SharedSockets,
     options: TcpOptions,
     /// A permit is held by each accept loop.
     accepting: Arc<ConnectionLimit>,
+}
+
+/// An address that is listened on.
+pub(super) struct Listened {
+    pub(super) address: SocketAddr,
+    /// It is `*`: IPv4 too, by an IPv6 socket.
+    pub(super) both_families: bool,
 }
 
 /// The addresses of a configuration, with the sockets that were not open yet. Dropped, it leaves all as it was.
@@ -73,10 +85,10 @@ struct PlannedBind {
     sockets: Option<BoundSockets>,
 }
 
-/// New sockets of one address.
+/// New sockets of one address, or of all that a name has.
 struct BoundSockets {
     for_workers: Vec<OwnedFd>,
-    duplicates: Vec<OwnedFd>,
+    duplicates: SharedSockets,
 }
 
 impl ListenSockets {
@@ -87,42 +99,60 @@ impl ListenSockets {
         let mut unclaimed = Vec::new();
         for PassedSockets { address, mut sockets } in passed.unwrap_or_default() {
             match address.parse() {
-                Ok(BindAddress::Inherited(number)) => inherited.extend(sockets.pop().map(|socket| (number, socket))),
+                Ok(BindAddress::Inherited(number)) => {
+                    inherited.extend(sockets.pop().map(|socket| (number, Arc::new(vec![socket]))));
+                }
                 _ if sockets.is_empty() => {}
                 // Also the admin server's, whose name is no bind address.
                 _ => unclaimed.push(PassedSockets { address, sockets }),
             }
         }
-        Self { workers, open: HashMap::new(), closing: Vec::new(), passed: unclaimed, inherited, is_successor }
+        let (open, closing) = (HashMap::new(), Vec::new());
+        Self { workers, open, closing, passed: unclaimed, inherited, admin: None, is_successor }
     }
 
-    /// Binds the addresses that are not open yet.
+    /// Binds the addresses that are not open yet. Names are looked up without blocking this thread.
     ///
     /// # Errors
-    /// An address can't be bound; nothing has changed.
-    pub(super) fn plan(&mut self, config: &Config) -> Result<BindPlan, RunError> {
+    /// An address can't be bound, or two are the same; nothing has changed.
+    pub(super) async fn plan(&mut self, config: &Config) -> Result<BindPlan, RunError> {
         let mut plan = Vec::new();
+        // All are looked at before the first is bound: two addresses of this process may overlap (`0.0.0.0:80` and
+        // `127.0.0.1:80`; the kernel prefers the narrower one), and one that is open already can't be told from another
+        // process's.
+        let mut missing = Vec::new();
         for listener in &config.listeners {
             for (index, address) in listener.bind.iter().enumerate() {
                 let key = BindKey::new(address, &listener.name, index);
-                let options = client_socket_options(listener, config);
-                let sockets = if self.open.contains_key(&key) {
-                    None
-                } else {
-                    let bound = self.bind(&key, &options).map_err(|source| RunError::Listen {
-                        address: address.to_string(),
-                        listener: listener.name.clone(),
-                        source,
-                    })?;
-                    Some(bound)
-                };
-                plan.push(PlannedBind { key, listener: listener.name.clone(), options, sockets });
+                let options = listener.tcp.clone();
+                if !self.open.contains_key(&key) {
+                    let addresses = self.addresses_to_bind(&key).await;
+                    let addresses = addresses.map_err(|source| listen_error(address, &listener.name, source))?;
+                    missing.push((plan.len(), addresses));
+                }
+                plan.push(PlannedBind { key, listener: listener.name.clone(), options, sockets: None });
             }
         }
+        for (index, addresses) in missing {
+            let PlannedBind { key, listener, options, .. } = &plan[index];
+            let bound = self.bind(key, &addresses, options);
+            plan[index].sockets = Some(bound.map_err(|source| listen_error(&key.address, listener, source))?);
+        }
+        self.check_distinct(&plan)?;
         Ok(BindPlan(plan))
     }
 
-    fn bind(&mut self, key: &BindKey, options: &TcpOptions) -> io::Result<BoundSockets> {
+    /// The addresses that must be bound for a key; none if it has sockets already.
+    async fn addresses_to_bind(&self, key: &BindKey) -> io::Result<Vec<ListenAddress>> {
+        let is_passed = self.passed.iter().any(|passed| passed.address == key.name());
+        if is_passed || matches!(key.address, BindAddress::Inherited(_)) {
+            return Ok(Vec::new());
+        }
+        let addresses = addresses_of(&key.address).await?;
+        bindable(addresses, |address| self.is_ours(address))
+    }
+
+    fn bind(&mut self, key: &BindKey, addresses: &[ListenAddress], options: &TcpOptions) -> io::Result<BoundSockets> {
         let (name, workers) = (key.name(), self.workers.len());
         let passed = self.passed.iter().position(|passed| passed.address == name);
         let for_workers = match (passed, &key.address) {
@@ -131,37 +161,71 @@ impl ListenSockets {
             (None, BindAddress::Inherited(number)) => {
                 net::adopt_listen_sockets(vec![self.inherited(*number)?], workers, options)?
             }
-            (None, address) => {
+            (None, _) => {
                 let mut sockets = Vec::new();
-                for address in listen_addresses(address)? {
-                    let is_ours = address.port().is_some_and(|port| self.has_port(port));
-                    sockets.extend(net::bind_listen_sockets(&address, options, workers, is_ours)?);
+                for address in addresses {
+                    sockets.extend(net::bind_listen_sockets(address, options, workers)?);
                 }
                 sockets
             }
         };
         let duplicates = for_workers.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-        Ok(BoundSockets { for_workers, duplicates })
+        Ok(BoundSockets { for_workers, duplicates: Arc::new(duplicates) })
+    }
+
+    /// Two listeners that got the very same address would each be given a part of its connections, at random: a name
+    /// may have the address of another, which only shows here.
+    fn check_distinct(&self, plan: &[PlannedBind]) -> Result<(), RunError> {
+        let mut owners: HashMap<SocketAddr, &PlannedBind> = HashMap::new();
+        for planned in plan {
+            let open = self.open.get(&planned.key).map(|open| &open.sockets);
+            let sockets = open.or(planned.sockets.as_ref().map(|bound| &bound.duplicates));
+            for address in sockets.iter().flat_map(|sockets| sockets.iter()).filter_map(net::local_tcp_address) {
+                let owner = owners.entry(address).or_insert(planned);
+                let is_admins = self.admin == Some(address);
+                if is_admins || owner.key != planned.key {
+                    let other = if is_admins { "the admin server".to_owned() } else { owner.describe() };
+                    return Err(RunError::SameAddress { one: planned.describe(), other, address });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The admin server's socket, which other addresses may overlap with.
+    ///
+    /// # Errors
+    /// A listener has that very address.
+    pub(super) fn set_admin(&mut self, socket: &OwnedFd) -> Result<(), RunError> {
+        let Some(address) = net::local_tcp_address(socket) else { return Ok(()) };
+        let has_it = |sockets: &SharedSockets| sockets.iter().any(|own| net::local_tcp_address(own) == Some(address));
+        if let Some((key, _)) = self.open.iter().find(|(_, open)| has_it(&open.sockets)) {
+            let (one, other) = ("the admin server".to_owned(), key.address.to_string());
+            return Err(RunError::SameAddress { one, other, address });
+        }
+        self.admin = Some(address);
+        Ok(())
     }
 
     fn inherited(&mut self, number: u32) -> io::Result<OwnedFd> {
         if let Some(socket) = self.inherited.get(&number) {
-            return socket.try_clone();
+            return socket[0].try_clone();
         }
         if self.is_successor {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the old process had no such socket"));
         }
         let socket = net::inherited_listen_socket(number)?;
         let duplicate = socket.try_clone()?;
-        self.inherited.insert(number, duplicate);
+        self.inherited.insert(number, Arc::new(vec![duplicate]));
         Ok(socket)
     }
 
     /// Whether this process, or the old one, listens on the port already.
-    fn has_port(&self, port: u16) -> bool {
-        let open = self.open.values().map(|open| &open.sockets);
-        let mut all = open.chain(self.passed.iter().map(|passed| &passed.sockets)).flatten();
-        all.any(|socket| net::local_port(socket) == Some(port))
+    pub(super) fn is_ours(&self, address: &ListenAddress) -> bool {
+        let open = self.open.values().flat_map(|open| open.sockets.iter());
+        let passed = self.passed.iter().flat_map(|passed| &passed.sockets);
+        let mut ours = open.chain(passed).filter_map(net::local_tcp_address).chain(self.admin);
+        address.port().is_some_and(|port| ours.any(|own| own.port() == port))
     }
 
     /// Opens and closes addresses as planned, and gives those that stay the frontend of their listener. Waits, but not
@@ -222,14 +286,12 @@ impl ListenSockets {
     }
 
     /// All sockets, by the names under which the new process of an upgrade looks for them.
-    pub(super) fn sockets(&self) -> Vec<(String, &[OwnedFd])> {
+    pub(super) fn sockets(&self) -> Vec<(String, SharedSockets)> {
         // Inherited ones come from their own table, which has those that no listener uses now too.
         let bound = self.open.iter().filter(|(key, _)| !matches!(key.address, BindAddress::Inherited(_)));
-        let bound = bound.map(|(key, open)| (key.name(), &open.sockets[..]));
-        let inherited = self
-            .inherited
-            .iter()
-            .map(|(number, socket)| (BindAddress::Inherited(*number).to_string(), slice::from_ref(socket)));
+        let bound = bound.map(|(key, open)| (key.name(), open.sockets.clone()));
+        let inherited =
+            self.inherited.iter().map(|(number, socket)| (BindAddress::Inherited(*number).to_string(), socket.clone()));
         bound.chain(inherited).collect()
     }
 
@@ -243,6 +305,17 @@ impl ListenSockets {
             }
         });
         addresses.collect()
+    }
+
+    /// The TCP addresses that a listener has.
+    pub(super) fn listened(&self, listener: &config::ListenerConfig) -> Vec<Listened> {
+        let open = listener.bind.iter().enumerate().filter_map(|(index, address)| {
+            let both_families = matches!(address, BindAddress::Address(ListenAddress::Any(_)));
+            let open = self.open.get(&BindKey::new(address, &listener.name, index))?;
+            let addresses: BTreeSet<_> = open.sockets.iter().filter_map(net::local_tcp_address).collect();
+            Some(addresses.into_iter().map(move |address| Listened { address, both_families }))
+        });
+        open.flatten().collect()
     }
 
     /// Closes all addresses; connections that the kernel has queued are still accepted.
@@ -276,11 +349,17 @@ impl BindKey {
     }
 }
 
+impl PlannedBind {
+    fn describe(&self) -> String {
+        format!("{} (listener `{}`)", self.key.address, self.listener)
+    }
+}
+
 impl OpenSockets {
     fn set_options(&mut self, options: TcpOptions) {
         if self.options != options {
             // Duplicates share their options with the workers' sockets. An error: it is a unix socket, which has none.
-            for socket in &self.sockets {
+            for socket in self.sockets.iter() {
                 let _ = net::set_listen_options(socket, &options);
             }
             self.options = options;
@@ -288,25 +367,6 @@ impl OpenSockets {
     }
 }
 
-/// The options that accepted sockets inherit from the listening one: those of the listener's pool, else of its first
-/// route's.
-fn client_socket_options(listener: &config::ListenerConfig, config: &Config) -> TcpOptions {
-    let named = listener.pool.as_ref().or_else(|| listener.mode.routes().first().map(|route| &route.pool));
-    let pool = config.pools.iter().find(|pool| Some(&pool.name) == named);
-    pool.expect("a valid configuration has every listener's pool").tcp.clone()
-}
-
-/// The addresses to bind: of a name, all that it resolves to.
-pub(super) fn listen_addresses(address: &BindAddress) -> io::Result<Vec<ListenAddress>> {
-    Ok(match address {
-        BindAddress::Address(address) => vec![address.clone()],
-        BindAddress::Inherited(_) => {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "only a listener can be inherited"));
-        }
-        BindAddress::Name(host, port) => {
-            let mut all: Vec<_> = (host.as_str(), *port).to_socket_addrs()?.collect();
-            all.dedup();
-            all.into_iter().map(ListenAddress::Tcp).collect()
-        }
-    })
+fn listen_error(address: &BindAddress, listener: &str, source: io::Error) -> RunError {
+    RunError::Listen { address: address.to_string(), listener: listener.to_owned(), source }
 }

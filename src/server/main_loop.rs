@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::admin::Command;
+use crate::config::DrainConfig;
 use crate::lifecycle::{ConnectionLimit, Drain, Phase};
 
 use super::admin_server::AdminServer;
@@ -67,10 +68,10 @@ impl MainLoop {
         let connections = &state.view.connections;
         let sockets = &mut state.running.listen_sockets;
         tokio::select! {
-            () = run_drain(drain, sockets, grace, state.config.drain.timeout, connections) => DrainEnd::Over,
-            signal = stop_at_once(signals, ending) => {
-                tracing::warn!(signal, active = connections.active(), "second signal");
-                DrainEnd::Cut
+            () = run_drain(drain, sockets, grace, connections) => DrainEnd::Over,
+            (why, end) = time_is_over(signals, ending, grace, state.config.drain) => {
+                tracing::warn!(active = connections.active(), "{why}; closing what is left");
+                end
             }
         }
     }
@@ -125,7 +126,7 @@ impl MainLoop {
             },
             SignalAction::Upgrade => {
                 let admin = self.admin.as_ref().map(AdminServer::named_socket);
-                self.upgrade.begin(&self.state.running.listen_sockets, admin);
+                self.upgrade.begin(self.state.running.listen_sockets.sockets().into_iter().chain(admin).collect());
             }
         }
         None
@@ -160,33 +161,43 @@ impl MainLoop {
     }
 }
 
-/// Waits for the signal that ends the drain at once.
-async fn stop_at_once(signals: &mut Signals, ending: Ending) -> &'static str {
+/// Waits until the drain has lasted for as long as it may, and says why that is over.
+async fn time_is_over(
+    signals: &mut Signals,
+    ending: Ending,
+    grace: Duration,
+    limits: DrainConfig,
+) -> (&'static str, DrainEnd) {
     if ending == Ending::Upgraded {
-        // A service manager that stops the service signals both processes, and this one is stopping already.
-        let signal = signals.next_stop().await;
-        tracing::info!(signal, "stopping already; a second signal stops at once");
+        let upgrade_timeout = async {
+            match limits.upgrade_timeout {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = upgrade_timeout => return ("the upgrade timeout is over", DrainEnd::Over),
+            // A service manager that stops the service signals both processes, and this one closes as the other.
+            signal = signals.next_stop() => tracing::info!(signal, "stopping; a second signal stops at once"),
+        }
     }
-    signals.next_stop().await
+    tokio::select! {
+        () = tokio::time::sleep(grace + limits.timeout) => ("the drain timeout is over", DrainEnd::Over),
+        _ = signals.next_stop() => ("second signal", DrainEnd::Cut),
+    }
 }
 
-/// Accepts for the grace time, then waits for the end of the connections until the timeout.
+/// Accepts for the grace time, then waits for the end of the connections.
 async fn run_drain(
     drain: &Drain,
     listen_sockets: &mut ListenSockets,
     grace: Duration,
-    timeout: Duration,
     connections: &Arc<ConnectionLimit>,
 ) {
     tokio::time::sleep(grace).await;
     listen_sockets.close();
     drain.advance(Phase::Closing);
-    let ended = async {
-        // Connections that the kernel had queued count as well.
-        listen_sockets.closed().await;
-        connections.emptied().await;
-    };
-    if tokio::time::timeout(timeout, ended).await.is_err() {
-        tracing::warn!(active = connections.active(), "the drain timeout is over; closing what is left");
-    }
+    // Connections that the kernel had queued count as well.
+    listen_sockets.closed().await;
+    connections.emptied().await;
 }

@@ -4,11 +4,14 @@
 //! the admin address and waits for signals and commands.
 
 mod admin_server;
+mod bind_addresses;
 mod capacity;
+mod cgroup;
 mod error;
-mod file_watch;
 mod listen_sockets;
 mod main_loop;
+mod off_thread;
+mod own_backends;
 mod pools;
 mod reload;
 mod running_config;

@@ -26,7 +26,7 @@ struct RunningPool {
     upstream: Arc<Upstream>,
     settings: config::PoolConfig,
     membership: Rc<Membership>,
-    /// Resolve its names, and rebuild its balancer's table. They end when this is dropped.
+    /// Resolve its names, rebuild its balancer's table, and call waiting clients. They end when this is dropped.
     _upkeep: JoinSet<Infallible>,
     health_checks: JoinSet<Infallible>,
 }
@@ -113,6 +113,8 @@ impl RunningPool {
         upkeep.spawn_local(membership.clone().follow_names());
         let balancer = upstream.balancer().clone();
         upkeep.spawn_local(async move { balancer.follow_pool().await });
+        let pool = upstream.pool().clone();
+        upkeep.spawn_local(async move { pool.call_at_events().await });
         let health_checks = start_health_checks(&upstream, settings);
         Self { upstream, settings: settings.clone(), membership, _upkeep: upkeep, health_checks }
     }

@@ -42,7 +42,9 @@ async fn apply(state: &mut ServerState, loaded: Loaded) -> Result<String, RunErr
     let token = read_token(&loaded.config.admin)?;
     state.running.apply(&loaded.config).await?;
     state.view.guard.set_token(token);
-    state.view.connections.set_max(state.capacity.connections(loaded.config.max_connections));
+    let limits = state.capacity.limits(&loaded.config);
+    state.view.connections.set_max(limits.connections);
+    state.idle_connections.set_max(limits.idle_connections);
     state.view.shown.store(state.running.shown().into());
     let mut pending = needs_restart(&state.config, &loaded.config);
     if loaded.config.shortest_limit() < state.shortest_limit {

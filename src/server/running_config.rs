@@ -10,6 +10,7 @@ use crate::telemetry::ListenerTotals;
 
 use super::error::RunError;
 use super::listen_sockets::ListenSockets;
+use super::own_backends::warn_of_own_backends;
 use super::pools::Pools;
 
 pub(super) struct RunningConfig {
@@ -40,7 +41,7 @@ impl RunningConfig {
     /// An address can't be bound; nothing has changed.
     pub(super) async fn apply(&mut self, config: &Config) -> Result<(), RunError> {
         // The only step that can fail comes first. Pools come before the listeners whose frontends refer to them.
-        let plan = self.listen_sockets.plan(config)?;
+        let plan = self.listen_sockets.plan(config).await?;
         self.pools.apply(&config.pools).await;
         let listeners: BTreeMap<String, RunningListener> =
             config.listeners.iter().map(|listener| (listener.name.clone(), self.listener(listener))).collect();
@@ -56,6 +57,7 @@ impl RunningConfig {
             }
         }
         self.pools.remove_others(&config.pools);
+        warn_of_own_backends(&config.listeners, &self.pools, &self.listen_sockets);
         Ok(())
     }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::admin::View;
 use crate::config::{Config, Source};
+use crate::file_watch::FileWatch;
+use crate::lifecycle::ConnectionLimit;
 
 use super::capacity::Capacity;
-use super::file_watch::FileWatch;
 use super::running_config::RunningConfig;
 
 /// Owned by the main loop; a reload changes it.
@@ -16,6 +17,8 @@ pub(super) struct ServerState {
     pub(super) source: Source,
     pub(super) config: Config,
     pub(super) capacity: Capacity,
+    /// The limit of connections that are kept for later requests.
+    pub(super) idle_connections: Arc<ConnectionLimit>,
     pub(super) running: RunningConfig,
     pub(super) view: Arc<View>,
     pub(super) file: FileWatch,

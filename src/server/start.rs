@@ -7,19 +7,20 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, RuntimeMetrics};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::access_log::AccessLog;
 use crate::admin::{Exporter, Guard, Reach, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
+use crate::file_watch::FileWatch;
 use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch};
-use crate::proxy::{ListenerDeps, Workers};
+use crate::proxy::{Admitted, ListenerDeps, Workers};
+use crate::relay::Pipes;
 use crate::telemetry::{LogSettings, log_writer, start_log};
 
 use super::admin_server::{read_token, start_admin};
 use super::capacity::Capacity;
 use super::error::RunError;
-use super::file_watch::FileWatch;
 use super::listen_sockets::{ListenSockets, SocketForWorker};
 use super::main_loop::{DrainEnd, MainLoop};
 use super::running_config::RunningConfig;
@@ -120,12 +121,16 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     let upgrade = Upgrade::new();
     let mut old_process = OldProcess::receive().map_err(RunError::TakeOver)?;
     let capacity = Capacity::detect(config.workers);
-    let connections = ConnectionLimit::new(capacity.connections(config.max_connections));
+    let limits = capacity.limits(config);
+    let connections = ConnectionLimit::new(limits.connections);
+    let idle_connections = ConnectionLimit::new(limits.idle_connections);
     let exporter = Exporter::install().map_err(|error| RunError::Metrics(io::Error::other(error)))?;
     let access_log = open_access_log(&config.log)?;
     let (drain, watch) = Drain::new();
     let shortest_limit = config.shortest_limit();
-    let (new_sockets, worker_configs) = worker_configs(config, capacity.workers, shortest_limit, &watch);
+    let pipes = Pipes::new(config.relay, capacity.workers);
+    let workers = Workers::new(capacity.workers, idle_connections.clone(), &watch);
+    let (new_sockets, worker_configs) = worker_configs(config, workers, &pipes, shortest_limit, &watch);
     let deps =
         ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
     let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()));
@@ -139,35 +144,38 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         drain: watch,
         shown: ArcSwap::from_pointee(running.shown()),
         access_log,
+        pipes,
         config_file: loaded.file.as_ref().map(|file| file.display().to_string()),
         reloads: Reloads::default(),
         guard: guard_of(&config.admin)?,
         commands: sender,
+        former_processes: upgrade.former_processes().clone(),
     });
-    let admin = start_admin(config.admin.bind.as_ref(), &mut running.listen_sockets, &view, exporter)?;
+    let admin = start_admin(config.admin.bind.as_ref(), &mut running.listen_sockets, &view, exporter).await?;
     running.listen_sockets.close_unclaimed();
     let (workers, runtimes) = start_workers(worker_configs)?;
     view.runtimes.set(runtimes).expect("nobody else starts workers");
-    capacity.log_start(view.connections.max());
+    capacity.log_start(view.connections.max(), &view.pipes);
     old_process.report_ready();
+    upgrade.limit_former_processes();
     systemd::ready();
     let config = config.clone();
-    let state = ServerState { source, config, capacity, running, view, file, shortest_limit };
+    let state = ServerState { source, config, capacity, idle_connections, running, view, file, shortest_limit };
     Ok((workers, MainLoop { state, admin, drain, signals, commands, upgrade }))
 }
 
 /// The configuration of each worker, and the channel for its sockets.
 fn worker_configs(
     config: &Config,
-    workers: usize,
+    (workers, inboxes): (Arc<Workers>, Vec<UnboundedReceiver<Admitted>>),
+    pipes: &Arc<Pipes>,
     shortest_limit: Duration,
     watch: &DrainWatch,
 ) -> (Vec<UnboundedSender<SocketForWorker>>, Vec<WorkerConfig>) {
-    let (workers, inboxes) = Workers::new(workers);
     let worker_config = |(id, inbox)| {
         let (sender, new_sockets) = unbounded_channel();
-        let (drain, workers, relay_mode) = (watch.clone(), workers.clone(), config.relay);
-        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, relay_mode })
+        let (drain, workers, pipes, relay_mode) = (watch.clone(), workers.clone(), pipes.clone(), config.relay);
+        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, relay_mode, pipes })
     };
     inboxes.into_iter().enumerate().map(worker_config).unzip()
 }

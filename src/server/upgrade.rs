@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -16,12 +16,17 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
+use crate::lifecycle::FormerProcesses;
 use crate::net::{PassedSockets, receive_sockets, send_sockets};
 
-use super::listen_sockets::ListenSockets;
+use super::listen_sockets::SharedSockets;
 
 /// Set for the new process, whose standard input is the socket then.
 const VARIABLE: &str = "LB_HANDOVER";
+/// Has the processes that upgrades have left behind, the one that starts the new process included.
+const FORMER_VARIABLE: &str = "LB_FORMER_PROCESSES";
+/// Each may hold as much memory and as many connections as this process.
+const MOST_FORMER_PROCESSES: usize = 4;
 /// The new process must accept within this time.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Sent by the new process once it accepts.
@@ -66,6 +71,7 @@ impl OldProcess {
 pub(super) struct Upgrade {
     /// The path of the program, where a new version may be installed later.
     program: Option<PathBuf>,
+    former_processes: FormerProcesses,
     under_way: Option<UnderWay>,
 }
 
@@ -78,11 +84,26 @@ struct UnderWay {
 impl Upgrade {
     /// To be made early, while the program is still where it was started from.
     pub(super) fn new() -> Self {
-        Self { program: std::env::current_exe().ok(), under_way: None }
+        // Nobody else sets it: what can't be read is none of ours.
+        let former_processes = std::env::var(FORMER_VARIABLE).ok().and_then(|text| text.parse().ok());
+        let former_processes = former_processes.unwrap_or_default();
+        Self { program: std::env::current_exe().ok(), former_processes, under_way: None }
+    }
+
+    /// Those that have open connections of the time before.
+    pub(super) fn former_processes(&self) -> &FormerProcesses {
+        &self.former_processes
+    }
+
+    /// Stops the oldest where there are too many: each upgrade leaves one more, and its connections may never end.
+    pub(super) fn limit_former_processes(&self) {
+        for pid in self.former_processes.stop_all_but(MOST_FORMER_PROCESSES) {
+            tracing::warn!(pid, most = MOST_FORMER_PROCESSES, "too many former processes; stopping the oldest");
+        }
     }
 
     /// Starts the program again, with this one's arguments and environment, and passes on its listening sockets.
-    pub(super) fn begin(&mut self, listen_sockets: &ListenSockets, admin: Option<(&str, &[OwnedFd])>) {
+    pub(super) fn begin(&mut self, sockets: Vec<(String, SharedSockets)>) {
         if self.under_way.is_some() {
             return tracing::warn!("an upgrade is under way already");
         }
@@ -92,12 +113,13 @@ impl Upgrade {
                  and stop this one"
             );
         }
-        match self.start(listen_sockets, admin) {
+        match self.start() {
             Ok((child, socket)) => {
                 tracing::info!(pid = child.id(), "upgrading: a new process was started");
                 let (pid, (sender, result)) = (child.id(), oneshot::channel());
-                // On a thread of its own, as both waits, for the socket and for the child's end, block.
-                std::thread::spawn(move || sender.send(wait_until_ready(child, &socket)));
+                // On a thread of its own, as all of it blocks: the sending, if the child doesn't receive, and the waits
+                // for its answer and its end.
+                std::thread::spawn(move || sender.send(hand_over(child, &socket, sockets)));
                 self.under_way = Some(UnderWay { pid, result });
             }
             Err(error) => tracing::error!(%error, "the upgrade failed; this process continues"),
@@ -113,26 +135,19 @@ impl Upgrade {
         }
     }
 
-    fn start(&self, listen_sockets: &ListenSockets, admin: Option<(&str, &[OwnedFd])>) -> io::Result<(Child, OwnedFd)> {
+    fn start(&self) -> io::Result<(Child, OwnedFd)> {
         let program = self.program.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        for direction in [Timeout::Send, Timeout::Recv] {
-            set_socket_timeout(&ours, direction, Some(TIMEOUT))?;
-        }
+        set_socket_timeout(&ours, Timeout::Recv, Some(TIMEOUT))?;
         let child = Command::new(program)
             .args(std::env::args_os().skip(1))
             .env(VARIABLE, "stdin")
+            .env(FORMER_VARIABLE, self.former_processes.with_this_one().to_string())
             // They have this process's id, and would make the new one ignore the variables that go with them.
             .env_remove("WATCHDOG_PID")
             .env_remove("LISTEN_PID")
             .stdin(Stdio::from(theirs))
             .spawn()?;
-        let listen_sockets = listen_sockets.sockets();
-        let all = listen_sockets.iter().map(|(name, sockets)| (name.as_str(), *sockets)).chain(admin);
-        // Not a failure yet: a process that ends before it has them all is reported by `wait_until_ready`.
-        if let Err(error) = send_sockets(&ours, all) {
-            tracing::debug!(%error, "the new process did not take the sockets");
-        }
         Ok((child, ours))
     }
 
@@ -156,8 +171,15 @@ impl Upgrade {
     }
 }
 
-/// Waits until the new process accepts; kills it if it doesn't.
-fn wait_until_ready(mut child: Child, socket: &OwnedFd) -> Result<u32, String> {
+/// Sends the new process the sockets, and waits until it accepts; kills it if it doesn't.
+fn hand_over(mut child: Child, socket: &OwnedFd, sockets: Vec<(String, SharedSockets)>) -> Result<u32, String> {
+    let all = sockets.iter().map(|(name, sockets)| (name.as_str(), &sockets[..]));
+    // Not a failure yet: a process that ends before it has them all is reported below, with its status.
+    if let Err(error) = send_sockets(socket, all, Instant::now() + TIMEOUT) {
+        tracing::debug!(%error, "the new process did not take the sockets");
+    }
+    // What a reload closes from now on is closed.
+    drop(sockets);
     let mut answer = [0; READY.len()];
     let why = match recv(socket, &mut answer[..], RecvFlags::empty()) {
         Ok((_, length)) if answer[..length] == *READY => return Ok(child.id()),

@@ -15,7 +15,7 @@ use crate::config::RelayMode;
 use crate::lifecycle::{DrainWatch, Phase};
 use crate::net::ListenSocket;
 use crate::proxy::{Admitted, Worker, Workers, accept_loop, serve_inbox};
-use crate::relay::{Pipes, RelayResources};
+use crate::relay::{Pipes, RelayResources, WorkerPipe};
 
 use super::listen_sockets::SocketForWorker;
 
@@ -31,6 +31,7 @@ pub(super) struct WorkerConfig {
     /// Connections that other workers pass on to this one.
     pub(super) inbox: UnboundedReceiver<Admitted>,
     pub(super) relay_mode: RelayMode,
+    pub(super) pipes: Arc<Pipes>,
 }
 
 /// Starts a worker, and waits until it accepts.
@@ -67,8 +68,8 @@ fn run(config: WorkerConfig, ready: &mpsc::Sender<io::Result<RuntimeMetrics>>) {
 /// Spawns the worker's own tasks.
 fn begin(config: WorkerConfig) -> io::Result<()> {
     let mut new_sockets = config.new_sockets;
-    let resources =
-        RelayResources { scratch: Rc::default(), pipes: Pipes::new(config.workers.len()), mode: config.relay_mode };
+    let pipe = Rc::new(WorkerPipe::open(&config.pipes));
+    let resources = RelayResources { scratch: Rc::default(), pipe, credit: Rc::default(), mode: config.relay_mode };
     let worker = Worker::new(config.id, config.shortest_limit, config.drain, config.workers, resources);
     spawn_local(serve_inbox(worker.clone(), config.inbox));
     while let Ok(socket) = new_sockets.try_recv() {

@@ -23,6 +23,10 @@ labels! {
         NoBackend = "no_backend",
         /// Refused by a rule or limit.
         Rejected = "rejected",
+        /// Mode http: the drain closed it between two requests.
+        Drained = "drained",
+        /// Mode http: closed between two requests, as a reload has given the listener other settings.
+        Reloaded = "reloaded",
         /// Cut at the end of the drain time.
         DrainForced = "drain_forced",
         /// The balancer's fault: no file descriptor, no local port, a bug.

@@ -44,6 +44,8 @@ names! {
     counter BAD_ENDS = "lb_backend_bad_ends_total",
         "Connections to a backend (in http mode requests) that ended badly, by how.";
     counter HEALTH_CHECKS = "lb_health_checks_total", "Health checks of a backend, by result.";
+    counter UNANSWERED = "lb_backend_unanswered_total",
+        "Clients that had asked a backend for something and left before a byte of an answer.";
     counter RETRIES = "lb_retries_total",
         "Further backends tried for a client whose backend could not be connected to.";
     counter ACCEPT_ERRORS = "lb_accept_errors_total", "Failed accepts, by reason.";
@@ -66,6 +68,9 @@ names! {
         "Tasks of the workers: one a connection, and a few of each worker and listener.";
     gauge DRAINING = "lb_draining", "1 from the signal to stop on, else 0.";
     gauge MAX_CONNECTIONS = "lb_max_connections", "The limit of client connections at once.";
+    gauge SPLICE_PIPES = "lb_splice_pipes",
+        "Pipes for moving bulk inside the kernel, one a worker: open, or refused by the system, whose worker copies.";
+    counter SPLICED_BYTES = "lb_spliced_bytes_total", "Bytes moved inside the kernel (splice), of all bytes relayed.";
     seconds CONNECT_DURATION = "lb_connect_duration_seconds", "Time to connect to a backend.";
     seconds FIRST_BYTE_DURATION = "lb_first_byte_duration_seconds", "Time from accept to the backend's first byte.";
     seconds HTTP_REQUEST_DURATION = "lb_http_request_duration_seconds",

@@ -251,12 +251,12 @@ fn addresses_may_be_percent_encoded_and_unix_sockets() {
 
 #[test]
 fn a_drain_survives_reloads_and_health_checks() {
-    let (a, b) = (greeter("a"), greeter("b"));
+    let (a, b) = (Server::named("a"), Server::named("b"));
     let folder = Folder::new();
     let yaml = |more: &str| {
         format!(
             "listen: 127.0.0.1:0\nbackends: ['{}', '{}'{more}]\nadmin: {{bind: 127.0.0.1:0}}\n\
-             health_check: {{interval: 50ms, timeout: 1s, rise: 1, fall: 1}}\n",
+             health_check: {{interval: 50ms, timeout: 1s, rise: 1, fall: 1, http: {{}}}}\n",
             a.address(),
             b.address()
         )
@@ -267,7 +267,7 @@ fn a_drain_survives_reloads_and_health_checks() {
     checks(a.accepted() + 2);
     assert_eq!(lb.state_of(a.address()), "draining");
 
-    let third = greeter("c");
+    let third = Server::named("c");
     folder.write("lb.yaml", yaml(&format!(", '{}'", third.address())));
     lb.signal(Signal::HUP);
     wait_until("the reload is over", || reloads(&lb, "success") == 1.0);
@@ -275,7 +275,7 @@ fn a_drain_survives_reloads_and_health_checks() {
     assert_eq!(post(lb.admin(), RELOAD, &[]).status, 200);
     checks(a.accepted() + 2);
     assert_eq!(lb.state_of(a.address()), "draining");
-    let seen: Vec<String> = (0..6).map(|_| greeting(lb.address())).collect();
+    let seen: Vec<String> = (0..6).map(|_| get(lb.address(), "/").body).collect();
     assert!(!seen.contains(&"a".to_owned()) && seen.contains(&"c".to_owned()), "{seen:?}");
     assert_eq!(change(&lb, a.address(), "enable").json(), json!({"result": "up"}));
 }

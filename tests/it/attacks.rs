@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Ending, Lb, Pairs, Server, allow_open_files, client_hellos, connect, connect_and_read, cpu_time, read_to_end,
-    reset, resident_bytes, send_pattern_until_blocked, shrink_receive_buffer, wait_for_within, wait_until,
+    Ending, Lb, Pairs, Reader, Server, allow_open_files, client_hellos, connect, connect_and_read, cpu_time, exchange,
+    read_to_end, reset, resident_bytes, send_pattern_until_blocked, shrink_receive_buffer, wait_for_within, wait_until,
 };
 
 const KIB: usize = 1024;
@@ -185,4 +185,49 @@ fn a_flood_over_the_limit_harms_no_live_session() {
     let grown = resident_bytes(lb.pid()).saturating_sub(before);
     assert!(grown < 16 * (KIB * KIB) as u64, "the flood left {grown} bytes");
     drop(sessions);
+}
+
+#[test]
+fn clients_that_ask_ahead_of_a_stalled_answer_cost_little_memory() {
+    const ATTACKERS: usize = 200;
+    const MOST_KIB: u64 = 24;
+    allow_open_files(4096);
+    let server = Server::that(|stream| {
+        let mut reader = Reader::of(stream);
+        while let Some(request) = reader.message(false) {
+            if request.head.starts_with("GET /fine ") {
+                reader.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        }
+    });
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--mode", "http"]).start();
+    let is_served = || exchange(&mut connect(lb.address()), "/fine").unwrap().status == 200;
+    assert!(is_served());
+    let get = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    // Behind a request without a body, behind the end of chunks, and behind chunks that have come by themselves.
+    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let kinds = [(get, ""), (chunked, "1\r\na\r\n0\r\n\r\n"), (chunked, "")];
+    let before = resident_bytes(lb.pid());
+    let attackers: Vec<TcpStream> = (0..ATTACKERS)
+        .map(|number| {
+            let (head, body) = kinds[number % kinds.len()];
+            let mut stream = connect(lb.address());
+            stream.write_all(&[head, body].concat().into_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let active = || lb.metrics().sum("backend_connections_active", &[]);
+    wait_until("all wait for an answer", || active() == ATTACKERS as f64);
+    for (number, mut stream) in attackers.iter().enumerate() {
+        let rest = if number % kinds.len() == 2 { "1\r\na\r\n0\r\n\r\n" } else { "" };
+        stream.set_nonblocking(true).unwrap();
+        // What lb takes of it, and what the sockets take.
+        let _ = stream.write_all(&[rest, &get.repeat(4_000)].concat().into_bytes());
+    }
+    assert!(is_served());
+    let grown = resident_bytes(lb.pid()).saturating_sub(before) / ATTACKERS as u64 / 1024;
+    assert!(grown <= MOST_KIB, "each costs {grown} KiB");
+    attackers.into_iter().for_each(reset);
+    wait_until("they are gone", || active() == 0.0);
+    assert_lives(&lb);
 }

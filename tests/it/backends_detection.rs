@@ -1,6 +1,6 @@
 //! Failure detection under load: backends that die, hang, reset, flap, and come back.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Flooded, Lb, Program, Refusing, Server, free_port, get_from, greeting, refusing_at, required, reset, try_greeting,
-    wait_for_within, wait_until,
+    Flooded, Lb, Program, Refusing, Server, connect, free_port, get_from, greeting, refusing_at, required, reset,
+    try_greeting, wait_until, wait_until_equal,
 };
-
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A greeting server as a process of its own.
 const PYTHON_GREETER: &str = r#"
@@ -31,7 +29,6 @@ while True:
 #[derive(Debug)]
 struct Visit {
     began: Instant,
-    took: Duration,
     greeting: io::Result<String>,
 }
 
@@ -55,7 +52,7 @@ impl Load {
                     clients.push(thread::spawn(move || {
                         let began = Instant::now();
                         let greeting = try_greeting(address);
-                        visits.lock().unwrap().push(Visit { began, took: began.elapsed(), greeting });
+                        visits.lock().unwrap().push(Visit { began, greeting });
                     }));
                     // The pace is what this thread is for.
                     next += Duration::from_secs(1) / a_second;
@@ -95,6 +92,27 @@ fn greets(address: Refusing, name: &'static str) -> Server {
 }
 
 #[test]
+fn clients_that_leave_unanswered_are_counted_and_told_of() {
+    const LINE: &str = "clients leave without an answer";
+    for mode in ["tcp", "http"] {
+        let hanging = Server::ignoring();
+        let lb = Lb::in_front_of(&[hanging.address()]).with(&["--mode", mode]).start();
+        for _ in 0..5 {
+            let mut client = connect(lb.address());
+            client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            wait_until("it is asked", || lb.metrics().sum("backend_bytes_total", &[("direction", "in")]) > 0.0);
+            wait_until_equal("one is served", &1.into(), || lb.backend(hanging.address())["active"].clone());
+            reset(client);
+            wait_until_equal("it has left", &0.into(), || lb.backend(hanging.address())["active"].clone());
+        }
+        wait_until_equal("counted", &5.0, || lb.metrics().sum("backend_unanswered_total", &[]));
+        let lines = lb.log_lines_with(LINE);
+        assert_eq!((lines.len(), &lines[0]["in_a_row"]), (1, &3.into()), "mode {mode}");
+        assert_eq!(lb.state_of(hanging.address()), "up", "it is no evidence");
+    }
+}
+
+#[test]
 fn clients_notice_nothing_while_three_of_four_backends_fail_and_come_back() {
     let good = Server::greeting("good");
     let address = free_port();
@@ -129,30 +147,28 @@ fn clients_notice_nothing_while_three_of_four_backends_fail_and_come_back() {
     wait_until("the three are ejected", || bad.iter().all(|address| lb.state_of(*address) == "ejected"));
     let all_ejected = Instant::now();
     wait_until("a hundred clients more", || load.served_by("good", all_ejected) >= 100);
-    let before_repair = Instant::now();
+    // Connects from before have ended. From now on only a probe fails, and each that does is an ejection.
+    let retries_but_probes = || {
+        let metrics = lb.metrics();
+        metrics.sum("retries_total", &[]) - metrics.sum("backend_ejections_total", &[])
+    };
+    let (quiet, since) = (retries_but_probes(), Instant::now());
+    wait_until("another hundred", || load.served_by("good", since) >= 100);
+    assert!(retries_but_probes() <= quiet, "clients were sent to backends that are out");
 
     is_resetting.store(false, Ordering::Release);
     let _hanging = greets(flooded.end(), "hanging");
     let _process = greets(refusing_at(killed), "process");
     let repaired = Instant::now();
-    // Each within its ejection: 3 s and a tenth of jitter, and the time of a probe on a busy machine.
-    wait_for_within(Duration::from_millis(3300) + Duration::from_secs(2), "each is in use again", || {
-        names.iter().all(|name| load.served_by(name, repaired) > 10).then_some(())
-    });
+    wait_until("each is in use again", || names.iter().all(|name| load.served_by(name, repaired) > 10));
     let visits = load.end();
     for visit in &visits {
         assert!(visit.greeting.is_ok(), "a client saw the failure: {visit:?}");
-        // Two attempts may have fallen on the silent one's address at most: one before its ejection, and the budget's
-        // wait.
-        assert!(visit.took < CONNECT_TIMEOUT * 3, "a client waited for too long: {visit:?}");
-    }
-    let quiet = |visit: &&Visit| visit.began > all_ejected && visit.began < before_repair;
-    for visit in visits.iter().filter(quiet) {
-        assert!(visit.took < CONNECT_TIMEOUT, "a delay after the ejection: {visit:?}");
     }
     let ejections = lb.log_lines_with("backend ejected");
-    assert_eq!(ejections.len(), 3, "each ejection is told once: {ejections:?}");
-    assert_eq!(lb.metrics().sum("backend_ejections_total", &[]), 3.0);
+    assert!(ejections.len() >= 3, "{ejections:?}");
+    let counted = lb.metrics().sum("backend_ejections_total", &[]);
+    assert_eq!(ejections.len() as f64, counted, "each ejection is told once: {ejections:?}");
     assert_eq!(lb.log_lines_with("backend is in use again").len(), 3);
 }
 

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::{
-    Dns, Fleet, Folder, Lb, connect, exchange, free_port, greeting, short_read, wait_for_within, wait_until,
-    wait_until_equal,
+    Dns, DnsStub, Fleet, Folder, Lb, Reply, connect, exchange, free_port, greeting, short_read, wait_for_within,
+    wait_until, wait_until_equal,
 };
 
 /// A balancer in front of `backends`, names that `dns` knows.
@@ -200,4 +202,96 @@ fn metrics_of_addresses_that_vanished_vanish_too() {
         assert_eq!(metrics.samples.len(), series, "pods that come and go must not add up");
     }
     assert_eq!(lb.metrics().sum("connections_accepted_total", &[]), 1.0, "what is still there stays");
+}
+
+#[test]
+fn names_with_underscores_resolve() {
+    let fleet = Fleet::start();
+    let service = format!("_web._tcp.my_app.test,node_1.test,{},10,1", fleet.port());
+    let dns = Dns::with_services(&[("my_app.test", "127.0.0.2"), ("node_1.test", "127.0.0.3")], &[service]);
+    let backends = format!("my_app.test:{}, 'srv:_web._tcp.my_app.test'", fleet.port());
+    let lb = Lb::with_config(&yaml(&backends, dns.address())).start();
+    assert_eq!(known(&lb), set(&[fleet.at("127.0.0.2"), fleet.at("127.0.0.3")]));
+}
+
+#[test]
+fn an_srv_record_with_port_0_or_without_a_target_is_left_out_and_reported() {
+    let fleet = Fleet::start();
+    let service = |target: &str, port: u16| format!("_web._tcp.app.test,{target},{port},10,1");
+    let services = [service("a.test", 0), service("b.test", fleet.port())];
+    let dns = Dns::with_services(&[("a.test", "127.0.0.2"), ("b.test", "127.0.0.3")], &services);
+    let lb = Lb::with_config(&yaml("'srv:_web._tcp.app.test'", dns.address())).start();
+    assert_eq!(known(&lb), set(&[fleet.at("127.0.0.3")]));
+    let report = &lb.api("/api/v1/pools")["pools"][0]["unresolved"];
+    assert_eq!(report[0]["name"], "a.test.");
+    assert!(report[0]["error"].as_str().unwrap().contains("port 0"), "{report}");
+    assert_eq!(lb.log_lines_with("SRV target can't be resolved; trying again").len(), 1);
+}
+
+#[test]
+fn each_name_is_asked_for_once_a_family_at_the_start() {
+    let fleet = Fleet::start();
+    let dns =
+        DnsStub::that(|_, kind| if kind == "A" { Reply::V4(vec![[127, 0, 0, 2].into()]) } else { Reply::Nothing });
+    let port = fleet.port();
+    let config = yaml(&format!("a.test:{port}, b.test:{port}"), dns.address());
+    let lb = Lb::with_config(&config).set("resolve.min_ttl", "1m").set("resolve.max_ttl", "1m").start();
+    assert_eq!(greeting(lb.address()), "127.0.0.2");
+    let asked = dns.asked();
+    assert_eq!(asked.len(), 4, "{asked:?}");
+    assert!(asked.values().all(|times| *times == 1), "{asked:?}");
+}
+
+#[test]
+fn a_family_that_is_not_answered_for_delays_the_other_by_a_moment_and_is_added_when_it_comes() {
+    let fleet = Fleet::start();
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let last = Arc::new(AtomicU8::new(2));
+    let now = last.clone();
+    let dns = DnsStub::that(move |_, kind| match kind {
+        "A" => Reply::V4(vec![[127, 0, 0, now.load(Ordering::Relaxed)].into()]),
+        _ if may_answer.try_recv().is_ok() => Reply::V6(vec![std::net::Ipv6Addr::LOCALHOST]),
+        _ => Reply::Silence,
+    });
+    let backends = format!("'{}', app.test:{}", fleet.at("127.0.0.9"), fleet.port());
+    let lb = Lb::with_config(&yaml(&backends, dns.address())).start();
+    // A resolver gives a family up after 15 seconds.
+    let one = set(&[fleet.at("127.0.0.9"), fleet.at("127.0.0.2")]);
+    let soon = Duration::from_secs(10);
+    wait_for_within(soon, "the one family is used", || (known(&lb) == one).then_some(()));
+    last.store(3, Ordering::Relaxed);
+    let one = set(&[fleet.at("127.0.0.9"), fleet.at("127.0.0.3")]);
+    wait_for_within(soon, "its changes are followed", || (known(&lb) == one).then_some(()));
+    answer.send(()).unwrap();
+    let both = set(&[fleet.at("127.0.0.9"), fleet.at("127.0.0.3"), fleet.at("::1")]);
+    wait_until_equal("backends", &both, || known(&lb));
+}
+
+#[test]
+fn only_the_wanted_family_is_asked_for_and_used() {
+    let fleet = Fleet::start();
+    let dns = DnsStub::that(|_, kind| match kind {
+        "A" => Reply::V4(vec![[127, 0, 0, 2].into()]),
+        _ => Reply::V6(vec![std::net::Ipv6Addr::LOCALHOST]),
+    });
+    let config = yaml(&format!("app.test:{}", fleet.port()), dns.address());
+    for (family, address) in [("ipv4", "127.0.0.2"), ("ipv6", "::1")] {
+        let lb = Lb::with_config(&config).set("resolve.family", family).start();
+        assert_eq!(known(&lb), set(&[fleet.at(address)]));
+        let other = if family == "ipv4" { "AAAA" } else { "A" };
+        if family == "ipv4" {
+            assert!(!dns.asked().contains_key(&("app.test".to_owned(), other)), "{:?}", dns.asked());
+        }
+    }
+}
+
+#[test]
+fn a_truncated_answer_is_used_where_the_server_has_no_tcp() {
+    let fleet = Fleet::start();
+    let dns = DnsStub::that(|_, kind| match kind {
+        "A" => Reply::Truncated(vec![[127, 0, 0, 2].into(), [127, 0, 0, 3].into()]),
+        _ => Reply::Nothing,
+    });
+    let lb = Lb::with_config(&yaml(&format!("app.test:{}", fleet.port()), dns.address())).start();
+    wait_until_equal("backends", &set(&[fleet.at("127.0.0.2"), fleet.at("127.0.0.3")]), || known(&lb));
 }

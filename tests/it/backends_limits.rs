@@ -1,14 +1,14 @@
 //! Limits of backends: connections at once, the queue before them, source addresses, and very many backends.
 
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Ending, Fleet, Lb, Server, allow_open_files, connect, connect_and_read, cpu_time, greeting, reset, short_read,
-    try_greeting, wait_until, wait_until_equal,
+    Ending, Fleet, Lb, Refusing, Server, allow_open_files, connect, connect_and_read, cpu_time, greeting, reset,
+    short_read, try_greeting, wait_until, wait_until_equal,
 };
 
 /// One backend with room for one, and a queue.
@@ -77,7 +77,12 @@ fn the_queue_is_first_come_first_served() {
     let fleet = Fleet::start();
     let lb = narrow(&fleet, "{length: 10, timeout: 20s}");
     let mut holder = hold(&lb);
-    let waiting: Vec<TcpStream> = (2..=7).map(|place| wait_in(&lb, place)).collect();
+    let wait_behind = |place: usize| {
+        let client = connect(lb.address());
+        wait_until_equal("in the queue", &(place as u64), || lb.waiting());
+        client
+    };
+    let waiting: Vec<TcpStream> = (1..=6).map(wait_behind).collect();
     for mut next in waiting {
         drop(holder);
         assert_eq!(short_read(&mut next), "127.0.0.2", "whoever came first");
@@ -140,7 +145,7 @@ fn a_client_that_leaves_the_queue_gives_its_place_back() {
 
 #[test]
 fn who_waits_is_served_as_soon_as_another_backend_is_there_again() {
-    let (narrow, away) = (Server::greeting("narrow"), crate::support::Refusing::new());
+    let (narrow, away) = (Server::greeting("narrow"), Refusing::new());
     let yaml = format!(
         "listen: 127.0.0.1:0\n\
          backends: [{{address: '{}', max_connections: 1}}, {{address: '{}', max_connections: 5}}]\n\
@@ -155,6 +160,83 @@ fn who_waits_is_served_as_soon_as_another_backend_is_there_again() {
     let mut waiting: Vec<TcpStream> = (2..=4).map(|place| wait_in(&lb, place)).collect();
     let _back = Server::on(away, |mut stream| drop(stream.write_all(b"back")));
     assert!(waiting.iter_mut().all(|client| short_read(client) == "back"));
+}
+
+/// Two backends with room for one each, and a queue whose clients wait for longer than a test: one refuses, and one is
+/// held by a client.
+fn one_refuses_and_one_is_full(detection: &str) -> (Refusing, Server, Lb, TcpStream) {
+    let (refusing, full) = (Refusing::new(), Server::greeting("full"));
+    let yaml = format!(
+        "listen: 127.0.0.1:0\n\
+         backends: [{{address: '{}', max_connections: 1}}, {{address: '{}', max_connections: 1}}]\n\
+         queue: {{length: 5, timeout: 1h}}\nfailure_detection: {detection}\n",
+        refusing.address(),
+        full.address(),
+    );
+    let lb = Lb::with_config(&yaml).start();
+    let mut holder = connect(lb.address());
+    assert_eq!(short_read(&mut holder), "full");
+    (refusing, full, lb, holder)
+}
+
+#[test]
+fn a_client_that_waits_for_a_full_backend_keeps_nobody_from_another() {
+    let (refusing, _full, lb, holder) = one_refuses_and_one_is_full("off");
+    // It has tried the one that refuses, and waits for the other.
+    let mut waiting = wait_in(&lb, 2);
+    wait_until("it waits", || lb.waiting() == 1);
+    let _back = Server::on(refusing, |mut stream| {
+        let _ = stream.write_all(b"back");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut newcomer = connect(lb.address());
+    assert_eq!(short_read(&mut newcomer), "back", "at once");
+    // Behind the one that can't use the place which becomes free.
+    let mut behind = wait_in(&lb, 4);
+    wait_until("it waits", || lb.waiting() == 2);
+    drop(newcomer);
+    assert_eq!(short_read(&mut behind), "back");
+    drop(holder);
+    assert_eq!(short_read(&mut waiting), "full", "it kept its place in the queue");
+    drop((waiting, behind));
+}
+
+#[test]
+fn who_waits_probes_the_backend_whose_ejection_is_over() {
+    let (refusing, _full, lb, holder) = one_refuses_and_one_is_full("{failures: 1, ejection: 2s}");
+    assert_eq!(lb.state_of(refusing.address()), "ejected");
+    let _back = Server::on(refusing, |mut stream| drop(stream.write_all(b"back")));
+    let mut waiting = wait_in(&lb, 2);
+    assert_eq!(short_read(&mut waiting), "back", "nobody else comes, and no place becomes free");
+    drop((waiting, holder));
+}
+
+#[test]
+fn a_retry_that_waits_for_the_budget_holds_no_place() {
+    let (refusing, hanging, spare) = (Refusing::new(), Server::blackhole(), Server::greeting("spare"));
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nconnect_timeout: 19s\nattempts: 3\nfailure_detection: off\n\
+         backends: ['{}', '{}', {{address: '{}', backup: true, max_connections: 1}}]\n",
+        refusing.address(),
+        hanging.address(),
+        spare.address(),
+    );
+    let lb = Lb::with_config(&yaml).start();
+    let failures = || lb.metrics().sum("backend_connect_failures_total", &[("reason", "refused")]);
+    // Each is refused, and hangs in a retry: as many as the budget always allows.
+    let hang: Vec<TcpStream> = (1..=3).map(|number| wait_in(&lb, number)).collect();
+    wait_until_equal("retries", &3.0, || lb.metrics().sum("retries_total", &[]));
+    lb.drain_backend(hanging.address());
+    let waiting = wait_in(&lb, 4);
+    wait_until_equal("refused", &4.0, failures);
+    lb.drain_backend(refusing.address());
+    let mut newcomer = connect(lb.address());
+    assert_eq!(short_read(&mut newcomer), "spare");
+    // Its reset is noticed in that wait.
+    reset(waiting);
+    wait_until_equal("active", &4.0, || lb.metrics().sum("connections_active", &[]));
+    hang.into_iter().for_each(reset);
+    drop(newcomer);
 }
 
 #[test]

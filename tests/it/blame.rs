@@ -69,7 +69,7 @@ fn a_backend_that_gives_no_good_answer_costs_a_few_requests_and_is_out() {
         ),
         ("TLS", answering(b"\x15\x03\x01\x00\x02\x02\x46")),
         ("half a head", answering("HTTP/1.1 200 OK\r\nContent-Le")),
-        ("line feeds only", answering("HTTP/1.1 200 OK\nContent-Length: 0\n\n")),
+        ("carriage returns only", answering("HTTP/1.1 200 OK\rContent-Length: 0\r\r")),
         ("a head of 40 KB", answering(huge)),
         ("a body cut short", answering("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")),
     ];

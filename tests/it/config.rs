@@ -202,8 +202,18 @@ fn the_shipped_file_is_valid() {
 
 #[test]
 fn off_has_other_words_wherever_it_is_a_value() {
-    const KEYS: [&str; 6] =
-        ["proxy_protocol", "send_proxy", "failure_detection", "health_check", "admin.bind", "log.access"];
+    const KEYS: [&str; 10] = [
+        "proxy_protocol",
+        "send_proxy",
+        "failure_detection",
+        "health_check",
+        "admin.bind",
+        "log.access",
+        "timeouts.idle",
+        "timeouts.half_closed",
+        "first_byte_timeout",
+        "drain.upgrade_timeout",
+    ];
     let print = |value: &str| {
         let sets = KEYS.map(|key| format!("{key}={value}"));
         let mut arguments = vec!["check", "--print", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:1"];
@@ -236,4 +246,18 @@ fn an_access_log_that_is_off_by_any_word_makes_no_file() {
     let lb = Lb::in_front_of(&[server.address()]).with(&["--access-log", "no"]).start();
     assert_eq!(get(lb.address(), "/").body, "here");
     assert!(!lb.folder().join("no").exists());
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_configuration() {
+    let output = check("\u{feff}listen: 127.0.0.1:8080\nbackends: [127.0.0.1:3001]\n");
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+}
+
+#[test]
+fn a_listener_may_have_another_one_as_its_backend() {
+    let chain = "listeners:\n  a: {bind: '*:8080', pool: p}\n  b: {bind: '127.0.0.1:8081', pool: q}\n\
+                 pools:\n  p: {backends: ['127.0.0.1:8081']}\n  q: {backends: [10.0.0.1:8080]}\n";
+    let output = check(chain);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
 }

@@ -86,6 +86,57 @@ fn a_kept_http_client_that_asks_just_after_the_doors_closed_is_answered() {
 }
 
 #[test]
+fn what_the_drain_closes_is_booked_on_it() {
+    let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    for grace in ["0s", "1h"] {
+        let (origin, stalled) = (Origin::new(), Server::ignoring());
+        let yaml = format!(
+            "listeners:\n  web: {{bind: '127.0.0.1:0', mode: http, pool: web}}\n  \
+             held: {{bind: '127.0.0.1:0', pool: held}}\n\
+             pools:\n  web: {{backends: ['{}']}}\n  held: {{backends: ['{}']}}\ndrain: {{grace: {grace}}}\n",
+            origin.address(),
+            stalled.address(),
+        );
+        let mut lb = Lb::with_config(&yaml).start();
+        // Keeps the drain, and so the metrics, going.
+        let held = connect(lb.address_now("held"));
+        let mut client = Reader::of(connect(lb.address_now("web")));
+        client.send(request);
+        assert_eq!(client.response().status(), 200);
+        lb.signal(Signal::TERM);
+        wait_until("it drains", || lb.ask("/readyz").status == 503);
+        if grace == "1h" {
+            client.send(request);
+            assert_eq!(client.response().header("connection"), Some("close"));
+        }
+        assert!(client.is_at_end(), "cleanly");
+        let closed = |reason| lb.metrics().sum("connections_closed_total", &[("listener", "web"), ("reason", reason)]);
+        wait_until_equal("drained", &1.0, || closed("drained"));
+        drop(client);
+        assert_eq!(closed("client_closed") + closed("backend_closed"), 0.0);
+        lb.signal(Signal::TERM);
+        drop(held);
+        assert_eq!(lb.wait_for_end().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_client_whose_connect_hangs_at_the_end_of_the_drain_is_reset() {
+    let hanging = Server::blackhole();
+    for mode in ["tcp", "http"] {
+        let lb = Lb::in_front_of(&[hanging.address()]).with(&["--mode", mode, "--drain-timeout", "100ms"]);
+        let mut lb = lb.set("connect_timeout", "1h").start();
+        let mut client = connect(lb.address());
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        wait_until("it connects", || lb.backend(hanging.address())["active"] == 1);
+        lb.signal(Signal::TERM);
+        assert_eq!(read_to_end(&mut client), (Vec::new(), Ending::Reset), "mode {mode}");
+        assert_eq!(lb.wait_for_end().code(), Some(0));
+        assert_eq!(lb.only_access()["cause"], "drain_forced");
+    }
+}
+
+#[test]
 fn the_api_asks_for_a_drain_and_one_signal_then_cuts_it_short() {
     for is_cut in [false, true] {
         let server = Server::echo();

@@ -1,9 +1,7 @@
-//! What the machine runs out of: the pipes of an ordinary user, and local ports. EMFILE is among the limits
-//! (lifecycle).
+//! What the machine runs out of: the pipes of an ordinary user, local ports, and files (EMFILE alone: lifecycle).
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,14 +11,14 @@ use socket2::{Domain, Socket, Type};
 
 use crate::harness::lacks;
 use crate::support::{
-    Ending, Lb, MAX_PIPE_FILES_PER_WORKER, Pair, Pairs, Server, bound, connect, is_in_a_network_of_its_own,
+    Ending, Lb, Pair, Pairs, Reader, Server, allow_open_files, bound, connect, is_in_a_network_of_its_own, open_files,
     ordinary_user, read_to_end, receive_pattern, required, reset, send_pattern, shrink_receive_buffer, wait_until,
 };
 
 const MIB: usize = 1024 * 1024;
 
 /// Connections with much to send, whose readers wait; then they read.
-fn bulk_through_an_ordinary_users_pipes(method: &str, pipe_files: RangeInclusive<usize>) {
+fn bulk_through_an_ordinary_users_pipes(method: &str, has_pipe: bool) {
     const CONNECTIONS: usize = 80;
     /// More than all buffers on the way hold; of all connections together, less than the kernel gives TCP.
     const LENGTH: usize = 6 * MIB;
@@ -51,8 +49,9 @@ fn bulk_through_an_ordinary_users_pipes(method: &str, pipe_files: RangeInclusive
         thread::sleep(Duration::from_millis(100));
         std::mem::replace(&mut last, now) == now && now > 0.0
     });
-    let pipes = lb.pipe_files();
-    assert!(pipe_files.contains(&pipes), "{method}: {pipes} descriptors of pipes, not {pipe_files:?}");
+    let pipes = |state| lb.metrics().sum("splice_pipes", &[("state", state)]) == 1.0;
+    assert_eq!((pipes("open"), pipes("refused")), (has_pipe, !has_pipe), "{method}");
+    assert_eq!(lb.metrics().sum("spliced_bytes_total", &[]) > 0.0, has_pipe, "{method}");
     // All at once: whoever waited for the others could wait for too long.
     thread::scope(|scope| {
         for (first, reader) in first.iter().zip(readers) {
@@ -99,16 +98,14 @@ impl Drop for Hog {
 }
 
 #[test]
-fn more_bulk_than_an_ordinary_users_pipes_is_copied() {
-    // First with pipes, but fewer than connections; then with none, for another program has them all.
-    let within_its_share = 2..=usize::try_from(MAX_PIPE_FILES_PER_WORKER).expect("a small number");
+fn bulk_is_copied_where_an_ordinary_user_gets_no_pipe() {
     for method in ["auto", "splice"] {
-        bulk_through_an_ordinary_users_pipes(method, within_its_share.clone());
+        bulk_through_an_ordinary_users_pipes(method, true);
     }
+    // Another program has all that the system grants.
     let _hog = Hog::start();
     for method in ["auto", "splice"] {
-        // One may be open at the moment, to find out that it can't have its size.
-        bulk_through_an_ordinary_users_pipes(method, 0..=2);
+        bulk_through_an_ordinary_users_pipes(method, false);
     }
 }
 
@@ -161,4 +158,77 @@ fn running_out_of_local_ports_passes_and_blames_nobody() {
         pairs.push(pair);
     }
     drop(pairs);
+}
+
+#[test]
+fn a_connection_to_itself_is_no_backend() {
+    const PORT: u16 = 20_010;
+    const TRIES: u16 = 400;
+    if !is_in_a_network_of_its_own("exhaustion::a_connection_to_itself_is_no_backend") {
+        return;
+    }
+    // Few local ports, and the one of the backend, which is down, among them.
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20063").expect("root may set it here");
+    let backend = SocketAddr::from(([127, 0, 0, 1], PORT));
+    let config = format!("listen: 127.0.0.1:12000\nbackends: ['{backend}']\nattempts: 1\nfailure_detection: off\n");
+    let lb = Lb::with_config(&config).start();
+    for number in 0..TRIES {
+        assert_eq!(read_to_end(&mut client_at(12_001 + number, &lb)), (Vec::new(), Ending::Reset));
+    }
+    for line in lb.access_log(TRIES.into()) {
+        assert_eq!(line["attempts"][0]["outcome"], "refused", "{line}");
+    }
+    std::net::TcpListener::bind(backend).expect("the backend can be started");
+}
+
+/// An HTTP server at this port of every loopback address, which keeps connections.
+fn http_everywhere() -> u16 {
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut reader = Reader::of(stream);
+                while reader.message(false).is_some() {
+                    reader.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                }
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn kept_connections_leave_files_for_clients_and_for_the_admin_server() {
+    const BACKENDS: u8 = 40;
+    const FILES: u16 = 1_000;
+    allow_open_files(4 * u64::from(FILES));
+    let port = http_everywhere();
+    let backends: Vec<SocketAddr> = (1..=BACKENDS).map(|last| ([127, 0, 0, last], port).into()).collect();
+    let lb =
+        Lb::in_front_of(&backends).with(&["--mode", "http", "--workers", "2"]).open_files_at_most(FILES.into()).start();
+    let most = lb.api("/api/v1/status")["connections"]["max"].as_u64().unwrap();
+    assert!((100..400).contains(&most), "{most}");
+    let mut clients: Vec<Reader> = (0..most).map(|_| Reader::of(connect(lb.address()))).collect();
+    // Waves of requests, which leave kept connections to all backends behind.
+    for _ in 0..4 {
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for client in &mut clients {
+            assert_eq!(client.response().status(), 200);
+        }
+        assert_eq!(lb.ask("/healthz").status, 200);
+    }
+    let metrics = lb.metrics();
+    let idle = metrics.sum("backend_connections_idle", &[]);
+    assert!((20.0..=300.0).contains(&idle), "{idle} kept connections");
+    assert_eq!(metrics.sum("accept_errors_total", &[]), 0.0);
+    assert_eq!(metrics.sum("backend_connect_failures_total", &[]), 0.0);
+    let open = open_files(lb.pid());
+    assert!(
+        open.others + 200 < usize::from(FILES),
+        "{open:?}: files for the admin server and the relay's pipes are left"
+    );
+    drop(clients);
 }

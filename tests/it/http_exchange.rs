@@ -242,7 +242,7 @@ fn failures_have_their_status_and_a_reason() {
     let silent = Server::that(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let garbage = answering("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na");
+    let garbage = answering("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na");
     let unasked = answering("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n");
     let refusing = Refusing::new();
     for (backend, status, reason) in [

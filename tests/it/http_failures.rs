@@ -1,6 +1,7 @@
 //! Http mode: responses that count as failures, and requests under way while the balancer stops.
 
 use std::io::Write;
+use std::net::Shutdown;
 use std::thread;
 
 use rustix::process::Signal;
@@ -56,6 +57,9 @@ fn no_response_ejects_a_backend_by_default_nor_does_another_status_ever() {
         let seen = statuses(&lb, 20);
         assert_eq!(seen.iter().filter(|seen| **seen == status).count(), 10, "{seen:?}");
         assert_eq!(lb.state_of(bad.address()), "up");
+        // Seen, counted or not.
+        let bad_ends = lb.metrics().sum("backend_bad_ends_total", &[("reason", "status_5xx")]);
+        assert_eq!(bad_ends, if status == 503 { 10.0 } else { 0.0 });
     }
 }
 
@@ -175,4 +179,22 @@ fn a_client_that_resets_while_the_backend_is_silent_is_not_waited_for() {
     reset(client);
     let line = lb.only_access();
     assert_eq!((&line["cause"], &line["status"]), (&"client_reset".into(), &499.into()));
+}
+
+#[test]
+fn a_backend_that_had_less_than_its_time_is_not_blamed_for_its_silence() {
+    let silent = Server::ignoring();
+    // A client that has ended its side may be gone: the backend may have noticed.
+    for (response_header, blamed) in [("10s", 0.0), ("200ms", 1.0)] {
+        let lb = http(&[silent.address()])
+            .set("http.timeouts.response_header", response_header)
+            .set("timeouts.half_closed", "300ms")
+            .start();
+        let mut client = Reader::of(connect(lb.address()));
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.response().status(), 504);
+        assert!(client.is_at_end());
+        assert_eq!(lb.metrics().sum("backend_bad_ends_total", &[("reason", "no_answer")]), blamed);
+    }
 }

@@ -96,12 +96,17 @@ fn nodes_agent_with_many_connections_loses_nothing() {
 }
 
 #[test]
-fn trailers_of_a_request_arrive() {
+fn trailers_of_a_request_arrive_where_they_are_wanted() {
     let folder = Folder::new();
     let server = NodeServer::named("one", &folder);
-    let answer = client(&lb_before(&[&server]), &["trailers"]);
-    let answer: Value = serde_json::from_str(answer.as_str().unwrap()).unwrap();
-    assert_eq!((&answer["bytes"], &answer["trailers"]["x-sum"]), (&3.into(), &"3".into()), "{answer}");
+    for (wish, sum) in [("drop", Value::Null), ("pass", "3".into())] {
+        let lb = Lb::in_front_of(&[server.address()]).with(&["--mode", "http"]).set("http.request_trailers", wish);
+        let answer = client(&lb.start(), &["trailers"]);
+        let answer: Value = serde_json::from_str(answer.as_str().unwrap()).unwrap();
+        assert_eq!((&answer["bytes"], &answer["trailers"]["x-sum"]), (&3.into(), &sum), "{answer}");
+        let announced = server.requests().last().unwrap()["headers"]["trailer"].clone();
+        assert_eq!(announced.is_null(), sum.is_null(), "a trailer is announced where it comes");
+    }
 }
 
 #[test]

@@ -93,3 +93,40 @@ fn every_response_gets_its_verdict() {
         }
     }
 }
+
+#[test]
+fn an_answer_with_one_meaning_only_arrives_as_it_should_have_been_sent() {
+    let canonical = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (sent, expected) in [
+        ("HTTP/1.1 200 OK\nContent-Length: 2\n\nok".to_owned(), canonical.to_owned()),
+        ("HTTP/1.1  200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(), canonical.to_owned()),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok".to_owned(), canonical.to_owned()),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: b\x01\x1bc\r\n\r\nok".to_owned(),
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: b  c\r\n\r\nok".to_owned(),
+        ),
+        (format!("{chunked}2  \r\nok\r\n0 \r\n\r\n"), format!("{chunked}2\r\nok\r\n0\r\n\r\n")),
+        (
+            format!("{chunked}2\r\nok\r\n0\r\nDigest: a\r\nContent-Length: 9\r\n\r\n"),
+            format!("{chunked}2\r\nok\r\n0\r\nDigest: a\r\n\r\n"),
+        ),
+    ] {
+        let answer = sent.clone();
+        let origin = Server::that(move |stream| {
+            let mut reader = Reader::of(stream);
+            while reader.message(false).is_some() {
+                // Byte by byte: what is left out doesn't depend on where the network cuts.
+                answer.bytes().for_each(|byte| reader.send([byte]));
+            }
+        });
+        let lb = Lb::in_front_of(&[origin.address()]).with(&["--mode", "http", "--workers", "1"]).start();
+        let mut client = Reader::of(connect(lb.address()));
+        for _ in 0..2 {
+            client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+            let answer = client.response();
+            assert_eq!([answer.head.as_bytes(), &answer.body].concat(), expected.as_bytes(), "{sent:?}");
+        }
+        assert_eq!(origin.accepted(), 1, "the connection is kept after {sent:?}");
+    }
+}

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 mod access_log; // one line a connection
 mod access_log_rotation; // SIGUSR1: another file, and no line lost
 mod access_rules; // who may connect, and how often
+mod addresses; // errors of connects, binds that overlap, names of the machine, zones
 mod admin; // health, API, metrics, `lb status`
 mod admin_changes; // drain, disable, enable, reload, shutdown; who may ask for it
 mod attacks; // clients that mean harm
@@ -18,6 +19,7 @@ mod backends_discovery; // names, their records, and DNS that fails
 mod backends_health; // active checks
 mod backends_limits; // connections at once, the queue, source addresses, many backends
 mod backends_policies; // weights, hashes, loads
+mod backends_system_names; // names by /etc/hosts and /etc/resolv.conf, which change
 mod balance; // who gets the next connection
 mod blame; // what is a backend's fault, and what is its clients'
 mod clock; // a wall clock that jumps
@@ -25,7 +27,7 @@ mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
 mod config; // broken configurations, and how they are refused
 mod demo; // what a newcomer runs first
 mod drain; // many connections, readiness and the kernel's queue at a stop
-mod exhaustion; // pipes and local ports that run out
+mod exhaustion; // pipes, splice(2) itself and local ports that are not to be had
 mod failover; // backends that fail: retry, ejection, probe, fail open
 mod fairness; // one bulk flow beside a thousand small ones
 mod harness; // which tests there are, and what this machine lacks for them
@@ -36,8 +38,10 @@ mod http_clients; // http mode: load generators, a gigabyte up and down
 mod http_exchange; // http mode: bodies, limits, failures, upgrades, drain
 mod http_failures; // http mode: responses that count as failures, requests under way at a stop
 mod http_node; // http mode: node servers, real clients, WebSocket, events
+mod http_origins; // http mode: what real servers see is what was sent and logged
 mod http_seed; // http mode: the headers, and how requests are shared
 mod http_smuggling; // http mode: nothing of a request is hidden in another
+mod http_trust; // http mode: nothing of a client is taken for the balancer's word
 mod http_vectors; // http mode: every recorded message gets its verdict
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
@@ -59,10 +63,11 @@ mod reload_watch; // a file that is followed, however it is replaced
 mod seed; // the scenario that it all began with
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it
-mod splice; // bytes through pipes: stalls, ends, resets, changes of the method
+mod splice; // bulk moved by the kernel: stalls, ends, resets, changes of the method
 mod support; // builders, servers, clients, patience
 mod timeouts; // idle and half-closed connections, slow readers
 mod upgrade; // another process takes over
+mod urgent_data; // MSG_OOB: every byte in its place
 
 fn main() -> ExitCode {
     harness::main()

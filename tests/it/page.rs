@@ -219,7 +219,7 @@ fn the_page_says_that_nobody_answers_and_recovers() {
 #[test]
 fn nothing_sticks_out_of_a_phones_screen() {
     let (a, b) = (Server::named("a"), Server::named("b"));
-    let long = format!("unix:/{}", "a-long-path/".repeat(12));
+    let long = format!("unix:/{}", "a-long-path/".repeat(8));
     let lb = Lb::with_backends(&[&a.address().to_string(), &b.address().to_string(), &long]).start();
     let browser = open(&lb);
     for width in [375, 320, 768, 1280] {

@@ -28,6 +28,9 @@ fn a_kept_http_connection_is_told_to_come_back_and_loses_nothing() {
     let last = client.response();
     assert_eq!((last.status(), last.header("Connection")), (200, Some("close")));
     assert!(client.is_at_end());
+    wait_until_equal("booked on the reload", &1.0, || {
+        lb.metrics().sum("connections_closed_total", &[("reason", "reloaded")])
+    });
     let mut client = Reader::of(connect(lb.address()));
     client.send(request);
     let answer = client.response();

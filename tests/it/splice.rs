@@ -1,21 +1,29 @@
-//! Bytes through pipes, and the same without them: readers that stall, ends and resets behind them, changes of the
-//! method.
+//! Bulk moved by the kernel, and the same copied: readers that stall, ends and resets behind them, changes of the
+//! method, and what splice(2) can't do.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use rustix::io::Errno;
 
+use crate::harness::lacks;
 use crate::support::{
-    Ending, Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, Pair, Pairs, Server, allow_open_files, connect, cpu_time,
-    read_to_end, receive_pattern, reset, send_pattern, send_pattern_from, send_until_stuck, wait_until,
+    Ending, Lb, LbBuilder, METHODS, Pair, Pairs, Server, allow_open_files, connect, cpu_time, read_to_end,
+    receive_pattern, required, reset, run_to_end, send_pattern, send_pattern_from, send_until_stuck,
+    shrink_receive_buffer, wait_until,
 };
 
 const MIB: usize = 1024 * 1024;
-const METHODS: [&str; 3] = ["auto", "copy", "splice"];
+
+/// Bytes that it has moved through pipes.
+fn spliced(lb: &Lb) -> f64 {
+    lb.metrics().sum("spliced_bytes_total", &[])
+}
 
 /// A balancer of one worker that moves bytes by this method.
 fn by(method: &str, backends: &Pairs) -> LbBuilder {
@@ -87,9 +95,6 @@ fn an_end_behind_a_stalled_reader_comes_after_all_bytes() {
             let (mut sender, mut reader) = if upwards { (client, backend) } else { (backend, client) };
             let sent = send_until_stuck(&lb, &mut sender);
             sender.shutdown(Shutdown::Write).unwrap();
-            if method == "splice" {
-                assert!(lb.pipe_files() > 0, "the bytes are in a pipe");
-            }
             assert_eq!(receive_pattern(&mut reader), sent, "{method}");
             // The other direction is as it was.
             send_pattern(&mut reader, MIB / 16);
@@ -119,21 +124,16 @@ fn a_spliced_direction_goes_on_after_the_other_has_ended() {
 }
 
 #[test]
-fn a_pipe_that_holds_bytes_is_never_used_again() {
+fn what_a_stuck_connection_leaves_behind_reaches_nobody_else() {
     const ROUNDS: usize = 4;
     let backends = Pairs::with_small_buffers();
     let lb = by("splice", &backends).start();
     for round in 0..ROUNDS {
         let mut stuck = backends.connect(&lb);
         send_until_stuck(&lb, &mut stuck.client);
-        assert!(lb.pipe_files() > 0, "its bytes are in a pipe");
-        let pipes = lb.pipes();
         let Pair { mut client, mut backend } = stuck;
-        // Nobody reads before the balancer has noticed: else it may still empty the pipe, and rightly use it again.
-        let check = |cause: &str| {
-            assert_eq!(lb.access_log(round * 4 + 1).pop().unwrap()["cause"], cause);
-            wait_until("its pipe is closed", || !pipes.is_subset(&lb.pipes()));
-        };
+        // Nobody reads before the balancer has noticed.
+        let check = |cause: &str| assert_eq!(lb.access_log(round * 4 + 1).pop().unwrap()["cause"], cause);
         if round % 2 == 0 {
             reset(client);
             check("client_reset");
@@ -159,6 +159,24 @@ fn a_pipe_that_holds_bytes_is_never_used_again() {
 }
 
 #[test]
+fn a_pipe_in_which_a_reset_left_bytes_is_replaced() {
+    let backends = Pairs::new();
+    let lb = by("splice", &backends).start();
+    let pipes = lb.pipes();
+    let Pair { mut client, backend } = backends.connect(&lb);
+    backend.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut client), (Vec::new(), Ending::Clean));
+    // From now on only a send to the backend shows that it is gone.
+    reset(backend);
+    let _ = client.write_all(&[b'x'; 64 * 1024]);
+    assert_eq!(lb.only_access()["cause"], "backend_reset");
+    assert!(!pipes.is_subset(&lb.pipes()), "the pipe was replaced");
+    let mut other = backends.connect(&lb);
+    other.ping(b"nothing before this");
+    drop(other);
+}
+
+#[test]
 fn a_reset_behind_a_full_pipe_is_noticed_and_passed_on() {
     let backends = Pairs::with_small_buffers();
     let lb = by("splice", &backends).start();
@@ -171,13 +189,12 @@ fn a_reset_behind_a_full_pipe_is_noticed_and_passed_on() {
 }
 
 #[test]
-fn thousands_of_quiet_connections_give_their_pipes_back() {
+fn thousands_of_connections_share_one_pipe() {
     const CONNECTIONS: usize = 3_000;
-    // The bytes go one after the other: a pipe for each direction of one connection would do.
-    const FEW_PIPE_FILES: usize = 8;
     allow_open_files(4 * CONNECTIONS as u64);
     let backends = Pairs::new();
     let lb = by("splice", &backends).start();
+    let pipes = lb.pipes();
     let mut pairs: Vec<Pair> = (0..CONNECTIONS)
         .map(|_| {
             let mut pair = backends.connect(&lb);
@@ -185,11 +202,11 @@ fn thousands_of_quiet_connections_give_their_pipes_back() {
             pair
         })
         .collect();
-    assert!((1..=FEW_PIPE_FILES).contains(&lb.pipe_files()), "{} descriptors of pipes", lb.pipe_files());
     for pair in &mut pairs {
         pair.ping(b"2");
     }
-    assert!(lb.pipe_files() <= FEW_PIPE_FILES, "{} descriptors of pipes", lb.pipe_files());
+    assert_eq!(lb.pipes(), pipes);
+    assert_eq!(spliced(&lb), (4 * CONNECTIONS) as f64);
     drop(pairs);
 }
 
@@ -262,20 +279,113 @@ fn the_same_bytes_arrive_however_copying_and_splicing_alternate() {
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    assert!(lb.pipe_files() > 0, "bulk was spliced");
+    assert!(spliced(&lb) > 0.0, "bulk was spliced");
 }
 
 #[test]
-fn pipes_stay_within_their_number_when_more_connections_want_them() {
-    const CONNECTIONS: usize = 100;
+fn stalled_readers_keep_the_pipe_from_nobody() {
+    const STALLED: usize = 20;
     const LENGTH: usize = 6 * MIB;
     let server = Server::that(|mut stream| send_pattern(&mut stream, LENGTH));
     let lb = Lb::in_front_of(&[server.address()]).with(&["--workers", "1"]).set("relay.mode", "splice").start();
-    let mut clients: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(lb.address())).collect();
-    wait_until("every pipe is in use", || lb.pipe_files() as u64 >= MAX_PIPE_FILES_PER_WORKER / 2);
-    for client in &mut clients {
-        assert_eq!(receive_pattern(client), LENGTH);
-        assert!(lb.pipe_files() as u64 <= MAX_PIPE_FILES_PER_WORKER, "{} descriptors of pipes", lb.pipe_files());
+    let pipes = lb.pipes();
+    let stalled: Vec<TcpStream> = (0..STALLED)
+        .map(|_| {
+            let client = connect(lb.address());
+            shrink_receive_buffer(&client);
+            client
+        })
+        .collect();
+    let mut last = 0.0;
+    wait_until("they are stuck", || {
+        thread::sleep(Duration::from_millis(100));
+        let now = lb.metrics().sum("bytes_total", &[("direction", "out")]);
+        std::mem::replace(&mut last, now) == now && now > 0.0
+    });
+    let before = spliced(&lb);
+    assert_eq!(receive_pattern(&mut connect(lb.address())), LENGTH);
+    assert!(spliced(&lb) - before > LENGTH as f64 / 2.0, "of {LENGTH}, {} bytes", spliced(&lb) - before);
+    for mut client in stalled {
+        assert_eq!(receive_pattern(&mut client), LENGTH);
     }
-    drop(clients);
+    assert_eq!(lb.pipes(), pipes);
+}
+
+#[test]
+fn many_workers_have_a_pipe_each() {
+    const WORKERS: usize = 40;
+    let server = Server::that(|mut stream| send_pattern(&mut stream, 32 * MIB));
+    let lb = Lb::in_front_of(&[server.address()]).with(&["--workers", "40"]).start();
+    let started = lb.log_lines_with("accepting connections").remove(0);
+    // Half of the pages that the system grants a user, in powers of two: 1 GiB / 32 / 40.
+    assert_eq!((&started["pipes"], &started["pipe_bytes"]), (&WORKERS.into(), &(WORKERS * MIB / 2).into()));
+    assert_eq!(lb.metrics().sum("splice_pipes", &[("state", "open")]), WORKERS as f64);
+    assert_eq!(lb.metrics().sum("splice_pipes", &[("state", "refused")]), 0.0);
+    assert_eq!(receive_pattern(&mut connect(lb.address())), 32 * MIB);
+    assert!(spliced(&lb) > 0.0);
+    let asked = ["status", "--admin", &lb.admin().to_string()];
+    let shown = String::from_utf8(run_to_end(lb.folder(), &asked, &[]).stdout).unwrap();
+    assert!(shown.contains("splice: 40 pipes of 20.0 MiB in all"), "{shown}");
+}
+
+/// ENOSYS of a kernel or a sandbox without it, EINVAL of one that can't, EPERM of a seccomp filter.
+#[test]
+fn where_splice_is_refused_bulk_is_copied_and_the_log_says_so_once() {
+    const LENGTH: usize = 8 * MIB;
+    let errors = [Errno::NOSYS, Errno::INVAL, Errno::PERM];
+    for (error, method) in errors.into_iter().flat_map(|error| ["auto", "splice"].map(|method| (error, method))) {
+        let server = Server::echo();
+        let lb =
+            Lb::in_front_of(&[server.address()]).set("relay.mode", method).without_splice(error.raw_os_error()).start();
+        for _ in 0..2 {
+            let mut client = connect(lb.address());
+            let mut echoed = client.try_clone().unwrap();
+            let receiving = thread::spawn(move || receive_pattern(&mut echoed));
+            send_pattern(&mut client, LENGTH);
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(receiving.join().unwrap(), LENGTH, "{method}, {error}");
+        }
+        assert!(lb.access_log(2).iter().all(|line| line["cause"] == "client_closed"));
+        let warning = "splice(2) doesn't work here: bulk is copied, which costs more (relay.mode: copy)";
+        assert_eq!(lb.log_lines_with(warning).len(), 1);
+        assert_eq!(spliced(&lb), 0.0);
+        assert!(lb.metrics().sum("splice_pipes", &[("state", "refused")]) >= 1.0);
+    }
+}
+
+/// Some programs put sockets of the whole host into one, to shorten the way between local ones.
+#[test]
+fn bytes_in_a_sockmap_which_splice_does_not_see_all_arrive() {
+    const LENGTH: usize = 8 * MIB;
+    for method in METHODS {
+        let backends = Pairs::new();
+        let lb = by(method, &backends).start();
+        let Pair { client, mut backend } = backends.connect(&lb);
+        let mut sockmap = Command::new(required("python3"))
+            .args(["-c", include_str!("../data/programs/sockmap.py"), &lb.pid().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(sockmap.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        if said == "not permitted\n" {
+            lacks("permission to load BPF programs");
+        }
+        assert_eq!(said, "2\n", "both sockets are in it");
+        for (mut from, mut to) in [(client.try_clone().unwrap(), &backend), (backend.try_clone().unwrap(), &client)] {
+            let received = thread::scope(|scope| {
+                scope.spawn(move || {
+                    send_pattern(&mut from, LENGTH);
+                    from.shutdown(Shutdown::Write).unwrap();
+                });
+                receive_pattern(&mut to)
+            });
+            assert_eq!(received, LENGTH, "{method}");
+        }
+        assert_eq!(backend.read(&mut [0]).unwrap(), 0);
+        assert_eq!(lb.only_access()["cause"], "client_closed");
+        drop(sockmap.stdin.take());
+        sockmap.wait().unwrap();
+    }
 }

@@ -1,13 +1,14 @@
 //! Connections without a byte, and readers that are slow.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Ending, Lb, Server, connect, read_to_end, receive_pattern, resident_bytes, send_pattern, short_read,
-    shrink_receive_buffer, wait_until,
+    Ending, Lb, Server, connect, has_keepalive_at_peer, read_to_end, receive_pattern, resident_bytes, send_pattern,
+    short_read, shrink_receive_buffer, wait_until,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -23,6 +24,52 @@ fn an_idle_connection_is_closed_when_its_time_is_over() {
     let lived = started.elapsed();
     assert!(lived >= Duration::from_secs(1), "closed after {lived:?}");
     assert_eq!(lb.only_access()["cause"], "idle_timeout");
+}
+
+#[test]
+fn without_an_idle_limit_a_connection_stays() {
+    let server = Server::echo();
+    let yaml = format!(
+        "listeners:\n  short: {{bind: '127.0.0.1:0', timeouts: {{idle: 300ms}}}}\n  \
+         off: {{bind: '127.0.0.1:0', timeouts: {{idle: off}}}}\n  \
+         no: {{bind: '127.0.0.1:0', timeouts: {{idle: false, half_closed: off}}}}\n\
+         pools:\n  app: {{backends: ['{}'], tcp: {{keepalive: off}}}}\n",
+        server.address()
+    );
+    let lb = Lb::with_config(&yaml).start();
+    let [mut staying, mut half_closed] = ["off", "no"].map(|listener| connect(lb.address_now(listener)));
+    half_closed.write_all(b"answer").unwrap();
+    assert_eq!(short_read(&mut half_closed), "answer");
+    // Those came first, and were idle for as long at least.
+    for _ in 0..2 {
+        assert_eq!(read_to_end(&mut connect(lb.address_now("short"))), (Vec::new(), Ending::Reset));
+    }
+    staying.write_all(b"still here").unwrap();
+    assert_eq!(short_read(&mut staying), "still here");
+    half_closed.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut half_closed), (Vec::new(), Ending::Clean));
+    drop(staying);
+}
+
+#[test]
+fn the_sockets_to_clients_have_the_options_of_their_listener() {
+    let server = Server::greeting("here");
+    let config = |keepalive: &str| {
+        format!(
+            "listeners:\n  web: {{bind: '127.0.0.1:0', tcp: {{keepalive: {keepalive}}}}}\n\
+             pools:\n  app: {{backends: ['{}'], tcp: {{keepalive: 0s}}}}\n",
+            server.address()
+        )
+    };
+    let lb = Lb::with_config(&config("1m")).start();
+    let is_kept_alive = || {
+        let mut client = connect(lb.address_now("web"));
+        short_read(&mut client);
+        has_keepalive_at_peer(&client)
+    };
+    assert!(is_kept_alive(), "though its pool has none");
+    lb.reload_with(&config("off"));
+    assert!(!is_kept_alive());
 }
 
 #[test]
@@ -101,4 +148,21 @@ fn readers_that_stop_cost_little_memory_and_disturb_nobody() {
         assert_eq!(receive_pattern(reader), LENGTH);
     }
     drop((readers, other));
+}
+
+#[test]
+fn a_backend_whose_first_byte_was_waited_for_is_probed_once_the_connection_stays() {
+    let (sender, served) = mpsc::channel();
+    let server = Server::that(move |mut stream| {
+        let _ = stream.read(&mut [0; 8]);
+        let _ = stream.write_all(b"answer");
+        let _ = sender.send(stream.try_clone().unwrap());
+        let _ = stream.read(&mut [0; 8]);
+    });
+    let lb = Lb::in_front_of(&[server.address()]).set("first_byte_timeout", "30s").set("tcp.keepalive", "1s").start();
+    let mut client = connect(lb.address());
+    client.write_all(b"a").unwrap();
+    assert_eq!(short_read(&mut client), "answer");
+    let at_backend = served.recv().unwrap();
+    wait_until("the backend's connection is probed", || has_keepalive_at_peer(&at_backend));
 }

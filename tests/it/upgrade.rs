@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Ending, Folder, Lb, Load, Pairs, Server, allow_open_files, connect, exchange, free_port, get, greeting, has_ended,
-    has_keepalive_at_peer, is_listened_on, output_of, read_to_end, short_read, wait_until,
+    has_keepalive_at_peer, is_listened_on, output_of, read_to_end, short_read, wait_until, wait_until_equal,
 };
 
 const FAILED: &str = "the upgrade failed; this process continues";
@@ -200,7 +200,7 @@ fn a_stop_after_the_upgrade_takes_two_signals_to_cut_the_former_processes_connec
     let former = lb.upgrade();
     // A service manager sends it to every process of the service.
     lb.signal_to(former, Signal::TERM);
-    wait_until("it has heard", || lb.log_text().contains("stopping already"));
+    wait_until("it has heard", || !lb.log_lines_with("stopping; a second signal stops at once").is_empty());
     held.ping(b"it ends by itself");
     lb.signal_to(former, Signal::TERM);
     assert_eq!(lb.first_process_ended(), Some(0));
@@ -212,13 +212,41 @@ fn a_stop_after_the_upgrade_takes_two_signals_to_cut_the_former_processes_connec
 #[test]
 fn the_drain_of_the_former_process_ends_by_force_when_its_time_is_over() {
     let pairs = Pairs::new();
-    let mut lb = Lb::in_front_of(&[pairs.address()]).with(&["--drain-timeout", "300ms"]).start();
+    let lb = Lb::in_front_of(&[pairs.address()]).set("drain.upgrade_timeout", "300ms");
+    let mut lb = lb.with(&["--drain-timeout", "1h"]).start();
     let mut held = pairs.connect(&lb);
     lb.upgrade();
     assert_eq!(read_to_end(&mut held.client), (Vec::new(), Ending::Reset));
     assert_eq!(lb.first_process_ended(), Some(0));
     assert_eq!(lb.log_lines_with("stopped")[0]["forced"], 1);
     assert_eq!(greeting_of_pair(&pairs, &lb), "welcome");
+}
+
+#[test]
+fn sessions_outlive_upgrades_and_former_processes_are_few_shown_and_can_be_ended() {
+    let pairs = Pairs::new();
+    let mut lb = Lb::in_front_of(&[pairs.address()]).with(&["--drain-timeout", "1ms"]).start();
+    let mut held = Vec::new();
+    let mut former = Vec::new();
+    let shown = |lb: &Lb| lb.api("/api/v1/status")["former_processes"].clone();
+    assert_eq!(shown(&lb), serde_json::json!([]));
+    for _ in 0..4 {
+        held.push(pairs.connect(&lb));
+        former.push(lb.upgrade());
+        assert_eq!(shown(&lb), serde_json::json!(former));
+        held.iter_mut().for_each(|pair| pair.ping(b"longer than the drain timeout"));
+    }
+    // One more would be too many: the oldest is stopped, with its drain timeout.
+    held.push(pairs.connect(&lb));
+    former.push(lb.upgrade());
+    assert_eq!(read_to_end(&mut held.remove(0).client), (Vec::new(), Ending::Reset));
+    assert_eq!(lb.first_process_ended(), Some(0));
+    wait_until_equal("those that are left", &serde_json::json!(former[1..]), || shown(&lb));
+    held.iter_mut().for_each(|pair| pair.ping(b"no other is"));
+    lb.signal_to(former[2], Signal::TERM);
+    assert_eq!(read_to_end(&mut held.remove(1).client), (Vec::new(), Ending::Reset));
+    wait_until("it has ended", || shown(&lb) == serde_json::json!([former[1], former[3], former[4]]));
+    held.iter_mut().for_each(|pair| pair.ping(b"the others stay"));
 }
 
 fn greeting_of_pair(pairs: &Pairs, lb: &Lb) -> String {

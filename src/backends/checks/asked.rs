@@ -1,8 +1,9 @@
 //! Where a check goes: the backend's own address, with another port, or one of its own, which may be a name.
 
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::time::Instant;
+
+use tokio::sync::mpsc::unbounded_channel;
 
 use crate::config::{BackendAddress, HealthCheck, Resolve};
 use crate::net::Target;
@@ -27,19 +28,19 @@ pub(in crate::backends) struct Asked {
 impl Asked {
     /// What a Host header says of it.
     pub(super) fn host(&self) -> String {
-        match (&self.name, &self.target) {
-            (Some(name), Target::Tcp(address)) => format!("{name}:{}", address.port()),
-            (None, Target::Tcp(address)) => address.to_string(),
+        match (&self.name, self.target.ip_and_port()) {
+            (Some(name), Some(address)) => format!("{name}:{}", address.port()),
+            (None, Some(address)) => address.to_string(),
             // RFC 9110, 7.2 wants a Host, and a path is none.
-            (_, Target::Unix(_)) => LOCALHOST.to_owned(),
+            (_, None) => LOCALHOST.to_owned(),
         }
     }
 
     /// What its certificate must be for.
     pub(super) fn server_name(&self) -> ServerName<'static> {
-        let of_address = || match &self.target {
-            Target::Tcp(address) => ServerName::IpAddress(address.ip().into()),
-            Target::Unix(_) => ServerName::try_from(LOCALHOST).expect("it is a name"),
+        let of_address = || match self.target.ip_and_port() {
+            Some(address) => ServerName::IpAddress(address.ip().into()),
+            None => ServerName::try_from(LOCALHOST).expect("it is a name"),
         };
         let name = self.name.as_ref().and_then(|name| ServerName::try_from(name.clone()).ok());
         name.unwrap_or_else(of_address)
@@ -50,7 +51,6 @@ impl Asked {
 /// can't be resolved.
 #[derive(Default)]
 pub(in crate::backends) struct Finder {
-    discovery: Option<(Resolve, Rc<Discovery>)>,
     known: Option<Known>,
 }
 
@@ -75,25 +75,21 @@ impl Finder {
         let (place, own) = (backend.check_place(), backend.target());
         let asked =
             |target: Target, name: Option<&String>| Asked { is_own: target == *own, target, name: name.cloned() };
-        let at = |ip: IpAddr, port: u16| Target::Tcp(SocketAddr::new(ip, port));
-        match (&place.address, own) {
-            (None, Target::Unix(_)) => Ok(asked(own.clone(), None)),
-            (None, Target::Tcp(own)) => {
-                Ok(asked(at(own.ip(), check.port.map_or(own.port(), u16::from)), place.host.as_ref()))
-            }
-            (Some(BackendAddress::Address(target)), _) => Ok(asked(target.clone(), None)),
+        match &place.address {
+            None => Ok(asked(check.port.map_or(own.clone(), |port| own.with_port(port.get())), place.host.as_ref())),
+            Some(BackendAddress::Address(target)) => Ok(asked(target.clone(), None)),
             // The name that gave the backend's address: one of several, perhaps.
-            (Some(BackendAddress::Name(name, port)), Target::Tcp(own)) if place.host.as_ref() == Some(name) => {
-                Ok(asked(at(own.ip(), *port), Some(name)))
+            Some(BackendAddress::Name(name, port)) if place.host.as_ref() == Some(name) => {
+                Ok(asked(own.with_port(*port), Some(name)))
             }
-            (Some(BackendAddress::Name(name, port)), _) => {
-                let is_like_own = |ip: &IpAddr| matches!(own, Target::Tcp(own) if own.is_ipv4() == ip.is_ipv4());
+            Some(BackendAddress::Name(name, port)) => {
+                let is_like_own = |ip: &IpAddr| own.ip_and_port().is_some_and(|own| own.is_ipv4() == ip.is_ipv4());
                 let addresses = self.addresses_of(name, resolve).await?;
                 let ip = addresses.iter().find(|ip| is_like_own(ip)).or(addresses.first());
                 let ip = ip.ok_or_else(|| CheckError::backend(format!("{name} has no address")))?;
-                Ok(asked(at(*ip, *port), Some(name)))
+                Ok(asked(Target::Tcp(SocketAddr::new(*ip, *port)), Some(name)))
             }
-            (Some(BackendAddress::Srv(_)), _) => unreachable!("the configuration refuses a service here"),
+            Some(BackendAddress::Srv(_)) => unreachable!("the configuration refuses a service here"),
         }
     }
 
@@ -102,7 +98,7 @@ impl Finder {
         let now = Instant::now();
         let known = match known {
             Some(known) if now < known.valid_until => known,
-            known => match self.look_up(name, resolve).await {
+            known => match look_up(name, resolve).await {
                 Ok((addresses, valid_until)) => {
                     let valid_until = valid_until.clamp(now + resolve.min_ttl, now + resolve.max_ttl);
                     Known { name: name.to_owned(), addresses, valid_until }
@@ -112,15 +108,17 @@ impl Finder {
         };
         Ok(&self.known.insert(known).addresses)
     }
+}
 
-    async fn look_up(&mut self, name: &str, resolve: &Resolve) -> Result<(Vec<IpAddr>, Instant), String> {
-        let discovery = match self.discovery.take().filter(|(settings, _)| settings == resolve) {
-            Some((_, discovery)) => discovery,
-            None => Discovery::new(resolve).map_err(|error| error.to_string())?,
-        };
-        self.discovery = Some((resolve.clone(), discovery.clone()));
-        // The port is the caller's to add.
-        let answer = discovery.look_up(Query::Host(name.to_owned(), 0)).await.map_err(|error| error.to_string())?;
-        Ok((answer.hosts.into_iter().flat_map(|host| host.addresses.unwrap_or_default()).collect(), answer.valid_until))
+async fn look_up(name: &str, resolve: &Resolve) -> Result<(Vec<IpAddr>, Instant), String> {
+    let (answers, mut received) = unbounded_channel();
+    // The port is the caller's to add.
+    Discovery::new(resolve).look_up(Query::Host(name.to_owned(), 0), answers).await;
+    let mut last = Err("no answer".to_owned());
+    while let Ok((_, answer)) = received.try_recv() {
+        last = answer.map_err(|error| error.to_string());
     }
+    let answer = last?;
+    let addresses = answer.hosts.into_iter().flat_map(|host| host.v4.into_iter().chain(host.v6)).flatten();
+    Ok((addresses.collect(), answer.valid_until.unwrap_or_else(Instant::now)))
 }

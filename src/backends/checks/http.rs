@@ -5,7 +5,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::config::{HttpCheck, Pattern};
-use crate::protocol::http1::{Body, HeadLimits, RequestFacts, ResponseHead};
+use crate::protocol::http1::{Body, HeadLimits, Passes, RequestFacts, ResponseHead};
 
 use super::failure::{CheckError, shown};
 use super::stream::CheckStream;
@@ -88,11 +88,12 @@ async fn read_body(
     head: &ResponseHead,
     pattern: &Pattern,
 ) -> Result<Vec<u8>, CheckError> {
-    let mut framing = Body::new(head.framing);
+    let mut framing = Body::new(head.framing, Passes::Data);
     let (mut body, mut received) = (Vec::new(), begun.to_vec());
     loop {
-        let decoded = framing.decode(&received, &mut body);
-        decoded.map_err(|_| CheckError::backend("bad response: its body breaks the chunked coding"))?;
+        let next = framing.advance(&received);
+        let next = next.map_err(|_| CheckError::backend("bad response: its body breaks the chunked coding"))?;
+        body.extend_from_slice(&next.passed);
         body.truncate(MAX_BODY);
         if framing.is_done() || body.len() == MAX_BODY {
             return Ok(body);

@@ -56,6 +56,10 @@ async fn ask_in_time(
     deadline: Instant,
     waits_for: &mut &'static str,
 ) -> Result<Option<CheckStream>, CheckError> {
+    if check.kind == CheckKind::Connect && check.tls.is_none() {
+        connector.try_connect(&asked.target).await?;
+        return Ok(None);
+    }
     let mut stream = stream::over(connector.connect_for_check(&asked.target, asked.is_own).await?);
     let mut handshake = check.tls.as_ref().map(|tls| Handshake::with(asked, tls));
     if !negotiates_tls(&check.kind)
@@ -66,7 +70,6 @@ async fn ask_in_time(
     }
     *waits_for = "answer";
     match &check.kind {
-        CheckKind::Connect if check.tls.is_none() => return Ok(None),
         CheckKind::Connect => {}
         CheckKind::Http(http) => http::check(&mut stream, http, &asked.host()).await?,
         CheckKind::Exchange(steps) => exchange::check(&mut stream, steps, deadline).await?,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::config::file::duration_or_off::DurationOrOff;
 use crate::config::file::units::DurationText;
 use crate::config::networks::Networks;
 use crate::config::yaml::{Reporter, join};
@@ -71,6 +72,14 @@ impl<'a> Block<'a> {
         duration.0
     }
 
+    /// A duration that must be more than zero; `None`: no limit.
+    pub fn limit(&mut self, key: &str, limit: DurationOrOff) -> Option<Duration> {
+        if limit.0.is_some_and(|duration| duration.is_zero()) {
+            self.problem(key, "must be more than zero; for no limit write `off`");
+        }
+        limit.0
+    }
+
     /// A number from 1 to `max`.
     pub fn within(&mut self, key: &str, number: usize, max: usize) -> NonZeroUsize {
         if number == 0 || number > max {
@@ -95,7 +104,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Zero switches it off.
-pub fn some_unless_zero(duration: DurationText) -> Option<Duration> {
-    (!duration.0.is_zero()).then_some(duration.0)
+/// Zero switches it off, too.
+pub fn some_unless_zero(duration: DurationOrOff) -> Option<Duration> {
+    duration.0.filter(|duration| !duration.is_zero())
 }

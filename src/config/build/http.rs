@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::config::file::http::HttpSpec;
-use crate::config::http::{BackendKeepAlive, HttpConfig};
+use crate::config::file::listener::ListenerSpec;
+use crate::config::http::{BackendKeepAlive, HttpConfig, TrustedSenders};
+use crate::config::listener::ProxyProtocol;
+use crate::config::networks::Networks;
 use crate::protocol::http1::{HeadLimits, HeaderEdit};
 
 use super::block::Block;
@@ -16,7 +19,8 @@ const MAX_HEADERS: usize = 1000;
 /// Bounds the descriptors that one worker has open to one backend without use.
 const MAX_IDLE_CONNECTIONS: usize = 10_000;
 
-pub fn build_http(http: &HttpSpec, block: &mut Block<'_>) -> HttpConfig {
+pub fn build_http(listener: &ListenerSpec, trusted_proxies: &Networks, block: &mut Block<'_>) -> HttpConfig {
+    let http = &listener.http;
     let bytes = http.max_header_bytes.0;
     if !HEAD_BYTES.contains(&bytes) {
         block.problem("max_header_bytes", "must be from 1KiB to 1MiB");
@@ -30,7 +34,21 @@ pub fn build_http(http: &HttpSpec, block: &mut Block<'_>) -> HttpConfig {
         response_header_timeout: timeouts.positive("response_header", http.timeouts.response_header),
         keep_alive_timeout: timeouts.positive("keep_alive", http.timeouts.keep_alive),
         set_headers: build_headers(&http.set_headers, &mut block.inner("set_headers")),
+        request_trailers: http.request_trailers,
+        forwarded_from: build_forwarded_from(listener, trusted_proxies, block),
         backend_keep_alive: build_keep_alive(http, &mut block.inner("backend_keep_alive")),
+    }
+}
+
+/// By default those who may send a PROXY header: which of the clients that such headers name are HTTP proxies, only a
+/// list of their own can say.
+fn build_forwarded_from(listener: &ListenerSpec, trusted_proxies: &Networks, block: &mut Block<'_>) -> TrustedSenders {
+    match &listener.http.forwarded_from {
+        Some(listed) => TrustedSenders { networks: block.networks("forwarded_from", listed), unix_peers: false },
+        None => TrustedSenders {
+            networks: trusted_proxies.clone(),
+            unix_peers: listener.proxy_protocol == ProxyProtocol::Off,
+        },
     }
 }
 
@@ -54,12 +72,8 @@ fn build_headers(headers: &BTreeMap<String, Option<String>>, block: &mut Block<'
             Ok(edit) if edits.iter().any(|other| other.name().eq_ignore_ascii_case(edit.name())) => {
                 block.problem(name, "is duplicated in another spelling; remove one");
             }
-            // Null only removes a default.
-            Ok(_) if template.is_none() => {}
             Ok(edit) => edits.push(edit),
         }
     }
-    // Host first, as RFC 9110 section 7.2 recommends.
-    edits.sort_by_key(|edit| !edit.name().eq_ignore_ascii_case("host"));
     edits
 }

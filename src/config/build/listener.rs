@@ -14,6 +14,7 @@ use crate::protocol::client_hello::ServerNamePattern;
 
 use super::block::Block;
 use super::http::build_http;
+use super::pool::build_tcp;
 
 /// `bound` are the addresses of all listeners so far, each with the path of its key.
 pub fn build_listener(
@@ -25,15 +26,15 @@ pub fn build_listener(
 ) -> ListenerConfig {
     let mut block = root.named("listeners", name);
     let bind = build_bind(&spec.bind, bound, &mut block);
+    let trusted_proxies = block.networks("trusted_proxies", &spec.trusted_proxies);
     // Both modes' keys are checked in either mode, so that a mistake doesn't show up only when the mode changes.
-    let http = build_http(&spec.http, &mut block.inner("http"));
+    let http = build_http(spec, &trusted_proxies, &mut block.inner("http"));
     let routes = build_routes(spec, file, &mut block);
     let mode = match spec.mode {
         ModeSpec::Tcp => Mode::Tcp { routes },
         ModeSpec::Http => Mode::Http(http),
     };
     let pool = build_pool_name(spec, file, &mut block);
-    let trusted_proxies = block.networks("trusted_proxies", &spec.trusted_proxies);
     if spec.proxy_protocol == ProxyProtocol::Required && spec.trusted_proxies.is_empty() {
         let message = "is required, but no peer may send it: list the proxies in front in `trusted_proxies`, such as \
                        [10.0.0.0/8]";
@@ -47,8 +48,8 @@ pub fn build_listener(
         mode,
         pool,
         max_connections: NonZeroUsize::new(spec.max_connections),
-        idle_timeout: timeouts.positive("idle", spec.timeouts.idle),
-        half_closed_timeout: timeouts.positive("half_closed", spec.timeouts.half_closed),
+        idle_timeout: timeouts.limit("idle", spec.timeouts.idle),
+        half_closed_timeout: timeouts.limit("half_closed", spec.timeouts.half_closed),
         client_header_timeout: timeouts.positive("client_header", spec.timeouts.client_header),
         proxy_protocol: spec.proxy_protocol,
         trusted_proxies,
@@ -58,6 +59,7 @@ pub fn build_listener(
             max_connections: NonZeroUsize::new(spec.per_client.max_connections),
             connections_per_second: NonZeroUsize::new(spec.per_client.connections_per_second),
         },
+        tcp: build_tcp(&spec.tcp),
         access_log: spec.access_log,
     }
 }
@@ -71,7 +73,7 @@ fn build_bind(bind: &OneOrMany, bound: &mut HashMap<BindAddress, String>, block:
         let key = if bind.0.len() == 1 { "bind".to_owned() } else { format!("bind[{index}]") };
         let Some(address) = block.parsed::<BindAddress>(&key, text) else { continue };
         if !address.is_chosen_by_kernel()
-            && let Some(other) = bound.insert(address.clone(), block.path(&key))
+            && let Some(other) = bound.insert(address.of_socket(), block.path(&key))
         {
             let message = format!("`{text}` is already bound by `{}`; remove one", block.report.shown(&other));
             block.problem(&key, message);

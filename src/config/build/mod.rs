@@ -7,6 +7,7 @@ mod block;
 mod health_check;
 mod http;
 mod listener;
+mod loops;
 mod pool;
 mod secret;
 mod tls;
@@ -25,6 +26,7 @@ use super::yaml::Reporter;
 
 use block::Block;
 use listener::build_listener;
+use loops::check_loops;
 use pool::build_pool;
 
 /// More worker threads than this must be a mistake.
@@ -33,7 +35,7 @@ const MAX_WORKERS: usize = 1024;
 /// Validates `file`: the result can run if `report` has no problem then.
 pub fn build(file: &File, report: &mut Reporter) -> Config {
     let mut root = Block::root(report);
-    let pools = file.pools.iter().map(|(name, pool)| build_pool(name, pool, &mut root)).collect();
+    let pools: Vec<_> = file.pools.iter().map(|(name, pool)| build_pool(name, pool, &mut root)).collect();
     let mut bound = HashMap::new();
     let mut listeners = Vec::new();
     for (name, spec) in &file.listeners {
@@ -42,13 +44,18 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
     if file.listeners.is_empty() && root.report.problems.is_empty() {
         root.problem("listeners", "there is no listener; add `listen: 0.0.0.0:8080` or give --listen 0.0.0.0:8080");
     }
+    check_loops(&listeners, &pools, &mut root);
     Config {
         listeners,
         pools,
         admin: build_admin(&file.admin, &bound, &mut root.inner("admin")),
         workers: count("workers", file.workers, MAX_WORKERS, &mut root),
         max_connections: count("max_connections", file.max_connections, usize::MAX, &mut root),
-        drain: DrainConfig { grace: file.drain.grace.0, timeout: file.drain.timeout.0 },
+        drain: DrainConfig {
+            grace: file.drain.grace.0,
+            timeout: file.drain.timeout.0,
+            upgrade_timeout: file.drain.upgrade_timeout.0,
+        },
         relay: file.relay.mode,
         log: build_log(&file.log, &mut root.inner("log")),
         watch: file.watch,
@@ -62,7 +69,7 @@ fn build_admin(admin: &AdminSpec, bound: &HashMap<BindAddress, String>, block: &
         text => block.parsed("bind", text),
     };
     let shared = bind.as_ref().filter(|address| !address.is_chosen_by_kernel());
-    if let Some(owner) = shared.and_then(|address| bound.get(address)) {
+    if let Some(owner) = shared.and_then(|address| bound.get(&address.of_socket())) {
         let message = format!("is already bound by `{}`; choose another port, or off", block.report.shown(owner));
         block.problem("bind", message);
     }

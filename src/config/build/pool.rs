@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use crate::config::address::BackendAddress;
 use crate::config::file::off::OffOr;
-use crate::config::file::pool::{BackendSpec, FailureDetectionSpec, PoolSpec, ResolveSpec, SendProxy};
+use crate::config::file::pool::{BackendSpec, FailureDetectionSpec, PoolSpec, ResolveSpec, SendProxy, TcpSpec};
 use crate::config::pool::{BackendConfig, FailureDetection, PoolConfig, Queue, Resolve};
 use crate::config::yaml::Reporter;
 use crate::net::TcpOptions;
@@ -53,11 +53,16 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
             SendProxy::V2 => Some(ProxyVersion::V2),
         },
         resolve: build_resolve(&pool.resolve, &mut block.inner("resolve")),
-        tcp: TcpOptions {
-            keepalive: some_unless_zero(pool.tcp.keepalive),
-            nodelay: pool.tcp.nodelay,
-            user_timeout: some_unless_zero(pool.tcp.user_timeout),
-        },
+        tcp: build_tcp(&pool.tcp),
+    }
+}
+
+/// Of a pool or of a listener.
+pub fn build_tcp(tcp: &TcpSpec) -> TcpOptions {
+    TcpOptions {
+        keepalive: some_unless_zero(tcp.keepalive),
+        nodelay: tcp.nodelay,
+        user_timeout: some_unless_zero(tcp.user_timeout),
     }
 }
 
@@ -149,7 +154,7 @@ fn build_resolve(resolve: &ResolveSpec, block: &mut Block<'_>) -> Resolve {
             Err(_) => block.problem("nameservers", format!("`{text}` is not IP or IP:port")),
         }
     }
-    Resolve { min_ttl, max_ttl: max_ttl.max(min_ttl), nameservers }
+    Resolve { min_ttl, max_ttl: max_ttl.max(min_ttl), nameservers, family: resolve.family }
 }
 
 fn build_sources(texts: &[String], block: &mut Block<'_>) -> Vec<IpAddr> {

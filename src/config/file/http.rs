@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 
+use crate::config::http::RequestTrailers;
+
 use super::units::{ByteSize, DurationText};
 
 /// Set on every request unless the configuration has others: those that are usual with nginx.
@@ -20,9 +22,14 @@ const DEFAULT_HEADERS: [(&str, &str); 4] = [
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpSpec {
-    /// Headers set on each request; null removes a default.
+    /// Headers set on each request, in place of the client's of such a name. null: only those are removed.
     #[serde(deserialize_with = "over_defaults")]
     pub set_headers: BTreeMap<String, Option<String>>,
+    /// drop: no backend gets the trailers of a request. pass: those that mean nothing in a head.
+    pub request_trailers: RequestTrailers,
+    /// Networks of clients whose X-Forwarded-For and X-Forwarded-Proto are believed. Default: trusted_proxies, and peers
+    /// of a unix socket where no PROXY header is required.
+    pub forwarded_from: Option<Vec<String>>,
     /// A request head may have this many bytes, 1KiB to 1MiB.
     pub max_header_bytes: ByteSize,
     /// A request head may have this many lines.
@@ -37,6 +44,8 @@ impl Default for HttpSpec {
     fn default() -> Self {
         Self {
             set_headers: default_headers(),
+            request_trailers: RequestTrailers::Drop,
+            forwarded_from: None,
             max_header_bytes: ByteSize(16 << 10),
             max_headers: 100,
             timeouts: HttpTimeoutsSpec::default(),

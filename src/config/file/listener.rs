@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::listener::ProxyProtocol;
 
+use super::duration_or_off::DurationOrOff;
 use super::http::HttpSpec;
 use super::off::{off_or_word, or_false};
+use super::pool::TcpSpec;
 use super::units::{DurationText, OneOrMany, TextOrBlock, UNREADABLE, texts_or_blocks};
 
 /// One listener.
@@ -38,6 +40,8 @@ pub struct ListenerSpec {
     pub per_client: PerClientSpec,
     /// Time limits.
     pub timeouts: ListenerTimeoutsSpec,
+    /// Options of the sockets to clients.
+    pub tcp: TcpSpec,
     /// Whether its connections are logged.
     pub access_log: bool,
     /// Settings of mode http.
@@ -58,6 +62,7 @@ impl Default for ListenerSpec {
             deny: Vec::new(),
             per_client: PerClientSpec::default(),
             timeouts: ListenerTimeoutsSpec::default(),
+            tcp: TcpSpec::default(),
             access_log: true,
             http: HttpSpec::default(),
         }
@@ -106,10 +111,10 @@ pub struct PerClientSpec {
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerTimeoutsSpec {
-    /// A connection without a byte in either direction for this long is closed.
-    pub idle: DurationText,
+    /// A connection without a byte in either direction for this long is reset; off: no limit.
+    pub idle: DurationOrOff,
     /// The same once one side has ended.
-    pub half_closed: DurationText,
+    pub half_closed: DurationOrOff,
     /// A request's head, a PROXY header and a TLS ClientHello must each be complete in this time.
     pub client_header: DurationText,
 }
@@ -117,8 +122,8 @@ pub struct ListenerTimeoutsSpec {
 impl Default for ListenerTimeoutsSpec {
     fn default() -> Self {
         Self {
-            idle: DurationText::seconds(600),
-            half_closed: DurationText::seconds(60),
+            idle: DurationOrOff::seconds(600),
+            half_closed: DurationOrOff::seconds(60),
             client_header: DurationText::seconds(10),
         }
     }

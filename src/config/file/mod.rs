@@ -2,6 +2,7 @@
 //!
 //! Knows serde, but no YAML. Whether the values are valid together is checked by `build`.
 
+pub mod duration_or_off;
 pub mod health_check;
 pub mod http;
 pub mod listener;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::global::RelayMode;
 
+use duration_or_off::DurationOrOff;
 use listener::ListenerSpec;
 use log::LogSpec;
 use off::{off_or_word, or_false};
@@ -77,11 +79,17 @@ pub struct DrainSpec {
     pub grace: DurationText,
     /// Open connections may then continue for this long.
     pub timeout: DurationText,
+    /// The same in the old process after an upgrade; off: to their end.
+    pub upgrade_timeout: DurationOrOff,
 }
 
 impl Default for DrainSpec {
     fn default() -> Self {
-        Self { grace: DurationText::seconds(0), timeout: DurationText::seconds(30) }
+        Self {
+            grace: DurationText::seconds(0),
+            timeout: DurationText::seconds(30),
+            upgrade_timeout: DurationOrOff(None),
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::pool::Policy;
+use crate::config::pool::{AddressFamily, Policy};
 
+use super::duration_or_off::DurationOrOff;
 use super::health_check::HealthCheckSpec;
 use super::off::{OffOr, off_or_word, or_false};
 use super::units::{DurationText, OneOrMany, Percent, TextOrBlock, texts_or_blocks};
@@ -28,8 +29,8 @@ pub struct PoolSpec {
     /// Clients that may wait while every backend is full.
     pub queue: QueueSpec,
     /// Mode tcp: a client has sent bytes, and the backend is silent for so long: the connection is reset, which is
-    /// evidence against the backend. 0s: off.
-    pub first_byte_timeout: DurationText,
+    /// evidence against the backend. 0s or off: no limit.
+    pub first_byte_timeout: DurationOrOff,
     /// Passive failure detection, which ejects a failing backend for a while; or off.
     pub failure_detection: OffOr<FailureDetectionSpec>,
     /// Active health checks; or off.
@@ -44,7 +45,7 @@ pub struct PoolSpec {
     pub send_proxy: SendProxy,
     /// How names of backends are resolved.
     pub resolve: ResolveSpec,
-    /// Socket options.
+    /// Options of the sockets to backends.
     pub tcp: TcpSpec,
 }
 
@@ -57,7 +58,7 @@ impl Default for PoolSpec {
             attempts: 3,
             retry_budget: Percent(20),
             queue: QueueSpec::default(),
-            first_byte_timeout: DurationText::seconds(0),
+            first_byte_timeout: DurationOrOff::seconds(0),
             failure_detection: OffOr::On(FailureDetectionSpec::default()),
             health_check: OffOr::Off,
             slow_start: DurationText::seconds(0),
@@ -150,14 +151,18 @@ pub struct ResolveSpec {
     pub min_ttl: DurationText,
     /// A name is resolved again after this, at the latest.
     pub max_ttl: DurationText,
-    /// Name servers in place of the system's: IP or IP:port.
+    /// Name servers in place of the system's: IP or IP:port. The hosts file is read first in any case.
     pub nameservers: OneOrMany,
+    /// Which addresses are asked for and used. any: those of the family that answers first are used at once, those of
+    /// the other when they come.
+    pub family: AddressFamily,
 }
 
 impl Default for ResolveSpec {
     fn default() -> Self {
         let nameservers = OneOrMany::default();
-        Self { min_ttl: DurationText::seconds(1), max_ttl: DurationText::seconds(60), nameservers }
+        let family = AddressFamily::default();
+        Self { min_ttl: DurationText::seconds(1), max_ttl: DurationText::seconds(60), nameservers, family }
     }
 }
 
@@ -195,20 +200,20 @@ impl Default for FailureDetectionSpec {
     }
 }
 
-/// Socket options towards clients and backends.
+/// Options of TCP sockets.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TcpSpec {
-    /// Idle time before the first keep-alive probe; 0s: none.
-    pub keepalive: DurationText,
+    /// Idle time before the first keep-alive probe; 0s or off: none.
+    pub keepalive: DurationOrOff,
     /// Send small writes at once (TCP_NODELAY).
     pub nodelay: bool,
-    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); 0s: the kernel's default.
-    pub user_timeout: DurationText,
+    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); 0s or off: the kernel's default.
+    pub user_timeout: DurationOrOff,
 }
 
 impl Default for TcpSpec {
     fn default() -> Self {
-        Self { keepalive: DurationText::seconds(60), nodelay: true, user_timeout: DurationText::seconds(0) }
+        Self { keepalive: DurationOrOff::seconds(60), nodelay: true, user_timeout: DurationOrOff::seconds(0) }
     }
 }

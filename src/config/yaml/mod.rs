@@ -11,5 +11,5 @@ mod tree;
 pub use edit::{Edit, EditValue, Scope};
 pub use positions::join;
 pub use report::{Reporter, listed};
-pub use short_form::long_form_path;
+pub use short_form::is_short_form_key;
 pub use tree::{Tree, print};

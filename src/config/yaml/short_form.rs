@@ -1,4 +1,4 @@
-//! The short form: which listener or pool a key at the top level belongs to.
+//! The short form: whether a key at the top level belongs to the listener, the pool or both.
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
@@ -10,28 +10,32 @@ use crate::config::file::pool::PoolSpec;
 /// The name of the listener and of the pool in the short form.
 pub const DEFAULT_NAME: &str = "default";
 
-/// The path of a key of the short form in the long form.
-pub fn long_form_path(key: &str) -> Option<String> {
+/// The paths of a key of the short form in the long form: none if it is no such key, two if the listener and the pool
+/// have it, which then both get it.
+pub fn long_form_paths(key: &str) -> Vec<String> {
     if key == "listen" {
-        Some(format!("listeners.{DEFAULT_NAME}.bind"))
-    } else if field_names::<File>().contains(&key) {
-        None
-    } else if field_names::<ListenerSpec>().contains(&key) && key != "bind" && key != "pool" {
-        Some(format!("listeners.{DEFAULT_NAME}.{key}"))
-    } else if field_names::<PoolSpec>().contains(&key) {
-        Some(format!("pools.{DEFAULT_NAME}.{key}"))
-    } else {
-        None
+        return vec![format!("listeners.{DEFAULT_NAME}.bind")];
     }
+    if field_names::<File>().contains(&key) {
+        return Vec::new();
+    }
+    let of_listener = field_names::<ListenerSpec>().contains(&key) && key != "bind" && key != "pool";
+    let of_pool = field_names::<PoolSpec>().contains(&key);
+    let sections = [("listeners", of_listener), ("pools", of_pool)];
+    sections.iter().filter(|(_, has_it)| *has_it).map(|(name, _)| format!("{name}.{DEFAULT_NAME}.{key}")).collect()
+}
+
+/// Whether a key at the top level is one of the short form.
+pub fn is_short_form_key(key: &str) -> bool {
+    !long_form_paths(key).is_empty()
 }
 
 /// The keys that are at the top level in the short form only.
 pub fn short_form_keys() -> Vec<&'static str> {
-    let nested = field_names::<ListenerSpec>().iter().chain(field_names::<PoolSpec>());
-    ["listen", "backends"]
-        .into_iter()
-        .chain(nested.copied().filter(|key| *key != "backends" && long_form_path(key).is_some()))
-        .collect()
+    let of_listener = field_names::<ListenerSpec>();
+    let of_pool = field_names::<PoolSpec>().iter().filter(|key| **key != "backends" && !of_listener.contains(key));
+    let nested = of_listener.iter().chain(of_pool).copied();
+    ["listen", "backends"].into_iter().chain(nested.filter(|key| is_short_form_key(key))).collect()
 }
 
 /// The path of a key of the long form in the short form.

@@ -15,7 +15,7 @@ use super::edit::{Edit, EditValue, Scope};
 use super::humanize::{MISSING_FIELD, humanize};
 use super::positions::Positions;
 use super::report::{Reporter, duplicates};
-use super::short_form::{DEFAULT_NAME, long_form_path, short_form_keys};
+use super::short_form::{DEFAULT_NAME, is_short_form_key, long_form_paths, short_form_keys};
 
 /// The configuration as a tree that overrides can edit, with the origin of each part.
 pub struct Tree {
@@ -62,7 +62,7 @@ impl Tree {
             .root
             .keys()
             .filter_map(Value::as_str)
-            .filter(|key| long_form_path(key).is_some())
+            .filter(|key| is_short_form_key(key))
             .map(str::to_owned)
             .collect();
         match (long.first(), short.first()) {
@@ -80,8 +80,9 @@ impl Tree {
             (None, _) => {
                 self.report.short_form = true;
                 for key in &short {
-                    if let (Some(value), Some(path)) = (self.root.remove(key.as_str()), long_form_path(key)) {
-                        put(&mut self.root, &path, value);
+                    let Some(value) = self.root.remove(key.as_str()) else { continue };
+                    for path in long_form_paths(key) {
+                        put(&mut self.root, &path, value.clone());
                     }
                 }
             }
@@ -99,26 +100,29 @@ impl Tree {
     }
 
     fn apply_one(&mut self, edit: Edit) -> Result<(), Problem> {
-        let path = self.absolute_path(&edit)?;
+        let paths = self.absolute_paths(&edit)?;
         let Edit { path: written, value, origin, .. } = edit;
         let value = edit_value(value).map_err(|error| Problem::at(origin.clone(), &written, error))?;
-        if !put(&mut self.root, &path, value) {
-            return Err(Problem::at(origin, &written, "doesn't exist in the configuration"));
+        for path in paths {
+            if !put(&mut self.root, &path, value.clone()) {
+                return Err(Problem::at(origin, &written, "doesn't exist in the configuration"));
+            }
+            self.report.overridden.insert(path, origin.clone());
         }
-        self.report.overridden.insert(path, origin);
         Ok(())
     }
 
-    /// The path from the root: a simple flag sets a key of the only listener or pool; `--set` may use the short form if
-    /// the file does.
-    fn absolute_path(&self, edit: &Edit) -> Result<String, Problem> {
+    /// The paths from the root: a simple flag sets a key of the only listener or pool; `--set` may use the short form
+    /// if the file does.
+    fn absolute_paths(&self, edit: &Edit) -> Result<Vec<String>, Problem> {
         let section = match edit.scope {
             Scope::Global => {
                 let first = edit.path.split(['.', '[']).next().unwrap_or_default();
-                return Ok(match long_form_path(first) {
-                    Some(long_path) if self.report.short_form => format!("{long_path}{}", &edit.path[first.len()..]),
-                    _ => edit.path.clone(),
-                });
+                let long = if self.report.short_form { long_form_paths(first) } else { Vec::new() };
+                if long.is_empty() {
+                    return Ok(vec![edit.path.clone()]);
+                }
+                return Ok(long.into_iter().map(|path| path + &edit.path[first.len()..]).collect());
             }
             Scope::Listener => "listeners",
             Scope::Pool => "pools",
@@ -128,8 +132,8 @@ impl Tree {
             _ => Vec::new(),
         };
         match names[..] {
-            [] => Ok(format!("{section}.{DEFAULT_NAME}.{}", edit.path)),
-            [name] => Ok(format!("{section}.{name}.{}", edit.path)),
+            [] => Ok(vec![format!("{section}.{DEFAULT_NAME}.{}", edit.path)]),
+            [name] => Ok(vec![format!("{section}.{name}.{}", edit.path)]),
             [first, ..] => {
                 let message = format!(
                     "sets a key of the only one of the {section}, but there are {}; choose one with --set, such as \

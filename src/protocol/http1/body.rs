@@ -1,26 +1,28 @@
 //! A body of any framing: how many of the received bytes belong to it, and when it is over.
 
+use std::borrow::Cow;
+
 use super::Framing;
-use super::chunked::{ChunkError, ChunkedScanner, Progress};
+use super::chunked::{Advance, ChunkError, ChunkedScanner, Passes};
 
 /// Follows a body while its bytes pass by.
 #[derive(Clone, Debug)]
-pub enum Body {
+pub enum Body<'r> {
     /// Bytes still to come.
     Length(u64),
     /// Followed to the end of the coding. Boxed: other bodies would be as large.
-    Chunked(Box<ChunkedScanner>),
+    Chunked(Box<ChunkedScanner<'r>>),
     /// All bytes until the peer closes.
     UntilClose,
 }
 
-impl Body {
-    /// The state before the body's first byte.
-    pub fn new(framing: Framing) -> Self {
+impl<'r> Body<'r> {
+    /// The state before the body's first byte; `passes` is about a chunked one, others pass as they come.
+    pub fn new(framing: Framing, passes: Passes<'r>) -> Self {
         match framing {
             Framing::None => Self::Length(0),
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Box::default()),
+            Framing::Chunked => Self::Chunked(Box::new(ChunkedScanner::new(passes))),
             Framing::UntilClose => Self::UntilClose,
         }
     }
@@ -29,27 +31,14 @@ impl Body {
     ///
     /// # Errors
     /// A chunked body breaks its coding.
-    pub fn advance(&mut self, input: &[u8]) -> Result<Progress, ChunkError> {
+    pub fn advance<'a>(&mut self, input: &'a [u8]) -> Result<Advance<'a>, ChunkError> {
         let consumed = match self {
             Self::Chunked(scanner) => return scanner.advance(input),
             Self::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len()),
             Self::UntilClose => input.len(),
         };
         self.skip_data(consumed as u64);
-        Ok(Progress { consumed, done: self.is_done() })
-    }
-
-    /// Like `advance`, and appends the data without its coding to `out`.
-    ///
-    /// # Errors
-    /// A chunked body breaks its coding.
-    pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Progress, ChunkError> {
-        if let Self::Chunked(scanner) = self {
-            return scanner.decode(input, out);
-        }
-        let progress = self.advance(input)?;
-        out.extend_from_slice(&input[..progress.consumed]);
-        Ok(progress)
+        Ok(Advance { consumed, passed: Cow::Borrowed(&input[..consumed]) })
     }
 
     /// How many of the next bytes are data that need not pass through `advance`, but may be spliced.
@@ -89,51 +78,47 @@ impl Body {
 mod tests {
     use super::*;
 
+    fn body(framing: Framing) -> Body<'static> {
+        Body::new(framing, Passes::Chunks)
+    }
+
+    #[track_caller]
+    fn assert_takes(body: &mut Body<'_>, input: &[u8], consumed: usize, is_done: bool) {
+        let advance = body.advance(input).expect("a sound body");
+        assert_eq!((advance.consumed, &advance.passed[..]), (consumed, &input[..consumed]));
+        assert_eq!(body.is_done(), is_done);
+    }
+
     #[test]
     fn counts_a_length_and_leaves_the_next_message() {
-        let mut body = Body::new(Framing::Length(5));
-        assert_eq!(body.advance(b"hel"), Ok(Progress { consumed: 3, done: false }));
+        let mut body = body(Framing::Length(5));
+        assert_takes(&mut body, b"hel", 3, false);
         assert!(!body.is_whole_at_close());
         assert_eq!(body.data_remaining(), 2);
-        assert_eq!(body.advance(b"loGET"), Ok(Progress { consumed: 2, done: true }));
+        assert_takes(&mut body, b"loGET", 2, true);
     }
 
     #[test]
     fn is_done_at_once_without_a_body() {
-        assert!(Body::new(Framing::None).is_done());
-        assert!(Body::new(Framing::Length(0)).is_done());
-        assert_eq!(Body::new(Framing::None).advance(b"x"), Ok(Progress { consumed: 0, done: true }));
+        assert!(body(Framing::None).is_done());
+        assert!(body(Framing::Length(0)).is_done());
+        assert_takes(&mut body(Framing::None), b"x", 0, true);
     }
 
     #[test]
     fn is_whole_only_at_the_close_where_nothing_frames_it() {
-        let mut body = Body::new(Framing::UntilClose);
-        assert_eq!(body.advance(b"abc"), Ok(Progress { consumed: 3, done: false }));
-        assert!(body.is_whole_at_close());
-        assert!(!Body::new(Framing::Chunked).is_whole_at_close());
-    }
-
-    #[test]
-    fn decodes_a_body_of_any_framing() {
-        for (framing, input) in [
-            (Framing::Length(2), "hi there"),
-            (Framing::Chunked, "1\r\nh\r\n1\r\ni\r\n0\r\n\r\nmore"),
-            (Framing::UntilClose, "hi"),
-        ] {
-            let (mut body, mut out) = (Body::new(framing), Vec::new());
-            for byte in input.bytes() {
-                assert!(body.decode(&[byte], &mut out).is_ok());
-            }
-            assert_eq!(out, b"hi", "{framing:?}");
-        }
+        let mut until_close = body(Framing::UntilClose);
+        assert_takes(&mut until_close, b"abc", 3, false);
+        assert!(until_close.is_whole_at_close());
+        assert!(!body(Framing::Chunked).is_whole_at_close());
     }
 
     #[test]
     fn follows_chunks_whose_data_bypasses_it() {
-        let mut body = Body::new(Framing::Chunked);
-        assert_eq!(body.advance(b"8\r\n"), Ok(Progress { consumed: 3, done: false }));
+        let mut body = body(Framing::Chunked);
+        assert_takes(&mut body, b"8\r\n", 3, false);
         assert_eq!(body.data_remaining(), 8);
         body.skip_data(8);
-        assert_eq!(body.advance(b"\r\n0\r\n\r\n"), Ok(Progress { consumed: 7, done: true }));
+        assert_takes(&mut body, b"\r\n0\r\n\r\n", 7, true);
     }
 }

@@ -14,14 +14,27 @@ pub struct Field<'a> {
     pub name: &'a [u8],
     /// Without the whitespace around it.
     pub value: &'a [u8],
-    /// The whole line with its CRLF.
+    /// The whole line without its end.
     pub line: &'a [u8],
 }
 
 /// The fields of an accepted head. Found again for each iteration, so that a head needs no allocation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields<'a> {
     rest: &'a [u8],
+}
+
+impl Fields<'_> {
+    /// Appends the values of all fields of this name, in any case, joined by `, ` (RFC 9110 section 5.3).
+    pub(super) fn write_joined(self, name: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        for field in self.filter(|field| field.name.eq_ignore_ascii_case(name) && !field.value.is_empty()) {
+            if out.len() > start {
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(field.value);
+        }
+    }
 }
 
 impl<'a> Iterator for Fields<'a> {
@@ -31,6 +44,8 @@ impl<'a> Iterator for Fields<'a> {
         let len = run_len(self.rest, |byte| byte != b'\n') + 1;
         let (line, rest) = self.rest.split_at_checked(len)?;
         self.rest = rest;
+        let line = line.strip_suffix(b"\n")?;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         let colon = line.iter().position(|&byte| byte == b':')?;
         Some(Field { name: &line[..colon], value: line[colon + 1..].trim_ascii(), line })
     }
@@ -46,11 +61,12 @@ pub(super) enum Known {
     KeepAlive,
     ProxyConnection,
     Te,
+    Trailer,
     TransferEncoding,
     Upgrade,
 }
 
-const KNOWN: [(&[u8], Known); 9] = [
+const KNOWN: [(&[u8], Known); 10] = [
     (b"connection", Known::Connection),
     (b"content-length", Known::ContentLength),
     (b"expect", Known::Expect),
@@ -58,6 +74,7 @@ const KNOWN: [(&[u8], Known); 9] = [
     (b"keep-alive", Known::KeepAlive),
     (b"proxy-connection", Known::ProxyConnection),
     (b"te", Known::Te),
+    (b"trailer", Known::Trailer),
     (b"transfer-encoding", Known::TransferEncoding),
     (b"upgrade", Known::Upgrade),
 ];
@@ -66,18 +83,24 @@ pub(super) fn known(name: &[u8]) -> Option<Known> {
     KNOWN.iter().find(|(spelling, _)| spelling.eq_ignore_ascii_case(name)).map(|&(_, known)| known)
 }
 
-/// Whether it is a known name spelt with `_`: another name for us, but the same for a CGI-like backend.
+/// Whether it is another spelling of a known name: none of ours, but the same for a CGI-like backend.
 pub(super) fn is_alias_of_known(name: &[u8]) -> bool {
-    name.contains(&b'_') && KNOWN.iter().any(|(spelling, _)| is_same_name(spelling, name))
+    !name.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-') && resembles_known(name)
 }
 
-/// Equal but for case and for `_` in place of `-`: to CGI-like backends such names are the same.
+/// Whether a backend could take it for a known name.
+pub(super) fn resembles_known(name: &[u8]) -> bool {
+    KNOWN.iter().any(|(spelling, _)| is_same_name(spelling, name))
+}
+
+/// Equal but for case and for the bytes that are no letters or digits. To a CGI program such names are the same: its
+/// server makes all these bytes `_` (lighttpd does so with `X.Real.IP`).
 pub(super) fn is_same_name(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().map(folded).eq(b.iter().map(folded))
 }
 
 fn folded(byte: &u8) -> u8 {
-    if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +152,7 @@ impl FieldFacts {
             count += 1;
             facts.section.end = field.line.end;
             if let Some(known) = known(field.name.slice(buf)) {
-                facts.learn(known, field.value.slice(buf), field.line, version)?;
+                facts.learn(known, field.value.slice(buf), field.line, version, cursor.is_lenient())?;
                 note(known, field.value, &facts).map_err(Stop::Bad)?;
             }
         }
@@ -148,12 +171,22 @@ impl FieldFacts {
         }
     }
 
-    fn learn(&mut self, known: Known, value: &[u8], line: Span, version: Version) -> Result<(), Fault> {
+    fn learn(
+        &mut self,
+        known: Known,
+        value: &[u8],
+        line: Span,
+        version: Version,
+        is_lenient: bool,
+    ) -> Result<(), Fault> {
         match known {
             Known::Connection => self.learn_connection(value, line),
-            Known::ContentLength if self.content_length.is_some() => Err(Fault::RepeatedContentLength),
             Known::ContentLength => {
-                self.content_length = Some(content_length(value)?);
+                let length = content_length(value)?;
+                if self.content_length.is_some_and(|other| !is_lenient || other != length) {
+                    return Err(Fault::RepeatedContentLength);
+                }
+                self.content_length = Some(length);
                 self.check_one_framing()
             }
             Known::TransferEncoding if version == Version::Http10 => Err(Fault::EncodingInHttp10),

@@ -4,12 +4,12 @@
 
 use super::fields::{Known, is_alias_of_known, is_same_name, known};
 use super::response::has_no_body;
-use super::syntax::is_token;
+use super::syntax::{is_text, is_token, list, run_len};
 use super::{InvalidTemplate, RequestHead, ResponseHead, Template, Variable, Variables, Version};
 use std::fmt;
 
-/// A header that is set on each request: all incoming copies are removed, also those spelt with `_`, and one is added.
-/// With an empty value the header is only removed, as in nginx.
+/// A header that is set on each request: all incoming copies are removed, in whatever spelling, and one is added. With
+/// an empty value the header is only removed, as in nginx; but a Host without a value stays the client's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderEdit {
     name: String,
@@ -49,11 +49,11 @@ impl HeaderEdit {
     }
 
     /// Whether the header's value depends on `variable`.
-    pub fn uses(&self, variable: Variable) -> bool {
+    pub fn uses(&self, variable: &Variable) -> bool {
         self.value.uses(variable)
     }
 
-    fn sets(&self, name: &[u8]) -> bool {
+    pub(super) fn sets(&self, name: &[u8]) -> bool {
         is_same_name(self.name.as_bytes(), name)
     }
 
@@ -63,8 +63,7 @@ impl HeaderEdit {
         out.extend_from_slice(b": ");
         let value_start = out.len();
         self.value.render(variables, out);
-        // HTTP/1.1 must have a Host, if only an empty one (RFC 9112 section 3.2).
-        if out.len() == value_start && !self.sets(b"host") {
+        if out.len() == value_start {
             out.truncate(start);
         } else {
             out.extend_from_slice(b"\r\n");
@@ -72,42 +71,85 @@ impl HeaderEdit {
     }
 }
 
-/// Appends the head for the backend: HTTP/1.1 whatever the client speaks, and an origin-form target.
+/// Appends the head for the backend, with an origin-form target. Host comes first (RFC 9110 section 7.2), the other set
+/// headers last: where a backend takes a line of the client's for a copy of one, the last counts. Returns the version
+/// that it has.
 pub fn write_request_head(
     out: &mut Vec<u8>,
     buf: &[u8],
     head: &RequestHead,
     edits: &[HeaderEdit],
+    passes_trailers: bool,
     variables: &Variables<'_>,
-) {
-    out.extend_from_slice(head.method(buf));
-    let (needs_slash, target) = head.origin_form(buf);
-    out.extend_from_slice(if needs_slash { b" /" } else { b" " });
-    out.extend_from_slice(target);
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    if !edits.iter().any(|edit| edit.sets(b"host")) {
-        write_field(out, b"Host", head.authority(buf));
-    }
-    for edit in edits {
-        edit.write(variables, out);
-    }
+) -> Version {
+    let version = write_request_line(out, buf, head, edits, variables);
+    let mut takes_trailers = false;
     for field in head.fields(buf) {
         let passes = match known(field.name) {
             Some(Known::ContentLength | Known::TransferEncoding) => true,
             // An HTTP/1.0 client doesn't understand the 100 that would come (RFC 9110 section 10.1.1).
             Some(Known::Expect) => head.version == Version::Http11,
             Some(Known::Upgrade) => head.upgrade,
+            Some(Known::Trailer) => passes_trailers,
+            Some(Known::Te) => {
+                takes_trailers |= list(field.value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+                false
+            }
             Some(_) => false,
             None => !head.facts.is_named_by_connection(buf, field.name) && !is_alias_of_known(field.name),
         };
         if passes && !edits.iter().any(|edit| edit.sets(field.name)) {
             out.extend_from_slice(field.line);
+            out.extend_from_slice(b"\r\n");
         }
     }
-    if head.upgrade {
-        write_field(out, b"Connection", b"upgrade");
+    // The trailers of a response are passed on, but a client of HTTP/1.0 can't get any (RFC 9110 section 10.1.4).
+    let te = takes_trailers && head.version == Version::Http11;
+    if te {
+        write_field(out, b"TE", b"trailers");
+    }
+    match (head.upgrade, te) {
+        (true, true) => write_field(out, b"Connection", b"upgrade, TE"),
+        (true, false) => write_field(out, b"Connection", b"upgrade"),
+        (false, true) => write_field(out, b"Connection", b"TE"),
+        (false, false) => {}
+    }
+    for edit in edits.iter().filter(|edit| !edit.sets(b"host")) {
+        edit.write(variables, out);
     }
     out.extend_from_slice(b"\r\n");
+    version
+}
+
+/// HTTP/1.1 whatever the client speaks; but a request of HTTP/1.0 that has no Host, and is given none, passes as what
+/// it is: HTTP/1.1 requires one (RFC 9112 section 3.2), and backends refuse an empty one.
+fn write_request_line(
+    out: &mut Vec<u8>,
+    buf: &[u8],
+    head: &RequestHead,
+    edits: &[HeaderEdit],
+    variables: &Variables<'_>,
+) -> Version {
+    out.extend_from_slice(head.method(buf));
+    let (needs_slash, target) = head.origin_form(buf);
+    out.extend_from_slice(if needs_slash { b" /" } else { b" " });
+    out.extend_from_slice(target);
+    let version_start = out.len();
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    let host_start = out.len();
+    if let Some(edit) = edits.iter().find(|edit| edit.sets(b"host")) {
+        edit.value.render(variables, out);
+    }
+    if out.len() == host_start {
+        out.extend_from_slice(head.authority(buf));
+    }
+    if out.len() > host_start {
+        out.extend_from_slice(b"\r\n");
+        return Version::Http11;
+    }
+    out.truncate(version_start);
+    out.extend_from_slice(b" HTTP/1.0\r\n");
+    Version::Http10
 }
 
 /// The client's side of a response.
@@ -126,11 +168,14 @@ pub fn write_response_head(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, c
     let has_framing = head.status == 304 || !has_no_body(head.status);
     out.extend_from_slice(b"HTTP/1.1 ");
     let status_text = head.status_text.slice(buf);
-    out.extend_from_slice(status_text);
+    write_text(out, status_text);
     out.extend_from_slice(if status_text.len() == b"200".len() { b" \r\n" } else { b"\r\n" });
+    let mut has_length = false;
     for field in head.fields(buf) {
         let passes = match known(field.name) {
-            Some(Known::ContentLength) => has_framing,
+            // A second one says the same.
+            Some(Known::ContentLength) => has_framing && !std::mem::replace(&mut has_length, true),
+            Some(Known::Trailer) => client.version == Version::Http11,
             Some(Known::TransferEncoding) => has_framing && client.version == Version::Http11,
             Some(Known::Upgrade) => keeps_upgrade,
             Some(Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Te) => false,
@@ -138,7 +183,8 @@ pub fn write_response_head(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, c
             None => !head.facts.is_named_by_connection(buf, field.name),
         };
         if passes {
-            out.extend_from_slice(field.line);
+            write_text(out, field.line);
+            out.extend_from_slice(b"\r\n");
         }
     }
     let connection = connection_options(head, client, keeps_upgrade);
@@ -159,6 +205,15 @@ fn connection_options(head: &ResponseHead, client: ClientSide, keeps_upgrade: bo
         _ if keeps_upgrade => b"upgrade",
         Version::Http10 => b"keep-alive",
         Version::Http11 => b"",
+    }
+}
+
+/// A control byte that a backend has let through becomes a space (RFC 9110 section 5.5).
+fn write_text(out: &mut Vec<u8>, text: &[u8]) {
+    if run_len(text, is_text) == text.len() {
+        out.extend_from_slice(text);
+    } else {
+        out.extend(text.iter().map(|&byte| if is_text(byte) { byte } else { b' ' }));
     }
 }
 
@@ -185,16 +240,6 @@ mod tests {
     use super::super::{HeadLimits, RequestFacts};
     use super::*;
 
-    const PEER: Variables<'_> = Variables {
-        host: b"Example.com",
-        remote_addr: "192.0.2.7",
-        remote_port: 1,
-        forwarded_for: b"",
-        scheme: "http",
-        request_id: b"",
-        server_port: 80,
-    };
-
     fn edits(pairs: &[(&str, &str)]) -> Vec<HeaderEdit> {
         pairs.iter().map(|(name, value)| HeaderEdit::parse(name, value).expect("a valid edit")).collect()
     }
@@ -203,7 +248,15 @@ mod tests {
         let head = RequestHead::parse(text.as_bytes(), &HeadLimits::default());
         let head = head.expect("an acceptable head").expect("a complete head");
         let mut out = Vec::new();
-        write_request_head(&mut out, text.as_bytes(), &head, &edits(pairs), &PEER);
+        let variables = Variables {
+            host: head.host(text.as_bytes()),
+            http_host: head.authority(text.as_bytes()),
+            fields: head.fields(text.as_bytes()),
+            remote_addr: "192.0.2.7",
+            scheme: "http",
+            ..Variables::default()
+        };
+        write_request_head(&mut out, text.as_bytes(), &head, &edits(pairs), false, &variables);
         String::from_utf8(out).expect("ASCII")
     }
 
@@ -224,13 +277,20 @@ mod tests {
     }
 
     #[test]
-    fn sets_headers_and_removes_every_incoming_copy() {
-        let text = "GET /a HTTP/1.1\r\nHost: Example.com:80\r\nx-real-ip: 6.6.6.6\r\nAccept: */*\r\n\
-                    X_Real_IP: 6.6.6.6\r\nX-REAL_ip: 6\r\n\r\n";
+    fn sets_headers_last_and_removes_every_incoming_copy() {
+        let text = "GET /a HTTP/1.1\r\nx-real-ip: 6.6.6.6\r\nHost: Example.com:80\r\nAccept: */*\r\n\
+                    X_Real_IP: 6.6.6.6\r\nX-REAL_ip: 6\r\nX.Real~IP: 6\r\nX-Real-IPs: 6\r\n\r\n";
         assert_eq!(
             request(text, &[("Host", "$host"), ("X-Real-IP", "$remote_addr")]),
-            "GET /a HTTP/1.1\r\nHost: example.com\r\nX-Real-IP: 192.0.2.7\r\nAccept: */*\r\n\r\n"
+            "GET /a HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\nX-Real-IPs: 6\r\nX-Real-IP: 192.0.2.7\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_value_may_repeat_what_the_client_sent() {
+        let text = "GET / HTTP/1.1\r\nHost: A:80\r\nX-Real-IP: 1\r\nX_Real_IP: 6\r\nx-real-ip: 2\r\n\r\n";
+        let edits = [("Host", "$http_host"), ("X-Real-IP", "$http_x_real_ip"), ("X-No", "$http_no")];
+        assert_eq!(request(text, &edits), "GET / HTTP/1.1\r\nHost: A:80\r\nX-Real-IP: 1, 2\r\n\r\n");
     }
 
     #[test]
@@ -251,16 +311,35 @@ mod tests {
 
     #[test]
     fn strips_hop_by_hop_fields_and_keeps_the_rest() {
-        let hop = "Connection: a, close\r\nA: 1\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nTE: trailers\r\n\
+        let hop = "Connection: a, close\r\nA: 1\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nTE: gzip\r\n\
                    Upgrade: b\r\nconnection: C\r\nc: 1\r\n";
         assert_eq!(lines(hop), "");
-        let end = "Trailer: Digest\r\nB:  2 \r\nExpect: 100-continue\r\nCookie: a=b\r\n";
+        let end = "B:  2 \r\nExpect: 100-continue\r\nCookie: a=b\r\n";
         assert_eq!(lines(end), end);
     }
 
     #[test]
-    fn strips_known_names_spelt_with_underscores() {
-        assert_eq!(lines("Content_Length: 5\r\ntransfer_encoding: chunked\r\nMy_Own: 1\r\n"), "My_Own: 1\r\n");
+    fn strips_known_names_in_other_spellings() {
+        let aliases = "Content_Length: 5\r\ntransfer_encoding: chunked\r\nTransfer.Encoding: chunked\r\n";
+        assert_eq!(lines(&format!("{aliases}My_Own: 1\r\n")), "My_Own: 1\r\n");
+    }
+
+    #[test]
+    fn says_that_trailers_are_taken_as_the_client_does() {
+        let taken = "TE: trailers\r\nConnection: TE\r\n";
+        assert_eq!(lines("TE: gzip;q=0.5, Trailers\r\nConnection: TE\r\n"), taken);
+        let upgrade = "Upgrade: a\r\nTE: trailers\r\nConnection: upgrade, TE\r\n";
+        assert_eq!(lines("Upgrade: a\r\nConnection: upgrade, te\r\nTE: trailers\r\n"), upgrade);
+        let text = "GET / HTTP/1.0\r\nHost: h\r\nTE: trailers\r\n\r\n";
+        assert_eq!(request(text, &[]), "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+
+    #[test]
+    fn announces_no_trailers_that_it_leaves_out() {
+        assert_eq!(lines("Trailer: Digest\r\n"), "");
+        let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Digest\r\n\r\n";
+        assert_eq!(response(text, Version::Http11, false), text);
+        assert!(!response(text, Version::Http10, false).contains("Trailer"));
     }
 
     #[test]
@@ -285,21 +364,23 @@ mod tests {
     }
 
     #[test]
-    fn lifts_http_1_0_to_1_1() {
-        let text = "PUT / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
-        assert_eq!(request(text, &[]), "PUT / HTTP/1.1\r\nHost: \r\nContent-Length: 1\r\n\r\n");
+    fn lifts_http_1_0_to_1_1_where_there_is_a_host() {
+        let text = "PUT / HTTP/1.0\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+        assert_eq!(request(text, &[]), "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n");
+        let text = "PUT / HTTP/1.0\r\nContent-Length: 1\r\n\r\n";
+        assert_eq!(request(text, &[("Host", "$host")]), text);
+        assert_eq!(request(text, &[("Host", "a")]), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
     }
 
     #[test]
     fn removes_a_header_whose_value_renders_to_nothing() {
-        let text = "GET / HTTP/1.1\r\nHost: h\r\nCookie: a\r\n\r\n";
-        assert_eq!(request(text, &[("Cookie", "")]), "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(request(text, &[("Host", ""), ("Cookie", "")]), "GET / HTTP/1.1\r\nHost: \r\n\r\n");
+        let text = "GET / HTTP/1.1\r\nHost: h:1\r\nCookie: a\r\n\r\n";
+        assert_eq!(request(text, &[("Host", ""), ("Cookie", "")]), "GET / HTTP/1.1\r\nHost: h:1\r\n\r\n");
     }
 
     #[test]
     fn sets_no_header_that_the_proxy_governs() {
-        for name in ["Content-Length", "transfer_encoding", "Connection", "TE", "Upgrade", "Keep-Alive"] {
+        for name in ["Content-Length", "transfer_encoding", "Connection", "TE", "Upgrade", "Keep-Alive", "trailer"] {
             assert_eq!(HeaderEdit::parse(name, "x"), Err(InvalidEdit::Reserved), "{name}");
         }
         assert_eq!(HeaderEdit::parse("a b", "x"), Err(InvalidEdit::Name));
@@ -312,6 +393,13 @@ mod tests {
         let text = "HTTP/1.1 200 OK\r\nConnection: a\r\nA: 1\r\nKeep-Alive: 5\r\nUpgrade: b\r\nB: 2\r\n\
                     Content-Length: 0\r\n\r\n";
         assert_eq!(response(text, Version::Http11, false), "HTTP/1.1 200 OK\r\nB: 2\r\nContent-Length: 0\r\n\r\n");
+    }
+
+    #[test]
+    fn writes_a_sloppy_response_as_it_should_be() {
+        let text = "HTTP/1.1  200 O\x01K\nContent-Length: 3\r\nA: b\x7fc\t\nContent-Length: 3\n\n";
+        let expected = "HTTP/1.1 200 O K\r\nContent-Length: 3\r\nA: b c\t\r\n\r\n";
+        assert_eq!(response(text, Version::Http11, false), expected);
     }
 
     #[test]

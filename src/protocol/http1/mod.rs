@@ -14,16 +14,18 @@ mod response;
 mod syntax;
 mod target;
 mod template;
+mod trailers;
 #[cfg(test)]
 mod vectors;
 
 pub use body::Body;
-pub use chunked::{ChunkError, Progress};
+pub use chunked::{Advance, ChunkError, Passes};
 pub use fault::{BadResponse, Fault, RequestError};
 pub use forward::{ClientSide, HeaderEdit, write_request_head, write_response_head};
 pub use request::RequestHead;
 pub use response::ResponseHead;
 pub use template::{InvalidTemplate, Template, Variable, Variables};
+pub use trailers::TrailerFilter;
 #[allow(unused_imports, reason = "the fuzz targets use them: they compile this folder by itself")]
 pub use {chunked::ChunkedScanner, response::RequestFacts};
 

@@ -144,18 +144,16 @@ impl RequestHead {
         self.fields(buf).find(|field| field.name.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
     }
 
+    /// Whether X-Forwarded-Proto says that the client asked by https. Where each proxy of a chain has added its own,
+    /// the first is the client's.
+    pub fn is_forwarded_from_https(&self, buf: &[u8]) -> bool {
+        let protocols = self.header(buf, "x-forwarded-proto").unwrap_or_default();
+        list(protocols).next().is_some_and(|first| first.eq_ignore_ascii_case(b"https"))
+    }
+
     /// Appends all X-Forwarded-For values, joined by `, `.
     pub fn write_forwarded_for(&self, buf: &[u8], out: &mut Vec<u8>) {
-        let start = out.len();
-        for field in self.fields(buf) {
-            if !field.name.eq_ignore_ascii_case(b"x-forwarded-for") || field.value.is_empty() {
-                continue;
-            }
-            if out.len() > start {
-                out.extend_from_slice(b", ");
-            }
-            out.extend_from_slice(field.value);
-        }
+        self.fields(buf).write_joined(b"x-forwarded-for", out);
     }
 }
 
@@ -345,6 +343,17 @@ mod tests {
         }
         let text = "GET / HTTP/1.0\r\n\r\n";
         assert_eq!(accepted(text).host(text.as_bytes()), b"");
+    }
+
+    #[test]
+    fn the_first_of_several_forwarded_protocols_is_the_clients() {
+        for (value, is_https) in [("https", true), ("HTTPS, http", true), ("https,https", true), ("http, https", false)]
+        {
+            let text = with(&format!("X-Forwarded-Proto: {value}\r\n"));
+            assert_eq!(accepted(&text).is_forwarded_from_https(text.as_bytes()), is_https, "{value}");
+        }
+        let text = with("X-Forwarded-Proto:\r\n");
+        assert!(!accepted(&text).is_forwarded_from_https(text.as_bytes()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! A response's head, read as strictly as a request's: a backend is trusted no more than a client.
-//! Its framing depends on the request too (RFC 9112 section 6.3), which is given as `RequestFacts`.
+//! A response's head: a backend is trusted no more than a client. What has one meaning only is read even where it is
+//! not written as it should be, since clients don't get it as it came (`Cursor::lenient`). Its framing depends on the
+//! request too (RFC 9112 section 6.3), which is given as `RequestFacts`.
 
 use super::fields::{FieldFacts, Fields};
 use super::syntax::{Cursor, Span, Stop, verdict};
@@ -41,10 +42,11 @@ impl ResponseHead {
     }
 
     fn read(buf: &[u8], request: RequestFacts, limits: &HeadLimits) -> Result<Self, Stop<BadResponse>> {
-        let mut cursor = Cursor::new(buf, limits.max_head_bytes, Fault::HeadTooLarge);
+        let mut cursor = Cursor::new(buf, limits.max_head_bytes, Fault::HeadTooLarge).lenient();
         cursor.skip_empty_line()?;
         let version = cursor.response_version()?;
         cursor.expect(b' ', Fault::MalformedVersion)?;
+        cursor.run(|byte| byte == b' ');
         let status_start = cursor.at();
         let status = read_status(&mut cursor, buf)?;
         if status == 101 && !request.upgrade {
@@ -155,15 +157,25 @@ mod tests {
 
     #[test]
     fn refuses_malformed_status_lines() {
-        for rest in "20 OK\r\n|2000|099| 200|200\tOK|+20".split('|') {
+        for rest in "20 OK\r\n|2000|099|200\tOK|+20".split('|') {
             assert_eq!(refusal(&format!("HTTP/1.1 {rest}")), BadResponse::MalformedStatus, "{rest}");
         }
         assert_eq!(refusal("HTTP/1.1\t"), Fault::MalformedVersion.into());
         assert_eq!(refusal("HTTP/1.1 200 \0"), Fault::ControlByte.into());
-        assert_eq!(refusal("HTTP/1.1 200 OK\n"), Fault::BareLf.into());
+        assert_eq!(refusal("HTTP/1.1 200 OK\rX"), Fault::BareCr.into());
         assert_eq!(refusal("HTTP/2"), Fault::UnsupportedVersion.into());
         assert!(parse("HTTP/1.1 301\r\n\r\n", GET).is_ok());
         assert!(parse("HTTP/1.1 301 \r\n\r\n", GET).is_ok());
+    }
+
+    #[test]
+    fn reads_what_has_one_meaning_only() {
+        let text = "HTTP/1.1  200 O\x01K\nContent-Length: 2\nA: \x7f\r\nContent-Length: 2\r\n\nhi";
+        let head = accepted(text, GET);
+        assert_eq!((head.status, head.framing, &text[head.len..]), (200, Framing::Length(2), "hi"));
+        for line in ["A: \0", "A: \r", "A: b\n c", "A\x01: b", "A : b"] {
+            assert!(parse(&with(200, &format!("{line}\r\n")), GET).is_err(), "{line:?}");
+        }
     }
 
     #[test]
@@ -185,7 +197,7 @@ mod tests {
     fn refuses_unclear_framing() {
         for (lines, fault) in [
             ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", Fault::LengthAndEncoding),
-            ("Content-Length: 1\r\nContent-Length: 1\r\n", Fault::RepeatedContentLength),
+            ("Content-Length: 1\r\nContent-Length: 2\r\n", Fault::RepeatedContentLength),
             ("Content-Length: 1, 1\r\n", Fault::MalformedContentLength),
             ("Transfer-Encoding: gzip, chunked\r\n", Fault::TransferEncoding),
             ("Transfer-Encoding:\r\n", Fault::TransferEncoding),

@@ -33,7 +33,7 @@ impl Span {
 pub(super) struct FieldSpan {
     pub(super) name: Span,
     pub(super) value: Span,
-    /// With the CRLF.
+    /// With its end.
     pub(super) line: Span,
 }
 
@@ -44,12 +44,24 @@ pub(super) struct Cursor<'a> {
     /// The limit is reached: reading past the end is `overflow` then, instead of `NeedMore`.
     is_full: bool,
     overflow: Fault,
+    is_lenient: bool,
 }
 
 impl<'a> Cursor<'a> {
     /// Reads the first `limit` bytes at most; a head that is longer is refused with `overflow`.
     pub(super) fn new(buf: &'a [u8], limit: usize, overflow: Fault) -> Self {
-        Self { buf: &buf[..buf.len().min(limit)], at: 0, is_full: buf.len() >= limit, overflow }
+        Self { buf: &buf[..buf.len().min(limit)], at: 0, is_full: buf.len() >= limit, overflow, is_lenient: false }
+    }
+
+    /// Reads what can only be meant in one way, though it isn't written as it should be: LF alone as a line's end,
+    /// control bytes in values, and a Content-Length that is said twice. For heads that are written anew before they
+    /// are passed on (RFC 9112 sections 2.2 and 4, RFC 9110 sections 5.5 and 8.6).
+    pub(super) fn lenient(self) -> Self {
+        Self { is_lenient: true, ..self }
+    }
+
+    pub(super) fn is_lenient(&self) -> bool {
+        self.is_lenient
     }
 
     /// Continues from here under another limit.
@@ -87,18 +99,20 @@ impl<'a> Cursor<'a> {
     /// A run of text without the whitespace around it.
     pub(super) fn text(&mut self) -> Span {
         let start = self.at;
-        self.at += run_len(&self.buf[start..], is_text);
+        let class = if self.is_lenient { is_part_of_line } else { is_text };
+        self.at += run_len(&self.buf[start..], class);
         let text = &self.buf[start..self.at];
         let from = self.at - text.trim_ascii_start().len();
         Span { start: from, end: from + text.trim_ascii().len() }
     }
 
-    /// CRLF and nothing else; `otherwise` is the fault of a byte that is neither CR nor LF.
+    /// CRLF and, unless it is lenient, nothing else; `otherwise` is the fault of a byte that is neither CR nor LF.
     pub(super) fn line_end(&mut self, otherwise: Fault) -> Result<(), Stop<Fault>> {
-        if self.peek()? == b'\n' {
-            return Err(Fault::BareLf.into());
+        match self.peek()? {
+            b'\n' if self.is_lenient => return self.expect(b'\n', otherwise),
+            b'\n' => return Err(Fault::BareLf.into()),
+            _ => self.expect(b'\r', otherwise)?,
         }
-        self.expect(b'\r', otherwise)?;
         self.expect(b'\n', Fault::BareCr)
     }
 
@@ -192,6 +206,11 @@ pub(super) fn is_token(byte: u8) -> bool {
 /// What a field value or reason phrase may hold: no control byte but the tab (RFC 9110 section 5.5).
 pub(super) fn is_text(byte: u8) -> bool {
     (byte >= b' ' && byte != 0x7f) || byte == b'\t'
+}
+
+/// All but what could end a line or, in C, a text.
+fn is_part_of_line(byte: u8) -> bool {
+    !matches!(byte, b'\0' | b'\r' | b'\n')
 }
 
 /// Visible ASCII. A target is passed on as it came: `"`, `|`, `\\` and `#` are left to the backend, as nginx does.

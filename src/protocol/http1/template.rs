@@ -5,11 +5,17 @@
 use std::fmt;
 use std::io::Write;
 
+use super::fields::Fields;
+
 /// The variables' values for one request.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Variables<'a> {
     /// `RequestHead::host`; any case.
     pub host: &'a [u8],
+    /// `RequestHead::authority`.
+    pub http_host: &'a [u8],
+    /// The request's own.
+    pub fields: Fields<'a>,
     /// The client's address without port.
     pub remote_addr: &'a str,
     /// The client's port.
@@ -20,30 +26,38 @@ pub struct Variables<'a> {
     pub scheme: &'a str,
     /// The client's, or one of our own.
     pub request_id: &'a [u8],
+    /// The address that the client connected to, without port.
+    pub server_addr: &'a str,
     /// The port that the client connected to.
     pub server_port: u16,
 }
 
 /// A variable of a template: `$host` and so on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Variable {
     Host,
+    HttpHost,
+    /// `$http_NAME`: a header of the request, by its name in lower case.
+    Field(String),
     RemoteAddr,
     RemotePort,
     ProxyAddXForwardedFor,
     Scheme,
     RequestId,
+    ServerAddr,
     ServerPort,
 }
 
 /// The names are nginx's.
-const VARIABLES: [(&str, Variable); 7] = [
+const VARIABLES: [(&str, Variable); 9] = [
     ("host", Variable::Host),
+    ("http_host", Variable::HttpHost),
     ("remote_addr", Variable::RemoteAddr),
     ("remote_port", Variable::RemotePort),
     ("proxy_add_x_forwarded_for", Variable::ProxyAddXForwardedFor),
     ("scheme", Variable::Scheme),
     ("request_id", Variable::RequestId),
+    ("server_addr", Variable::ServerAddr),
     ("server_port", Variable::ServerPort),
 ];
 
@@ -98,8 +112,8 @@ impl Template {
     }
 
     /// Whether its value depends on `variable`.
-    pub fn uses(&self, variable: Variable) -> bool {
-        self.parts.contains(&Part::Variable(variable))
+    pub fn uses(&self, variable: &Variable) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Variable(own) if own == variable))
     }
 
     /// Appends the value. Control bytes, which no variable should hold, become spaces.
@@ -120,9 +134,11 @@ impl Template {
 }
 
 impl Variable {
-    fn render(self, variables: &Variables<'_>, out: &mut Vec<u8>) {
+    fn render(&self, variables: &Variables<'_>, out: &mut Vec<u8>) {
         match self {
             Self::Host => out.extend(variables.host.iter().map(u8::to_ascii_lowercase)),
+            Self::HttpHost => out.extend_from_slice(variables.http_host),
+            Self::Field(name) => variables.fields.clone().write_joined(name.as_bytes(), out),
             Self::RemoteAddr => out.extend_from_slice(variables.remote_addr.as_bytes()),
             Self::RemotePort => push_number(variables.remote_port, out),
             Self::ProxyAddXForwardedFor => {
@@ -134,6 +150,7 @@ impl Variable {
             }
             Self::Scheme => out.extend_from_slice(variables.scheme.as_bytes()),
             Self::RequestId => out.extend_from_slice(variables.request_id),
+            Self::ServerAddr => out.extend_from_slice(variables.server_addr.as_bytes()),
             Self::ServerPort => push_number(variables.server_port, out),
         }
     }
@@ -158,7 +175,12 @@ fn split_name(text: &str) -> (&str, &str) {
 
 fn variable(name: &str) -> Result<Variable, InvalidTemplate> {
     let found = VARIABLES.iter().find(|(known, _)| *known == name);
-    found.map(|&(_, variable)| variable).ok_or_else(|| InvalidTemplate::UnknownVariable(name.to_owned()))
+    let field = || {
+        let field = name.strip_prefix("http_").filter(|field| !field.is_empty())?;
+        Some(Variable::Field(field.to_ascii_lowercase().replace('_', "-")))
+    };
+    let variable = found.map(|(_, variable)| variable.clone()).or_else(field);
+    variable.ok_or_else(|| InvalidTemplate::UnknownVariable(name.to_owned()))
 }
 
 impl fmt::Display for InvalidTemplate {
@@ -167,7 +189,7 @@ impl fmt::Display for InvalidTemplate {
             Self::ControlCharacter => f.write_str("control character in a header value"),
             Self::UnknownVariable(name) => {
                 let known = VARIABLES.map(|(name, _)| format!("${name}")).join(", ");
-                write!(f, "unknown variable `${name}`; known are {known}, and $$ for a dollar")
+                write!(f, "unknown variable `${name}`; known are {known}, $http_NAME for a header, and $$ for a dollar")
             }
         }
     }
@@ -179,15 +201,20 @@ impl std::error::Error for InvalidTemplate {}
 mod tests {
     use super::*;
 
-    const VARIABLES: Variables<'_> = Variables {
-        host: b"Example.COM",
-        remote_addr: "192.0.2.7",
-        remote_port: 4711,
-        forwarded_for: b"",
-        scheme: "http",
-        request_id: b"r-1",
-        server_port: 8080,
-    };
+    fn variables() -> Variables<'static> {
+        Variables {
+            host: b"Example.COM",
+            http_host: b"Example.COM.:81",
+            fields: Fields::default(),
+            server_addr: "198.51.100.9",
+            remote_addr: "192.0.2.7",
+            remote_port: 4711,
+            forwarded_for: b"",
+            scheme: "http",
+            request_id: b"r-1",
+            server_port: 8080,
+        }
+    }
 
     fn render(text: &str, variables: &Variables<'_>) -> String {
         let mut out = Vec::new();
@@ -197,37 +224,40 @@ mod tests {
 
     #[test]
     fn renders_text_and_variables() {
-        assert_eq!(render("$host:$server_port", &VARIABLES), "example.com:8080");
+        assert_eq!(render("$host:$server_port", &variables()), "example.com:8080");
         assert_eq!(
-            render("$scheme://$remote_addr:$remote_port/${request_id}x", &VARIABLES),
+            render("$scheme://$remote_addr:$remote_port/${request_id}x", &variables()),
             "http://192.0.2.7:4711/r-1x"
         );
-        assert_eq!(render("plain", &VARIABLES), "plain");
-        assert_eq!(render("", &VARIABLES), "");
+        assert_eq!(render("$http_host $server_addr", &variables()), "Example.COM.:81 198.51.100.9");
+        assert_eq!(render("plain", &variables()), "plain");
+        assert_eq!(render("", &variables()), "");
     }
 
     #[test]
     fn knows_which_variables_it_uses() {
         let template = Template::parse("request_id=$request_id, $$host").expect("a valid template");
-        assert!(template.uses(Variable::RequestId));
-        assert!(!template.uses(Variable::Host), "a dollar and a text");
+        assert!(template.uses(&Variable::RequestId));
+        assert!(!template.uses(&Variable::Host), "a dollar and a text");
     }
 
     #[test]
     fn takes_two_dollars_for_one() {
-        assert_eq!(render("$$host costs 5$$", &VARIABLES), "$host costs 5$");
+        assert_eq!(render("$$host costs 5$$", &variables()), "$host costs 5$");
     }
 
     #[test]
     fn appends_the_peer_to_what_was_forwarded() {
-        assert_eq!(render("$proxy_add_x_forwarded_for", &VARIABLES), "192.0.2.7");
-        let variables = Variables { forwarded_for: b"198.51.100.1, 10.0.0.1", ..VARIABLES };
+        assert_eq!(render("$proxy_add_x_forwarded_for", &variables()), "192.0.2.7");
+        let variables = Variables { forwarded_for: b"198.51.100.1, 10.0.0.1", ..variables() };
         assert_eq!(render("$proxy_add_x_forwarded_for", &variables), "198.51.100.1, 10.0.0.1, 192.0.2.7");
     }
 
     #[test]
     fn names_the_known_variables_when_one_is_unknown() {
-        for (text, name) in [("$hots", "hots"), ("$", ""), ("a$-b", ""), ("${host", ""), ("$hostname", "hostname")] {
+        for (text, name) in
+            [("$hots", "hots"), ("$", ""), ("a$-b", ""), ("${host", ""), ("$hostname", "hostname"), ("$http_", "http_")]
+        {
             assert_eq!(Template::parse(text), Err(InvalidTemplate::UnknownVariable(name.to_owned())), "{text}");
         }
         let message = Template::parse("$hots").expect_err("unknown").to_string();
@@ -237,7 +267,7 @@ mod tests {
     #[test]
     fn never_lets_a_line_end_through() {
         assert_eq!(Template::parse("a\r\nX-Evil: 1"), Err(InvalidTemplate::ControlCharacter));
-        let variables = Variables { request_id: b"1\r\nX-Evil: 1\0", ..VARIABLES };
+        let variables = Variables { request_id: b"1\r\nX-Evil: 1\0", ..variables() };
         assert_eq!(render("$request_id", &variables), "1  X-Evil: 1 ");
     }
 }

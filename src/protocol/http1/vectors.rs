@@ -1,7 +1,7 @@
 //! The whole reader against recorded messages and random ones: what is accepted, and that neither segmentation nor
 //! garbage changes or breaks a verdict.
 
-use super::{Body, HeadLimits, RequestFacts, RequestHead, ResponseHead};
+use super::{Body, HeadLimits, Passes, RequestFacts, RequestHead, ResponseHead, TrailerFilter};
 use crate::protocol::segmentation::check_prefixes;
 use crate::protocol::vectors::lines;
 use proptest::prelude::*;
@@ -16,15 +16,16 @@ enum MessageKind {
 /// Length of the message where it is complete, None where more must come, and why it was refused.
 type MessageVerdict = Result<Option<usize>, String>;
 
-fn head(kind: MessageKind, buf: &[u8]) -> Result<Option<(usize, Body)>, String> {
+fn head(kind: MessageKind, buf: &[u8]) -> Result<Option<(usize, Body<'static>)>, String> {
     let limits = HeadLimits::default();
     let request = RequestFacts { head: false, upgrade: true };
+    let of_response = Passes::ChunksAndTrailers(TrailerFilter::OfResponse);
     match kind {
         MessageKind::Request => RequestHead::parse(buf, &limits)
-            .map(|head| head.map(|head| (head.len, Body::new(head.framing))))
+            .map(|head| head.map(|head| (head.len, Body::new(head.framing, Passes::Chunks))))
             .map_err(|rejection| rejection.to_string()),
         MessageKind::Response => ResponseHead::parse(buf, request, &limits)
-            .map(|head| head.map(|head| (head.len, Body::new(head.framing))))
+            .map(|head| head.map(|head| (head.len, Body::new(head.framing, of_response))))
             .map_err(|bad| bad.to_string()),
     }
 }

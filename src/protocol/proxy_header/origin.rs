@@ -1,6 +1,6 @@
 //! The content of a header of either version. It knows neither's bytes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Where the connection that a header precedes comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,14 +18,9 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Two IPv4-mapped addresses, as a dual-stack listener has them, become IPv4.
+    /// An IPv4-mapped address, as a dual-stack listener has it, becomes IPv4.
     pub(super) fn tcp(client: SocketAddr, server: SocketAddr) -> Self {
-        match (client.ip().to_canonical(), server.ip().to_canonical()) {
-            (client_ip @ IpAddr::V4(_), server_ip @ IpAddr::V4(_)) => Self::Tcp {
-                client: SocketAddr::new(client_ip, client.port()),
-                server: SocketAddr::new(server_ip, server.port()),
-            },
-            _ => Self::Tcp { client, server },
-        }
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Self::Tcp { client: canonical(client), server: canonical(server) }
     }
 }

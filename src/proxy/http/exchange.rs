@@ -2,20 +2,21 @@
 //!
 //! Nothing is decided here about other backends or the client's next request; the session is given the end.
 
-use std::fmt::Display;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::backends::{Evidence, Lease};
 use crate::lifecycle::IdleTimer;
 use crate::net::{Hangup, Transport};
-use crate::protocol::http1::{Body, ClientSide, ResponseHead, Version, write_response_head};
+use crate::protocol::http1::{Body, ClientSide, Passes, ResponseHead, TrailerFilter, Version, write_response_head};
 use crate::relay::{Direction, Framer, Limits, Pump, PumpContext, Step};
 use crate::telemetry::Cause;
 
 use super::super::frontend::Frontend;
 use super::super::http_settings::HttpSettings;
 use super::super::worker::Worker;
+use super::exchange_end::ExchangeEnd;
 use super::failure::Failure;
 use super::framer::BodyFramer;
 use super::request::Request;
@@ -37,47 +38,19 @@ pub(super) struct Parties<'a> {
     pub(super) idle_timer: &'a IdleTimer,
 }
 
-/// How an exchange ended.
-pub(super) enum ExchangeEnd {
-    /// The client has the whole response.
-    Answered {
-        status: u16,
-        /// The backend's connection can serve another request.
-        backend_keeps: bool,
-        /// So can the client's.
-        client_keeps: bool,
-    },
-    /// The backend agreed to another protocol; these bytes are for the client.
-    Upgraded(Vec<u8>),
-    /// The backend's socket took no byte of the request.
-    NotSent,
-    /// The backend ended before the first byte of a response.
-    Unanswered(Cause),
-    /// There is no response that could be passed on, and the client has no byte of one.
-    Failed(Failure),
-    /// The client has a part of the response, or is gone; what that says about the backend, where it is its fault.
-    Cut(Cause, Option<Evidence>),
-}
-
-impl ExchangeEnd {
-    fn failed(status: u16, reason: impl Display, cause: Cause) -> Self {
-        Self::Failed(Failure::new(status, reason, cause))
-    }
-
-    /// The backend's answer is not acceptable.
-    fn invalid(reason: impl Display, cause: Cause) -> Self {
-        Self::Failed(Failure::of_backend(502, reason, cause, Evidence::InvalidResponse))
-    }
-}
-
 pub(super) struct Exchange<'a> {
     parties: Parties<'a>,
     request: &'a Request<'a>,
     /// `None`: nothing has been sent yet.
-    up: Option<Pump<BodyFramer>>,
+    up: Option<Pump<BodyFramer<'a>>>,
     upload: Upload,
     down: Down,
     client_has_ended: bool,
+    /// The wait for the client's reset, where more requests hide its end. Kept: made anew in each poll, it would have
+    /// forgotten whom to wake.
+    client_reset: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
+    /// The request's, on this hop.
+    sent_version: Version,
     /// Of the answer, once its head has come.
     status: u16,
 }
@@ -96,7 +69,7 @@ enum Down {
     /// Its head is still to come.
     Head(AwaitedHead),
     /// The client is given the rest of the head and the body.
-    Body { pump: Pump<BodyFramer>, backend_keeps: bool, client_keeps: bool },
+    Body { pump: Pump<BodyFramer<'static>>, backend_keeps: bool, client_keeps: bool },
 }
 
 /// What comes before the response's final head.
@@ -112,7 +85,17 @@ struct AwaitedHead {
 impl<'a> Exchange<'a> {
     pub(super) fn new(parties: Parties<'a>, request: &'a Request<'a>) -> Self {
         let down = Down::Head(AwaitedHead::default());
-        Self { parties, request, up: None, upload: Upload::Going, down, client_has_ended: false, status: 0 }
+        Self {
+            parties,
+            request,
+            up: None,
+            upload: Upload::Going,
+            down,
+            client_has_ended: false,
+            client_reset: None,
+            sent_version: Version::Http11,
+            status: 0,
+        }
     }
 
     /// What the client sent beyond the request, as far as it was received.
@@ -139,7 +122,7 @@ impl<'a> Exchange<'a> {
         let Parties { worker, limits, http, backend, lease, idle_timer, pump_context, .. } = self.parties;
         let mut draft = worker.draft.borrow_mut();
         draft.clear();
-        self.request.write(&mut draft);
+        self.sent_version = self.request.write(&mut draft);
         let sent = match backend.poll_send(cx, &draft) {
             Poll::Pending => 0,
             Poll::Ready(Err(_)) => return false,
@@ -153,8 +136,8 @@ impl<'a> Exchange<'a> {
         if sent == draft.len() && body.is_done() {
             self.upload = Upload::Whole;
         }
-        let up = Pump::new(Direction::ToBackend, worker.resources.mode, BodyFramer::new(body));
-        self.up = Some(up.after(&draft[sent..]));
+        let up = Pump::new(Direction::ToBackend, worker.resources.mode, BodyFramer::of_request(body));
+        self.up = Some(up.after(&draft[sent..], &worker.resources));
         true
     }
 
@@ -193,7 +176,7 @@ impl<'a> Exchange<'a> {
         let Down::Body { pump, backend_keeps, client_keeps } = &mut self.down else { return None };
         match pump.poll(cx, backend, client, pump_context) {
             Step::Open => None,
-            Step::Ended if !pump.framer().is_whole() => Some(cut_by_backend(Cause::BackendClosed)),
+            Step::Ended if !pump.framer().is_whole() => Some(ExchangeEnd::cut_by_backend(Cause::BackendClosed)),
             Step::Ended => {
                 let is_whole = self.upload == Upload::Whole;
                 Some(ExchangeEnd::Answered {
@@ -203,7 +186,7 @@ impl<'a> Exchange<'a> {
                     client_keeps: *client_keeps && is_whole,
                 })
             }
-            Step::Malformed(_) | Step::ReadFailed => Some(cut_by_backend(Cause::BackendReset)),
+            Step::Malformed(_) | Step::ReadFailed => Some(ExchangeEnd::cut_by_backend(Cause::BackendReset)),
             Step::WriteFailed => Some(ExchangeEnd::Cut(Cause::ClientReset, None)),
         }
     }
@@ -316,9 +299,12 @@ impl<'a> Exchange<'a> {
         draft.clear();
         draft.extend_from_slice(unsent);
         write_response_head(&mut draft, bytes, head, ClientSide { version, close: !client_keeps });
-        let body = Body::new(head.framing);
-        let must_dechunk = head.must_dechunk(version);
-        let mut framer = if must_dechunk { BodyFramer::stripping_chunks(body) } else { BodyFramer::new(body) };
+        let passes = if head.must_dechunk(version) {
+            Passes::Data
+        } else {
+            Passes::ChunksAndTrailers(TrailerFilter::OfResponse)
+        };
+        let mut framer = BodyFramer::of_response(Body::new(head.framing, passes));
         match framer.advance(&bytes[head.len..]) {
             Err(error) => return Some(ExchangeEnd::invalid(error, Cause::BackendClosed)),
             Ok(data) => draft.extend_from_slice(&data),
@@ -330,13 +316,15 @@ impl<'a> Exchange<'a> {
             Poll::Ready(Ok(sent)) => sent,
         };
         pump_context.moved(Direction::ToClient, sent);
-        let backend_keeps = head.keep_alive && !framer.has_overrun();
+        // After a request of HTTP/1.0 it closes, whatever its answer says.
+        let backend_keeps = head.keep_alive && self.sent_version == Version::Http11 && !framer.has_overrun();
         if sent == draft.len() && framer.is_complete() && self.upload == Upload::Whole {
             return Some(ExchangeEnd::Answered { status: head.status, backend_keeps, client_keeps });
         }
         // A client that has ended its side may be gone.
         idle_timer.set_limit(if self.client_has_ended { limits.idle.min(limits.half_closed) } else { limits.idle });
-        let pump = Pump::new(Direction::ToClient, worker.resources.mode, framer).after(&draft[sent..]);
+        let pump =
+            Pump::new(Direction::ToClient, worker.resources.mode, framer).after(&draft[sent..], &worker.resources);
         self.down = Down::Body { pump, backend_keeps, client_keeps };
         None
     }
@@ -352,6 +340,10 @@ impl<'a> Exchange<'a> {
             return None;
         }
         let Parties { client, limits, idle_timer, .. } = self.parties;
+        if let Some(client_reset) = &mut self.client_reset {
+            let is_reset = client_reset.as_mut().poll(cx).is_ready();
+            return is_reset.then_some(ExchangeEnd::Cut(Cause::ClientReset, None));
+        }
         match client.poll_hangup(cx) {
             Poll::Pending => None,
             Poll::Ready(Hangup::Gone) => Some(ExchangeEnd::Cut(Cause::ClientReset, None)),
@@ -361,6 +353,10 @@ impl<'a> Exchange<'a> {
                 self.client_has_ended = true;
                 idle_timer.lower_limit(limits.half_closed);
                 None
+            }
+            Poll::Ready(Hangup::Hidden) => {
+                self.client_reset = Some(Box::pin(client.reset_by_peer()));
+                self.watch_client(cx)
             }
         }
     }
@@ -391,8 +387,4 @@ impl<'a> Exchange<'a> {
     fn client_stalls(&self) -> bool {
         self.upload == Upload::Going && !self.up.as_ref().is_some_and(Pump::is_blocked)
     }
-}
-
-fn cut_by_backend(cause: Cause) -> ExchangeEnd {
-    ExchangeEnd::Cut(cause, Some(Evidence::CutAnswer))
 }

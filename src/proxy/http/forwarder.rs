@@ -17,7 +17,8 @@ use super::super::http_settings::HttpSettings;
 use super::super::idle_pool::IdlePool;
 use super::super::refusal::Refusal;
 use super::super::worker::Worker;
-use super::exchange::{Exchange, ExchangeEnd, Parties};
+use super::exchange::{Exchange, Parties};
+use super::exchange_end::ExchangeEnd;
 use super::failure::Failure;
 use super::request::Request;
 use super::request_record::RequestRecord;
@@ -124,8 +125,17 @@ impl Forwarder<'_> {
                 let early = Early { to_backend: [request.rest(), &overrun].concat(), to_client };
                 RequestOutcome::Cut(self.tunnel(&transport, &lease, early, tally).await)
             }
-            ExchangeEnd::Failed(failure) => self.fail(failure, record, &lease),
+            ExchangeEnd::Failed(failure) => {
+                // The client had ended its side, and its time was over before the backend's.
+                if failure.status == 504 && failure.evidence.is_none() {
+                    left_unanswered(record, &lease);
+                }
+                self.fail(failure, record, &lease)
+            }
             ExchangeEnd::Cut(cause, evidence) => {
+                if cause == Cause::ClientReset && !record.is_answered() {
+                    left_unanswered(record, &lease);
+                }
                 self.blame(record, &lease, evidence);
                 RequestOutcome::Cut(cause)
             }
@@ -165,15 +175,13 @@ impl Forwarder<'_> {
         }
     }
 
-    /// A whole answer is a success, but for the statuses by which a server says that it isn't well, where they count.
+    /// A whole answer is a success, but for the statuses by which a server says that it isn't well, where they count:
+    /// what comes first settles it.
     fn judge_answer(&self, record: &RequestRecord<'_>, lease: &Lease, status: u16) {
-        let detection = &self.context.upstream.pool().settings().failure_detection;
-        let counts_5xx = detection.as_ref().is_some_and(|detection| detection.count_5xx);
-        if counts_5xx && (502..=504).contains(&status) {
+        if (502..=504).contains(&status) {
             self.blame(record, lease, Some(Evidence::Status5xx));
-        } else {
-            lease.record_success(Instant::now());
         }
+        lease.record_success(Instant::now());
     }
 
     fn fail(&self, failure: Failure, record: &RequestRecord<'_>, lease: &Lease) -> RequestOutcome {
@@ -201,6 +209,10 @@ impl Forwarder<'_> {
             on_first_byte: &|_| {},
         }
     }
+}
+
+fn left_unanswered(record: &RequestRecord<'_>, lease: &Lease) {
+    record.span().in_scope(|| lease.client_left_unanswered(Instant::now()));
 }
 
 /// Neither side may take a part for the whole: dropped while this stands, both are reset.

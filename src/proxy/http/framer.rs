@@ -2,27 +2,33 @@
 
 use std::borrow::Cow;
 
-use crate::protocol::http1::{Body, ChunkError, Progress};
+use crate::protocol::http1::{Advance, Body, ChunkError};
 use crate::relay::Framer;
 
-/// Follows one body, and keeps what was received beyond it: the start of the next message.
-pub(super) struct BodyFramer {
+use super::READ_AHEAD_BYTES;
+
+/// Follows one body, to its last byte.
+pub(super) struct BodyFramer<'r> {
     /// What is still to come.
-    body: Body,
-    /// Chunks are taken apart, and only their data is sent.
-    strips_chunks: bool,
-    overrun: Vec<u8>,
+    body: Body<'r>,
+    beyond: Beyond,
 }
 
-impl BodyFramer {
-    /// The body as it is framed.
-    pub(super) fn new(body: Body) -> Self {
-        Self { body, strips_chunks: false, overrun: Vec::new() }
+/// What was received beyond the body's end.
+enum Beyond {
+    /// The start of the client's next request.
+    Kept(Vec<u8>),
+    /// No answer to anything: only whether there was any counts.
+    Dropped { any: bool },
+}
+
+impl<'r> BodyFramer<'r> {
+    pub(super) fn of_request(body: Body<'r>) -> Self {
+        Self { body, beyond: Beyond::Kept(Vec::new()) }
     }
 
-    /// Only the data of a chunked body, for a receiver that knows no chunks.
-    pub(super) fn stripping_chunks(body: Body) -> Self {
-        Self { strips_chunks: true, ..Self::new(body) }
+    pub(super) fn of_response(body: Body<'r>) -> Self {
+        Self { body, beyond: Beyond::Dropped { any: false } }
     }
 
     /// Once the sender has ended: whether nothing is missing.
@@ -32,16 +38,22 @@ impl BodyFramer {
 
     /// Whether anything was received beyond the body's end.
     pub(super) fn has_overrun(&self) -> bool {
-        !self.overrun.is_empty()
+        match &self.beyond {
+            Beyond::Kept(bytes) => !bytes.is_empty(),
+            Beyond::Dropped { any } => *any,
+        }
     }
 
-    /// What was received beyond the body's end.
+    /// What was received beyond a request's end.
     pub(super) fn into_overrun(self) -> Vec<u8> {
-        self.overrun
+        match self.beyond {
+            Beyond::Kept(bytes) => bytes,
+            Beyond::Dropped { .. } => Vec::new(),
+        }
     }
 }
 
-impl Framer for BodyFramer {
+impl Framer for BodyFramer<'_> {
     type Error = ChunkError;
 
     fn is_complete(&self) -> bool {
@@ -49,25 +61,23 @@ impl Framer for BodyFramer {
     }
 
     fn receive_limit(&self) -> u64 {
-        match &self.body {
-            Body::Length(remaining) => *remaining,
-            // A chunked body's end is found only by reading its chunks; the other has no end but the connection's.
-            Body::Chunked(_) | Body::UntilClose => u64::MAX,
+        match (&self.body, &self.beyond) {
+            (Body::Length(remaining), _) => *remaining,
+            // A chunked body's end is found only by reading its chunks: some of what follows is received with it.
+            (Body::Chunked(scanner), Beyond::Kept(_)) => {
+                scanner.data_remaining().saturating_add(READ_AHEAD_BYTES as u64)
+            }
+            (Body::Chunked(_) | Body::UntilClose, _) => u64::MAX,
         }
     }
 
     fn advance<'a>(&mut self, received: &'a [u8]) -> Result<Cow<'a, [u8]>, ChunkError> {
-        // `None`: what is consumed is sent as it is.
-        let mut decoded = None;
-        let Progress { consumed, .. } = match &mut self.body {
-            Body::Chunked(scanner) if self.strips_chunks => {
-                scanner.decode(received, decoded.get_or_insert_default())?
-            }
-            body => body.advance(received)?,
-        };
-        let (body, overrun) = received.split_at(consumed);
-        self.overrun.extend_from_slice(overrun);
-        Ok(decoded.map_or(Cow::Borrowed(body), Cow::Owned))
+        let Advance { consumed, passed } = self.body.advance(received)?;
+        match &mut self.beyond {
+            Beyond::Kept(bytes) => bytes.extend_from_slice(&received[consumed..]),
+            Beyond::Dropped { any } => *any |= consumed < received.len(),
+        }
+        Ok(passed)
     }
 
     fn data_remaining(&self) -> u64 {
@@ -81,13 +91,17 @@ impl Framer for BodyFramer {
 
 #[cfg(test)]
 mod tests {
-    use crate::protocol::http1::Framing;
+    use crate::protocol::http1::{Framing, Passes};
 
     use super::*;
 
+    fn request(framing: Framing) -> BodyFramer<'static> {
+        BodyFramer::of_request(Body::new(framing, Passes::Chunks))
+    }
+
     #[test]
     fn a_body_of_a_known_length_is_received_to_its_last_byte_and_not_beyond() {
-        let mut framer = BodyFramer::new(Body::new(Framing::Length(5)));
+        let mut framer = request(Framing::Length(5));
         assert_eq!(framer.receive_limit(), 5);
         assert_eq!(framer.advance(b"hel").as_deref(), Ok(&b"hel"[..]));
         assert_eq!((framer.receive_limit(), framer.is_complete()), (2, false));
@@ -96,8 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_chunked_body_is_kept_and_not_sent() {
-        let mut framer = BodyFramer::new(Body::new(Framing::Chunked));
+    fn what_follows_a_chunked_request_is_kept_and_not_sent() {
+        let mut framer = request(Framing::Chunked);
         assert_eq!(framer.advance(b"3\r\nabc\r\n").as_deref(), Ok(&b"3\r\nabc\r\n"[..]));
         assert_eq!(framer.advance(b"0\r\n\r\nGET").as_deref(), Ok(&b"0\r\n\r\n"[..]));
         assert!(framer.is_complete() && framer.has_overrun());
@@ -105,25 +119,34 @@ mod tests {
     }
 
     #[test]
-    fn stripped_of_its_chunks_a_body_is_its_data() {
-        let mut framer = BodyFramer::stripping_chunks(Body::new(Framing::Chunked));
+    fn little_is_received_beyond_a_chunk_of_a_request() {
+        let mut framer = request(Framing::Chunked);
+        assert_eq!(framer.receive_limit(), READ_AHEAD_BYTES as u64);
+        framer.advance(b"100000\r\nabc").expect("a sound chunk");
+        assert_eq!(framer.receive_limit(), 0x100000 - 3 + READ_AHEAD_BYTES as u64);
+    }
+
+    #[test]
+    fn what_follows_a_response_is_noticed_and_dropped() {
+        let mut framer = BodyFramer::of_response(Body::new(Framing::Chunked, Passes::Data));
         assert_eq!(framer.advance(b"3;x=y\r\nabc\r\n2").as_deref(), Ok(&b"abc"[..]));
         assert_eq!(framer.advance(b"\r\n").as_deref(), Ok(&b""[..]), "nothing is to be sent");
+        assert!(!framer.has_overrun());
         assert_eq!(framer.advance(b"de\r\n0\r\nA: b\r\n\r\nX").as_deref(), Ok(&b"de"[..]));
-        assert!(framer.is_complete());
-        assert_eq!(framer.into_overrun(), b"X");
+        assert!(framer.is_complete() && framer.has_overrun());
+        assert_eq!(framer.into_overrun(), b"");
     }
 
     #[test]
     fn broken_chunks_are_an_error() {
-        let mut framer = BodyFramer::new(Body::new(Framing::Chunked));
+        let mut framer = request(Framing::Chunked);
         assert_eq!(framer.advance(b"zz\r\n"), Err(ChunkError::MalformedSize));
         assert!(!framer.is_whole());
     }
 
     #[test]
     fn a_body_without_framing_ends_with_the_sender() {
-        let mut framer = BodyFramer::new(Body::new(Framing::UntilClose));
+        let mut framer = BodyFramer::of_response(Body::new(Framing::UntilClose, Passes::Chunks));
         assert_eq!(framer.receive_limit(), u64::MAX);
         assert_eq!(framer.advance(b"abc").as_deref(), Ok(&b"abc"[..]));
         assert!(!framer.is_complete() && framer.is_whole());

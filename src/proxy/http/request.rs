@@ -1,42 +1,13 @@
 //! One request as it is sent to a backend: the head with the configured headers, and the received part of the body.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
 
-use crate::net::{Peer, Transport};
-use crate::protocol::http1::{Body, ChunkError, RequestHead, Variables, write_request_head};
+use crate::protocol::http1::{
+    Advance, Body, ChunkError, Passes, RequestHead, TrailerFilter, Variables, Version, write_request_head,
+};
 
-use super::super::frontend::Frontend;
 use super::super::http_settings::HttpSettings;
-
-/// Where a connection's requests come from, for the variables of `set_headers`: the same for all of them.
-pub(super) struct ForwardedFrom {
-    address: String,
-    port: u16,
-    server_port: u16,
-    is_trusted: bool,
-}
-
-impl ForwardedFrom {
-    pub(super) fn new(frontend: &Frontend, http: &HttpSettings, client: &Transport, peer: Peer) -> Self {
-        let ip = peer.ip();
-        let port = match peer {
-            Peer::Tcp(address) => address.port(),
-            Peer::Unix => 0,
-        };
-        Self {
-            // As nginx writes the peer of a unix socket.
-            address: ip.map_or_else(|| "unix:".to_owned(), |ip: IpAddr| ip.to_string()),
-            port,
-            // A system call, which most configurations have no use for.
-            server_port: if http.uses_server_port {
-                client.local_address().map_or(0, |address| address.port())
-            } else {
-                0
-            },
-            is_trusted: frontend.access_rules.trusts_forwarded(ip),
-        }
-    }
-}
+use super::connection_variables::ConnectionVariables;
 
 /// A request whose head was accepted. Its received bytes stay until it is answered, so that they can be sent again.
 pub(super) struct Request<'a> {
@@ -45,9 +16,11 @@ pub(super) struct Request<'a> {
     bytes: &'a [u8],
     /// The end of the message in `bytes`, as far as it was received.
     pub(super) end: usize,
+    /// What of the received part of the body is for the backend.
+    received_body: Cow<'a, [u8]>,
     /// What of the body is still to come.
-    pub(super) body: Body,
-    forwarded_from: &'a ForwardedFrom,
+    pub(super) body: Body<'a>,
+    variables: &'a ConnectionVariables,
     http: &'a HttpSettings,
 }
 
@@ -57,12 +30,17 @@ impl<'a> Request<'a> {
     pub(super) fn new(
         head: &'a RequestHead,
         bytes: &'a [u8],
-        forwarded_from: &'a ForwardedFrom,
+        variables: &'a ConnectionVariables,
         http: &'a HttpSettings,
     ) -> Result<Self, ChunkError> {
-        let mut body = Body::new(head.framing);
-        let progress = body.advance(&bytes[head.len..])?;
-        Ok(Self { head, bytes, end: head.len + progress.consumed, body, forwarded_from, http })
+        let passes = if http.passes_trailers {
+            Passes::ChunksAndTrailers(TrailerFilter::OfRequest(&http.edits))
+        } else {
+            Passes::Chunks
+        };
+        let mut body = Body::new(head.framing, passes);
+        let Advance { consumed, passed } = body.advance(&bytes[head.len..])?;
+        Ok(Self { head, bytes, end: head.len + consumed, received_body: passed, body, variables, http })
     }
 
     /// Whether it may be sent a second time: twice has the same effect as once (RFC 9110 section 9.2.2), and all of its
@@ -81,31 +59,36 @@ impl<'a> Request<'a> {
         self.bytes
     }
 
-    /// Appends the head for the backend, and the received part of the body.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let ForwardedFrom { address, port, server_port, is_trusted } = self.forwarded_from;
+    /// Appends the head for the backend, and the received part of the body. Returns the head's version.
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> Version {
+        let ConnectionVariables { remote_addr, remote_port, server_addr, server_port, trusts_forwarded } =
+            self.variables;
         // What a proxy before this one reports is believed only of a trusted one: any client can send these headers.
         let mut forwarded_for = Vec::new();
         let mut scheme = "http";
-        if *is_trusted {
+        if *trusts_forwarded {
             self.head.write_forwarded_for(self.bytes, &mut forwarded_for);
-            let proto = self.head.header(self.bytes, "x-forwarded-proto");
-            if proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https")) {
+            if self.head.is_forwarded_from_https(self.bytes) {
                 scheme = "https";
             }
         }
         let id = if self.http.uses_request_id { self.request_id() } else { String::new() };
         let variables = Variables {
             host: self.head.host(self.bytes),
-            remote_addr: address,
-            remote_port: *port,
+            http_host: self.head.authority(self.bytes),
+            fields: self.head.fields(self.bytes),
+            remote_addr,
+            remote_port: *remote_port,
             forwarded_for: &forwarded_for,
             scheme,
             request_id: id.as_bytes(),
+            server_addr,
             server_port: *server_port,
         };
-        write_request_head(out, self.bytes, self.head, &self.http.edits, &variables);
-        out.extend_from_slice(&self.bytes[self.head.len..self.end]);
+        let HttpSettings { edits, passes_trailers, .. } = self.http;
+        let version = write_request_head(out, self.bytes, self.head, edits, *passes_trailers, &variables);
+        out.extend_from_slice(&self.received_body);
+        version
     }
 
     /// The client's id, else 32 hexadecimal digits as in nginx.

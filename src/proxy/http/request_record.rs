@@ -15,6 +15,7 @@ use super::super::connect::ConnectContext;
 use super::super::frontend::Frontend;
 use super::super::record::connection_span;
 use super::super::worker::Worker;
+use super::super::worker_load::cause_of_cut;
 
 /// The client left before the answer. nginx logs such requests with the same code.
 const CLIENT_LEFT: u16 = 499;
@@ -86,6 +87,11 @@ impl<'a> RequestRecord<'a> {
         self.status.set(Some(status));
     }
 
+    /// Whether the client has got a part of an answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.status.get().is_some()
+    }
+
     /// It was answered to its end.
     pub(super) fn completed(&self) {
         self.cause.set(Some(RequestCause::Completed));
@@ -126,7 +132,7 @@ impl Drop for RequestRecord<'_> {
             self.context.upstream.pool().histograms().first_byte.record(first_byte);
         }
         let (Some(log), Some(texts)) = (&self.frontend.access_log, &self.texts) else { return };
-        let cause = self.cause.get().unwrap_or_else(|| RequestCause::Ended(self.worker.cause_of_cut()));
+        let cause = self.cause.get().unwrap_or_else(|| RequestCause::Ended(cause_of_cut(&self.worker.drain)));
         log.log(&Entry {
             time: SystemTime::now(),
             connection: self.context.id,

@@ -7,6 +7,7 @@ use crate::protocol::http1::{BadResponse, HeadLimits, RequestFacts, ResponseHead
 use crate::telemetry::Cause;
 
 use super::failure::Failure;
+use super::head_pace::HeadPace;
 
 /// Real backends send one or two before their response; an endless row of them would cost work without end.
 const MAX_INTERIM_RESPONSES: u8 = 64;
@@ -16,6 +17,7 @@ const MAX_INTERIM_RESPONSES: u8 = 64;
 pub(super) struct ResponseReader {
     /// The start of a head that is not complete.
     partial: Vec<u8>,
+    pace: HeadPace,
     /// Interim responses so far.
     interims: u8,
 }
@@ -61,11 +63,14 @@ impl ResponseReader {
             whole.extend_from_slice(fresh);
             Cow::Owned(whole)
         };
-        let mut start = 0;
+        let (mut start, mut fresh) = (0, fresh.len());
         while start < received.len() {
             let bytes = &received[start..];
-            let Some(head) = ResponseHead::parse(bytes, request, limits).map_err(not_acceptable)? else {
-                self.partial = bytes.to_vec();
+            let is_due = self.pace.is_due(bytes, fresh, limits);
+            let head = if is_due { ResponseHead::parse(bytes, request, limits).map_err(not_acceptable)? } else { None };
+            let Some(head) = head else {
+                self.partial = received.into_owned();
+                self.partial.drain(..start);
                 return Ok(None);
             };
             if !head.is_interim() {
@@ -78,6 +83,7 @@ impl ResponseReader {
             }
             pass_on(&head, bytes);
             start += head.len;
+            (fresh, self.pace) = (received.len() - start, HeadPace::default());
         }
         Ok(None)
     }

@@ -15,15 +15,14 @@ use super::super::connect::ConnectContext;
 use super::super::frontend::Frontend;
 use super::super::http_settings::HttpSettings;
 use super::super::worker::Worker;
+use super::READ_AHEAD_BYTES;
+use super::connection_variables::ConnectionVariables;
 use super::failure::Failure;
 use super::forwarder::{Forwarder, RequestOutcome};
+use super::head_pace::HeadPace;
 use super::reply;
-use super::request::{ForwardedFrom, Request};
+use super::request::Request;
 use super::request_record::RequestRecord;
-
-/// A head that comes in more pieces than this is only read on when a line is complete: reading it again for each byte
-/// would let a client buy much work with little.
-const PIECES_READ_AT_ONCE: u32 = 32;
 
 /// Serves a client's requests, one after the other, and says why it ended. Dropped, it leaves both sides reset.
 pub(in crate::proxy) async fn serve(
@@ -37,11 +36,11 @@ pub(in crate::proxy) async fn serve(
         frontend,
         limits: frontend.limits(context.upstream),
         http,
-        forwarded_from: ForwardedFrom::new(frontend, http, context.client, context.peer),
+        variables: ConnectionVariables::new(frontend, http, context),
         context,
         idle_timer: worker.idle_timeouts.start(http.client_header),
         inbox: Vec::new(),
-        pieces: 0,
+        pace: HeadPace::default(),
     };
     loop {
         let next = match poll_fn(|cx| session.poll_request(cx)).await {
@@ -62,12 +61,12 @@ struct Session<'a> {
     /// Who the client is, and which pool serves it.
     context: ConnectContext<'a>,
     limits: Limits,
-    forwarded_from: ForwardedFrom,
+    variables: ConnectionVariables,
     idle_timer: IdleTimer,
-    /// Received and not yet answered. Bounded by the head's limit and one read.
+    /// Received and not yet answered. Bounded by the head's limit and one read of `READ_AHEAD_BYTES`.
     inbox: Vec<u8>,
-    /// Reads that the head under way took so far.
-    pieces: u32,
+    /// Of the head under way.
+    pace: HeadPace,
 }
 
 /// What waiting for a request gave.
@@ -86,7 +85,7 @@ enum Next {
 impl Session<'_> {
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
         // A pipelined request was received together with the one before.
-        if self.pieces == 0
+        if !self.pace.has_begun()
             && !self.inbox.is_empty()
             && let Some(arrival) = self.read_head(&[])
         {
@@ -94,9 +93,10 @@ impl Session<'_> {
         }
         let Session { worker, context, .. } = *self;
         loop {
-            let received = worker.resources.scratch.poll_receive(cx, context.client, |_, fresh| {
-                if fresh.is_empty() { Some(Arrival::Ended(Cause::ClientClosed)) } else { self.read_head(fresh) }
-            });
+            let received =
+                worker.resources.scratch.poll_receive_at_most(cx, context.client, READ_AHEAD_BYTES, |_, fresh| {
+                    if fresh.is_empty() { Some(Arrival::Ended(Cause::ClientClosed)) } else { self.read_head(fresh) }
+                });
             match received {
                 Poll::Pending => break,
                 Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Ended(Cause::ClientReset)),
@@ -105,7 +105,7 @@ impl Session<'_> {
             }
         }
         if self.inbox.is_empty() && self.worker.is_closing() {
-            return Poll::Ready(Arrival::Ended(Cause::ClientClosed));
+            return Poll::Ready(Arrival::Ended(Cause::Drained));
         }
         if !self.idle_timer.poll_expired(cx) {
             return Poll::Pending;
@@ -119,17 +119,12 @@ impl Session<'_> {
 
     /// Adds what came; `None`: the head isn't complete.
     fn read_head(&mut self, fresh: &[u8]) -> Option<Arrival> {
-        let before = self.inbox.len();
+        let is_first = !self.pace.has_begun();
         self.inbox.extend_from_slice(fresh);
-        self.pieces += 1;
-        let limits = &self.http.limits;
-        let reaches = |limit: usize| before < limit && limit <= self.inbox.len();
-        let is_due = self.pieces <= PIECES_READ_AT_ONCE
-            || fresh.contains(&b'\n')
-            || reaches(limits.max_line_bytes)
-            || self.inbox.len() >= limits.max_head_bytes;
-        if is_due {
-            match RequestHead::parse(&self.inbox, limits) {
+        // What was received together with the request before is as new as what comes now.
+        let fresh = if is_first { self.inbox.len() } else { fresh.len() };
+        if self.pace.is_due(&self.inbox, fresh, &self.http.limits) {
+            match RequestHead::parse(&self.inbox, &self.http.limits) {
                 Ok(Some(head)) => return Some(Arrival::Request(head)),
                 Err(rejection) => {
                     let reason = rejection.to_string();
@@ -138,7 +133,7 @@ impl Session<'_> {
                 Ok(None) => {}
             }
         }
-        if self.pieces == 1 {
+        if is_first {
             // The clock of a slow head runs from its first byte on.
             self.idle_timer.touch();
             self.idle_timer.set_limit(self.http.client_header);
@@ -178,9 +173,9 @@ impl Session<'_> {
     async fn answer(&mut self, head: &RequestHead) -> Next {
         let tally = Tally::default();
         let mut inbox = std::mem::take(&mut self.inbox);
-        self.pieces = 0;
+        self.pace = HeadPace::default();
         let mut record = self.open_record(&tally, Some((head, &inbox)));
-        let (outcome, end, is_whole) = match Request::new(head, &inbox, &self.forwarded_from, self.http) {
+        let (outcome, end, is_whole) = match Request::new(head, &inbox, &self.variables, self.http) {
             Ok(request) => {
                 let outcome = self.forwarder().forward(&request, &mut record, &tally).await;
                 (outcome, request.end, request.body.is_done())
@@ -197,7 +192,7 @@ impl Session<'_> {
                 self.go_on(head, rest, client_keeps).await
             }
             RequestOutcome::Failed(failure) => {
-                let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.may_stay();
+                let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.asked_to_leave().is_none();
                 let is_head = head.asked(&inbox).head;
                 let page = reply::page(failure.status, &failure.reason, head.version, keeps, is_head);
                 let sent = self.reply(&record, &tally, failure.status, &page).await;
@@ -219,9 +214,13 @@ impl Session<'_> {
         Forwarder { worker, frontend, http, context, limits, idle_timer }
     }
 
-    /// Whether the client may ask again on this connection.
-    fn may_stay(&self) -> bool {
-        !self.worker.is_leaving() && !self.frontend.is_replaced()
+    /// Why the client is asked to close, though neither it nor the backend has; `None`: it may ask again here.
+    fn asked_to_leave(&self) -> Option<Cause> {
+        if self.worker.is_leaving() {
+            Some(Cause::Drained)
+        } else {
+            self.frontend.is_replaced().then_some(Cause::Reloaded)
+        }
     }
 
     /// Waits for the next request, or ends the connection.
@@ -232,7 +231,8 @@ impl Session<'_> {
             self.idle_timer.set_limit(self.http.keep_alive);
             return Next::Request;
         }
-        let cause = if head.keep_alive { Cause::BackendClosed } else { Cause::ClientClosed };
+        let cause =
+            if head.keep_alive { self.asked_to_leave().unwrap_or(Cause::BackendClosed) } else { Cause::ClientClosed };
         let may_send_more = !rest.is_empty() || !matches!(head.framing, Framing::None);
         if may_send_more { self.leave(cause).await } else { Next::Close(cause) }
     }

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("lifecycle", 0),
     ("telemetry", 0),
     ("tls", 0),
+    ("file_watch", 0),
     ("labels", 0),
 ];
 

@@ -19,14 +19,13 @@ use super::http::{self, Answer};
 use super::lines::Lines;
 use super::metrics::Metrics;
 use super::process;
-use super::{wait_for, wait_until, wait_until_equal};
+use super::{required, wait_for, wait_until, wait_until_equal};
 
 mod balance;
 mod changes;
 mod commands;
 
 use balance::AtRest;
-pub use balance::MAX_PIPE_FILES_PER_WORKER;
 
 use commands::{command, command_of, command_of_user};
 pub use commands::{command as lb_command, run_to_end};
@@ -54,6 +53,7 @@ pub struct LbBuilder {
     user: Option<u32>,
     socket: Option<OwnedFd>,
     from_copy: bool,
+    splice_error: Option<i32>,
     log_format: &'static str,
     output: Stdio,
     folder: Folder,
@@ -128,6 +128,12 @@ impl LbBuilder {
         self
     }
 
+    /// Answers its splice(2) with this error, as a container's seccomp filter may.
+    pub fn without_splice(mut self, error: i32) -> Self {
+        self.splice_error = Some(error);
+        self
+    }
+
     /// Gives it this as its standard output, which then isn't read here.
     pub fn with_output(mut self, output: impl Into<Stdio>) -> Self {
         self.output = output.into();
@@ -165,6 +171,11 @@ impl LbBuilder {
         }
         if let Some(user) = self.user {
             command = command_of_user(user, self.folder.path());
+        }
+        if let Some(error) = self.splice_error {
+            // exec keeps the process id.
+            command = command_of(&required("python3"), self.folder.path());
+            command.arg("-c").arg(include_str!("../../data/programs/without_splice.py")).arg(error.to_string()).arg(LB);
         }
         // JSON: the addresses that the kernel chose are read from the log, and the access log is read as values.
         command.args(&self.arguments).args(["--log-format", self.log_format]).envs(self.environment);
@@ -214,6 +225,7 @@ impl Lb {
             user: None,
             socket: None,
             from_copy: false,
+            splice_error: None,
             log_format: "json",
             output: Stdio::piped(),
             folder: Folder::new(),
@@ -244,11 +256,6 @@ impl Lb {
     /// The process; after an upgrade the newest.
     pub fn pid(&self) -> u32 {
         self.successor.unwrap_or_else(|| self.processes.first.id())
-    }
-
-    /// Descriptors of pipes that it has open and had not at its start: two for each pipe of its relay.
-    pub fn pipe_files(&self) -> usize {
-        process::open_files(self.pid()).pipes - self.at_rest.files.pipes
     }
 
     /// The pipes that it has open, by name.
@@ -304,6 +311,19 @@ impl Lb {
     #[track_caller]
     pub fn state_of(&self, address: SocketAddr) -> String {
         self.backend(address)["state"].as_str().expect("a text").to_owned()
+    }
+
+    /// Clients in the queue of the first pool.
+    #[track_caller]
+    pub fn waiting(&self) -> u64 {
+        self.api("/api/v1/pools")["pools"][0]["waiting"].as_u64().expect("a number")
+    }
+
+    /// Has a backend of the short form's pool take no new connections.
+    #[track_caller]
+    pub fn drain_backend(&self, address: SocketAddr) {
+        let (status, said) = self.post(&format!("/api/v1/pools/default/backends/{address}/drain"));
+        assert_eq!(status, 200, "{said}");
     }
 
     /// Scrapes; what is scraped must add up, whenever that is.

@@ -3,6 +3,7 @@
 mod browser;
 mod clients;
 mod dns;
+mod dns_stub;
 mod files;
 mod fleet;
 mod http;
@@ -33,15 +34,16 @@ pub use clients::{
     Ending, bound, connect, connect_and_read, read_to_end, reset, send_and_read, short_read, shrink_receive_buffer,
 };
 pub use dns::Dns;
+pub use dns_stub::{DnsStub, Reply};
 pub use files::Folder;
 pub use fleet::{
     Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_connect_from, try_greeting,
 };
 pub use http::{Answer, ask_from, exchange, get, get_from, post, request};
-pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, lb_command, ordinary_user, run_to_end};
+pub use lb::{Lb, LbBuilder, lb_command, ordinary_user, run_to_end};
 pub use load::Load;
 pub use metrics::Metrics;
-pub use network::is_in_a_network_of_its_own;
+pub use network::{is_in_a_network_of_its_own, put_in_place_of, run, switch_ipv6_off};
 pub use notify::Notifications;
 pub use origin::{Message, Origin, Reader};
 pub use packages::{missing_packages, required};
@@ -55,6 +57,9 @@ pub use servers::Server;
 pub use services::{Mariadb, PASSWORD, mail_server, postgres, postgres_replica, postgres_with, redis, slapd};
 pub use sockets::{has_keepalive_at_peer, is_listened_on};
 pub use vectors::{Vector, Verdict, client_hellos, proxy_headers};
+
+/// How the relay can be told to move bytes: `relay.mode`.
+pub const METHODS: [&str; 3] = ["auto", "copy", "splice"];
 
 /// Nothing here takes this long unless it hangs, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,6 +1,6 @@
 //! An HTTP server that keeps what reached it, byte for byte, and a client that reads answers by their framing.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -190,7 +190,14 @@ impl Reader {
 
     fn more(&mut self) -> Option<()> {
         let mut piece = [0; 16 * 1024];
-        let length = self.stream.read(&mut piece).ok().filter(|length| *length > 0)?;
+        let length = loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return None,
+                Ok(length) => break length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        };
         if let Some(seen) = &self.seen {
             seen.lock().unwrap().bytes.extend_from_slice(&piece[..length]);
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::process::{self, OpenFiles};
 use super::{Lb, http, wait_until, wait_until_equal};
 
-/// The relay keeps at most 64 pipes a worker for splicing, each with two ends.
-pub const MAX_PIPE_FILES_PER_WORKER: u64 = 2 * 64;
+/// Each worker has a pipe for splicing, from its start on or once the system grants it.
+const PIPE_FILES_PER_WORKER: u64 = 2;
 
 /// How often the open files of a balancer that has just started are counted.
 const LOOKS_AT_FILES: usize = 5;
@@ -103,6 +103,6 @@ impl Lb {
             (least..=0.0).contains(&beyond_start())
         });
         let more_pipes = now().pipes.saturating_sub(self.at_rest.files.pipes) as u64;
-        assert!(more_pipes <= workers * MAX_PIPE_FILES_PER_WORKER, "{more_pipes} descriptors of pipes are left");
+        assert!(more_pipes <= workers * PIPE_FILES_PER_WORKER, "{more_pipes} descriptors of pipes are left");
     }
 }
