@@ -84,7 +84,7 @@ impl Finder {
             }
             Some(BackendAddress::Name(name, port)) => {
                 let is_like_own = |ip: &IpAddr| own.ip_and_port().is_some_and(|own| own.is_ipv4() == ip.is_ipv4());
-                let addresses = self.addresses_of(name, resolve).await?;
+                let addresses = self.addresses_of(name, *port, resolve).await?;
                 let ip = addresses.iter().find(|ip| is_like_own(ip)).or(addresses.first());
                 let ip = ip.ok_or_else(|| CheckError::backend(format!("{name} has no address")))?;
                 Ok(asked(Target::Tcp(SocketAddr::new(*ip, *port)), Some(name)))
@@ -93,12 +93,12 @@ impl Finder {
         }
     }
 
-    async fn addresses_of(&mut self, name: &str, resolve: &Resolve) -> Result<&[IpAddr], CheckError> {
+    async fn addresses_of(&mut self, name: &str, port: u16, resolve: &Resolve) -> Result<&[IpAddr], CheckError> {
         let known = self.known.take().filter(|known| known.name == name);
         let now = Instant::now();
         let known = match known {
             Some(known) if now < known.valid_until => known,
-            known => match look_up(name, resolve).await {
+            known => match look_up(name, port, resolve).await {
                 Ok((addresses, valid_until)) => {
                     let valid_until = valid_until.clamp(now + resolve.min_ttl, now + resolve.max_ttl);
                     Known { name: name.to_owned(), addresses, valid_until }
@@ -110,10 +110,9 @@ impl Finder {
     }
 }
 
-async fn look_up(name: &str, resolve: &Resolve) -> Result<(Vec<IpAddr>, Instant), String> {
+async fn look_up(name: &str, port: u16, resolve: &Resolve) -> Result<(Vec<IpAddr>, Instant), String> {
     let (answers, mut received) = unbounded_channel();
-    // The port is the caller's to add.
-    Discovery::new(resolve).look_up(Query::Host(name.to_owned(), 0), answers).await;
+    Discovery::new(resolve).look_up(Query::Host(name.to_owned(), port), answers).await;
     let mut last = Err("no answer".to_owned());
     while let Ok((_, answer)) = received.try_recv() {
         last = answer.map_err(|error| error.to_string());
