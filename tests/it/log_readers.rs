@@ -121,7 +121,7 @@ fn a_start_that_fails_ends_although_nobody_reads_why() {
     let (folder, taken) = (Folder::new(), Server::echo());
     let address = taken.address().to_string();
     let mut command = lb_command(folder.path());
-    command.args(["--listen", &address, "--backend", &address, "--admin", "off"]).stderr(output);
+    command.args(["--listen", &address, "--backend", "127.0.0.1:1", "--admin", "off"]).stderr(output);
     let mut lb = command.spawn().unwrap();
     assert_eq!(wait_for("it ends", || lb.try_wait().unwrap()).code(), Some(1));
 }

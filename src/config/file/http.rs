@@ -27,8 +27,8 @@ pub struct HttpSpec {
     pub set_headers: BTreeMap<String, Option<String>>,
     /// drop: no backend gets the trailers of a request. pass: those that mean nothing in a head.
     pub request_trailers: RequestTrailers,
-    /// Networks of clients whose X-Forwarded-For and X-Forwarded-Proto are believed. Default: trusted_proxies, and peers
-    /// of a unix socket where no PROXY header is required.
+    /// Networks of clients whose X-Forwarded-For and X-Forwarded-Proto are believed. Default: trusted_proxies, and
+    /// peers of a unix socket where no PROXY header is required.
     pub forwarded_from: Option<Vec<String>>,
     /// A request head may have this many bytes, 1KiB to 1MiB.
     pub max_header_bytes: ByteSize,
