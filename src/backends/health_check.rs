@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use crate::net::DialError;
 use super::backend::Backend;
 use super::connector::Connector;
 use super::http_check;
+use super::rise_fall::CheckFinding;
 
 /// Intervals vary by this share either way, so that a pool's checks don't fall on one instant.
 const JITTER: f64 = 0.1;
@@ -61,8 +63,9 @@ async fn check_for_ever(connector: Arc<Connector>, backend: Arc<Backend>, settin
             .await
             .unwrap_or_else(|_| Err(CheckError::Backend(format!("no answer within {:?}", settings.timeout))));
         match result {
-            Ok(()) => backend.health().record_check(true, "", Instant::now()),
-            Err(CheckError::Backend(reason)) => backend.health().record_check(false, &reason, Instant::now()),
+            Ok(()) => backend.record_check(CheckFinding::Well, Instant::now()),
+            Err(CheckError::Standby(reason)) => backend.record_check(CheckFinding::Standby(&reason), Instant::now()),
+            Err(CheckError::Backend(reason)) => backend.record_check(CheckFinding::Failed(&reason), Instant::now()),
             Err(CheckError::Local(reason)) => tracing::debug!(backend = backend.label(), reason, "no health check"),
         }
         tokio::time::sleep(jittered(settings.interval)).await;
@@ -71,6 +74,8 @@ async fn check_for_ever(connector: Arc<Connector>, backend: Arc<Backend>, settin
 
 /// Why a check found no answer.
 enum CheckError {
+    /// It is well, but in another role.
+    Standby(String),
     /// That speaks against the backend.
     Backend(String),
     /// This machine had no file or no port for it: it says nothing of the backend.
@@ -90,8 +95,11 @@ async fn check(connector: &Connector, backend: &Backend, settings: &HealthCheck)
     let Some(http) = &settings.http else { return Ok(()) };
     let asked = http_check::ask(&stream, backend.target(), http).await;
     let status = asked.map_err(|error| CheckError::Backend(error.to_string()))?;
-    if http.status.iter().any(|range| range.contains(&status)) {
+    let is_in = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&status));
+    if is_in(&http.status) {
         Ok(())
+    } else if is_in(&http.standby_status) {
+        Err(CheckError::Standby(format!("answered {status}")))
     } else {
         Err(CheckError::Backend(format!("answered {status}")))
     }

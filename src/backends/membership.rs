@@ -244,20 +244,20 @@ impl Entry {
 
     /// The backends that it stands for, in an order that doesn't depend on the name server's.
     fn endpoints(&self) -> Vec<Endpoint> {
-        let config::BackendConfig { weight, backup, max_connections, .. } = self.settings;
+        let config::BackendConfig { weight, rank, max_connections, .. } = self.settings;
         let hosts = match &self.source {
             Source::Address(target) => {
-                return vec![Endpoint { target: target.clone(), weight, backup, max_connections }];
+                return vec![Endpoint { target: target.clone(), weight, rank, max_connections }];
             }
             Source::Name(name) => name.hosts.iter().flatten(),
         };
         let endpoints = hosts.flat_map(|host| {
             let own = SrvRank { weight, is_backup: false };
-            let rank = host.rank.unwrap_or(own);
+            let srv = host.rank.unwrap_or(own);
             host.addresses.iter().map(move |ip| Endpoint {
                 target: Target::Tcp(SocketAddr::new(*ip, host.port)),
-                weight: rank.weight,
-                backup: backup || rank.is_backup,
+                weight: srv.weight,
+                rank: rank.saturating_add(u8::from(srv.is_backup)),
                 max_connections,
             })
         });

@@ -24,6 +24,8 @@ mod properties;
 mod queue;
 mod retry_budget;
 mod rise_fall;
+mod roles;
+mod service;
 mod snapshot;
 mod status;
 
@@ -35,4 +37,5 @@ pub use health_check::watch as watch_health;
 pub use lease::Lease;
 pub use membership::Membership;
 pub use pool::Pool;
+pub use roles::follow_roles;
 pub use status::{AdminState, BackendState};

@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 
 use crate::config;
+use crate::lifecycle::{Cut, Cutter};
 use crate::net::Target;
 use crate::protocol::proxy_header;
 use crate::telemetry::PoolHistograms;
@@ -24,6 +25,7 @@ use super::outlier::{BadEnd, Outliers};
 use super::pool_events::PoolEvents;
 use super::queue::QueueSlot;
 use super::retry_budget::{BudgetShare, RetryBudget, RetryPermit};
+use super::service::Service;
 
 /// The backends that serve one thing, for as long as the configuration has a pool of this name: a reload changes its
 /// settings and its backends, and what is known of those that stay is kept.
@@ -43,12 +45,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Without a backend yet.
-    pub fn new(settings: config::PoolConfig, workers: usize, now: Instant) -> Arc<Self> {
+    /// Without a backend yet. `cutter` reaches the connections of clients.
+    pub fn new(settings: config::PoolConfig, workers: usize, cutter: Cutter, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             workers,
             backends: ArcSwap::default(),
-            events: Arc::new(PoolEvents::new(&settings.name, now)),
+            events: Arc::new(PoolEvents::new(&settings.name, cutter, now)),
             replaced: Notify::new(),
             budget: RetryBudget::new(settings.retry_budget),
             retries: AtomicU64::new(0),
@@ -90,6 +92,16 @@ impl Pool {
     /// Every backend, whatever its state, in the order of the configuration.
     pub fn backends(&self) -> Arc<Vec<Arc<Backend>>> {
         self.backends.load_full()
+    }
+
+    /// How many backends get new connections, as long as they have room.
+    pub fn usable(&self) -> usize {
+        self.backends.load().iter().filter(|backend| backend.is_usable()).count()
+    }
+
+    /// What its clients get now.
+    pub fn service(&self) -> Service {
+        Service::of(&self.backends.load(), self.settings().when_all_down)
     }
 
     /// Makes `wanted` the pool's backends. Those that it had before keep their state and counts; connections to those
@@ -136,6 +148,11 @@ impl Pool {
         self.replaced.notified().await;
     }
 
+    /// Cuts the connections of these backends.
+    pub(super) fn cut<'a>(&self, backends: impl IntoIterator<Item = &'a Arc<Backend>>, why: Cut) {
+        self.events.cutter().cut(backends.into_iter().map(|backend| backend.id()).collect(), why);
+    }
+
     /// Counts a client connection of this pool while the result lives.
     pub fn count_connection(&self) -> BudgetShare<'_> {
         self.budget.count_connection()
@@ -174,10 +191,9 @@ impl Pool {
         self.events.generation()
     }
 
-    /// Waits until the generation changes; a change since the last wait counts. For one task only: that of the
-    /// balancer's tables. Safe to cancel.
-    pub async fn next_generation(&self) {
-        self.events.next_generation().await;
+    /// Waits until the generation is another than `seen`, and gives it. Safe to cancel.
+    pub async fn generation_after(&self, seen: u64) -> u64 {
+        self.events.generation_after(seen).await
     }
 
     /// A connection ended in a way that may be its backend's fault: counts it, and where failure detection counts it

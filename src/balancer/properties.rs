@@ -202,7 +202,7 @@ proptest! {
         backups in 1usize..4,
         events in events(),
     ) {
-        let make = |index| endpoint(index, u16::from(index > 0), index > primaries, 0);
+        let make = |index| endpoint(index, u16::from(index > 0), u8::from(index > primaries), 0);
         let mut world = World::new(settings(policy, Some(detection())), (0..=primaries + backups).map(make).collect());
         for event in events {
             let before = world.states();
@@ -220,7 +220,7 @@ proptest! {
         limits in prop::collection::vec(1usize..5, 1..6),
         events in events(),
     ) {
-        let make = |(index, limit): (usize, &usize)| endpoint(index, 1, false, *limit);
+        let make = |(index, limit): (usize, &usize)| endpoint(index, 1, 0, *limit);
         let mut world = World::new(settings(policy, None), limits.iter().enumerate().map(make).collect());
         for event in events {
             let picked = world.take(event);
@@ -287,7 +287,7 @@ proptest! {
             all.iter().map(|backend| (backend.label().to_owned(), counts(backend))).collect()
         };
         let was = counts_of(&world);
-        world.balancer.pool().replace(after.iter().map(|index| endpoint(*index, 1, false, 0)).collect(), world.now);
+        world.balancer.pool().replace(after.iter().map(|index| endpoint(*index, 1, 0, 0)).collect(), world.now);
         let is = counts_of(&world);
         prop_assert_eq!(is.len(), after.len());
         for (label, counts) in &is {
@@ -320,7 +320,7 @@ proptest! {
     #[test]
     fn a_client_whose_backend_is_full_has_a_fixed_second_choice(client in clients(), backends in 2usize..8) {
         let make = |_| {
-            let all = (0..backends).map(|index| endpoint(index, 1, false, 1)).collect();
+            let all = (0..backends).map(|index| endpoint(index, 1, 0, 1)).collect();
             World::new(settings(Policy::SourceHash, None), all)
         };
         let second_choice = |world: World| {

@@ -28,6 +28,8 @@ pub use load::{Loaded, Source};
 pub use log::{LogConfig, LogDestination, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;
-pub use pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, Policy, PoolConfig, Resolve};
+pub use pool::{
+    BackendConfig, FailureDetection, HealthCheck, HttpCheck, OnDown, OnReturn, Policy, PoolConfig, Resolve, WhenAllDown,
+};
 pub use problem::{Problem, Problems};
 pub use schema::schema;

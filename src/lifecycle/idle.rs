@@ -2,6 +2,8 @@
 //!
 //! Each move of bytes costs one store of the current tick; nothing is armed or cancelled. The sweep wakes the
 //! connections whose limit has passed, and the connection itself decides what that means.
+//!
+//! The list of all connections serves for cutting those of a backend as well: each has noted which one it uses.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,6 +12,8 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
+
+use super::cut::{BackendId, Cut, CutOrder};
 
 /// Sweeps within the shortest limit: a connection is closed at most an eighth of it late.
 const SWEEPS_PER_LIMIT: u32 = 8;
@@ -32,6 +36,9 @@ pub struct IdleTimeouts {
 struct TimerEntry {
     last_active: Cell<u32>,
     limit: Cell<u32>,
+    /// The backend that the connection uses.
+    backend: Cell<Option<BackendId>>,
+    cut: Cell<Option<Cut>>,
     /// Of the connection's task; `None`: it has not waited yet.
     waker: Option<Waker>,
 }
@@ -57,7 +64,13 @@ impl IdleTimeouts {
 
     /// The timer of a connection that may be idle for `limit`.
     pub fn start(self: &Rc<Self>, limit: Duration) -> IdleTimer {
-        let entry = TimerEntry { last_active: self.now.clone(), limit: Cell::new(self.ticks(limit)), waker: None };
+        let entry = TimerEntry {
+            last_active: self.now.clone(),
+            limit: Cell::new(self.ticks(limit)),
+            backend: Cell::default(),
+            cut: Cell::default(),
+            waker: None,
+        };
         let key = self.timers.borrow_mut().insert(entry);
         IdleTimer { idle_timeouts: self.clone(), key }
     }
@@ -74,6 +87,16 @@ impl IdleTimeouts {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    /// Notes for each connection of the order's backends that it is cut, and gives the wakers of those that wait: to
+    /// be woken they are the caller's.
+    pub fn cut(&self, order: &CutOrder) -> Vec<Waker> {
+        let timers = self.timers.borrow();
+        let entries = timers.iter().map(|(_, entry)| entry);
+        let meant =
+            entries.filter(|entry| entry.backend.get().is_some_and(|backend| order.backends.contains(&backend)));
+        meant.inspect(|entry| entry.cut.set(Some(order.why))).filter_map(|entry| entry.waker.clone()).collect()
     }
 
     /// The wakers of all connections that wait, for an event that concerns them all.
@@ -115,6 +138,29 @@ impl IdleTimer {
         let timers = self.idle_timeouts.timers.borrow();
         let entry = &timers[self.key];
         entry.limit.set(entry.limit.get().min(self.idle_timeouts.ticks(limit)));
+    }
+
+    /// The connection uses this backend from now on. In the step of its task in which the backend was picked: an order
+    /// to cut its connections may come after it.
+    pub fn use_backend(&self, backend: BackendId) {
+        self.note_backend(Some(backend));
+    }
+
+    /// The connection uses no backend for now, and nothing of what was ordered for the last one concerns it.
+    pub fn leave_backend(&self) {
+        self.note_backend(None);
+    }
+
+    /// Why the connection is to end, where its backend's connections were cut.
+    pub fn cut(&self) -> Option<Cut> {
+        self.idle_timeouts.timers.borrow()[self.key].cut.get()
+    }
+
+    fn note_backend(&self, backend: Option<BackendId>) {
+        let timers = self.idle_timeouts.timers.borrow();
+        let entry = &timers[self.key];
+        entry.backend.set(backend);
+        entry.cut.set(None);
     }
 
     /// Whether the limit has passed; else the task of `cx` is woken when it has.
@@ -169,6 +215,28 @@ mod tests {
         assert!(!idle_timer.poll_expired(&cx));
         idle_timeouts.expire(wrap + Duration::from_millis(1_100));
         assert!(idle_timer.poll_expired(&cx));
+    }
+
+    #[test]
+    fn an_order_cuts_the_connections_of_its_backends_and_no_later_ones() {
+        let idle_timeouts = IdleTimeouts::new(Duration::from_secs(1), Instant::now());
+        let timers = [(); 3].map(|()| idle_timeouts.start(Duration::from_secs(1)));
+        let [one, other] = [(); 2].map(|()| BackendId::unique());
+        timers[0].use_backend(one);
+        timers[1].use_backend(other);
+        assert!(!timers[0].poll_expired(&Context::from_waker(Waker::noop())));
+        let order = CutOrder { backends: std::sync::Arc::new([one].into()), why: Cut::BackendDown };
+        assert_eq!(idle_timeouts.cut(&order).len(), 1, "only one has waited");
+        assert_eq!(timers.each_ref().map(IdleTimer::cut), [Some(Cut::BackendDown), None, None]);
+        timers[0].use_backend(one);
+        assert_eq!(timers[0].cut(), None);
+    }
+
+    #[test]
+    fn a_timer_takes_32_bytes() {
+        // The slab's own mark of a free place fits in beside them.
+        assert_eq!(size_of::<Slab<TimerEntry>>(), size_of::<Slab<u64>>());
+        assert!(size_of::<TimerEntry>() <= 32);
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, RuntimeMetrics};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::access_log::AccessLog;
 use crate::admin::{Exporter, Guard, Reach, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
-use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch};
+use crate::lifecycle::{ConnectionLimit, CutOrder, Cutter, Drain, DrainWatch};
 use crate::proxy::{ListenerDeps, Workers};
 use crate::telemetry::{LogSettings, log_writer, start_log};
 
@@ -125,10 +125,11 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     let access_log = open_access_log(&config.log)?;
     let (drain, watch) = Drain::new();
     let shortest_limit = config.shortest_limit();
-    let (new_sockets, worker_configs) = worker_configs(config, capacity.workers, shortest_limit, &watch);
+    let (cutter, cut_orders) = Cutter::new(capacity.workers);
+    let (new_sockets, worker_configs) = worker_configs(config, cut_orders, shortest_limit, &watch);
     let deps =
         ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
-    let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()));
+    let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()), cutter);
     running.apply(config).await?;
     let (sender, commands) = unbounded_channel();
     let view = Arc::new(View {
@@ -159,17 +160,17 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
 /// The configuration of each worker, and the channel for its sockets.
 fn worker_configs(
     config: &Config,
-    workers: usize,
+    cut_orders: Vec<UnboundedReceiver<CutOrder>>,
     shortest_limit: Duration,
     watch: &DrainWatch,
 ) -> (Vec<UnboundedSender<SocketForWorker>>, Vec<WorkerConfig>) {
-    let (workers, inboxes) = Workers::new(workers);
-    let worker_config = |(id, inbox)| {
+    let (workers, inboxes) = Workers::new(cut_orders.len());
+    let worker_config = |(id, (inbox, cut_orders))| {
         let (sender, new_sockets) = unbounded_channel();
         let (drain, workers, relay_mode) = (watch.clone(), workers.clone(), config.relay);
-        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, relay_mode })
+        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, cut_orders, relay_mode })
     };
-    inboxes.into_iter().enumerate().map(worker_config).unzip()
+    inboxes.into_iter().zip(cut_orders).enumerate().map(worker_config).unzip()
 }
 
 fn start_workers(configs: Vec<WorkerConfig>) -> Result<(Vec<JoinHandle<()>>, Vec<RuntimeMetrics>), RunError> {

@@ -10,7 +10,9 @@ use crate::config::file::off::OffOr;
 use crate::config::file::pool::{
     BackendSpec, FailureDetectionSpec, HealthCheckSpec, HttpCheckSpec, PoolSpec, ResolveSpec, SendProxy,
 };
-use crate::config::pool::{BackendConfig, FailureDetection, HealthCheck, HttpCheck, PoolConfig, Queue, Resolve};
+use crate::config::pool::{
+    BackendConfig, FailureDetection, HealthCheck, HttpCheck, OnDown, OnReturn, PoolConfig, Queue, Resolve,
+};
 use crate::config::yaml::Reporter;
 use crate::net::TcpOptions;
 use crate::protocol::proxy_header::ProxyVersion;
@@ -32,6 +34,7 @@ const DNS_PORT: u16 = 53;
 
 pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConfig {
     let mut block = root.named("pools", name);
+    check_roles(pool, &mut block);
     PoolConfig {
         name: name.to_owned(),
         policy: pool.policy,
@@ -48,6 +51,9 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
             OffOr::Off => None,
             OffOr::On(settings) => Some(build_check(settings, &mut block.inner("health_check"))),
         },
+        when_all_down: pool.when_all_down,
+        on_down: pool.on_down,
+        on_return: pool.on_return,
         first_byte_timeout: some_unless_zero(pool.first_byte_timeout),
         slow_start: pool.slow_start.0,
         source: build_sources(&pool.source.0, &mut block),
@@ -70,6 +76,23 @@ impl PoolConfig {
     #[doc(hidden)]
     pub fn example() -> Self {
         build_pool("app", &PoolSpec::default(), &mut Block::root(&mut Reporter::default()))
+    }
+}
+
+/// What is to happen when a health check takes a backend out, or lets it in again, needs one.
+fn check_roles(pool: &PoolSpec, block: &mut Block<'_>) {
+    let is_checked = matches!(pool.health_check, OffOr::On(_));
+    if pool.on_down == OnDown::Close && !is_checked {
+        block.problem("on_down", "`close` needs a `health_check`, which takes backends out; add one, or write `keep`");
+    }
+    if pool.on_return == OnReturn::Wait && !is_checked {
+        block.problem("on_return", "`wait` needs a `health_check`, which takes backends out; add one, or write `use`");
+    }
+    // The targets of SRV records may be backups too.
+    let may_be_backup = |backend: &BackendSpec| backend.backup.0 > 0 || backend.address.starts_with("srv:");
+    if pool.on_return == OnReturn::CloseBackups && !pool.backends.iter().any(may_be_backup) {
+        let message = "`close_backups` needs a backup: write `backup: 1` at a backend, `backup: 2` at one behind it";
+        block.problem("on_return", message);
     }
 }
 
@@ -107,7 +130,7 @@ fn build_backend(
         block.problem(key, message);
     }
     let max_connections = NonZeroUsize::new(backend.max_connections);
-    Some(BackendConfig { address, weight: backend.weight, backup: backend.backup, max_connections })
+    Some(BackendConfig { address, weight: backend.weight, rank: backend.backup.0, max_connections })
 }
 
 fn build_detection(settings: FailureDetectionSpec, block: &mut Block<'_>) -> FailureDetection {
@@ -147,14 +170,23 @@ fn build_http_check(http: &HttpCheckSpec, block: &mut Block<'_>) -> HttpCheck {
     if http.host.as_ref().is_some_and(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic())) {
         block.problem("host", "must be a host name, such as app.internal");
     }
-    let mut status = Vec::new();
-    for text in &http.status.0 {
+    HttpCheck {
+        path: http.path.clone(),
+        host: http.host.clone(),
+        status: build_statuses("status", &http.status.0, block),
+        standby_status: build_statuses("standby_status", &http.standby_status.0, block),
+    }
+}
+
+fn build_statuses(key: &str, texts: &[String], block: &mut Block<'_>) -> Vec<RangeInclusive<u16>> {
+    let mut statuses = Vec::new();
+    for text in texts {
         match parse_statuses(text) {
-            Some(range) => status.push(range),
-            None => block.problem("status", format!("`{text}` is not a range of statuses; write 200 or 200-399")),
+            Some(range) => statuses.push(range),
+            None => block.problem(key, format!("`{text}` is not a range of statuses; write 200 or 200-399")),
         }
     }
-    HttpCheck { path: http.path.clone(), host: http.host.clone(), status }
+    statuses
 }
 
 fn parse_statuses(text: &str) -> Option<RangeInclusive<u16>> {

@@ -11,6 +11,7 @@ mod lines;
 mod load;
 mod metrics;
 mod network;
+mod node;
 mod notify;
 mod origin;
 mod packages;
@@ -41,6 +42,7 @@ pub use lb::{Lb, LbBuilder, MAX_PIPE_FILES_PER_WORKER, lb_command, ordinary_user
 pub use load::Load;
 pub use metrics::Metrics;
 pub use network::is_in_a_network_of_its_own;
+pub use node::{Node, session};
 pub use notify::Notifications;
 pub use origin::{Message, Origin, Reader};
 pub use packages::{missing_packages, required};
