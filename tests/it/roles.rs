@@ -460,5 +460,7 @@ fn metrics_and_the_table_know_roles() {
         assert_eq!(of(node, "backend_state", &[("state", state)]), 1.0, "{state}");
     }
     let report = lb.backend(replica.address());
-    assert_eq!((&report["reason"], &report["last_error"]), (&"standby: answered 503".into(), &().into()));
+    let reason = report["reason"].as_str().expect("it says why");
+    assert!(reason.starts_with("standby: ") && reason.ends_with("answered 503"), "{reason}");
+    assert!(report["last_error"].is_null(), "it is no failure: {report}");
 }
