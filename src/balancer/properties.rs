@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::backends::{Backend, BackendState, Lease};
-use crate::config::Policy;
+use crate::backends::{AdminState, Backend, BackendState, Lease};
+use crate::config::{OnReturn, Policy, PoolConfig};
 use crate::net::ConnectFailure;
 
 use super::pick_request::PickError;
@@ -212,6 +212,29 @@ proptest! {
                 prop_assert!(index <= primaries || !some_primary || before[index] != BackendState::Up, "{:?}", before);
             }
         }
+    }
+
+    #[test]
+    fn strict_ranks_give_a_client_backends_of_the_lowest_usable_rank_only(
+        policy in policies(),
+        backends in prop::collection::vec((0u8..3, any::<bool>()), 1..7),
+        client in clients(),
+    ) {
+        let pool = PoolConfig { on_return: OnReturn::CloseBackups, ..settings(policy, None) };
+        let make = |(index, (rank, _)): (usize, &(u8, bool))| endpoint(index, 1, *rank, 0);
+        let world = World::new(pool, backends.iter().enumerate().map(make).collect());
+        for (backend, (_, is_out)) in world.backends().iter().zip(&backends) {
+            let wish = if *is_out { AdminState::Disable } else { AdminState::Enable };
+            backend.set_admin_state(wish, world.now);
+        }
+        let usable: Vec<u8> = backends.iter().filter(|(_, is_out)| !is_out).map(|(rank, _)| *rank).collect();
+        let best = usable.iter().min();
+        let mut tried: Vec<Arc<Backend>> = Vec::new();
+        while let Ok(lease) = world.pick(Some(client), &tried) {
+            prop_assert_eq!(Some(&lease.backend().rank()), best);
+            tried.push(lease.backend().clone());
+        }
+        prop_assert_eq!(tried.len(), usable.iter().filter(|rank| Some(*rank) == best).count());
     }
 
     #[test]

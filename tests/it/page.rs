@@ -77,8 +77,9 @@ fn the_page_shows_listeners_pools_and_backends() {
 fn the_page_shows_roles_and_that_clients_are_refused() {
     let (primary, replica) = (Node::new("primary", 200), Node::new("replica", 503));
     let lb = Lb::with_config(&format!(
-        "listen: 127.0.0.1:0\nbackends: ['{}', {{address: '{}', backup: 2}}]\non_return: wait\nhealth_check: {{interval: \
-         100ms, timeout: 5s, rise: 1, fall: 1, http: {{path: /role, status: 200, standby_status: 503}}}}\n",
+        "listen: 127.0.0.1:0\nbackends: ['{}', {{address: '{}', backup: 2}}]\non_return: wait\n\
+         health_check: {{interval: 100ms, timeout: 5s, rise: 1, fall: 1, \
+         http: {{path: /role, status: 200, standby_status: 503}}}}\n",
         primary.address(),
         replica.address()
     ))
