@@ -14,7 +14,7 @@ use lb::bench::access_log::{Attempt, Entry};
 use lb::bench::backends::{AdminState, Endpoint, Pool};
 use lb::bench::balancer::{Balancer, PickRequest};
 use lb::bench::config::{Policy, PoolConfig};
-use lb::bench::lifecycle::ConnectionIds;
+use lb::bench::lifecycle::{ConnectionIds, Cutter};
 use lb::bench::net::Target;
 
 const POLICIES: [(&str, Policy); 4] = [
@@ -32,7 +32,7 @@ fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
         Endpoint {
             target: Target::Tcp(SocketAddr::from(([10, 0, high, low], 80))),
             weight: weight(index),
-            backup: false,
+            rank: 0,
             max_connections: None,
             check: Default::default(),
         }
@@ -42,7 +42,7 @@ fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
 
 fn balancer(policy: Policy, backends: Vec<Endpoint>) -> Arc<Balancer> {
     let now = Instant::now();
-    let pool = Pool::new(PoolConfig { policy, ..PoolConfig::example() }, 1, now);
+    let pool = Pool::new(PoolConfig { policy, ..PoolConfig::example() }, 1, Cutter::default(), now);
     pool.replace(backends, now);
     Balancer::new(pool)
 }
@@ -106,7 +106,12 @@ fn slow_start_in_a_thousand(criterion: &mut Criterion) {
     let mut random = fastrand::Rng::with_seed(1);
     let weights: Vec<u16> = (0..1000).map(|_| random.u16(1..=256)).collect();
     let now = Instant::now();
-    let pool = Pool::new(PoolConfig { slow_start: Duration::from_secs(3600), ..PoolConfig::example() }, 1, now);
+    let pool = Pool::new(
+        PoolConfig { slow_start: Duration::from_secs(3600), ..PoolConfig::example() },
+        1,
+        Cutter::default(),
+        now,
+    );
     pool.replace(identities(weights.len(), |index| weights[index]), now);
     let balancer = Balancer::new(pool);
     let starting = balancer.pool().backends()[0].clone();

@@ -8,6 +8,7 @@ use std::time::Instant;
 use lb::bench::backends::{Endpoint, Pool};
 use lb::bench::balancer::{Balancer, PickRequest};
 use lb::bench::config::{Policy, PoolConfig};
+use lb::bench::lifecycle::Cutter;
 use lb::bench::net::Target;
 
 const CLIENTS: u32 = 20_000;
@@ -15,11 +16,11 @@ const CLIENTS: u32 = 20_000;
 /// One replica in front of these backends.
 fn replica(policy: Policy, backends: impl Iterator<Item = u32>) -> Arc<Balancer> {
     let now = Instant::now();
-    let pool = Pool::new(PoolConfig { policy, ..PoolConfig::example() }, 1, now);
+    let pool = Pool::new(PoolConfig { policy, ..PoolConfig::example() }, 1, Cutter::default(), now);
     let endpoint = |number| Endpoint {
         target: Target::Tcp(SocketAddr::from((Ipv4Addr::from_bits(0x0A00_0000 + number), 80))),
         weight: 1,
-        backup: false,
+        rank: 0,
         max_connections: None,
         check: Default::default(),
     };

@@ -39,7 +39,7 @@ pub mod bench {
         pub use crate::config::{Loaded, Policy, PoolConfig, Problems, RelayMode, Source};
     }
     pub mod lifecycle {
-        pub use crate::lifecycle::{ConnectionIds, IdleTimeouts};
+        pub use crate::lifecycle::{ConnectionIds, Cutter, IdleTimeouts};
     }
     pub mod net {
         pub use crate::net::{

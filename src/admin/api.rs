@@ -112,6 +112,10 @@ pub struct PoolReport {
     pub name: String,
     /// How the next backend is chosen.
     pub policy: Policy,
+    /// `served`; `refused`: no backend may be used; `all_tried`: none passes its health check.
+    pub service: String,
+    /// Backends that get new connections.
+    pub usable: usize,
     /// Clients in the queue.
     pub waiting: usize,
     /// Retries so far: further backends tried.
@@ -136,12 +140,15 @@ pub struct UnresolvedReport {
 pub struct BackendReport {
     pub address: String,
     pub weight: u16,
+    /// Whether its rank is above 0.
     pub backup: bool,
+    /// 0: a primary. A backup is used only when no backend of a lower rank is usable.
+    pub rank: u8,
     /// The limit of open connections; null: none.
     pub max_connections: Option<usize>,
-    /// `up`, `ejected`, `probing`, `down`, `draining` or `disabled`.
+    /// `up`, `ejected`, `probing`, `down`, `standby`, `waiting`, `draining` or `disabled`.
     pub state: String,
-    /// Why it is ejected, probing or down; null in the other states.
+    /// Why it is ejected, probing, down, standby or waiting; null in the other states.
     pub reason: Option<String>,
     /// Open connections; in mode http, requests under way.
     pub active: usize,
@@ -251,6 +258,8 @@ impl PoolsReport {
             .map(|pool| PoolReport {
                 name: pool.name().to_owned(),
                 policy: pool.settings().policy,
+                service: pool.service().as_str().to_owned(),
+                usable: pool.usable(),
                 waiting: pool.waiting(),
                 retries: pool.retries(),
                 backends: pool.backends().iter().map(|backend| BackendReport::new(backend, now)).collect(),
@@ -273,7 +282,8 @@ impl BackendReport {
         Self {
             address: backend.label().to_owned(),
             weight: backend.weight(),
-            backup: backend.is_backup(),
+            backup: backend.rank() > 0,
+            rank: backend.rank(),
             max_connections: backend.max_connections().map(NonZeroUsize::get),
             state: snapshot.state.as_str().to_owned(),
             reason: snapshot.reason.clone(),

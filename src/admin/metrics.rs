@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandl
 use metrics_util::MetricKindMask;
 use tokio::runtime::RuntimeMetrics;
 
-use crate::backends::{Backend, CheckResult, Evidence, Pool};
+use crate::backends::{Backend, BackendState, CheckResult, Evidence, Pool};
 use crate::net::ConnectFailure;
 use crate::telemetry::metric::{self, HistogramName};
 use crate::telemetry::{
@@ -149,7 +149,10 @@ fn collect_listener(stats: &ListenerStats) {
     counter!(metric::BYTES, "listener" => listener(), "direction" => "out").absolute(totals.bytes.to_client);
 }
 
+#[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]
 fn collect_pool(pool: &Pool) {
+    gauge!(metric::POOL_USABLE, "pool" => pool.name().to_owned()).set(pool.usable() as f64);
+    gauge!(metric::POOL_QUEUE, "pool" => pool.name().to_owned()).set(pool.waiting() as f64);
     counter!(metric::RETRIES, "pool" => pool.name().to_owned()).absolute(pool.retries());
     pool.backends().iter().for_each(|backend| collect_backend(pool, backend));
 }
@@ -162,8 +165,14 @@ fn collect_backend(pool: &Pool, backend: &Backend) {
     counter!(metric::UNANSWERED, &labels()).absolute(now.unanswered);
     gauge!(metric::BACKEND_ACTIVE, &labels()).set(now.active as f64);
     gauge!(metric::BACKEND_IDLE, &labels()).set(now.idle as f64);
-    gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_up())));
+    gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_usable())));
+    gauge!(metric::BACKEND_WEIGHT, &labels()).set(f64::from(backend.weight()));
+    gauge!(metric::BACKEND_RANK, &labels()).set(f64::from(backend.rank()));
     let [pool, backend] = labels();
+    for state in BackendState::ALL {
+        let labels = [pool.clone(), backend.clone(), ("state", state.as_str().to_owned())];
+        gauge!(metric::BACKEND_STATE, &labels).set(f64::from(u8::from(*state == now.state)));
+    }
     for (reason, count) in &now.ejections {
         let labels = [pool.clone(), backend.clone(), ("reason", (*reason).to_owned())];
         counter!(metric::EJECTIONS, &labels).absolute(*count);

@@ -4,12 +4,13 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 use crate::config;
+use crate::lifecycle::{BackendId, Cut};
 use crate::net::Target;
 use crate::telemetry::BackendCounters;
 
@@ -18,16 +19,18 @@ use super::counts::Counts;
 use super::endpoint::{CheckPlace, Endpoint};
 use super::health::Health;
 use super::pool_events::PoolEvents;
+use super::rise_fall::CheckFinding;
 use super::snapshot::BackendSnapshot;
 use super::status::{AdminState, BackendState};
 
 /// One server of a pool.
 #[derive(Debug)]
 pub struct Backend {
+    id: BackendId,
     target: Target,
     label: Arc<str>,
     weight: AtomicU16,
-    is_backup: AtomicBool,
+    rank: AtomicU8,
     /// 0: any number.
     max_connections: AtomicUsize,
     active: AtomicUsize,
@@ -50,11 +53,12 @@ impl Backend {
     ) -> Arc<Self> {
         let label: Arc<str> = endpoint.target.to_string().into();
         let backend = Self {
+            id: BackendId::unique(),
             target: endpoint.target.clone(),
             health: Health::new(label.clone(), events.clone(), settings, now),
             label,
             weight: AtomicU16::default(),
-            is_backup: AtomicBool::default(),
+            rank: AtomicU8::default(),
             max_connections: AtomicUsize::default(),
             active: AtomicUsize::new(0),
             is_removed: AtomicBool::new(false),
@@ -75,9 +79,14 @@ impl Backend {
         }
         let max = endpoint.max_connections.map_or(0, NonZeroUsize::get);
         let weight = self.weight.swap(endpoint.weight, Ordering::Relaxed);
-        let was_backup = self.is_backup.swap(endpoint.backup, Ordering::Relaxed);
+        let rank = self.rank.swap(endpoint.rank, Ordering::Relaxed);
         let limit = self.max_connections.swap(max, Ordering::Relaxed);
-        (weight, was_backup, limit) != (endpoint.weight, endpoint.backup, max)
+        (weight, rank, limit) != (endpoint.weight, endpoint.rank, max)
+    }
+
+    /// By which its connections are known.
+    pub fn id(&self) -> BackendId {
+        self.id
     }
 
     /// Where it listens.
@@ -100,9 +109,9 @@ impl Backend {
         u32::from(self.weight()) * self.health.share()
     }
 
-    /// Used only when no primary is usable.
-    pub fn is_backup(&self) -> bool {
-        self.is_backup.load(Ordering::Relaxed)
+    /// 0: a primary. A backup is used only when no backend of a lower rank is usable.
+    pub fn rank(&self) -> u8 {
+        self.rank.load(Ordering::Relaxed)
     }
 
     /// Connections at once; `None`: any number.
@@ -136,9 +145,14 @@ impl Backend {
         self.is_up() && self.takes_part()
     }
 
-    /// Whether it is tried when no backend is usable: in any state but those that an operator chose.
-    pub fn may_fail_open(&self) -> bool {
+    /// Whether an operator and the pool want it to serve, however it fares.
+    pub fn is_in_service(&self) -> bool {
         !self.state().is_by_operator() && self.takes_part()
+    }
+
+    /// The same, and health checks let it pass.
+    pub fn passes_checks(&self) -> bool {
+        self.is_in_service() && !self.state().is_by_checks()
     }
 
     /// Whether it failed within the detection's window: a retry has better chances elsewhere.
@@ -159,6 +173,13 @@ impl Backend {
     /// Does what an operator wants; true where that is news.
     pub fn set_admin_state(&self, admin_state: AdminState, now: Instant) -> bool {
         self.health.set_admin_state(admin_state, now)
+    }
+
+    /// Takes the result of a health check.
+    pub(super) fn record_check(&self, result: CheckFinding<'_>, now: Instant) {
+        if self.health.record_check(result, now) {
+            self.events.cutter().cut([self.id].into(), Cut::BackendDown);
+        }
     }
 
     /// What it is like now.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use crate::config::{FailureDetection, PoolConfig};
+use crate::lifecycle::Cutter;
 use crate::net::Target;
 
 use super::backend::Backend;
@@ -88,11 +89,11 @@ impl World {
     fn new(settings: &FailureDetection, backends: usize) -> Self {
         let now = Instant::now();
         let config = PoolConfig { failure_detection: Some(settings.clone()), ..PoolConfig::example() };
-        let pool = Pool::new(config, 1, now);
+        let pool = Pool::new(config, 1, Cutter::default(), now);
         let endpoint = |port| Endpoint {
             target: Target::Tcp(SocketAddr::from(([10, 0, 0, 1], port))),
             weight: 1,
-            backup: false,
+            rank: 0,
             max_connections: None,
             check: Default::default(),
         };

@@ -10,6 +10,8 @@ labels! {
     CheckResult {
         /// The backend gave the answer that is wanted.
         Success = "success",
+        /// It is well, but in another role.
+        Standby = "standby",
         /// It gave another one, or none in time.
         Failure = "failure",
         /// This machine had no file or no port for it: it says nothing of the backend.

@@ -14,8 +14,8 @@ pub struct Endpoint {
     pub target: Target,
     /// Its share of new connections, 0 to 256.
     pub weight: u16,
-    /// Used only when no primary is usable.
-    pub backup: bool,
+    /// 0: a primary; a backup is used only when no backend of a lower rank is usable.
+    pub rank: u8,
     /// Connections at once.
     pub max_connections: Option<NonZeroUsize>,
     pub check: CheckPlace,

@@ -16,6 +16,7 @@ use crate::net::ConnectFailure;
 use super::detection::{Began, Detector, DetectorState, Transition};
 use super::evidence::{ClientsSeen, Evidence, OutcomeCounts, Outcomes, TrackRecord, tick_of};
 use super::pool_events::PoolEvents;
+use super::rise_fall::CheckFinding;
 use super::status::{AdminState, BackendState, FULL_SHARE, Status};
 
 /// One backend's status, shared.
@@ -145,38 +146,43 @@ impl Health {
         self.status().next_event(now)
     }
 
-    /// Takes the result of a health check; `reason` says what went wrong.
-    pub(super) fn record_check(&self, is_well: bool, reason: &str, now: Instant) {
-        {
+    /// Takes the result of a health check; true where the backend's connections are to be cut for it.
+    pub(super) fn record_check(&self, result: CheckFinding<'_>, now: Instant) -> bool {
+        let (has_changed, state, closes) = {
             let mut status = self.status();
-            let was_down = status.state() == BackendState::Down;
-            if !is_well {
-                status.note_failed_check(reason);
-            }
-            if !status.record_check(is_well) {
-                return;
-            }
-            if was_down {
+            let before = status.state();
+            let has_changed = status.record_check(result);
+            if has_changed && before.is_by_checks() {
                 status.came_back(now);
             }
-            self.publish(&mut status, now);
+            let state = status.state();
+            if has_changed || state != before {
+                self.publish(&mut status, now);
+            }
+            (has_changed, state, status.closes_when_down())
+        };
+        if !has_changed {
+            return false;
         }
         let (pool, backend) = (self.events.pool(), &*self.label);
-        if is_well {
-            tracing::info!(pool, backend, "health checks say up");
-        } else {
-            tracing::warn!(pool, backend, reason, "health checks say down");
+        match result {
+            CheckFinding::Well if state == BackendState::Waiting => {
+                tracing::warn!(pool, backend, "health checks say up; it waits for `lb backend enable`");
+            }
+            CheckFinding::Well => tracing::info!(pool, backend, "health checks say up"),
+            CheckFinding::Standby(reason) => tracing::info!(pool, backend, reason, "health checks say standby"),
+            CheckFinding::Failed(reason) => tracing::warn!(pool, backend, reason, "health checks say down"),
         }
+        closes && result != CheckFinding::Well
     }
 
     /// Does what an operator wants; true where that is news.
     pub(super) fn set_admin_state(&self, admin_state: AdminState, now: Instant) -> bool {
         {
             let mut status = self.status();
-            if status.admin_state == admin_state {
+            if !status.set_admin_state(admin_state) {
                 return false;
             }
-            status.admin_state = admin_state;
             if admin_state == AdminState::Enable {
                 status.came_back(now);
             }

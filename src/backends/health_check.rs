@@ -18,6 +18,7 @@ use super::backend::Backend;
 use super::check_log::CheckResult;
 use super::checks::{self, CheckError, CheckStream, Finder};
 use super::connector::Connector;
+use super::rise_fall::CheckFinding;
 
 /// Intervals vary by this share either way, so that a pool's checks don't fall on one instant.
 const JITTER: f64 = 0.1;
@@ -77,14 +78,18 @@ async fn check(connector: &Connector, backend: &Backend, settings: &HealthCheck,
     match answer {
         Ok(rest) => {
             note(CheckResult::Success, "");
-            backend.health().record_check(true, "", now);
+            backend.record_check(CheckFinding::Well, now);
             if let Some(stream) = rest {
                 checks::end(stream).await;
             }
         }
         Err(CheckError::Backend(reason)) => {
             note(CheckResult::Failure, &reason);
-            backend.health().record_check(false, &reason, now);
+            backend.record_check(CheckFinding::Failed(&reason), now);
+        }
+        Err(CheckError::Standby(reason)) => {
+            note(CheckResult::Standby, &reason);
+            backend.record_check(CheckFinding::Standby(&reason), now);
         }
         Err(CheckError::Local(reason)) => {
             note(CheckResult::Skipped, &reason);

@@ -246,22 +246,22 @@ impl Entry {
 
     /// The backends that it stands for, in an order that doesn't depend on the name server's.
     fn endpoints(&self) -> Vec<Endpoint> {
-        let config::BackendConfig { weight, backup, max_connections, ref check, .. } = self.settings;
+        let config::BackendConfig { weight, rank, max_connections, ref check, .. } = self.settings;
         let check = |host: Option<&str>| CheckPlace { host: host.map(str::to_owned), address: check.clone() };
         let hosts = match &self.source {
             Source::Address(target) => {
                 let target = target.clone();
-                return vec![Endpoint { target, weight, backup, max_connections, check: check(None) }];
+                return vec![Endpoint { target, weight, rank, max_connections, check: check(None) }];
             }
             Source::Name(name) => name.hosts.iter().flatten(),
         };
         let endpoints = hosts.flat_map(|host| {
             let own = SrvRank { weight, is_backup: false };
-            let rank = host.rank.unwrap_or(own);
+            let srv = host.rank.unwrap_or(own);
             host.v4.iter().chain(&host.v6).map(move |ip| Endpoint {
                 target: Target::Tcp(SocketAddr::new(*ip, host.port)),
-                weight: rank.weight,
-                backup: backup || rank.is_backup,
+                weight: srv.weight,
+                rank: rank.saturating_add(u8::from(srv.is_backup)),
                 max_connections,
                 check: check(Some(&host.name)),
             })

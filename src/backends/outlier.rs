@@ -97,10 +97,10 @@ impl Outliers {
 
     /// Never more than half of the backends of one rank: where most stand out, it is hardly they that changed.
     fn eject_unless_half_are_out(&self, end: &BadEnd<'_>, backends: &[Arc<Backend>]) -> Option<Duration> {
-        let is_backup = end.lease.backend().is_backup();
+        let rank = end.lease.backend().rank();
         // A thread that panicked with the lock left nothing half done: it guards no data.
         let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_its_rank = || backends.iter().filter(|it| it.is_backup() == is_backup && it.may_fail_open());
+        let of_its_rank = || backends.iter().filter(|it| it.rank() == rank && it.is_in_service());
         let out = of_its_rank().filter(|backend| backend.health().is_out_by_evidence()).count();
         let may_eject = (out + 1) * 2 <= of_its_rank().count();
         may_eject.then(|| end.lease.backend().health().eject_for_evidence(end.now)).flatten()

@@ -14,6 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 
 use crate::config;
+use crate::lifecycle::{Cut, Cutter};
 use crate::net::Target;
 use crate::protocol::proxy_header;
 use crate::telemetry::PoolHistograms;
@@ -26,6 +27,7 @@ use super::outlier::{BadEnd, Outliers};
 use super::pool_events::PoolEvents;
 use super::queue::QueueSlot;
 use super::retry_budget::{BudgetShare, RetryBudget, RetryPermit};
+use super::service::Service;
 
 /// A backend that is due to be probed and can't be, because it is full or each client that waits has tried it, is not
 /// looked at again sooner.
@@ -58,9 +60,9 @@ pub struct Unresolved {
 }
 
 impl Pool {
-    /// Without a backend yet.
-    pub fn new(settings: config::PoolConfig, workers: usize, now: Instant) -> Arc<Self> {
-        let events = Arc::new(PoolEvents::new(&settings.name, now));
+    /// Without a backend yet. `cutter` reaches the connections of clients.
+    pub fn new(settings: config::PoolConfig, workers: usize, cutter: Cutter, now: Instant) -> Arc<Self> {
+        let events = Arc::new(PoolEvents::new(&settings.name, cutter, now));
         Arc::new(Self {
             workers,
             backends: ArcSwap::default(),
@@ -119,6 +121,16 @@ impl Pool {
         self.unresolved.store(Arc::new(names));
     }
 
+    /// How many backends get new connections, as long as they have room.
+    pub fn usable(&self) -> usize {
+        self.backends.load().iter().filter(|backend| backend.is_usable()).count()
+    }
+
+    /// What its clients get now.
+    pub fn service(&self) -> Service {
+        Service::of(&self.backends.load(), self.settings().when_all_down)
+    }
+
     /// Makes `wanted` the pool's backends. Those that it had before keep their state and counts; connections to those
     /// that are gone stay open. Called by the pool's membership only.
     pub fn replace(&self, wanted: Vec<Endpoint>, now: Instant) {
@@ -161,6 +173,11 @@ impl Pool {
     /// Waits until the set of backends changes. Safe to cancel.
     pub async fn replaced(&self) {
         self.replaced.notified().await;
+    }
+
+    /// Cuts the connections of these backends.
+    pub(super) fn cut<'a>(&self, backends: impl IntoIterator<Item = &'a Arc<Backend>>, why: Cut) {
+        self.events.cutter().cut(backends.into_iter().map(|backend| backend.id()).collect(), why);
     }
 
     /// Counts a client connection of this pool while the result lives.
@@ -238,10 +255,9 @@ impl Pool {
         self.events.generation()
     }
 
-    /// Waits until the generation changes; a change since the last wait counts. For one task only: that of the
-    /// balancer's tables. Safe to cancel.
-    pub async fn next_generation(&self) {
-        self.events.next_generation().await;
+    /// Waits until the generation is another than `seen`, and gives it. Safe to cancel.
+    pub async fn generation_after(&self, seen: u64) -> u64 {
+        self.events.generation_after(seen).await
     }
 
     /// A connection ended in a way that may be its backend's fault: counts it, and where failure detection counts it

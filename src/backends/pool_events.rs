@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::lifecycle::Cutter;
+
 use super::queue::Queue;
 
 /// One for each pool. The hot path reads two atomics and writes none.
@@ -15,9 +17,10 @@ use super::queue::Queue;
 pub(super) struct PoolEvents {
     /// The pool's name in the log.
     pool: String,
+    cutter: Cutter,
     epoch: Instant,
     generation: AtomicU64,
-    /// Signalled with each new generation, for the one that keeps tables of the backends.
+    /// Signalled with each new generation.
     changed: Notify,
     /// Milliseconds after `epoch` when a backend has to be looked at again; `u64::MAX`: never.
     next_event: AtomicU64,
@@ -28,9 +31,10 @@ pub(super) struct PoolEvents {
 }
 
 impl PoolEvents {
-    pub(super) fn new(pool: &str, epoch: Instant) -> Self {
+    pub(super) fn new(pool: &str, cutter: Cutter, epoch: Instant) -> Self {
         Self {
             pool: pool.to_owned(),
+            cutter,
             epoch,
             generation: AtomicU64::new(0),
             changed: Notify::new(),
@@ -45,17 +49,30 @@ impl PoolEvents {
         &self.pool
     }
 
+    /// Reaches the connections of its backends.
+    pub(super) fn cutter(&self) -> &Cutter {
+        &self.cutter
+    }
+
     /// A backend's state changed, and it is to be looked at again at `next_event`.
     pub(super) fn changed(&self, next_event: Option<Instant>) {
         self.look_again_at(next_event);
         // Release: a table of this generation, or of a later one, is built from the state that was just written.
         self.generation.fetch_add(1, Ordering::Release);
-        self.changed.notify_one();
+        self.changed.notify_waiters();
     }
 
-    /// Waits for a new generation; one that came since the last wait counts. For one task only. Safe to cancel.
-    pub(super) async fn next_generation(&self) {
-        self.changed.notified().await;
+    /// Waits until the generation is another than `seen`, and gives it. Safe to cancel.
+    pub(super) async fn generation_after(&self, seen: u64) -> u64 {
+        loop {
+            // Made before the look: it then counts changes from the look on.
+            let changed = self.changed.notified();
+            let generation = self.generation();
+            if generation != seen {
+                return generation;
+            }
+            changed.await;
+        }
     }
 
     pub(super) fn look_again_at(&self, at: Option<Instant>) {

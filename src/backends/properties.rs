@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::config::{FailureDetection, HealthCheck, PoolConfig};
 
 use super::detection::{Began, Detector, DetectorState, Transition};
-use super::rise_fall::{CheckVerdict, RiseFall};
+use super::rise_fall::{CheckFinding, CheckVerdict, RiseFall};
 use super::status::{BackendState, FULL_SHARE, Status};
 
 /// What may happen to a backend.
@@ -338,7 +338,8 @@ proptest! {
                 course.take(event, random);
             }
             status.detector = Some(std::mem::replace(&mut course.detector, Detector::new(settings.clone(), start)));
-            prop_assert_eq!(status.record_check(is_well), rise_fall.record(is_well));
+            let result = if is_well { CheckFinding::Well } else { CheckFinding::Failed("") };
+            prop_assert_eq!(status.record_check(result), rise_fall.record(is_well));
             let passive = status.detector_state() == DetectorState::Up;
             let active = rise_fall.verdict() != CheckVerdict::Down;
             prop_assert_eq!(status.state() == BackendState::Up, passive && active);

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_a_share_of_the_connections_and_at_least_three() {
-        let events = Arc::new(PoolEvents::new("app", std::time::Instant::now()));
+        let events = Arc::new(PoolEvents::new("app", crate::lifecycle::Cutter::default(), std::time::Instant::now()));
         let budget = RetryBudget::new(20, events);
         let few: Vec<_> = (0..4).map_while(|_| budget.try_retry()).collect();
         assert_eq!(few.len(), 3);

@@ -13,6 +13,17 @@ pub enum CheckVerdict {
     Down,
 }
 
+/// What one check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckFinding<'a> {
+    /// The backend is well.
+    Well,
+    /// It is well, and in another role than the pool needs: which.
+    Standby(&'a str),
+    /// What went wrong.
+    Failed(&'a str),
+}
+
 /// Counts results in a row.
 #[derive(Debug)]
 pub struct RiseFall {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{self, FailureDetection};
+use crate::config::{self, FailureDetection, OnDown, OnReturn};
 use crate::net::ConnectFailure;
 
 use super::detection::{Detector, DetectorState};
 use super::evidence::ClientsSeen;
-use super::rise_fall::{CheckVerdict, RiseFall};
+use super::rise_fall::{CheckFinding, CheckVerdict, RiseFall};
 
 /// Steps in which a slow start raises a backend's share: finer ones would only rebuild tables more often.
 pub const FULL_SHARE: u32 = 8;
@@ -24,6 +24,10 @@ labels! {
         Probing = "probing",
         /// Its health checks fail.
         Down = "down",
+        /// Its health checks find it well, in another role than the pool needs.
+        Standby = "standby",
+        /// It is well again after a health check had taken it out, and an operator is to enable it.
+        Waiting = "waiting",
         /// An operator has it take no new connections; open ones stay open, and it is watched.
         Draining = "draining",
         /// An operator has taken it out: no new connections, whatever its checks say.
@@ -44,9 +48,14 @@ pub enum AdminState {
 }
 
 impl BackendState {
-    /// Whether an operator keeps new connections from it: then it gets none, not even when all others fail.
+    /// Whether health checks keep new connections from it.
+    pub fn is_by_checks(self) -> bool {
+        matches!(self, Self::Down | Self::Standby)
+    }
+
+    /// Whether only an operator can bring it back: then it gets no connections, not even when all others fail.
     pub fn is_by_operator(self) -> bool {
-        matches!(self, Self::Draining | Self::Disabled)
+        matches!(self, Self::Waiting | Self::Draining | Self::Disabled)
     }
 
     pub(super) fn from_byte(byte: u8) -> Self {
@@ -58,7 +67,7 @@ impl BackendState {
 #[derive(Debug, Default)]
 pub(super) struct Status {
     pub(super) detector: Option<Detector>,
-    pub(super) admin_state: AdminState,
+    admin_state: AdminState,
     /// What went wrong last, and when.
     pub(super) last_error: Option<(String, SystemTime)>,
     /// So far, by reason.
@@ -69,7 +78,13 @@ pub(super) struct Status {
     ejection_reason: String,
     /// What the last failed health check found.
     failed_check: String,
+    /// That was another role, and no failure.
+    is_standby: bool,
     rise_fall: Option<RiseFall>,
+    on_down: OnDown,
+    on_return: OnReturn,
+    /// Health checks have taken it out, and an operator is to bring it back.
+    is_waiting: bool,
     slow_start: Duration,
     /// When it came back; `None`: it was never away, or the slow start is over.
     back_since: Option<Instant>,
@@ -85,7 +100,11 @@ impl Status {
             bad_clients: ClientsSeen::default(),
             ejection_reason: String::new(),
             failed_check: String::new(),
+            is_standby: false,
             rise_fall: pool.health_check.as_ref().map(RiseFall::new),
+            on_down: pool.on_down,
+            on_return: pool.on_return,
+            is_waiting: false,
             slow_start: pool.slow_start,
             back_since: None,
         }
@@ -103,6 +122,8 @@ impl Status {
             (None, Some(settings)) => Some(RiseFall::new(settings)),
             (_, None) => None,
         };
+        (self.on_down, self.on_return) = (pool.on_down, pool.on_return);
+        self.is_waiting &= pool.on_return == OnReturn::Wait;
         self.slow_start = pool.slow_start;
     }
 
@@ -114,7 +135,10 @@ impl Status {
             AdminState::Disable => return BackendState::Disabled,
         }
         if self.rise_fall.as_ref().is_some_and(|rise_fall| rise_fall.verdict() == CheckVerdict::Down) {
-            return BackendState::Down;
+            return if self.is_standby { BackendState::Standby } else { BackendState::Down };
+        }
+        if self.is_waiting {
+            return BackendState::Waiting;
         }
         match self.detector_state() {
             DetectorState::Up => BackendState::Up,
@@ -141,16 +165,12 @@ impl Status {
         self.ejection_reason = why;
     }
 
-    pub(super) fn note_failed_check(&mut self, reason: &str) {
-        self.failed_check = format!("health check: {reason}");
-        self.note_error(self.failed_check.clone());
-    }
-
     /// Why it isn't up; `None`: it is, or an operator wants it so.
     pub(super) fn reason(&self) -> Option<String> {
         match self.state() {
             BackendState::Up | BackendState::Draining | BackendState::Disabled => None,
-            BackendState::Down => Some(self.failed_check.clone()),
+            BackendState::Down | BackendState::Standby => Some(self.failed_check.clone()),
+            BackendState::Waiting => Some("it is well, and waits for `lb backend enable`".to_owned()),
             BackendState::Ejected | BackendState::Probing => Some(self.ejection_reason.clone()),
         }
     }
@@ -160,8 +180,36 @@ impl Status {
     }
 
     /// Takes a health check's result; true where it changed the verdict.
-    pub(super) fn record_check(&mut self, is_well: bool) -> bool {
-        self.rise_fall.as_mut().is_some_and(|rise_fall| rise_fall.record(is_well))
+    pub(super) fn record_check(&mut self, result: CheckFinding<'_>) -> bool {
+        match result {
+            CheckFinding::Well => {}
+            CheckFinding::Standby(role) => self.failed_check = format!("standby: {role}"),
+            CheckFinding::Failed(reason) => {
+                self.failed_check = format!("health check: {reason}");
+                self.note_error(self.failed_check.clone());
+            }
+        }
+        if result != CheckFinding::Well {
+            self.is_standby = matches!(result, CheckFinding::Standby(_));
+        }
+        let Some(rise_fall) = &mut self.rise_fall else { return false };
+        let was_up = rise_fall.verdict() == CheckVerdict::Up;
+        let has_changed = rise_fall.record(result == CheckFinding::Well);
+        // One that was never in has not returned: it needs nobody's leave to come in.
+        self.is_waiting |= has_changed && was_up && self.on_return == OnReturn::Wait;
+        has_changed
+    }
+
+    /// Whether the connections of a backend that health checks take out are to be cut.
+    pub(super) fn closes_when_down(&self) -> bool {
+        self.on_down == OnDown::Close
+    }
+
+    /// An operator wants it so; true where that is news.
+    pub(super) fn set_admin_state(&mut self, admin_state: AdminState) -> bool {
+        let ends_waiting = admin_state == AdminState::Enable && std::mem::take(&mut self.is_waiting);
+        let is_news = std::mem::replace(&mut self.admin_state, admin_state) != admin_state;
+        is_news || ends_waiting
     }
 
     /// Begins the slow start: the backend is up again after it was not.

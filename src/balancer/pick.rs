@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use crate::backends::{Backend, Lease, Pool};
 
 use super::pick_request::{PickError, PickRequest};
-use super::policy::{Turn, first_with_room};
+use super::policy::{Eligible, Tier, Turn, first_with_room};
 use super::table::Table;
 
 /// After a table was built, the next one waits for this many times as long: a pool whose backends change without end
@@ -51,7 +51,7 @@ impl Balancer {
     /// Builds the table anew whenever the pool has changed, until dropped. To be run by one task, on the main thread.
     pub async fn follow_pool(&self) -> Infallible {
         loop {
-            self.pool.next_generation().await;
+            self.pool.generation_after(self.table.load().generation()).await;
             let began = Instant::now();
             self.rebuild();
             let pause = began.elapsed() * PAUSES;
@@ -85,37 +85,49 @@ impl Balancer {
         if let Some(probe) = self.pool.due_probe(request.now, |backend| request.is_untried(backend)) {
             return Ok(probe);
         }
-        let turn = Turn::new(&self.turn);
         let table = self.table.load();
-        match table.choose_primary(request, &turn) {
-            Some(lease) => Ok(lease),
-            None => self.pick_from_rest(&table, request, &turn),
-        }
-    }
-
-    /// No primary of the table is usable, or has room: a primary may have recovered since it was built, else a backup
-    /// will do, else all are full, or none is usable.
-    fn pick_from_rest(&self, table: &Table, request: &PickRequest<'_>, turn: &Turn<'_>) -> Result<Lease, PickError> {
-        let backends = self.pool.backends();
-        let is_usable = |backend: &Arc<Backend>| backend.is_usable() && request.is_untried(backend);
-        let is_current = table.generation() == self.pool.generation();
-        if !is_current
-            && let Some(lease) = first_with_room(&backends, turn, &|backend| is_usable(backend) && !backend.is_backup())
+        let turn = Turn::new(table.policy(), &self.turn);
+        if (table.has_primaries() || table.generation() == self.pool.generation())
+            && let Some(lease) = table.choose_best(request, &turn)
         {
             return Ok(lease);
         }
-        if let Some(lease) = table.choose_backup(request, turn) {
-            return Ok(lease);
-        }
-        if backends.iter().any(is_usable) {
-            return first_with_room(&backends, turn, &is_usable).ok_or(PickError::Full);
-        }
-        // Fail open: with none usable every backend is tried, except those that an operator took out of service.
-        let may_try = |backend: &Arc<Backend>| backend.may_fail_open() && request.is_untried(backend);
-        match table.fail_open(request, turn).or_else(|| first_with_room(&backends, turn, &may_try)) {
-            Some(lease) => Ok(lease),
-            None if backends.iter().any(may_try) => Err(PickError::Full),
-            None => Err(PickError::NoneLeft),
-        }
+        self.pick_from_rest(&table, request, &turn)
     }
+
+    /// The table gives none: the pool's current state decides, by rank.
+    fn pick_from_rest(&self, table: &Table, request: &PickRequest<'_>, turn: &Turn<'_>) -> Result<Lease, PickError> {
+        let backends = self.pool.backends();
+        let is_strict = self.pool.settings().has_strict_ranks();
+        // Where ranks are strict, a backend that was tried in vain has its role all the same.
+        let holds_rank = |backend: &&Arc<Backend>| is_strict || request.is_untried(backend);
+        let best = backends.iter().filter(|backend| backend.is_usable()).filter(holds_rank).map(|it| it.rank()).min();
+        if let Some(rank) = best {
+            let is_eligible =
+                |backend: &Arc<Backend>| backend.rank() == rank && backend.is_usable() && request.is_untried(backend);
+            return choose_among(table.tier(rank), &backends, request, turn, &is_eligible);
+        }
+        let service = self.pool.service();
+        let allowed = backends.iter().filter(|backend| service.fails_open_to(backend));
+        let only = if is_strict { allowed.map(|backend| backend.rank()).min() } else { None };
+        let is_eligible = |backend: &Arc<Backend>| {
+            only.is_none_or(|rank| backend.rank() == rank)
+                && service.fails_open_to(backend)
+                && request.is_untried(backend)
+        };
+        choose_among(Some(table.fail_open()), &backends, request, turn, &is_eligible)
+    }
+}
+
+/// By policy from the tier, else whoever has room: the tier may be older than the backends' states.
+fn choose_among(
+    tier: Option<&Tier>,
+    backends: &[Arc<Backend>],
+    request: &PickRequest<'_>,
+    turn: &Turn<'_>,
+    is_eligible: Eligible<'_>,
+) -> Result<Lease, PickError> {
+    tier.and_then(|tier| tier.choose(turn, request.client, is_eligible))
+        .or_else(|| first_with_room(backends, turn, is_eligible))
+        .ok_or_else(|| if backends.iter().any(is_eligible) { PickError::Full } else { PickError::NoneLeft })
 }

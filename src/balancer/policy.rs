@@ -1,4 +1,4 @@
-//! Backends of one rank, primaries or backups, and how a policy chooses among them.
+//! Backends of one rank, and how a policy chooses among them.
 //!
 //! Built as a whole and never changed. At each choice the caller says which backends are eligible.
 
@@ -21,7 +21,7 @@ const MOST_LOOKUPS: u64 = 8;
 const MOST_TURNS_TRIED: usize = 1024;
 
 /// Whether a backend may be chosen. Room on it is looked at apart.
-type Eligible<'a> = &'a dyn Fn(&Arc<Backend>) -> bool;
+pub(super) type Eligible<'a> = &'a dyn Fn(&Arc<Backend>) -> bool;
 
 /// Backends of one rank, as they were when the table was built.
 #[derive(Debug)]
@@ -37,25 +37,30 @@ pub(super) struct Tier {
 /// The global turn of one pick. Taken from the counter when it is first needed, and the same in each tier that the pick
 /// looks at: a pick moves the order on by one place at most.
 pub(super) struct Turn<'a> {
-    counter: &'a AtomicU64,
+    /// `None`: there are no turns, each search begins with the first backend.
+    counter: Option<&'a AtomicU64>,
     taken: Cell<Option<u64>>,
 }
 
 impl<'a> Turn<'a> {
-    pub(super) fn new(counter: &'a AtomicU64) -> Self {
-        Self { counter, taken: Cell::new(None) }
+    pub(super) fn new(policy: Policy, counter: &'a AtomicU64) -> Self {
+        Self { counter: (policy != Policy::First).then_some(counter), taken: Cell::new(None) }
     }
 
     /// Leaves out the turn after this one.
     fn skip_one(&self) {
-        self.counter.fetch_add(1, Ordering::Relaxed);
+        self.advance();
     }
 
     /// The place of this turn in a round of `length` places.
     fn place(&self, length: usize) -> usize {
-        let turn = self.taken.get().unwrap_or_else(|| self.counter.fetch_add(1, Ordering::Relaxed));
+        let turn = self.taken.get().unwrap_or_else(|| self.advance());
         self.taken.set(Some(turn));
         usize::try_from(turn % length as u64).expect("less than a length")
+    }
+
+    fn advance(&self) -> u64 {
+        self.counter.map_or(0, |counter| counter.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -72,16 +77,14 @@ impl Tier {
         Self { order: order_of(&turns_of(&weights)), maglev, policy, backends }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.backends.is_empty()
-    }
-
     /// Chooses an eligible backend that has room, and counts a connection on it. `client` matters to the hash only.
     pub(super) fn choose(&self, turn: &Turn<'_>, client: Option<IpAddr>, is_eligible: Eligible<'_>) -> Option<Lease> {
         if self.backends.is_empty() {
             return None;
         }
         let chosen = match (self.policy, &self.maglev, client) {
+            // In the order of the configuration, whatever the weights.
+            (Policy::First, ..) => return first_with_room(&self.backends, turn, is_eligible),
             (Policy::SourceHash, Some(maglev), Some(client)) => self.source_hash(maglev, client, is_eligible),
             (Policy::LeastConnections, ..) => self.least_connections(turn, is_eligible),
             (Policy::RandomTwo, ..) => self.random_two(is_eligible),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::backends::{Backend, BackendState, Lease};
-use crate::config::Policy;
+use crate::backends::{AdminState, Backend, BackendState, Lease};
+use crate::config::{OnReturn, Policy, PoolConfig};
 use crate::net::ConnectFailure;
 
 use super::pick_request::PickError;
@@ -202,7 +202,7 @@ proptest! {
         backups in 1usize..4,
         events in events(),
     ) {
-        let make = |index| endpoint(index, u16::from(index > 0), index > primaries, 0);
+        let make = |index| endpoint(index, u16::from(index > 0), u8::from(index > primaries), 0);
         let mut world = World::new(settings(policy, Some(detection())), (0..=primaries + backups).map(make).collect());
         for event in events {
             let before = world.states();
@@ -215,12 +215,35 @@ proptest! {
     }
 
     #[test]
+    fn strict_ranks_give_a_client_backends_of_the_lowest_usable_rank_only(
+        policy in policies(),
+        backends in prop::collection::vec((0u8..3, any::<bool>()), 1..7),
+        client in clients(),
+    ) {
+        let pool = PoolConfig { on_return: OnReturn::CloseBackups, ..settings(policy, None) };
+        let make = |(index, (rank, _)): (usize, &(u8, bool))| endpoint(index, 1, *rank, 0);
+        let world = World::new(pool, backends.iter().enumerate().map(make).collect());
+        for (backend, (_, is_out)) in world.backends().iter().zip(&backends) {
+            let wish = if *is_out { AdminState::Disable } else { AdminState::Enable };
+            backend.set_admin_state(wish, world.now);
+        }
+        let usable: Vec<u8> = backends.iter().filter(|(_, is_out)| !is_out).map(|(rank, _)| *rank).collect();
+        let best = usable.iter().min();
+        let mut tried: Vec<Arc<Backend>> = Vec::new();
+        while let Ok(lease) = world.pick(Some(client), &tried) {
+            prop_assert_eq!(Some(&lease.backend().rank()), best);
+            tried.push(lease.backend().clone());
+        }
+        prop_assert_eq!(tried.len(), usable.iter().filter(|rank| Some(*rank) == best).count());
+    }
+
+    #[test]
     fn max_connections_holds_and_only_full_backends_are_called_full(
         policy in policies(),
         limits in prop::collection::vec(1usize..5, 1..6),
         events in events(),
     ) {
-        let make = |(index, limit): (usize, &usize)| endpoint(index, 1, false, *limit);
+        let make = |(index, limit): (usize, &usize)| endpoint(index, 1, 0, *limit);
         let mut world = World::new(settings(policy, None), limits.iter().enumerate().map(make).collect());
         for event in events {
             let picked = world.take(event);
@@ -287,7 +310,7 @@ proptest! {
             all.iter().map(|backend| (backend.label().to_owned(), counts(backend))).collect()
         };
         let was = counts_of(&world);
-        world.balancer.pool().replace(after.iter().map(|index| endpoint(*index, 1, false, 0)).collect(), world.now);
+        world.balancer.pool().replace(after.iter().map(|index| endpoint(*index, 1, 0, 0)).collect(), world.now);
         let is = counts_of(&world);
         prop_assert_eq!(is.len(), after.len());
         for (label, counts) in &is {
@@ -320,7 +343,7 @@ proptest! {
     #[test]
     fn a_client_whose_backend_is_full_has_a_fixed_second_choice(client in clients(), backends in 2usize..8) {
         let make = |_| {
-            let all = (0..backends).map(|index| endpoint(index, 1, false, 1)).collect();
+            let all = (0..backends).map(|index| endpoint(index, 1, 0, 1)).collect();
             World::new(settings(Policy::SourceHash, None), all)
         };
         let second_choice = |world: World| {

@@ -9,12 +9,14 @@ use proptest::prelude::*;
 
 use crate::backends::{Backend, BackendState, Endpoint, Evidence, Lease, Pool};
 use crate::config::{self, FailureDetection, Policy};
+use crate::lifecycle::Cutter;
 use crate::net::{ConnectFailure, Target};
 
 use super::pick::Balancer;
 use super::pick_request::{PickError, PickRequest};
 
-const POLICIES: [Policy; 4] = [Policy::RoundRobin, Policy::LeastConnections, Policy::RandomTwo, Policy::SourceHash];
+const POLICIES: [Policy; 5] =
+    [Policy::First, Policy::RoundRobin, Policy::LeastConnections, Policy::RandomTwo, Policy::SourceHash];
 
 fn count(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).expect("not zero")
@@ -37,19 +39,19 @@ pub(super) fn detection() -> FailureDetection {
     }
 }
 
-pub(super) fn endpoint(index: usize, weight: u16, is_backup: bool, max_connections: usize) -> Endpoint {
+pub(super) fn endpoint(index: usize, weight: u16, rank: u8, max_connections: usize) -> Endpoint {
     let port = u16::try_from(index + 1).expect("few backends");
     Endpoint {
         target: Target::Tcp(SocketAddr::from(([10, 0, 0, 1], port))),
         weight,
-        backup: is_backup,
+        rank,
         max_connections: NonZeroUsize::new(max_connections),
         check: Default::default(),
     }
 }
 
 pub(super) fn weighted(weights: &[u16]) -> Vec<Endpoint> {
-    weights.iter().enumerate().map(|(index, weight)| endpoint(index, *weight, false, 0)).collect()
+    weights.iter().enumerate().map(|(index, weight)| endpoint(index, *weight, 0, 0)).collect()
 }
 
 pub(super) fn policies() -> impl Strategy<Value = Policy> {
@@ -71,7 +73,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(settings: config::PoolConfig, backends: Vec<Endpoint>) -> Self {
         let now = Instant::now();
-        let pool = Pool::new(settings, 2, now);
+        let pool = Pool::new(settings, 2, Cutter::default(), now);
         pool.replace(backends, now);
         Self { balancer: Balancer::new(pool), now, leases: Vec::new(), made: 0 }
     }

@@ -24,7 +24,7 @@ enum StaleEvent {
     Pick,
     Rebuild,
     Set(usize, AdminState),
-    /// The pool's backends are others from now on: those whose bits are set. Every third is a backup.
+    /// The pool's backends are others from now on: those whose bits are set. Every third is a backup, of its own rank.
     Replace(u8),
 }
 
@@ -40,9 +40,13 @@ fn stale_events() -> impl Strategy<Value = Vec<StaleEvent>> {
     prop::collection::vec(event, 1..120)
 }
 
+fn rank_of(index: usize) -> u8 {
+    if index % 3 == 2 { u8::try_from(index).expect("few") } else { 0 }
+}
+
 fn set_of(bits: u8) -> Vec<crate::backends::Endpoint> {
     let chosen = (0..MOST).filter(|index| bits & (1 << index) != 0);
-    chosen.map(|index| endpoint(index, u16::try_from(index).expect("few"), index % 3 == 2, 0)).collect()
+    chosen.map(|index| endpoint(index, u16::try_from(index).expect("few"), rank_of(index), 0)).collect()
 }
 
 /// Picks are made by the last table; `World::take` would rebuild it for each.
@@ -83,10 +87,9 @@ proptest! {
             happen(&mut world, event);
             let before = world.backends();
             let usable: Vec<bool> = before.iter().map(|backend| backend.is_usable()).collect();
-            let tried: Vec<bool> = before.iter().map(|backend| backend.may_fail_open()).collect();
+            let tried: Vec<bool> = before.iter().map(|backend| backend.is_in_service()).collect();
             let is_some_usable = usable.contains(&true);
-            let mut primaries = before.iter().filter(|backend| !backend.is_backup());
-            let is_some_primary = primaries.any(|backend| backend.is_usable());
+            let best = before.iter().filter(|backend| backend.is_usable()).map(|backend| backend.rank()).min();
             match world.pick_with_old_table(None, &[]) {
                 Ok(lease) => {
                     let index = before.iter().position(|known| Arc::ptr_eq(known, lease.backend()));
@@ -95,8 +98,8 @@ proptest! {
                     // Also a backend whose probe is due, and one whose probe has lasted for long enough.
                     let now = before[index].state();
                     let is_probe = now == BackendState::Probing || (now == BackendState::Up && !usable[index]);
-                    let is_spare = usable[index] && before[index].is_backup();
-                    prop_assert!(!is_spare || !is_some_primary, "a backup beside a usable primary");
+                    let is_of_best = !usable[index] || Some(before[index].rank()) == best;
+                    prop_assert!(is_of_best, "a backup beside a usable backend of a lower rank");
                     prop_assert!(usable[index] || is_probe || !is_some_usable, "{:?} beside usable ones", now);
                 }
                 Err(error) => {
@@ -149,7 +152,7 @@ proptest! {
 
     #[test]
     fn one_that_came_back_has_room_while_all_others_are_full(policy in policies(), backends in 2usize..MOST) {
-        let all = (0..backends).map(|index| endpoint(index, 1, false, 1)).collect();
+        let all = (0..backends).map(|index| endpoint(index, 1, 0, 1)).collect();
         let mut world = World::new(settings(policy, None), all);
         let away = world.backends()[0].clone();
         disable(&world, &away);

@@ -116,8 +116,8 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
     }
     let rate = if before.is_some() { "RATE/s" } else { "" };
     text += &format!(
-        "\n{:<12} {:<24} {:<9} {:>6} {:>7} {:>10} {:>9} {:>11} {rate:>7}\n",
-        "POOL", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "TOTAL", "FAILURES", "CONNECT ms"
+        "\n{:<12} {:<24} {:<9} {:>4} {:>6} {:>7} {:>10} {:>9} {:>11} {rate:>7}\n",
+        "POOL", "BACKEND", "STATE", "RANK", "WEIGHT", "ACTIVE", "TOTAL", "FAILURES", "CONNECT ms"
     );
     for pool in &reports.pools.pools {
         for backend in &pool.backends {
@@ -125,6 +125,13 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
         }
         for unresolved in &pool.unresolved {
             text += &format!("{:<12} {:<24} not resolved: {}\n", pool.name, unresolved.name, unresolved.error);
+        }
+    }
+    for PoolReport { name, service, .. } in &reports.pools.pools {
+        match service.as_str() {
+            "refused" => text += &format!("\npool {name}: no backend may be used, clients are refused\n"),
+            "all_tried" => text += &format!("\npool {name}: no backend passes its health check, all are tried\n"),
+            _ => {}
         }
     }
     text
@@ -148,9 +155,8 @@ fn listener_row(listener: &ListenerReport) -> String {
 }
 
 fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Reports>) -> String {
-    let BackendReport { address, weight, backup, state, active, total, failures, latency, reason, last_error, .. } =
+    let BackendReport { address, weight, rank, state, active, total, failures, latency, reason, last_error, .. } =
         backend;
-    let weight = format!("{weight}{}", if *backup { "b" } else { "" });
     let latency = latency.map_or_else(|| "-".to_owned(), |latency| format!("{latency:.2}"));
     let rate = before.map_or(String::new(), |before| {
         let pools = before.pools.pools.iter().filter(|known| known.name == pool.name);
@@ -162,7 +168,7 @@ fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Repor
         _ => String::new(),
     };
     format!(
-        "{:<12} {address:<24} {state:<9} {weight:>6} {active:>7} {total:>10} {failures:>9} {latency:>11} \
+        "{:<12} {address:<24} {state:<9} {rank:>4} {weight:>6} {active:>7} {total:>10} {failures:>9} {latency:>11} \
          {rate:>7}{why}\n",
         pool.name
     )

@@ -66,6 +66,8 @@ pub struct HttpCheck {
     pub headers: Vec<(String, Secret)>,
     /// Statuses of a healthy backend.
     pub status: Vec<RangeInclusive<u16>>,
+    /// Statuses of one that is well and in another role.
+    pub standby_status: Vec<RangeInclusive<u16>>,
     /// What the body must hold; `None`: it isn't read.
     pub body: Option<Pattern>,
 }

@@ -33,7 +33,9 @@ pub use load::{Loaded, Source};
 pub use log::{LogConfig, LogDestination, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;
-pub use pool::{AddressFamily, BackendConfig, FailureDetection, Policy, PoolConfig, Resolve};
+pub use pool::{
+    AddressFamily, BackendConfig, FailureDetection, OnDown, OnReturn, Policy, PoolConfig, Resolve, WhenAllDown,
+};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use tls::TlsTo;

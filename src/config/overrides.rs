@@ -18,7 +18,7 @@ pub struct Overrides {
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// A backend; may be repeated, and replaces the file's list
-    #[arg(long, value_name = "ADDR[,weight=N][,backup]")]
+    #[arg(long, value_name = "ADDR[,weight=N][,backup[=N]]")]
     pub backend: Vec<String>,
     /// tcp: any protocol, bytes unchanged. http: each request is balanced, and headers are set
     #[arg(long, value_name = "MODE")]

@@ -35,6 +35,9 @@ pub struct PoolConfig {
     pub failure_detection: Option<FailureDetection>,
     /// `None`: off.
     pub health_check: Option<HealthCheck>,
+    pub when_all_down: WhenAllDown,
+    pub on_down: OnDown,
+    pub on_return: OnReturn,
     /// The share of a backend that recovered grows to its full weight over this time.
     pub slow_start: Duration,
     /// Addresses that connections to backends come from, in turn; empty: the kernel chooses.
@@ -44,6 +47,49 @@ pub struct PoolConfig {
     pub resolve: Resolve,
     /// Options of the sockets to backends.
     pub tcp: TcpOptions,
+}
+
+impl PoolConfig {
+    /// Whether at most one rank is to have connections: then a retry leaves the rank of its first backend only when no
+    /// backend of it is usable.
+    pub fn has_strict_ranks(&self) -> bool {
+        self.on_return != OnReturn::Use
+    }
+}
+
+/// What clients get while health checks let no backend pass.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenAllDown {
+    /// They are refused at once: a reset, in http mode 503.
+    #[default]
+    Refuse,
+    /// All are tried in turn, but for those that an operator took out.
+    TryAll,
+}
+
+/// What becomes of the connections of a backend that a health check takes out.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDown {
+    /// They stay open.
+    #[default]
+    Keep,
+    /// They are reset at once.
+    Close,
+}
+
+/// What follows when a backend that a health check took out passes again.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReturn {
+    /// It is used; connections that backups have meanwhile stay there.
+    #[default]
+    Use,
+    /// It is used, and the connections of backends of higher ranks are reset: at most one rank has any.
+    CloseBackups,
+    /// It stays out until an operator enables it.
+    Wait,
 }
 
 /// How the next backend is chosen.
@@ -58,6 +104,8 @@ pub enum Policy {
     RandomTwo,
     /// By the client's address (Maglev): a client keeps its backend.
     SourceHash,
+    /// The first in the order of the file; the next one when it is full or not usable.
+    First,
 }
 
 /// A backend, or the name of several.
@@ -66,8 +114,8 @@ pub struct BackendConfig {
     pub address: BackendAddress,
     /// Its share, 0 to 256; 0 takes no new connections.
     pub weight: u16,
-    /// Used only when no primary is usable.
-    pub backup: bool,
+    /// 0: a primary. A backup is used only when no backend of a lower rank is usable.
+    pub rank: u8,
     /// Connections at once; `None`: any number.
     pub max_connections: Option<NonZeroUsize>,
     /// Where its health check goes; `None`: its own address, with the port of the pool's check.

@@ -2,6 +2,8 @@
 //!
 //! Each move of bytes costs one store of the current tick; nothing is armed or cancelled. The sweep wakes the
 //! connections whose limit has passed, and the connection itself decides what that means.
+//!
+//! The list of all connections serves for cutting those of a backend as well: each has noted which one it uses.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,6 +12,8 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
+
+use super::cut::{BackendId, Cut, CutOrder};
 
 /// Sweeps within the shortest limit: a connection is closed at most an eighth of it late.
 const SWEEPS_PER_LIMIT: u32 = 8;
@@ -35,6 +39,10 @@ pub struct IdleTimeouts {
 struct TimerEntry {
     last_active: Cell<u32>,
     limit: Cell<u32>,
+    /// The backend that the connection uses.
+    backend: Option<BackendId>,
+    /// No cell: the slab marks a free place by one of its unused values.
+    cut: Option<Cut>,
     /// Of the connection's task; `None`: it has not waited yet.
     waker: Option<Waker>,
 }
@@ -60,7 +68,13 @@ impl IdleTimeouts {
 
     /// The timer of a connection that may be idle for `limit`; [`Duration::MAX`]: for ever.
     pub fn start(self: &Rc<Self>, limit: Duration) -> IdleTimer {
-        let entry = TimerEntry { last_active: self.now.clone(), limit: Cell::new(self.ticks(limit)), waker: None };
+        let entry = TimerEntry {
+            last_active: self.now.clone(),
+            limit: Cell::new(self.ticks(limit)),
+            backend: None,
+            cut: None,
+            waker: None,
+        };
         let key = self.timers.borrow_mut().insert(entry);
         IdleTimer { idle_timeouts: self.clone(), key }
     }
@@ -77,6 +91,19 @@ impl IdleTimeouts {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    /// Notes for each connection of the order's backends that it is cut, and gives the wakers of those that wait: to
+    /// be woken they are the caller's.
+    pub fn cut(&self, order: &CutOrder) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        for (_, entry) in self.timers.borrow_mut().iter_mut() {
+            if entry.backend.is_some_and(|backend| order.backends.contains(&backend)) {
+                entry.cut = Some(order.why);
+                wakers.extend(entry.waker.clone());
+            }
+        }
+        wakers
     }
 
     /// The wakers of all connections that wait, for an event that concerns them all.
@@ -119,6 +146,28 @@ impl IdleTimer {
         let timers = self.idle_timeouts.timers.borrow();
         let entry = &timers[self.key];
         entry.limit.set(entry.limit.get().min(self.idle_timeouts.ticks(limit)));
+    }
+
+    /// The connection uses this backend from now on. In the step of its task in which the backend was picked: an order
+    /// to cut its connections may come after it.
+    pub fn use_backend(&self, backend: BackendId) {
+        self.note_backend(Some(backend));
+    }
+
+    /// The connection uses no backend for now, and nothing of what was ordered for the last one concerns it.
+    pub fn leave_backend(&self) {
+        self.note_backend(None);
+    }
+
+    /// Why the connection is to end, where its backend's connections were cut.
+    pub fn cut(&self) -> Option<Cut> {
+        self.idle_timeouts.timers.borrow()[self.key].cut
+    }
+
+    fn note_backend(&self, backend: Option<BackendId>) {
+        let mut timers = self.idle_timeouts.timers.borrow_mut();
+        let entry = &mut timers[self.key];
+        (entry.backend, entry.cut) = (backend, None);
     }
 
     /// Whether the limit has passed; else the task of `cx` is woken when it has.
@@ -182,6 +231,27 @@ mod tests {
         let idle_timer = idle_timeouts.start(Duration::MAX);
         idle_timeouts.expire(start + idle_timeouts.period() * u32::MAX);
         assert!(!idle_timer.poll_expired(&Context::from_waker(Waker::noop())));
+    }
+
+    #[test]
+    fn an_order_cuts_the_connections_of_its_backends_and_no_later_ones() {
+        let idle_timeouts = IdleTimeouts::new(Duration::from_secs(1), Instant::now());
+        let timers = [(); 3].map(|()| idle_timeouts.start(Duration::from_secs(1)));
+        let [one, other] = [(); 2].map(|()| BackendId::unique());
+        timers[0].use_backend(one);
+        timers[1].use_backend(other);
+        assert!(!timers[0].poll_expired(&Context::from_waker(Waker::noop())));
+        let order = CutOrder { backends: std::sync::Arc::new([one].into()), why: Cut::BackendDown };
+        assert_eq!(idle_timeouts.cut(&order).len(), 1, "only one has waited");
+        assert_eq!(timers.each_ref().map(IdleTimer::cut), [Some(Cut::BackendDown), None, None]);
+        timers[0].use_backend(one);
+        assert_eq!(timers[0].cut(), None);
+    }
+
+    #[test]
+    fn a_connections_place_in_the_list_takes_32_bytes() {
+        // As the slab has it: a place is an entry, or the number of the next free one.
+        assert_eq!(size_of::<Result<TimerEntry, usize>>(), 32);
     }
 
     #[test]

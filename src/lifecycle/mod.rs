@@ -1,9 +1,10 @@
-//! What governs connections whatever they carry: ids, limits of number and rate, idle timeouts, the drain, and the
+//! What governs connections whatever they carry: ids, limits of number and rate, idle timeouts, cuts, the drain, and the
 //! processes that upgrades have left with them.
 
 mod client_limits;
 mod connection_id;
 mod connection_limit;
+mod cut;
 mod drain;
 mod former_processes;
 mod idle;
@@ -11,6 +12,7 @@ mod idle;
 pub use client_limits::{ClientLimits, ClientPermit, ClientRefusal, Clients};
 pub use connection_id::{ConnectionId, ConnectionIds};
 pub use connection_limit::{ConnectionLimit, Permit};
+pub use cut::{BackendId, Cut, CutOrder, Cutter};
 pub use drain::{Drain, DrainWatch, Phase};
 pub use former_processes::FormerProcesses;
 pub use idle::{IdleTimeouts, IdleTimer};

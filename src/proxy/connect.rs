@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::backends::{Lease, RetryPermit};
 use crate::balancer::{PickError, PickRequest};
-use crate::lifecycle::ConnectionId;
+use crate::lifecycle::{ConnectionId, IdleTimer};
 use crate::net::{ConnectFailure, Peer, Transport};
 use crate::protocol::proxy_header::Origin;
 use crate::telemetry::{Cause, Rejection};
@@ -34,6 +34,8 @@ pub(super) struct ConnectContext<'a> {
     pub(super) peer: Peer,
     /// Where the client connected to, where that is not its socket's own address.
     pub(super) server: Option<&'a SocketAddr>,
+    /// Notes which backend the client uses, so that its connection can be cut with it.
+    pub(super) idle_timer: &'a IdleTimer,
     /// Idle connections to reuse, where one that has served another request will do.
     pub(super) idle_pool: Option<&'a IdlePool>,
 }
@@ -51,6 +53,7 @@ pub(super) async fn to_backend(context: ConnectContext<'_>, attempts: &mut Attem
             Err(NoPick::Refused(refusal)) => return Err(refusal),
             Err(NoPick::NoneLeft) => break,
         };
+        context.idle_timer.use_backend(lease.backend().id());
         if retry.is_some() {
             pool.count_retry();
         }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::backends::{Evidence, Lease};
+use crate::lifecycle::IdleTimer;
 use crate::net::{ConnectFailure, Transport};
 use crate::relay::{self, FirstByte, Meter, Outcome, Start, Tally};
 use crate::telemetry::Cause;
@@ -44,18 +45,18 @@ pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<O
                 Err(refusal) => return refuse(record, &client, refusal),
             };
         record.upstream = Some(upstream);
+        let limits = frontend.limits(upstream);
+        let idle_timer = worker.idle_timeouts.start(limits.first());
         if let Some(http) = &frontend.http {
-            let context = connect_context(&record, upstream, &client, server.as_deref());
+            let context = connect_context(&record, upstream, &client, server.as_deref(), &idle_timer);
             let cause = Box::pin(http::serve(&worker, frontend, http, context)).await;
             return record.close(cause);
         }
-        let limits = frontend.limits(upstream);
         let _share = upstream.pool().count_connection();
-        let idle_timer = worker.idle_timeouts.start(limits.first());
         loop {
             // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
             // closed.
-            let context = connect_context(&record, upstream, &client, server.as_deref());
+            let context = connect_context(&record, upstream, &client, server.as_deref(), &idle_timer);
             let Connected { lease, transport: backend, .. } =
                 match Box::pin(connect::to_backend(context, &mut record.attempts)).await {
                     Ok(connected) => connected,
@@ -107,8 +108,9 @@ fn connect_context<'a>(
     upstream: &'a Upstream,
     client: &'a Transport,
     server: Option<&'a SocketAddr>,
+    idle_timer: &'a IdleTimer,
 ) -> ConnectContext<'a> {
-    ConnectContext { upstream, client, id: record.arrival.id, peer: record.peer, server, idle_pool: None }
+    ConnectContext { upstream, client, id: record.arrival.id, peer: record.peer, server, idle_timer, idle_pool: None }
 }
 
 /// The client is reset: it can't take that for an answer.

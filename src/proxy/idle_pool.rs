@@ -1,14 +1,14 @@
 //! One worker's idle connections to backends, which wait for their next request.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::backends::Backend;
 use crate::config::BackendKeepAlive;
-use crate::lifecycle::{ConnectionLimit, Permit};
+use crate::lifecycle::{BackendId, ConnectionLimit, Permit};
 use crate::net::Transport;
 
 /// The idle connections of all backends.
@@ -87,6 +87,18 @@ impl IdlePool {
         let expires = now + settings.idle_timeout;
         idle.connections.push_back(IdleConnection { transport, expires, _permit: permit });
         idle.publish_count(self.worker);
+    }
+
+    /// Closes those of these backends.
+    pub(super) fn close(&self, backends: &HashSet<BackendId>) {
+        self.by_backend.borrow_mut().retain(|_, idle| {
+            let stays = !backends.contains(&idle.backend.id());
+            if !stays {
+                idle.connections.clear();
+                idle.publish_count(self.worker);
+            }
+            stays
+        });
     }
 
     /// Closes those that were idle for too long, that the backend has ended, or whose backend gets no further requests.

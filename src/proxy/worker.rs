@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::lifecycle::{ConnectionIds, DrainWatch, IdleTimeouts, Phase};
+use crate::lifecycle::{ConnectionIds, CutOrder, DrainWatch, IdleTimeouts, Phase};
 use crate::relay::RelayResources;
 
 use super::idle_pool::IdlePool;
@@ -18,6 +18,8 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 /// A worker wakes its connections for the drain at this pace: 1,000 a second, or all within 5 seconds.
 const WOKEN_AT_ONCE: usize = 10;
 const WAKE_PAUSE: Duration = Duration::from_millis(10);
+/// So many connections are cut in a row: to close one takes some ten microseconds.
+const CUT_AT_ONCE: usize = 64;
 const MOST_WAKE_PAUSES: usize = 500;
 
 pub struct Worker {
@@ -62,6 +64,16 @@ impl Worker {
     pub fn expire(&self, now: Instant) {
         self.idle_timeouts.expire(now);
         self.idle_pool.expire(now);
+    }
+
+    /// Cuts the connections of some backends. Those that wait are woken, and end by themselves.
+    pub async fn cut(&self, order: &CutOrder) {
+        self.idle_pool.close(&order.backends);
+        for some in self.idle_timeouts.cut(order).chunks(CUT_AT_ONCE) {
+            some.iter().for_each(Waker::wake_by_ref);
+            // The worker's other connections have their turn.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Follows the drain, and wakes the connections that wait for a request.

@@ -76,7 +76,7 @@ mod tests {
 
     use crate::backends::Pool;
     use crate::config::{Overrides, PoolConfig, Source};
-    use crate::lifecycle::{ConnectionIds, ConnectionLimit, Drain, Phase};
+    use crate::lifecycle::{ConnectionIds, ConnectionLimit, Cutter, Drain, Phase};
     use crate::net::{Accepted, Peer};
     use crate::telemetry::{Cause, ListenerTotals};
 
@@ -93,7 +93,7 @@ mod tests {
         let flags = Overrides { listen, backend, ..Overrides::default() };
         let config = Source { flags, ..Source::default() }.load().expect("it is valid").config;
         let deps = ListenerDeps { global_limit: ConnectionLimit::new(1000), access_log: None, workers: WORKERS };
-        let pool = || Pool::new(PoolConfig::example(), WORKERS, Instant::now());
+        let pool = || Pool::new(PoolConfig::example(), WORKERS, Cutter::default(), Instant::now());
         Frontend::new(&config.listeners[0], |_| Upstream::new(pool()), &deps, None)
     }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::lifecycle::IdleTimer;
+use crate::lifecycle::{Cut, IdleTimer};
 use crate::net::Transport;
 use crate::telemetry::Cause;
 
@@ -154,6 +154,10 @@ impl Future for Relay<'_> {
 
 impl Relay<'_> {
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        // First: not a byte more.
+        if let Some(cut) = self.context.idle_timer.cut() {
+            return Poll::Ready(Outcome::Over(cut.into()));
+        }
         // To the client first: a backend that has ended or reset by now must not be given the client's bytes, which
         // another backend may still get.
         if let Some(outcome) = self.poll_to_client(cx).or_else(|| self.poll_to_backend(cx).map(Outcome::Over)) {
@@ -298,6 +302,15 @@ impl Relay<'_> {
         idle_timer.set_limit(self.limits.idle);
         // Polled again, for the configured limit may be as short as the first.
         idle_timer.poll_expired(cx)
+    }
+}
+
+impl From<Cut> for Cause {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::BackendDown => Self::BackendDown,
+            Cut::BackupClosed => Self::BackupClosed,
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::backends::{AdminState, BackendState, Membership, Pool, watch_health};
+use crate::backends::{AdminState, BackendState, Membership, Pool, follow_roles, watch_health};
 use crate::config;
+use crate::lifecycle::Cutter;
 use crate::proxy::Upstream;
 
 /// A start or a reload waits for the names of backends, but not longer than this: one that doesn't resolve mustn't keep
@@ -19,6 +20,7 @@ const FIRST_RESOLVE: Duration = Duration::from_secs(1);
 /// All pools, by name.
 pub(super) struct Pools {
     workers: usize,
+    cutter: Cutter,
     running: BTreeMap<String, RunningPool>,
 }
 
@@ -26,14 +28,15 @@ struct RunningPool {
     upstream: Arc<Upstream>,
     settings: config::PoolConfig,
     membership: Rc<Membership>,
-    /// Resolve its names, rebuild its balancer's table, and call waiting clients. They end when this is dropped.
+    /// Resolve its names, rebuild its balancer's table, call waiting clients, follow its roles. They end when this is
+    /// dropped.
     _upkeep: JoinSet<Infallible>,
     health_checks: JoinSet<Infallible>,
 }
 
 impl Pools {
-    pub(super) fn new(workers: usize) -> Self {
-        Self { workers, running: BTreeMap::new() }
+    pub(super) fn new(workers: usize, cutter: Cutter) -> Self {
+        Self { workers, cutter, running: BTreeMap::new() }
     }
 
     /// New pools start; those that stay continue under their new settings, with all that is known of their backends.
@@ -42,7 +45,7 @@ impl Pools {
             match self.running.get_mut(&settings.name) {
                 Some(pool) => pool.reconfigure(settings),
                 None => {
-                    let pool = RunningPool::start(settings, self.workers);
+                    let pool = RunningPool::start(settings, self.workers, self.cutter.clone());
                     self.running.insert(settings.name.clone(), pool);
                 }
             }
@@ -105,11 +108,12 @@ impl Pools {
 }
 
 impl RunningPool {
-    fn start(settings: &config::PoolConfig, workers: usize) -> Self {
-        let pool = Pool::new(settings.clone(), workers, Instant::now());
+    fn start(settings: &config::PoolConfig, workers: usize, cutter: Cutter) -> Self {
+        let pool = Pool::new(settings.clone(), workers, cutter, Instant::now());
         let membership = Rc::new(Membership::new(pool.clone()));
-        let upstream = Upstream::new(pool);
+        let upstream = Upstream::new(pool.clone());
         let mut upkeep = JoinSet::new();
+        upkeep.spawn_local(follow_roles(pool));
         upkeep.spawn_local(membership.clone().follow_names());
         let balancer = upstream.balancer().clone();
         upkeep.spawn_local(async move { balancer.follow_pool().await });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::admin::{Shown, ShownListener};
 use crate::config::{self, Config};
+use crate::lifecycle::Cutter;
 use crate::proxy::{Frontend, ListenerDeps};
 use crate::telemetry::ListenerTotals;
 
@@ -30,8 +31,8 @@ struct RunningListener {
 
 impl RunningConfig {
     /// Nothing runs yet.
-    pub(super) fn new(deps: ListenerDeps, listen_sockets: ListenSockets) -> Self {
-        let pools = Pools::new(deps.workers);
+    pub(super) fn new(deps: ListenerDeps, listen_sockets: ListenSockets, cutter: Cutter) -> Self {
+        let pools = Pools::new(deps.workers, cutter);
         Self { deps, pools, listen_sockets, listeners: BTreeMap::new(), removed: Vec::new() }
     }
 

@@ -13,7 +13,7 @@ use crate::access_log::AccessLog;
 use crate::admin::{Exporter, Guard, Reach, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
 use crate::file_watch::FileWatch;
-use crate::lifecycle::{ConnectionLimit, Drain, DrainWatch};
+use crate::lifecycle::{ConnectionLimit, CutOrder, Cutter, Drain, DrainWatch};
 use crate::proxy::{Admitted, ListenerDeps, Workers};
 use crate::relay::Pipes;
 use crate::telemetry::{LogSettings, log_writer, start_log};
@@ -128,12 +128,13 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     let access_log = open_access_log(&config.log)?;
     let (drain, watch) = Drain::new();
     let shortest_limit = config.shortest_limit();
+    let (cutter, cut_orders) = Cutter::new(capacity.workers);
     let pipes = Pipes::new(config.relay, capacity.workers);
     let workers = Workers::new(capacity.workers, idle_connections.clone(), &watch);
-    let (new_sockets, worker_configs) = worker_configs(config, workers, &pipes, shortest_limit, &watch);
+    let (new_sockets, worker_configs) = worker_configs(config, workers, cut_orders, &pipes, shortest_limit, &watch);
     let deps =
         ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
-    let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()));
+    let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()), cutter);
     running.apply(config).await?;
     let (sender, commands) = unbounded_channel();
     let view = Arc::new(View {
@@ -168,16 +169,19 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
 fn worker_configs(
     config: &Config,
     (workers, inboxes): (Arc<Workers>, Vec<UnboundedReceiver<Admitted>>),
+    cut_orders: Vec<UnboundedReceiver<CutOrder>>,
     pipes: &Arc<Pipes>,
     shortest_limit: Duration,
     watch: &DrainWatch,
 ) -> (Vec<UnboundedSender<SocketForWorker>>, Vec<WorkerConfig>) {
-    let worker_config = |(id, inbox)| {
+    let worker_config = |(id, (inbox, cut_orders))| {
         let (sender, new_sockets) = unbounded_channel();
         let (drain, workers, pipes, relay_mode) = (watch.clone(), workers.clone(), pipes.clone(), config.relay);
-        (sender, WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, relay_mode, pipes })
+        let worker =
+            WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, cut_orders, relay_mode, pipes };
+        (sender, worker)
     };
-    inboxes.into_iter().enumerate().map(worker_config).unzip()
+    inboxes.into_iter().zip(cut_orders).enumerate().map(worker_config).unzip()
 }
 
 fn start_workers(configs: Vec<WorkerConfig>) -> Result<(Vec<JoinHandle<()>>, Vec<RuntimeMetrics>), RunError> {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 
 use crate::config::RelayMode;
-use crate::lifecycle::{DrainWatch, Phase};
+use crate::lifecycle::{CutOrder, DrainWatch, Phase};
 use crate::net::ListenSocket;
 use crate::proxy::{Admitted, Worker, Workers, accept_loop, serve_inbox};
 use crate::relay::{Pipes, RelayResources, WorkerPipe};
@@ -30,6 +30,8 @@ pub(super) struct WorkerConfig {
     pub(super) workers: Arc<Workers>,
     /// Connections that other workers pass on to this one.
     pub(super) inbox: UnboundedReceiver<Admitted>,
+    /// Which connections to cut.
+    pub(super) cut_orders: UnboundedReceiver<CutOrder>,
     pub(super) relay_mode: RelayMode,
     pub(super) pipes: Arc<Pipes>,
 }
@@ -77,6 +79,7 @@ fn begin(config: WorkerConfig) -> io::Result<()> {
     }
     spawn_local(open_new_sockets(worker.clone(), new_sockets));
     spawn_local(sweep(worker.clone()));
+    spawn_local(follow_cut_orders(worker.clone(), config.cut_orders));
     spawn_local(async move { worker.follow_drain().await });
     Ok(())
 }
@@ -95,6 +98,12 @@ fn open(worker: &Rc<Worker>, socket: SocketForWorker) -> io::Result<()> {
     let socket = ListenSocket::new(socket)?;
     spawn_local(accept_loop(worker.clone(), acceptor, socket, accepting));
     Ok(())
+}
+
+async fn follow_cut_orders(worker: Rc<Worker>, mut orders: UnboundedReceiver<CutOrder>) {
+    while let Some(order) = orders.recv().await {
+        worker.cut(&order).await;
+    }
 }
 
 /// Looks for connections that were idle for too long, for ever.

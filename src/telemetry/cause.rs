@@ -17,6 +17,10 @@ labels! {
         FirstByteTimeout = "first_byte_timeout",
         /// One side had ended, and no byte moved for the half-closed timeout.
         HalfClosedTimeout = "half_closed_timeout",
+        /// A health check took its backend out (`on_down: close`).
+        BackendDown = "backend_down",
+        /// Its backend is a backup, and one of a lower rank came back (`on_return: close_backups`).
+        BackupClosed = "backup_closed",
         /// No backend that was tried could be connected to.
         ConnectFailed = "connect_failed",
         /// The pool had no backend to try.

@@ -63,6 +63,11 @@ names! {
     gauge BACKEND_IDLE = "lb_backend_connections_idle",
         "Connections to a backend that wait for their next request (http mode).";
     gauge BACKEND_UP = "lb_backend_up", "1 while a backend takes new connections, else 0.";
+    gauge BACKEND_STATE = "lb_backend_state", "1 for the state that a backend is in, 0 for the others.";
+    gauge BACKEND_WEIGHT = "lb_backend_weight", "A backend's configured weight.";
+    gauge BACKEND_RANK = "lb_backend_rank", "A backend's rank: 0 for primaries, 1 and more for backups.";
+    gauge POOL_USABLE = "lb_pool_usable_backends", "Backends of a pool that take new connections.";
+    gauge POOL_QUEUE = "lb_pool_queue_length", "Clients that wait for room on a pool's backends.";
     gauge BUILD_INFO = "lb_build_info", "Always 1; the version is its label.";
     gauge TASKS = "lb_tasks",
         "Tasks of the workers: one a connection, and a few of each worker and listener.";

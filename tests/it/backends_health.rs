@@ -140,10 +140,10 @@ fn a_check_without_an_answer_in_time_is_a_failure() {
 }
 
 #[test]
-fn when_all_checks_fail_the_backends_are_tried_all_the_same() {
+fn when_all_checks_fail_the_backends_are_tried_where_they_are_to_be() {
     let (one, two) = (Checked::new("one", 500), Checked::new("two", 500));
     let addresses = [one.server.address(), two.server.address()];
-    let lb = Lb::in_front_of(&addresses).set("health_check", http_check("")).start();
+    let lb = Lb::in_front_of(&addresses).set("health_check", http_check("")).set("when_all_down", "try_all").start();
     wait_until("both are out", || addresses.iter().all(|address| lb.state_of(*address) == "down"));
     let names: Vec<String> = (0..4).map(|_| get(lb.address(), "/").body).collect();
     assert_eq!(names.iter().filter(|name| *name == "one").count(), 2, "in turn: {names:?}");

@@ -76,7 +76,7 @@ fn the_table_shows_what_the_api_tells() {
     let listener = row(&table, "web");
     assert_eq!(listener[1..6], [&lb.address().to_string(), "app", "0", "9", "0"], "{table}");
     let backend = row(&table, &server_address);
-    assert_eq!((backend[0], &backend[2..7]), ("app", &["up", "7", "0", "9", "0"][..]), "{table}");
+    assert_eq!((backend[0], &backend[2..8]), ("app", &["up", "0", "7", "0", "9", "0"][..]), "{table}");
     assert_eq!(row(&table, &dead_address)[2], "ejected");
     let dead_row = table.lines().find(|line| line.contains(&dead_address)).unwrap();
     assert!(dead_row.to_lowercase().contains("refused"), "it says why: {dead_row}");
@@ -173,14 +173,14 @@ fn watch_shows_it_again_with_rates_until_nobody_reads() {
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let address = server.address().to_string();
     let first = line_with(&mut output, &address);
-    assert_eq!(first.split_whitespace().nth(5), Some("0"), "{first}");
+    assert_eq!(first.split_whitespace().nth(6), Some("0"), "{first}");
     for _ in 0..5 {
         get(lb.address(), "/");
     }
     line_with(&mut output, "RATE/s");
     let second = line_with(&mut output, &address);
     let words: Vec<&str> = second.split_whitespace().collect();
-    assert_eq!((words[5], words.last()), ("5", Some(&"5")), "{second}");
+    assert_eq!((words[6], words.last()), ("5", Some(&"5")), "{second}");
     // A change shows, too.
     ask(&lb, &["backend", "drain", "default", &address]);
     line_with(&mut output, "draining");

@@ -130,7 +130,7 @@ fn a_nonsense_backend_is_one_clear_error() {
     for (backend, fragment) in [
         ("127.0.0.1:3001,weight=x", "weight must be from 0 to 256"),
         ("127.0.0.1:3001,weight=257", "weight must be from 0 to 256"),
-        ("127.0.0.1:3001,spare", "`spare` is unknown; write ADDR[,weight=N][,backup]"),
+        ("127.0.0.1:3001,spare", "`spare` is unknown; write ADDR[,weight=N][,backup[=N]]"),
     ] {
         assert_refused(&run_to_end(folder.path(), &["--listen", &listen, "--backend", backend], &[]), fragment);
     }

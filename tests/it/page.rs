@@ -12,8 +12,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Browser, Folder, Lb, Server, connect, free_port, get, get_from, greeting_unix_socket, short_read, wait_for_within,
-    wait_until, wait_until_equal,
+    Browser, Folder, Lb, Node, Server, connect, free_port, get, get_from, greeting_unix_socket, short_read,
+    wait_for_within, wait_until, wait_until_equal,
 };
 
 /// Opens the page of a balancer, as it is on a desk.
@@ -70,6 +70,32 @@ fn the_page_shows_listeners_pools_and_backends() {
     assert!(second.contains("backup 7") && second.contains("of 9"), "{second}");
     assert_eq!(browser.text(&format!("{} [data-field=active]", row(a.address()))), "1");
     assert_eq!(browser.text(&format!("{} [data-field=total]", row(b.address()))), "1");
+    assert_quiet(&browser);
+}
+
+#[test]
+fn the_page_shows_roles_and_that_clients_are_refused() {
+    let (primary, replica) = (Node::new("primary", 200), Node::new("replica", 503));
+    let lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: ['{}', {{address: '{}', backup: 2}}]\non_return: wait\n\
+         health_check: {{interval: 100ms, timeout: 5s, rise: 1, fall: 1, \
+         http: {{path: /role, status: 200, standby_status: 503}}}}\n",
+        primary.address(),
+        replica.address()
+    ))
+    .start();
+    wait_until("it is in standby", || lb.state_of(replica.address()) == "standby");
+    let browser = open(&lb);
+    let of_replica = browser.text(&row(replica.address()));
+    assert!(of_replica.contains("standby") && of_replica.contains("backup #2 1"), "{of_replica}");
+    assert_eq!(browser.text(".service"), "");
+    primary.answer(500);
+    wait_until("clients are refused", || browser.text(".service") == "clients are refused");
+    primary.answer(200);
+    wait_until("it waits", || browser.text(&row(primary.address())).contains("waits for `lb backend enable`"));
+    browser.click(&format!("{} .enable", row(primary.address())));
+    wait_until("it is enabled", || lb.state_of(primary.address()) == "up");
+    wait_until("clients are served", || browser.text(".service").is_empty());
     assert_quiet(&browser);
 }
 

@@ -13,8 +13,13 @@ const SPARKLINE = { spanMs: 60_000, width: 120, height: 24 };
 /** A smaller difference counts as none: the answer's Date header has whole seconds. */
 const CLOCK_TOLERANCE_MS = 2000;
 
-const ROW_CLASSES = { ejected: "bad", down: "bad", probing: "warn", draining: "warn", disabled: "off" };
-const CHANGES = { up: ["drain", "disable"], draining: ["enable", "disable"], disabled: ["enable"] };
+const ROW_CLASSES = {
+  ejected: "bad", down: "bad", probing: "warn", waiting: "warn", draining: "warn", standby: "off", disabled: "off",
+};
+const CHANGES = {
+  up: ["drain", "disable"], waiting: ["enable", "disable"], draining: ["enable", "disable"], disabled: ["enable"],
+};
+const SERVICES = { refused: "clients are refused", all_tried: "none passes its check, all are tried" };
 const OUTCOMES = { enable: "is enabled", drain: "is draining", disable: "is disabled" };
 
 const element = (id) => document.getElementById(id);
@@ -207,9 +212,12 @@ function newPool({ name }) {
   return row;
 }
 
-function showPool(row, { name, policy, backends, waiting, retries }) {
+function showPool(row, { name, policy, service, backends, waiting, retries }) {
   const up = `${countUp(backends)} of ${backends.length} up`;
-  fill(row.cells, { summary: `${policy}, ${up}, waiting ${count(waiting)}, retries ${count(retries)}` });
+  fill(row.cells, {
+    service: backends.length > 0 ? SERVICES[service] ?? "" : "",
+    summary: `${policy}, ${up}, waiting ${count(waiting)}, retries ${count(retries)}`,
+  });
   row.element.querySelector(".scroll").hidden = backends.length === 0;
   row.element.querySelector(".empty").hidden = backends.length > 0;
   const body = row.element.querySelector("tbody");
@@ -231,7 +239,7 @@ function showBackend(row, backend) {
   if (row.state !== backend.state) showState(row, backend.state);
   fill(row.cells, {
     until: backend.ejected_until ? `for another ${Math.max(0, Math.ceil(secondsUntil(backend.ejected_until)))} s` : "",
-    backup: backend.backup ? "backup " : "", weight: count(backend.weight),
+    backup: rankText(backend.rank), weight: count(backend.weight),
     active: count(backend.active),
     limit: backend.max_connections ? ` of ${count(backend.max_connections)}` : "",
     rate: perSecond(row.rates.total), total: count(backend.total),
@@ -241,6 +249,11 @@ function showBackend(row, backend) {
     error: backend.reason ?? backend.last_error ?? "–",
     "error-age": !backend.reason && backend.last_error_at ? ago(backend.last_error_at) : "",
   });
+}
+
+/** A rank above 1 needs its number: what follows it is the weight. */
+function rankText(rank) {
+  return ["", "backup "][rank] ?? `backup #${rank} `;
 }
 
 function showState(row, state) {

@@ -14,6 +14,8 @@ const MAX_REASON: usize = 300;
 /// A check that found no answer, or another one than it wants.
 #[derive(Debug)]
 pub(in crate::backends) enum CheckError {
+    /// It is well, but in another role than the pool needs.
+    Standby(String),
     /// That speaks against the backend.
     Backend(String),
     /// This machine had no file or no port for it: it says nothing of the backend.
@@ -32,7 +34,7 @@ impl CheckError {
     }
 
     pub(super) fn reason(&self) -> &str {
-        let (Self::Backend(reason) | Self::Local(reason)) = self;
+        let (Self::Standby(reason) | Self::Backend(reason) | Self::Local(reason)) = self;
         reason
     }
 }

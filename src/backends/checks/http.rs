@@ -2,6 +2,8 @@
 //!
 //! The answer is read as strictly as one to a client.
 
+use std::ops::RangeInclusive;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::config::{HttpCheck, Pattern};
@@ -21,8 +23,11 @@ pub(super) async fn check(stream: &mut CheckStream, check: &HttpCheck, host: &st
     stream.write_all(&request(check, host)).await?;
     let mut received = Vec::new();
     let (begin, head) = read_head(stream, &mut received, check).await?;
-    if !check.status.iter().any(|range| range.contains(&head.status)) {
-        return Err(CheckError::backend(format!("{} {} answered {}", check.method, check.path, head.status)));
+    let is_in = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&head.status));
+    if !is_in(&check.status) {
+        let reason = format!("{} {} answered {}", check.method, check.path, head.status);
+        let is_standby = is_in(&check.standby_status);
+        return Err(if is_standby { CheckError::Standby(reason) } else { CheckError::backend(reason) });
     }
     let Some(pattern) = &check.body else { return Ok(()) };
     let body = read_body(stream, &received[begin + head.len..], &head, pattern).await?;

@@ -43,8 +43,12 @@ pub(super) async fn check(
         PostgresRole::Primary | PostgresRole::Replica => {
             let is_replica = is_in_recovery(stream, check).await?;
             match (check.role, is_replica) {
-                (PostgresRole::Primary, true) => Err(CheckError::backend("expected a primary, got a replica")),
-                (PostgresRole::Replica, false) => Err(CheckError::backend("expected a replica, got a primary")),
+                (PostgresRole::Primary, true) => {
+                    Err(CheckError::Standby("expected a primary, got a replica".to_owned()))
+                }
+                (PostgresRole::Replica, false) => {
+                    Err(CheckError::Standby("expected a replica, got a primary".to_owned()))
+                }
                 _ => Ok(None),
             }
         }

@@ -20,12 +20,15 @@ pub(super) async fn check(stream: &mut CheckStream, check: &RedisCheck) -> Resul
     }
     let command = if check.role == RedisRole::Any { "PING" } else { "ROLE" };
     let reply = read_reply(&mut replies).await.map_err(|error| error.into_check_error(command))?;
-    match (check.role, reply.as_slice()) {
-        (RedisRole::Any, b"PONG") | (RedisRole::Master, b"master") | (RedisRole::Replica, b"slave") => Ok(()),
-        (RedisRole::Any, other) => Err(CheckError::backend(format!("PING answered {}", shown(other)))),
-        (RedisRole::Master, other) => Err(CheckError::backend(format!("expected role `master`, got {}", shown(other)))),
-        (RedisRole::Replica, other) => Err(CheckError::backend(format!("expected role `slave`, got {}", shown(other)))),
-    }
+    let expected = match (check.role, reply.as_slice()) {
+        (RedisRole::Any, b"PONG") | (RedisRole::Master, b"master") | (RedisRole::Replica, b"slave") => return Ok(()),
+        (RedisRole::Any, other) => return Err(CheckError::backend(format!("PING answered {}", shown(other)))),
+        (RedisRole::Master, _) => "master",
+        (RedisRole::Replica, _) => "slave",
+    };
+    let reason = format!("expected role `{expected}`, got {}", shown(&reply));
+    let is_standby = matches!(reply.as_slice(), b"master" | b"slave");
+    Err(if is_standby { CheckError::Standby(reason) } else { CheckError::backend(reason) })
 }
 
 /// All of it at once: the server answers in order.

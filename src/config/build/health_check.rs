@@ -95,13 +95,8 @@ fn build_http(http: &HttpCheckSpec, block: &mut Block<'_>) -> CheckKind {
     if http.method == "HEAD" && http.body.is_some() {
         block.problem("body", "can't be looked at: a response to HEAD has none; use GET");
     }
-    let mut status = Vec::new();
-    for text in &http.status.0 {
-        match parse_statuses(text) {
-            Some(range) => status.push(range),
-            None => block.problem("status", format!("`{text}` is not a range of statuses; write 200 or 200-399")),
-        }
-    }
+    let status = build_statuses("status", &http.status.0, block);
+    let standby_status = build_statuses("standby_status", &http.standby_status.0, block);
     let body = http.body.as_ref().and_then(|body| build_body(body, block));
     let headers = http.headers.iter();
     CheckKind::Http(HttpCheck {
@@ -110,6 +105,7 @@ fn build_http(http: &HttpCheckSpec, block: &mut Block<'_>) -> CheckKind {
         host: http.host.clone(),
         headers: headers.map(|(name, value)| build_header(name, value, &mut block.inner("headers"))).collect(),
         status,
+        standby_status,
         body,
     })
 }
@@ -136,6 +132,17 @@ fn build_header(name: &str, value: &str, block: &mut Block<'_>) -> (String, Secr
 /// RFC 9110, 5.6.2.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+fn build_statuses(key: &str, texts: &[String], block: &mut Block<'_>) -> Vec<RangeInclusive<u16>> {
+    let mut statuses = Vec::new();
+    for text in texts {
+        match parse_statuses(text) {
+            Some(range) => statuses.push(range),
+            None => block.problem(key, format!("`{text}` is not a range of statuses; write 200 or 200-399")),
+        }
+    }
+    statuses
 }
 
 fn parse_statuses(text: &str) -> Option<RangeInclusive<u16>> {

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use crate::config::address::BackendAddress;
 use crate::config::file::off::OffOr;
 use crate::config::file::pool::{BackendSpec, FailureDetectionSpec, PoolSpec, ResolveSpec, SendProxy, TcpSpec};
-use crate::config::pool::{BackendConfig, FailureDetection, PoolConfig, Queue, Resolve};
+use crate::config::pool::{BackendConfig, FailureDetection, OnDown, OnReturn, PoolConfig, Queue, Resolve};
 use crate::config::yaml::Reporter;
 use crate::net::TcpOptions;
 use crate::protocol::proxy_header::ProxyVersion;
@@ -28,6 +28,7 @@ const DNS_PORT: u16 = 53;
 
 pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConfig {
     let mut block = root.named("pools", name);
+    check_roles(pool, &mut block);
     PoolConfig {
         name: name.to_owned(),
         policy: pool.policy,
@@ -44,6 +45,9 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
             OffOr::Off => None,
             OffOr::On(settings) => Some(build_check(settings, &pool.backends, &mut block.inner("health_check"))),
         },
+        when_all_down: pool.when_all_down,
+        on_down: pool.on_down,
+        on_return: pool.on_return,
         first_byte_timeout: some_unless_zero(pool.first_byte_timeout),
         slow_start: pool.slow_start.0,
         source: build_sources(&pool.source.0, &mut block),
@@ -71,6 +75,23 @@ impl PoolConfig {
     #[doc(hidden)]
     pub fn example() -> Self {
         build_pool("app", &PoolSpec::default(), &mut Block::root(&mut Reporter::default()))
+    }
+}
+
+/// What is to happen when a health check takes a backend out, or lets it in again, needs one.
+fn check_roles(pool: &PoolSpec, block: &mut Block<'_>) {
+    let is_checked = matches!(pool.health_check, OffOr::On(_));
+    if pool.on_down == OnDown::Close && !is_checked {
+        block.problem("on_down", "`close` needs a `health_check`, which takes backends out; add one, or write `keep`");
+    }
+    if pool.on_return == OnReturn::Wait && !is_checked {
+        block.problem("on_return", "`wait` needs a `health_check`, which takes backends out; add one, or write `use`");
+    }
+    // The targets of SRV records may be backups too.
+    let may_be_backup = |backend: &BackendSpec| backend.backup.0 > 0 || backend.address.starts_with("srv:");
+    if pool.on_return == OnReturn::CloseBackups && !pool.backends.iter().any(may_be_backup) {
+        let message = "`close_backups` needs a backup: write `backup: 1` at a backend, `backup: 2` at one behind it";
+        block.problem("on_return", message);
     }
 }
 
@@ -109,7 +130,7 @@ fn build_backend(
     }
     let max_connections = NonZeroUsize::new(backend.max_connections);
     let check = backend.check.as_ref().and_then(|text| build_check_address(&format!("{key}.check"), text, block));
-    Some(BackendConfig { address, weight: backend.weight, backup: backend.backup, max_connections, check })
+    Some(BackendConfig { address, weight: backend.weight, rank: backend.backup.0, max_connections, check })
 }
 
 fn build_check_address(key: &str, text: &str, block: &mut Block<'_>) -> Option<BackendAddress> {

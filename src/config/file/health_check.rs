@@ -93,6 +93,9 @@ pub struct HttpCheckSpec {
     pub headers: BTreeMap<String, String>,
     /// Statuses of a healthy backend, such as 200 or 200-399.
     pub status: OneOrMany,
+    /// Statuses of one that is well but in another role, as a replica is where the primary is asked for: it is out, as
+    /// `standby`, and no failure.
+    pub standby_status: OneOrMany,
     /// What the first 64 KiB of the body must hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<BodySpec>,
@@ -106,6 +109,7 @@ impl Default for HttpCheckSpec {
             host: None,
             headers: BTreeMap::new(),
             status: OneOrMany(vec!["200-399".to_owned()]),
+            standby_status: OneOrMany::default(),
             body: None,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Knows serde, but no YAML. Whether the values are valid together is checked by `build`.
 
+pub mod backup;
 pub mod duration_or_off;
 pub mod health_check;
 pub mod http;

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::pool::{AddressFamily, Policy};
+use crate::config::pool::{AddressFamily, OnDown, OnReturn, Policy, WhenAllDown};
 
+use super::backup::BackupRank;
 use super::duration_or_off::DurationOrOff;
 use super::health_check::HealthCheckSpec;
 use super::off::{OffOr, off_or_word, or_false};
@@ -35,6 +36,12 @@ pub struct PoolSpec {
     pub failure_detection: OffOr<FailureDetectionSpec>,
     /// Active health checks; or off.
     pub health_check: OffOr<HealthCheckSpec>,
+    /// What clients get while health checks let no backend pass.
+    pub when_all_down: WhenAllDown,
+    /// What becomes of the connections of a backend that a health check takes out.
+    pub on_down: OnDown,
+    /// What follows when a backend that a health check took out passes again.
+    pub on_return: OnReturn,
     /// The share of a backend that recovered grows to its full weight over this time.
     pub slow_start: DurationText,
     /// Local addresses that connections to backends come from, in turn.
@@ -61,6 +68,9 @@ impl Default for PoolSpec {
             first_byte_timeout: DurationOrOff::seconds(0),
             failure_detection: OffOr::On(FailureDetectionSpec::default()),
             health_check: OffOr::Off,
+            when_all_down: WhenAllDown::default(),
+            on_down: OnDown::default(),
+            on_return: OnReturn::default(),
             slow_start: DurationText::seconds(0),
             source: OneOrMany::default(),
             send_proxy: SendProxy::Off,
@@ -92,9 +102,10 @@ pub struct BackendSpec {
     /// Share of new connections, 0 to 256; 0 takes none.
     #[serde(default = "one")]
     pub weight: u16,
-    /// Used only when no primary is usable.
+    /// Used only when no primary is usable; a number is a rank, from 1 (`true`) to 100: a backup is used only when no
+    /// backend of a lower rank is usable.
     #[serde(default)]
-    pub backup: bool,
+    pub backup: BackupRank,
     /// Connections at once; 0: any number.
     #[serde(default)]
     pub max_connections: usize,
@@ -112,7 +123,13 @@ impl TextOrBlock for BackendSpec {
         "an address such as 127.0.0.1:3001, or a block such as {address: 127.0.0.1:3001, weight: 2}";
 
     fn from_text(text: &str) -> Option<Self> {
-        Some(Self { address: text.to_owned(), weight: one(), backup: false, max_connections: 0, check: None })
+        Some(Self {
+            address: text.to_owned(),
+            weight: one(),
+            backup: BackupRank::default(),
+            max_connections: 0,
+            check: None,
+        })
     }
 }
 

@@ -33,6 +33,6 @@ pub enum EditValue {
     Yaml(String),
     /// A list of texts.
     List(Vec<String>),
-    /// Backends in the flag's own form, `ADDR[,weight=N][,backup]`.
+    /// Backends in the flag's own form, `ADDR[,weight=N][,backup[=N]]`.
     Backends(Vec<String>),
 }

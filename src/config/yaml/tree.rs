@@ -190,7 +190,7 @@ fn edit_value(value: EditValue) -> Result<Value, String> {
     }
 }
 
-/// `ADDR[,weight=N][,backup]` as the file would have it.
+/// `ADDR[,weight=N][,backup[=N]]` as the file would have it.
 fn backend_value(text: &str) -> Result<Value, String> {
     let mut parts = text.split(',');
     let mut block = Mapping::new();
@@ -198,11 +198,15 @@ fn backend_value(text: &str) -> Result<Value, String> {
     for part in parts {
         match part.split_once('=') {
             None if part == "backup" => block.insert("backup".into(), true.into()),
+            Some(("backup", rank)) => {
+                let rank: u8 = rank.parse().map_err(|_| format!("`{text}`: backup must be from 1 to 100"))?;
+                block.insert("backup".into(), rank.into())
+            }
             Some(("weight", number)) => {
                 let weight: u16 = number.parse().map_err(|_| format!("`{text}`: weight must be from 0 to 256"))?;
                 block.insert("weight".into(), weight.into())
             }
-            _ => return Err(format!("`{text}`: `{part}` is unknown; write ADDR[,weight=N][,backup]")),
+            _ => return Err(format!("`{text}`: `{part}` is unknown; write ADDR[,weight=N][,backup[=N]]")),
         };
     }
     Ok(Value::Mapping(block))

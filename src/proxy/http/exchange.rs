@@ -330,7 +330,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether the client has no byte of an answer.
-    fn is_unanswered(&self) -> bool {
+    pub(super) fn is_unanswered(&self) -> bool {
         matches!(&self.down, Down::Head(awaited) if !awaited.is_within_interim)
     }
 

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::mem;
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::backends::{Evidence, Lease};
@@ -160,7 +161,11 @@ impl Forwarder<'_> {
         let parties =
             Parties { worker, frontend, limits, http, client, backend, lease, record, pump_context, idle_timer };
         let mut exchange = Exchange::new(parties, request);
-        let end = poll_fn(|cx| exchange.poll(cx)).await;
+        let end = poll_fn(|cx| match idle_timer.cut() {
+            Some(cut) => Poll::Ready(cut_from_outside(&exchange, cut.into())),
+            None => exchange.poll(cx),
+        });
+        let end = end.await;
         unfinished.is_cut = matches!(end, ExchangeEnd::Cut(..));
         (end, exchange.into_overrun())
     }
@@ -228,6 +233,15 @@ impl Drop for Unfinished<'_> {
             self.client.reset_on_close();
             self.backend.reset_on_close();
         }
+    }
+}
+
+/// The backend is to have no connections any more. A client that has no byte of an answer yet can be told.
+fn cut_from_outside(exchange: &Exchange<'_>, cause: Cause) -> ExchangeEnd {
+    if exchange.is_unanswered() {
+        ExchangeEnd::Failed(Failure::new(503, "the backend was taken out of service", cause))
+    } else {
+        ExchangeEnd::Cut(cause, None)
     }
 }
 

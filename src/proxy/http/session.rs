@@ -31,6 +31,7 @@ pub(in crate::proxy) async fn serve(
     http: &HttpSettings,
     context: ConnectContext<'_>,
 ) -> Cause {
+    context.idle_timer.set_limit(http.client_header);
     let mut session = Session {
         worker,
         frontend,
@@ -38,7 +39,7 @@ pub(in crate::proxy) async fn serve(
         http,
         variables: ConnectionVariables::new(frontend, http, context),
         context,
-        idle_timer: worker.idle_timeouts.start(http.client_header),
+        idle_timer: context.idle_timer,
         inbox: Vec::new(),
         pace: HeadPace::default(),
     };
@@ -62,7 +63,7 @@ struct Session<'a> {
     context: ConnectContext<'a>,
     limits: Limits,
     variables: ConnectionVariables,
-    idle_timer: IdleTimer,
+    idle_timer: &'a IdleTimer,
     /// Received and not yet answered. Bounded by the head's limit and one read of `READ_AHEAD_BYTES`.
     inbox: Vec<u8>,
     /// Of the head under way.
@@ -161,7 +162,7 @@ impl Session<'_> {
         record.answered(status);
         self.idle_timer.touch();
         self.idle_timer.set_limit(self.http.client_header);
-        let sent = reply::send(self.context.client, page, &self.idle_timer).await;
+        let sent = reply::send(self.context.client, page, self.idle_timer).await;
         if sent {
             tally.answered_by_us(page.len());
             self.frontend.counters(self.worker.id).bytes.add_out(page.len() as u64);
@@ -178,6 +179,7 @@ impl Session<'_> {
         let (outcome, end, is_whole) = match Request::new(head, &inbox, &self.variables, self.http) {
             Ok(request) => {
                 let outcome = self.forwarder().forward(&request, &mut record, &tally).await;
+                self.idle_timer.leave_backend();
                 (outcome, request.end, request.body.is_done())
             }
             Err(error) => (RequestOutcome::Failed(Failure::new(400, error, Cause::Rejected)), inbox.len(), false),
@@ -210,7 +212,7 @@ impl Session<'_> {
     }
 
     fn forwarder(&self) -> Forwarder<'_> {
-        let Session { worker, frontend, http, context, limits, ref idle_timer, .. } = *self;
+        let Session { worker, frontend, http, context, limits, idle_timer, .. } = *self;
         Forwarder { worker, frontend, http, context, limits, idle_timer }
     }
 
@@ -239,7 +241,7 @@ impl Session<'_> {
 
     /// Ends the connection so that the client sees all that it was sent.
     async fn leave(&self, cause: Cause) -> Next {
-        reply::linger(self.context.client, &self.worker.resources.scratch, &self.idle_timer).await;
+        reply::linger(self.context.client, &self.worker.resources.scratch, self.idle_timer).await;
         Next::Close(cause)
     }
 }
