@@ -61,6 +61,7 @@ mod reload_load; // reloads by the hundred while clients come, go and stay
 mod reload_pools; // backends that come, change and go; a pool's settings
 mod reload_watch; // a file that is followed, however it is replaced
 mod roles; // primaries, backups by rank, and what follows when they go and return
+mod roles_databases; // Redis and PostgreSQL whose nodes change their roles
 mod seed; // the scenario that it all began with
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Folder, Lb, PASSWORD, output_of, postgres, redis, required};
+use crate::support::{Folder, Lb, database_at, output_of, postgres, redis, required};
 
 #[test]
 fn redis_works_through_it() {
@@ -51,11 +51,7 @@ fn postgresql_works_through_it() {
     let postgres = postgres(&folder);
     let lb = Lb::in_front_of(&[postgres.address()]).set("attempts", 1).start();
     let psql = required("psql");
-    let port = lb.address().port().to_string();
-    let query = |sql: &str| {
-        let database = format!("postgresql://tester:{PASSWORD}@127.0.0.1:{port}/postgres");
-        output_of(&psql, &["-Atc", sql, &database])
-    };
+    let query = |sql: &str| output_of(&psql, &["-Atc", sql, &database_at(lb.address())]);
     assert_eq!(query("select 6 * 7"), "42\n");
     let long = query("select string_agg(i::text, ',') from generate_series(1, 100000) i");
     assert_eq!(long.trim_end().rsplit(',').next(), Some("100000"));

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
@@ -70,6 +71,8 @@ pub struct Lb {
     at_rest: AtRest,
     /// Whether its end is checked.
     is_watched: bool,
+    /// Whether a signal has asked it to stop: its log may say so a moment later.
+    is_stopped: AtomicBool,
     /// The process that an upgrade has put in place of the one before.
     successor: Option<u32>,
 }
@@ -190,6 +193,7 @@ impl LbBuilder {
             admin: None,
             at_rest: AtRest::default(),
             is_watched: true,
+            is_stopped: AtomicBool::new(false),
             successor: None,
         };
         lb.become_ready();
@@ -382,6 +386,9 @@ impl Lb {
     }
 
     pub fn signal(&self, signal: Signal) {
+        if matches!(signal, Signal::TERM | Signal::INT) {
+            self.is_stopped.store(true, Ordering::Relaxed);
+        }
         process::send(self.pid(), signal);
     }
 

@@ -56,7 +56,9 @@ pub use ports::{Refusing, free_port};
 pub use process::{allow_open_files, cpu_time, has_ended, open_files, resident_bytes};
 pub use programs::{Program, output_of, python_http_server, python_http_server_at};
 pub use servers::Server;
-pub use services::{Mariadb, PASSWORD, mail_server, postgres, postgres_replica, postgres_with, redis, slapd};
+pub use services::{
+    Mariadb, PASSWORD, database_at, mail_server, postgres, postgres_replica, postgres_with, psql, redis, slapd,
+};
 pub use sockets::{has_keepalive_at_peer, is_listened_on};
 pub use vectors::{Vector, Verdict, client_hellos, proxy_headers};
 

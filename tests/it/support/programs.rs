@@ -50,6 +50,11 @@ impl Program {
         self.address
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        process::send(self.child.id(), signal);
+    }
+
     /// Kills it and gives its address.
     pub fn stop(self) -> SocketAddr {
         self.address

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 
@@ -77,6 +77,18 @@ pub fn postgres_replica(folder: &Folder, primary: SocketAddr) -> Program {
     copy.args(["-h", "127.0.0.1", "-p", &primary.port().to_string(), "-U", "tester", "--no-sync", "-R", "-c", "fast"]);
     run(copy.arg("-D").arg(folder.path().join("data")).env("PGPASSWORD", PASSWORD));
     start_postgres(folder, &[])
+}
+
+/// The database that is asked at `address`, for psql.
+pub fn database_at(address: SocketAddr) -> String {
+    format!("postgresql://tester:{PASSWORD}@{address}/postgres")
+}
+
+/// Asks the PostgreSQL server at `address`, which is given some seconds to accept.
+pub fn psql(address: SocketAddr, sql: &str) -> Output {
+    let mut command = Command::new(required("psql"));
+    command.args(["-Atc", sql, &database_at(address)]).env("PGCONNECT_TIMEOUT", "5").stdin(Stdio::null());
+    command.output().expect("psql starts")
 }
 
 fn start_postgres(folder: &Folder, settings: &[String]) -> Program {

@@ -1,5 +1,6 @@
 //! What must hold of a balancer when everybody has left: each connection had one outcome, and nothing is left of it.
 
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -57,7 +58,8 @@ impl Lb {
         let log = self.log_text();
         assert!(!log.contains("panicked"), "it panicked");
         // An upgrade that the test asked for by a signal of its own leaves another process in its place.
-        let was_asked = log.contains("stopping") || (self.successor.is_none() && log.contains("upgraded"));
+        let is_stopped = self.is_stopped.load(Ordering::Relaxed) || log.contains("stopping");
+        let was_asked = is_stopped || (self.successor.is_none() && log.contains("upgraded"));
         if self.admin.is_some() && !was_asked {
             assert!(!process::has_ended(self.pid()), "it ended, and nobody had asked for it");
             self.assert_balanced();
