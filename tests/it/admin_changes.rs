@@ -415,7 +415,7 @@ fn refusals_are_counted_in_full_and_logged_seldom() {
     assert_error(&post(lb.admin(), RELOAD, &[("Origin", "null")]), 403, "another site");
     assert_eq!(refusals(&lb, "foreign_host"), 300.0);
     // One each ten seconds, if it takes so long.
-    let lines = lb.log_lines_with("a request was refused");
+    let lines = lb.wait_for_log("a request was refused", 2);
     assert!((2..50).contains(&lines.len()), "{} lines", lines.len());
     assert_eq!(lines[0]["unlogged"], 0);
 }

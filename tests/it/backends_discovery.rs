@@ -225,7 +225,7 @@ fn an_srv_record_with_port_0_or_without_a_target_is_left_out_and_reported() {
     let report = &lb.api("/api/v1/pools")["pools"][0]["unresolved"];
     assert_eq!(report[0]["name"], "a.test.");
     assert!(report[0]["error"].as_str().unwrap().contains("port 0"), "{report}");
-    assert_eq!(lb.log_lines_with("SRV target can't be resolved; trying again").len(), 1);
+    assert_eq!(lb.wait_for_log("SRV target can't be resolved; trying again", 1).len(), 1);
 }
 
 #[test]

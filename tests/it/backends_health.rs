@@ -74,7 +74,7 @@ fn the_first_check_takes_a_dead_backend_out_and_two_good_ones_bring_it_in() {
     let _back = Server::named_on(dead, "back");
     wait_until("the checks say up", || lb.state_of(address) == "up");
     let reason = reason_of_down(&lb);
-    assert_eq!(lb.log_lines_with("health checks say down").len(), 1, "logged once");
+    assert_eq!(lb.wait_for_log("health checks say down", 1).len(), 1, "logged once");
     assert!(reason.starts_with("connect failed (refused): "), "{reason}");
 }
 

@@ -331,7 +331,7 @@ fn why_a_backend_is_out_is_seen_everywhere() {
         reason.contains("ended badly in 10s, of its peers' 0 of ") && reason.ends_with("without an answer"),
         "{reason}"
     );
-    assert_eq!(lb.log_lines_with("backend ejected")[0]["reason"], reason);
+    assert_eq!(lb.wait_for_log("backend ejected", 1)[0]["reason"], reason);
     let labels = [("reason", "early_close")];
     assert_eq!(lb.metrics().sum("backend_ejections_total", &labels), 1.0);
     assert!(lb.metrics().sum("backend_bad_ends_total", &labels) >= 3.0);

@@ -122,7 +122,7 @@ fn an_early_close_ejects() {
     let of_it = of_it.each_ref().map(|(label, value)| (*label, value.as_str()));
     assert_eq!(metrics.sum("backend_ejections_total", &of_it), 1.0);
     assert_eq!(metrics.sum("backend_up", &of_it), 0.0);
-    assert_eq!(lb.log_lines_with("backend ejected").len(), 1);
+    assert_eq!(lb.wait_for_log("backend ejected", 1).len(), 1);
 }
 
 #[test]

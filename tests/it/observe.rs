@@ -334,7 +334,7 @@ fn a_connections_number_joins_the_log_and_the_access_log() {
     let lines = lb.access_log(2);
     let refused = lines.iter().find(|line| line["attempts"][0]["outcome"] == "refused").expect("one was refused first");
     for message in ["connect failed", "backend ejected"] {
-        let logged = lb.log_lines_with(message);
+        let logged = lb.wait_for_log(message, 1);
         assert_eq!(logged.len(), 1, "{message}");
         assert_eq!(logged[0]["span"]["id"], refused["connection"], "{message}: {:?}", logged[0]);
         assert_eq!(logged[0]["span"]["client"], refused["client"], "{message}");

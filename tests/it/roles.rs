@@ -66,7 +66,7 @@ fn clients_are_refused_at_once_while_health_checks_let_no_backend_pass() {
     assert_eq!(session(lb.address()).1, "b");
     assert_eq!([nodes[0].sessions(), nodes[1].sessions()], [0, 1]);
     // Once each, and not for each client.
-    wait_until("it is logged", || lb.log_lines_with("clients are served again").len() == 1);
+    assert_eq!(lb.wait_for_log("clients are served again", 1).len(), 1);
     let refused = lb.log_lines_with("no backend may be used: clients are refused");
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0]["states"], "1 down, 1 standby");

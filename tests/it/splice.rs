@@ -347,7 +347,7 @@ fn where_splice_is_refused_bulk_is_copied_and_the_log_says_so_once() {
         }
         assert!(lb.access_log(2).iter().all(|line| line["cause"] == "client_closed"));
         let warning = "splice(2) doesn't work here: bulk is copied, which costs more (relay.mode: copy)";
-        assert_eq!(lb.log_lines_with(warning).len(), 1);
+        assert_eq!(lb.wait_for_log(warning, 1).len(), 1);
         assert_eq!(spliced(&lb), 0.0);
         assert!(lb.metrics().sum("splice_pipes", &[("state", "refused")]) >= 1.0);
     }

@@ -41,8 +41,9 @@ fn five_upgrades_under_load_are_noticed_by_nobody() {
     load.end();
     assert_eq!(lb.first_process_ended(), Some(0));
     wait_until("all former processes end", || former.iter().all(|pid| has_ended(*pid)));
-    assert_eq!(lb.log_lines_with("stopped").len(), 5);
-    assert!(lb.log_lines_with("stopped").iter().all(|line| line["forced"] == 0));
+    let stopped = lb.wait_for_log("stopped", 5);
+    assert_eq!(stopped.len(), 5);
+    assert!(stopped.iter().all(|line| line["forced"] == 0));
     assert_eq!(lb.metrics().sum("connections_rejected_total", &[]), 0.0);
     lb.assert_balanced();
     lb.signal(Signal::TERM);
@@ -218,7 +219,7 @@ fn the_drain_of_the_former_process_ends_by_force_when_its_time_is_over() {
     lb.upgrade();
     assert_eq!(read_to_end(&mut held.client), (Vec::new(), Ending::Reset));
     assert_eq!(lb.first_process_ended(), Some(0));
-    assert_eq!(lb.log_lines_with("stopped")[0]["forced"], 1);
+    assert_eq!(lb.wait_for_log("stopped", 1)[0]["forced"], 1);
     assert_eq!(greeting_of_pair(&pairs, &lb), "welcome");
 }
 

@@ -375,6 +375,14 @@ impl Lb {
         self.log.json().into_iter().filter(|line| line["message"] == message).collect()
     }
 
+    /// Waits until its log has so many lines with this message, and gives them all. The log may come after what it is
+    /// about.
+    #[track_caller]
+    pub fn wait_for_log(&self, message: &str, lines: usize) -> Vec<Value> {
+        let title = format!("`{message}` is logged {lines} times");
+        wait_for(&title, || Some(self.log_lines_with(message)).filter(|logged| logged.len() >= lines))
+    }
+
     /// Lines in the access log so far.
     pub fn output_lines(&self) -> usize {
         self.output.json().len()
