@@ -1,5 +1,5 @@
-//! What governs connections whatever they carry: ids, limits of number and rate, idle timeouts, cuts, the drain, and the
-//! processes that upgrades have left with them.
+//! What governs connections whatever they carry: ids, limits of number and rate, idle timeouts, cuts, the drain, and
+//! the processes that upgrades have left with them.
 
 mod client_limits;
 mod connection_id;

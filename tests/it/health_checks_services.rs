@@ -29,8 +29,19 @@ fn assert_passes(lb: &Lb, backend: SocketAddr) {
 
 #[track_caller]
 fn assert_fails(lb: &Lb, backend: SocketAddr, reason: &str) {
-    let is_down = || Some(lb.backend(backend)).filter(|backend| backend["state"] == "down");
-    assert_eq!(wait_for("the check says down", is_down)["last_check"]["reason"], reason);
+    assert_is(lb, backend, "down", reason);
+}
+
+/// It is well, in another role.
+#[track_caller]
+fn assert_stands_by(lb: &Lb, backend: SocketAddr, reason: &str) {
+    assert_is(lb, backend, "standby", reason);
+}
+
+#[track_caller]
+fn assert_is(lb: &Lb, backend: SocketAddr, state: &str, reason: &str) {
+    let is_so = || Some(lb.backend(backend)).filter(|backend| backend["state"] == state);
+    assert_eq!(wait_for(&format!("the check says {state}"), is_so)["last_check"]["reason"], reason);
 }
 
 #[test]
@@ -43,8 +54,8 @@ fn redis_is_asked_for_its_role_and_a_swap_is_noticed() {
     let masters = lb(&servers, "redis: {role: master, password_file: password}");
     let replicas = lb(&servers, "redis: {role: replica, username: default, password_file: password}");
     let anybody = lb(&servers, "redis: {password_file: password}");
-    assert_fails(&masters, two.address(), "expected role `master`, got `slave`");
-    assert_fails(&replicas, one.address(), "expected role `slave`, got `master`");
+    assert_stands_by(&masters, two.address(), "expected role `master`, got `slave`");
+    assert_stands_by(&replicas, one.address(), "expected role `slave`, got `master`");
     assert_passes(&anybody, one.address());
     assert_passes(&anybody, two.address());
     let cli = required("redis-cli");
@@ -55,10 +66,10 @@ fn redis_is_asked_for_its_role_and_a_swap_is_noticed() {
     tell(two.address(), &["REPLICAOF", "NO", "ONE"]);
     tell(one.address(), &["REPLICAOF", "127.0.0.1", &two.address().port().to_string()]);
     wait_until("the roles are swapped", || {
-        masters.state_of(one.address()) == "down" && masters.state_of(two.address()) == "up"
+        masters.state_of(one.address()) == "standby" && masters.state_of(two.address()) == "up"
     });
     wait_until("for readers too", || {
-        replicas.state_of(one.address()) == "up" && replicas.state_of(two.address()) == "down"
+        replicas.state_of(one.address()) == "up" && replicas.state_of(two.address()) == "standby"
     });
 }
 
@@ -88,8 +99,8 @@ fn postgresql_is_asked_for_its_role_and_counts_no_failed_login() {
     let readers = lb(&servers, &format!("postgres: {{role: replica, {login}}}"));
     // Without a login: the user need not be there.
     let anybody = lb(&servers, "postgres: {user: nobody}");
-    assert_fails(&writers, replica.address(), "expected a primary, got a replica");
-    assert_fails(&readers, primary.address(), "expected a replica, got a primary");
+    assert_stands_by(&writers, replica.address(), "expected a primary, got a replica");
+    assert_stands_by(&readers, primary.address(), "expected a replica, got a primary");
     for (lb, server) in [(&writers, &primary), (&readers, &replica), (&anybody, &primary), (&anybody, &replica)] {
         assert_passes(lb, server.address());
     }
