@@ -179,7 +179,7 @@ pub struct BackendReport {
 pub struct CheckReport {
     /// RFC 3339.
     pub time: String,
-    /// `success`, `failure`, or `skipped`: this machine had no file or no port for it.
+    /// `success`, `standby`, `failure`, or `skipped`: this machine had no file or no port for it.
     pub result: String,
     /// What was wrong; null: nothing.
     pub reason: Option<String>,

@@ -202,8 +202,8 @@ impl Health {
     }
 
     /// Whether active health checks say that it is well.
-    pub(super) fn passes_checks(&self) -> bool {
-        self.status().passes_checks()
+    pub(super) fn is_known_well(&self) -> bool {
+        self.status().is_known_well()
     }
 
     /// Clients whose connections to it ended badly within the window.

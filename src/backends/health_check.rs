@@ -26,6 +26,9 @@ const JITTER: f64 = 0.1;
 /// A pool's first checks fall into so long a time for each backend.
 const FIRST_CHECKS: Duration = Duration::from_millis(1);
 
+/// A check that has panicked begins anew after this, at the latest.
+const RESTART: Duration = Duration::from_secs(1);
+
 /// Checks every backend of the connector's pool, also those that come later, until dropped.
 pub async fn watch(connector: Arc<Connector>, settings: HealthCheck) -> Infallible {
     let settings = Arc::new(settings);
@@ -35,7 +38,7 @@ pub async fn watch(connector: Arc<Connector>, settings: HealthCheck) -> Infallib
         let backends = connector.pool().backends();
         let present: HashSet<_> = backends.iter().map(Arc::as_ptr).collect();
         watched.retain(|known, task| {
-            let stays = present.contains(known);
+            let stays = present.contains(known) && !task.is_finished();
             if !stays {
                 task.abort();
             }
@@ -47,9 +50,11 @@ pub async fn watch(connector: Arc<Connector>, settings: HealthCheck) -> Infallib
                 tasks.spawn_local(check_for_ever(connector.clone(), backend.clone(), settings.clone()))
             });
         }
-        // A task that was aborted leaves its result behind.
-        while tasks.try_join_next().is_some() {}
-        connector.pool().replaced().await;
+        tokio::select! {
+            () = connector.pool().replaced() => {}
+            // One that was aborted, or has panicked and begins anew.
+            Some(_) = tasks.join_next() => tokio::time::sleep(settings.interval.min(RESTART)).await,
+        }
     }
 }
 
@@ -63,7 +68,7 @@ async fn check_for_ever(connector: Arc<Connector>, backend: Arc<Backend>, settin
     loop {
         let began = Instant::now();
         check(&connector, &backend, &settings, &mut finder).await;
-        let interval = if backend.health().passes_checks() { settings.interval } else { settings.interval_down };
+        let interval = if backend.health().is_known_well() { settings.interval } else { settings.interval_down };
         tokio::time::sleep_until((began + interval.mul_f64(share)).into()).await;
         share = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
     }

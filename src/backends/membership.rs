@@ -266,8 +266,9 @@ impl Entry {
                 check: check(Some(&host.name)),
             })
         });
-        let mut endpoints: Vec<_> = endpoints.take(MAX_ADDRESSES).collect();
+        let mut endpoints: Vec<_> = endpoints.collect();
         endpoints.sort_by_cached_key(|endpoint| endpoint.target.to_string());
+        endpoints.truncate(MAX_ADDRESSES);
         endpoints
     }
 

@@ -85,9 +85,9 @@ impl Outliers {
         }
         let Some(peers) = stands_out(own, peers_of(end, detection, backends), least_bad) else { return };
         // Where a client's address chooses its backend, one client's misbehaviour is one backend's.
-        let passes_checks = health.passes_checks();
-        let needs_clients = policy == Policy::SourceHash || passes_checks;
-        if needs_clients && health.bad_clients(end.now) < FEW_CLIENTS || passes_checks && own.good > 0 {
+        let is_known_well = health.is_known_well();
+        let needs_clients = policy == Policy::SourceHash || is_known_well;
+        if needs_clients && health.bad_clients(end.now) < FEW_CLIENTS || is_known_well && own.good > 0 {
             return;
         }
         if let Some(duration) = self.eject_unless_half_are_out(end, backends) {

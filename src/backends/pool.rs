@@ -219,7 +219,7 @@ impl Pool {
     /// A place in the queue for room; `None`: it is full.
     pub fn queue(&self) -> Option<QueueSlot<'_>> {
         let slot = self.events.queue().take_place(self.settings().queue.length)?;
-        if self.waiting() == 1 && self.events.next_event().is_some() {
+        if slot.is_first() && self.events.next_event().is_some() {
             self.events.watch_events();
         }
         Some(slot)

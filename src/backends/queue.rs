@@ -44,6 +44,7 @@ struct Place {
 pub struct QueueSlot<'a> {
     queue: &'a Queue,
     ticket: u64,
+    is_first: bool,
     /// Called, and looking for room.
     is_looking: Cell<bool>,
 }
@@ -59,9 +60,9 @@ impl Queue {
         // client adds itself to the count and then looks for room. SeqCst puts all four in one order: either the end of
         // the connection sees that somebody waits, or the client sees that the connection has ended. With less, each
         // could miss the other, and the client would sleep beside a free backend.
-        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let is_first = self.waiting.fetch_add(1, Ordering::SeqCst) == 0;
         let ticket = places.enter();
-        Some(QueueSlot { queue: self, ticket, is_looking: Cell::new(false) })
+        Some(QueueSlot { queue: self, ticket, is_first, is_looking: Cell::new(false) })
     }
 
     /// Clients that wait now.
@@ -137,6 +138,11 @@ impl Places {
 }
 
 impl QueueSlot<'_> {
+    /// Whether the queue was empty.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
+    }
+
     /// Waits for a call. After it the client looks for room, and then leaves the queue or passes the call on. Safe to
     /// cancel.
     pub async fn called(&self) {

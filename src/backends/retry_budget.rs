@@ -45,7 +45,7 @@ impl RetryBudget {
 
     pub(super) fn set_percent(&self, percent: u8) {
         self.percent.store(percent.into(), Ordering::Relaxed);
-        self.freed.notify_waiters();
+        self.freed.notify_one();
     }
 
     pub(super) fn count_connection(&self) -> BudgetShare<'_> {
@@ -63,6 +63,10 @@ impl RetryBudget {
             let _wanted = Wanted::new(&self.wanted);
             loop {
                 if let Some(retry) = self.try_retry() {
+                    // Calls that came at once were kept as one.
+                    if self.wanted.load(Ordering::SeqCst) > 1 && self.has_retry() {
+                        self.freed.notify_one();
+                    }
                     return retry;
                 }
                 // A permit that was given back since then has left its call: `notify_one` keeps one while nobody waits.

@@ -175,7 +175,7 @@ impl Status {
         }
     }
 
-    pub(super) fn passes_checks(&self) -> bool {
+    pub(super) fn is_known_well(&self) -> bool {
         self.rise_fall.as_ref().is_some_and(|rise_fall| rise_fall.verdict() == CheckVerdict::Up)
     }
 

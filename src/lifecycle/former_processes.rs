@@ -21,6 +21,8 @@ pub struct FormerProcesses(Vec<FormerProcess>);
 struct FormerProcess {
     pid: i32,
     started_ticks: u64,
+    /// It was asked to stop, and is not to be again: a second signal would cut its connections.
+    is_stopping: bool,
 }
 
 impl FormerProcesses {
@@ -37,10 +39,16 @@ impl FormerProcesses {
     }
 
     /// Stops the oldest that are more than `most`: they close in their drain time. Returns their ids.
-    pub fn stop_all_but(&self, most: usize) -> Vec<i32> {
-        let running: Vec<_> = self.running().collect();
-        let too_many = running.len().saturating_sub(most);
-        running[..too_many].iter().filter(|process| process.stop().is_ok()).map(|process| process.pid).collect()
+    pub fn stop_all_but(&mut self, most: usize) -> Vec<i32> {
+        self.0.retain(FormerProcess::is_running);
+        let too_many = self.0.len().saturating_sub(most);
+        let stopped = self.0[..too_many].iter_mut().filter(|process| !process.is_stopping && process.stop().is_ok());
+        stopped
+            .map(|process| {
+                process.is_stopping = true;
+                process.pid
+            })
+            .collect()
     }
 
     fn running(&self) -> impl Iterator<Item = FormerProcess> {
@@ -56,11 +64,11 @@ impl FormerProcess {
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
         let is_zombie = stat.rsplit_once(") ")?.1.starts_with('Z');
         let started_ticks = fields.nth(START_FIELD)?.parse().ok()?;
-        (!is_zombie).then_some(Self { pid, started_ticks })
+        (!is_zombie).then_some(Self { pid, started_ticks, is_stopping: false })
     }
 
     fn is_running(&self) -> bool {
-        Self::running(self.pid) == Some(*self)
+        Self::running(self.pid).is_some_and(|running| running.started_ticks == self.started_ticks)
     }
 
     fn stop(&self) -> io::Result<()> {
@@ -75,10 +83,12 @@ impl FormerProcess {
     }
 }
 
-/// `PID@START`, separated by spaces: what a process passes to its successor.
+/// `PID@START`, with `!` behind one that is stopping, separated by spaces: what a process passes to its successor.
 impl fmt::Display for FormerProcesses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|FormerProcess { pid, started_ticks }| write!(f, "{pid}@{started_ticks} "))
+        self.0.iter().try_for_each(|FormerProcess { pid, started_ticks, is_stopping }| {
+            write!(f, "{pid}@{started_ticks}{} ", if *is_stopping { "!" } else { "" })
+        })
     }
 }
 
@@ -87,8 +97,9 @@ impl FromStr for FormerProcesses {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let process = |one: &str| {
-            let (pid, started_ticks) = one.split_once('@').unwrap_or((one, ""));
-            Ok(FormerProcess { pid: pid.parse()?, started_ticks: started_ticks.parse()? })
+            let (known, is_stopping) = one.strip_suffix('!').map_or((one, false), |known| (known, true));
+            let (pid, started_ticks) = known.split_once('@').unwrap_or((known, ""));
+            Ok(FormerProcess { pid: pid.parse()?, started_ticks: started_ticks.parse()?, is_stopping })
         };
         text.split_whitespace().map(process).collect::<Result<_, _>>().map(Self)
     }
@@ -105,12 +116,14 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().expect("there is sleep");
         let pid = i32::try_from(child.id()).expect("an id");
         let former = FormerProcesses(FormerProcess::running(pid).into_iter().collect());
-        let passed: FormerProcesses = former.to_string().parse().expect("its own form");
+        let mut passed: FormerProcesses = former.to_string().parse().expect("its own form");
         assert_eq!(passed.pids(), [pid]);
-        let other = FormerProcess { pid, started_ticks: 1 };
+        let other = FormerProcess { pid, started_ticks: 1, is_stopping: false };
         assert!(!other.is_running() && other.stop().is_err(), "another process had that id");
         assert!(passed.stop_all_but(1).is_empty());
         assert_eq!(passed.stop_all_but(0), [pid]);
+        let mut passed: FormerProcesses = passed.to_string().parse().expect("its own form");
+        assert!(passed.stop_all_but(0).is_empty(), "nobody is asked twice");
         assert!(!child.wait().expect("it is our child").success());
         assert!(passed.pids().is_empty());
         assert_eq!(passed.with_this_one().pids(), [i32::try_from(std::process::id()).expect("an id")]);

@@ -109,8 +109,8 @@ impl Transport {
         self.stream.reset_by_peer()
     }
 
-    /// Waits until the peer has reset, or ended without having sent a byte: it can't wait for an answer then. One that
-    /// ended after it had sent some may. Safe to cancel.
+    /// Waits until the peer has reset, or ended without a byte to receive: where none was received before, it can't
+    /// wait for an answer then. One that ended after it had sent some may. Safe to cancel.
     pub fn closed_before_data(&self) -> impl Future<Output = ()> {
         self.stream.closed_before_data()
     }

@@ -38,6 +38,8 @@ pub(super) struct ConnectContext<'a> {
     pub(super) idle_timer: &'a IdleTimer,
     /// Idle connections to reuse, where one that has served another request will do.
     pub(super) idle_pool: Option<&'a IdlePool>,
+    /// The client has sent its request: one that has ended its side waits for the answer all the same.
+    pub(super) has_asked: bool,
 }
 
 /// Tries backends, each at most once and `attempts` at most. Not a byte of the client is read before one answers.
@@ -210,8 +212,17 @@ async fn pick<'a>(context: ConnectContext<'a>, attempts: &Attempts) -> Result<Pi
     };
     tokio::select! {
         pick = turn => pick,
-        () = context.client.closed_before_data() => Err(NoPick::Refused(Rejection::LeftQueue.into())),
+        () = left(context) => Err(NoPick::Refused(Rejection::LeftQueue.into())),
         () = tokio::time::sleep(timeout) => Err(NoPick::Refused(Rejection::QueueTimeout.into())),
+    }
+}
+
+/// Waits until the client can't wait for an answer any more.
+async fn left(context: ConnectContext<'_>) {
+    if context.has_asked {
+        context.client.reset_by_peer().await;
+    } else {
+        context.client.closed_before_data().await;
     }
 }
 

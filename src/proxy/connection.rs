@@ -110,7 +110,16 @@ fn connect_context<'a>(
     server: Option<&'a SocketAddr>,
     idle_timer: &'a IdleTimer,
 ) -> ConnectContext<'a> {
-    ConnectContext { upstream, client, id: record.arrival.id, peer: record.peer, server, idle_timer, idle_pool: None }
+    ConnectContext {
+        upstream,
+        client,
+        id: record.arrival.id,
+        peer: record.peer,
+        server,
+        idle_timer,
+        idle_pool: None,
+        has_asked: false,
+    }
 }
 
 /// The client is reset: it can't take that for an answer.

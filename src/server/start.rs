@@ -118,7 +118,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     // Before names are resolved, which takes a while: the file may change meanwhile.
     let file = FileWatch::new(loaded.file.clone());
     let signals = Signals::new().map_err(RunError::Signals)?;
-    let upgrade = Upgrade::new();
+    let mut upgrade = Upgrade::new();
     let mut old_process = OldProcess::receive().map_err(RunError::TakeOver)?;
     let capacity = Capacity::detect(config.workers);
     let limits = capacity.limits(config);

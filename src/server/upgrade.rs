@@ -96,7 +96,7 @@ impl Upgrade {
     }
 
     /// Stops the oldest where there are too many: each upgrade leaves one more, and its connections may never end.
-    pub(super) fn limit_former_processes(&self) {
+    pub(super) fn limit_former_processes(&mut self) {
         for pid in self.former_processes.stop_all_but(MOST_FORMER_PROCESSES) {
             tracing::warn!(pid, most = MOST_FORMER_PROCESSES, "too many former processes; stopping the oldest");
         }

@@ -70,8 +70,11 @@ pub fn system_roots() -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let length = fs::metadata(file).map_err(|error| format!("can't be read: {error}"))?.len();
-    if length > MAX_FILE_BYTES {
+    let found = fs::metadata(file).map_err(|error| format!("can't be read: {error}"))?;
+    if !found.is_file() {
+        return Err("is no regular file".to_owned());
+    }
+    if found.len() > MAX_FILE_BYTES {
         return Err(format!("is larger than {MAX_FILE_BYTES} bytes"));
     }
     fs::read(file).map_err(|error| format!("can't be read: {error}"))

@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Ending, Fleet, Lb, Refusing, Server, allow_open_files, connect, connect_and_read, cpu_time, greeting, reset,
-    short_read, try_greeting, wait_until, wait_until_equal,
+    Ending, Fleet, Lb, Refusing, Server, allow_open_files, connect, connect_and_read, cpu_time, greeting, read_to_end,
+    reset, short_read, try_greeting, wait_until, wait_until_equal,
 };
 
 /// One backend with room for one, and a queue.
@@ -141,6 +143,38 @@ fn a_client_that_leaves_the_queue_gives_its_place_back() {
     drop(holder);
     assert_eq!(short_read(&mut waiting), "127.0.0.2", "a call for those who left went on to the next");
     drop(waiting);
+}
+
+#[test]
+fn who_has_asked_and_ended_its_side_stays_in_the_queue() {
+    let may_answer = Arc::new(AtomicBool::new(false));
+    let gate = may_answer.clone();
+    let server = Server::that(move |mut stream| {
+        let _ = stream.read(&mut [0; 1000]);
+        wait_until("it may answer", || gate.load(Ordering::SeqCst));
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nanswer");
+    });
+    let lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nmode: http\nbackends: [{{address: '{}', max_connections: 1}}]\n\
+         queue: {{length: 5, timeout: 1h}}\n",
+        server.address()
+    ))
+    .start();
+    let mut clients: Vec<_> = [0u64, 1]
+        .map(|queued| {
+            let mut client = connect(lb.address());
+            client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            wait_until_equal("in the queue", &queued, || lb.waiting());
+            wait_until_equal("asked", &1, || server.accepted());
+            client
+        })
+        .into();
+    may_answer.store(true, Ordering::SeqCst);
+    for client in &mut clients {
+        let (answer, _) = read_to_end(client);
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK") && answer.ends_with(b"answer"), "{answer:?}");
+    }
 }
 
 #[test]

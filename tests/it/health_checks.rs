@@ -1,7 +1,7 @@
 //! Health checks that look at the service: what is asked, where, how often, and what is said of the answer.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Output;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -196,6 +196,28 @@ fn a_check_may_go_to_a_name() {
     // What it gave last stays.
     let before = requests.lock().unwrap().len();
     wait_until("more checks", || requests.lock().unwrap().len() > before + 5);
+    assert_eq!(lb.state_of(traffic.address()), "up");
+}
+
+#[test]
+fn a_name_server_that_falls_silent_takes_no_backend_down() {
+    let dns = Dns::with_hosts(&[("agent.test", "127.0.0.1")]);
+    let traffic = Server::named("traffic");
+    let (agent, requests) = answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: [{{address: '{}', check: 'agent.test:{}'}}]\n\
+         resolve: {{min_ttl: 100ms, max_ttl: 100ms, nameservers: ['{}']}}\n\
+         health_check: {{interval: 50ms, timeout: 1s, rise: 1, fall: 1, http: {{}}}}\n",
+        traffic.address(),
+        agent.address().port(),
+        dns.address()
+    ))
+    .start();
+    assert_passes(&lb, traffic.address());
+    let _silent = UdpSocket::bind(dns.stop()).unwrap();
+    let before = requests.lock().unwrap().len();
+    wait_until("more checks", || requests.lock().unwrap().len() > before + 3);
+    assert!(lb.log_lines_with("health checks say down").is_empty());
     assert_eq!(lb.state_of(traffic.address()), "up");
 }
 

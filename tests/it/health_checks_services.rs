@@ -74,6 +74,17 @@ fn redis_is_asked_for_its_role_and_a_swap_is_noticed() {
 }
 
 #[test]
+fn a_server_that_repeats_the_password_does_not_get_it_shown() {
+    let repeating = Server::that(|mut stream| {
+        let _ = stream.read(&mut [0; 1000]);
+        let _ = write!(stream, "-ERR unknown command 'AUTH', with args: '{PASSWORD}'\r\n");
+    });
+    let check = lb(&[repeating.address()], "redis: {password_file: password}");
+    assert_fails(&check, repeating.address(), "AUTH answered `ERR unknown command 'AUTH', with args: '***'`");
+    assert!(!check.log_text().contains(PASSWORD));
+}
+
+#[test]
 fn redis_says_itself_why_it_answers_no_more() {
     let folder = Folder::new();
     let server = redis(&folder, &["--requirepass", "another"]);
@@ -140,7 +151,8 @@ fn mariadb_takes_a_login_and_counts_no_aborted_connection() {
     let users = ["create user checker@'127.0.0.1';", "create user locked@'127.0.0.1' identified by 'x';"];
     let server = Mariadb::start(&folder, &users, &["--max-connect-errors=3"]);
     let aborted = || server.sql("show global status like 'Aborted_connects'");
-    // One was the test's own, which looked whether it accepts.
+    // One is the test's own, which looked whether it accepts.
+    wait_until("that one is counted", || !aborted().ends_with("\t0\n"));
     let before = aborted();
     let check = lb(&[server.address()], "mysql: {user: checker}");
     assert_passes(&check, server.address());

@@ -1,7 +1,7 @@
 //! Where a check goes: the backend's own address, with another port, or one of its own, which may be a name.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -84,7 +84,7 @@ impl Finder {
             }
             Some(BackendAddress::Name(name, port)) => {
                 let is_like_own = |ip: &IpAddr| own.ip_and_port().is_some_and(|own| own.is_ipv4() == ip.is_ipv4());
-                let addresses = self.addresses_of(name, *port, resolve).await?;
+                let addresses = self.addresses_of(name, *port, resolve, check.timeout).await?;
                 let ip = addresses.iter().find(|ip| is_like_own(ip)).or(addresses.first());
                 let ip = ip.ok_or_else(|| CheckError::backend(format!("{name} has no address")))?;
                 Ok(asked(Target::Tcp(SocketAddr::new(*ip, *port)), Some(name)))
@@ -93,20 +93,32 @@ impl Finder {
         }
     }
 
-    async fn addresses_of(&mut self, name: &str, port: u16, resolve: &Resolve) -> Result<&[IpAddr], CheckError> {
-        let known = self.known.take().filter(|known| known.name == name);
+    /// `time` is that of the whole check.
+    async fn addresses_of(
+        &mut self,
+        name: &str,
+        port: u16,
+        resolve: &Resolve,
+        time: Duration,
+    ) -> Result<&[IpAddr], CheckError> {
+        self.known.take_if(|known| known.name != name);
         let now = Instant::now();
-        let known = match known {
-            Some(known) if now < known.valid_until => known,
-            known => match look_up(name, port, resolve).await {
+        if self.known.as_ref().is_none_or(|known| known.valid_until <= now) {
+            // What it gave last has the other half of the time to be asked.
+            let limit = if self.known.is_some() { time / 2 } else { time };
+            let answer = tokio::time::timeout(limit, look_up(name, port, resolve)).await;
+            match answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}"))) {
                 Ok((addresses, valid_until)) => {
                     let valid_until = valid_until.clamp(now + resolve.min_ttl, now + resolve.max_ttl);
-                    Known { name: name.to_owned(), addresses, valid_until }
+                    self.known = Some(Known { name: name.to_owned(), addresses, valid_until });
                 }
-                Err(reason) => known.ok_or(CheckError::backend(format!("{name} can't be resolved: {reason}")))?,
-            },
-        };
-        Ok(&self.known.insert(known).addresses)
+                Err(reason) if self.known.is_none() => {
+                    return Err(CheckError::backend(format!("{name} can't be resolved: {reason}")));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(self.known.as_ref().map_or(&[], |known| &known.addresses))
     }
 }
 

@@ -28,7 +28,11 @@ pub(super) async fn check(stream: &mut CheckStream, steps: &[Step], deadline: In
     let mut received = Vec::new();
     for step in steps {
         match step {
-            Step::Send(secret) => stream.write_all(&secret.bytes).await?,
+            Step::Send(secret) => {
+                stream.write_all(&secret.bytes).await?;
+                // TLS may have kept some.
+                stream.flush().await?;
+            }
             Step::Expect(pattern) => match expect(stream, pattern, &mut received, deadline).await {
                 Ok(end) => drop(received.drain(..end)),
                 Err(what) => return Err(unexpected(pattern, &without_secrets(steps, &received), &what)),

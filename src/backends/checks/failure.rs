@@ -71,16 +71,6 @@ pub(super) fn shown(received: &[u8]) -> String {
     format!("`{text}`{more}")
 }
 
-/// A text that a server sent, without control characters.
-pub(super) fn printable(text: &str) -> String {
-    let escaped = |letter: char| {
-        let as_it_is = (!letter.is_control()).then_some(letter);
-        let escape = letter.is_control().then(|| letter.escape_default()).into_iter().flatten();
-        as_it_is.into_iter().chain(escape)
-    };
-    text.chars().flat_map(escaped).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,11 +80,6 @@ mod tests {
         assert_eq!(shown(b""), "nothing");
         assert_eq!(shown(b"-ERR \"no\"\r\n\x1b[2J"), r#"`-ERR "no"\r\n\x1b[2J`"#);
         assert_eq!(shown(&[b'a'; 100]), format!("`{}`…", "a".repeat(80)));
-    }
-
-    #[test]
-    fn a_text_keeps_all_but_control_characters() {
-        assert_eq!(printable("kein \"Zugriff\" für\x1b[2J\r\n"), "kein \"Zugriff\" für\\u{1b}[2J\\r\\n");
     }
 
     #[test]

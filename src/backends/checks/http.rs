@@ -86,7 +86,7 @@ async fn read_head(
     Err(CheckError::backend("bad response: head too large"))
 }
 
-/// Reads the body, without its coding, as far as is needed to decide.
+/// Reads the body, without its coding, to its end or its limit: a match of what has come may be none of the whole.
 async fn read_body(
     stream: &mut CheckStream,
     begun: &[u8],

@@ -10,7 +10,9 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::config::{PostgresCheck, PostgresRole};
 
-use super::failure::{CheckError, printable, shown};
+use crate::telemetry::escaped;
+
+use super::failure::{CheckError, shown};
 use super::handshake::Handshake;
 use super::stream::CheckStream;
 
@@ -103,7 +105,7 @@ fn startup_packet(check: &PostgresCheck) -> Vec<u8> {
 /// The severity and the message of an ErrorResponse.
 fn error_text(message: &[u8]) -> String {
     let field = |code: u8| message.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(&[code]));
-    let text = |code| printable(&String::from_utf8_lossy(field(code).unwrap_or_default()));
+    let text = |code| escaped(&String::from_utf8_lossy(field(code).unwrap_or_default())).into_owned();
     format!("{}: {}", text(b'S'), text(b'M'))
 }
 
@@ -148,7 +150,7 @@ async fn ask(client: Client) -> Result<bool, CheckError> {
 
 fn failure(error: &tokio_postgres::Error) -> CheckError {
     match error.as_db_error() {
-        Some(error) => CheckError::backend(format!("{}: {}", error.severity(), printable(error.message()))),
+        Some(error) => CheckError::backend(format!("{}: {}", error.severity(), escaped(error.message()))),
         None => match error.source() {
             Some(source) => CheckError::backend(format!("{error}: {source}")),
             None => CheckError::backend(error.to_string()),

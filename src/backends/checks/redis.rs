@@ -16,10 +16,10 @@ pub(super) async fn check(stream: &mut CheckStream, check: &RedisCheck) -> Resul
     stream.write_all(&request(check)).await?;
     let mut replies = BufReader::new(stream);
     if check.login.is_some() {
-        read_reply(&mut replies).await.map_err(|error| error.into_check_error("AUTH"))?;
+        read_reply(&mut replies).await.map_err(|error| error.into_check_error("AUTH", check))?;
     }
     let command = if check.role == RedisRole::Any { "PING" } else { "ROLE" };
-    let reply = read_reply(&mut replies).await.map_err(|error| error.into_check_error(command))?;
+    let reply = read_reply(&mut replies).await.map_err(|error| error.into_check_error(command, check))?;
     let expected = match (check.role, reply.as_slice()) {
         (RedisRole::Any, b"PONG") | (RedisRole::Master, b"master") | (RedisRole::Replica, b"slave") => return Ok(()),
         (RedisRole::Any, other) => return Err(CheckError::backend(format!("PING answered {}", shown(other)))),
@@ -61,9 +61,13 @@ enum NoReply {
 }
 
 impl NoReply {
-    fn into_check_error(self, command: &str) -> CheckError {
+    /// A server that doesn't know a command may answer with its arguments, the password among them.
+    fn into_check_error(self, command: &str, check: &RedisCheck) -> CheckError {
         match self {
-            Self::Refused(words) => CheckError::backend(format!("{command} answered {}", shown(&words))),
+            Self::Refused(words) => {
+                let words = check.login.as_ref().map_or(words.clone(), |login| login.password.hide_in(&words));
+                CheckError::backend(format!("{command} answered {}", shown(&words)))
+            }
             Self::Other(error) => error,
         }
     }

@@ -97,6 +97,15 @@ fn build_http(http: &HttpCheckSpec, block: &mut Block<'_>) -> CheckKind {
     }
     let status = build_statuses("status", &http.status.0, block);
     let standby_status = build_statuses("standby_status", &http.standby_status.0, block);
+    if status.is_empty() && http.status.0.is_empty() {
+        block.problem("status", "is empty, which no answer passes; write 200-399, say");
+    }
+    let overlaps = |one: &RangeInclusive<u16>| {
+        standby_status.iter().any(|other| one.start() <= other.end() && other.start() <= one.end())
+    };
+    if status.iter().any(overlaps) {
+        block.problem("standby_status", "has a status that is in `status` too, which comes first; take it out of one");
+    }
     let body = http.body.as_ref().and_then(|body| build_body(body, block));
     let headers = http.headers.iter();
     CheckKind::Http(HttpCheck {
@@ -148,7 +157,7 @@ fn build_statuses(key: &str, texts: &[String], block: &mut Block<'_>) -> Vec<Ran
 fn parse_statuses(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
-    (*range.start() >= 100 && *range.end() <= 599 && !range.is_empty()).then_some(range)
+    (*range.start() >= 200 && *range.end() <= 599 && !range.is_empty()).then_some(range)
 }
 
 fn build_body(body: &BodySpec, block: &mut Block<'_>) -> Option<Pattern> {

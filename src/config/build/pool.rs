@@ -81,6 +81,9 @@ impl PoolConfig {
 /// What is to happen when a health check takes a backend out, or lets it in again, needs one.
 fn check_roles(pool: &PoolSpec, block: &mut Block<'_>) {
     let is_checked = matches!(pool.health_check, OffOr::On(_));
+    for (index, _) in pool.backends.iter().enumerate().filter(|(_, backend)| backend.check.is_some() && !is_checked) {
+        block.problem(&format!("backends[{index}].check"), "needs a `health_check` of the pool, which goes there");
+    }
     if pool.on_down == OnDown::Close && !is_checked {
         block.problem("on_down", "`close` needs a `health_check`, which takes backends out; add one, or write `keep`");
     }

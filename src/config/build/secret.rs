@@ -81,6 +81,9 @@ fn hex(high: u8, low: u8) -> Option<u8> {
 /// What the file says, without the line break at its end.
 pub fn secret_of_file(key: &str, file: &Path, block: &mut Block<'_>) -> Option<Secret> {
     let read = fs::metadata(file).and_then(|found| {
+        if !found.is_file() {
+            return Err(std::io::Error::other("it is no regular file"));
+        }
         if found.len() > MAX_SECRET_BYTES {
             return Err(std::io::Error::other(format!("it is larger than {MAX_SECRET_BYTES} bytes")));
         }
@@ -88,11 +91,12 @@ pub fn secret_of_file(key: &str, file: &Path, block: &mut Block<'_>) -> Option<S
     });
     match read {
         Ok(bytes) => {
-            let secret = bytes.trim_ascii_end();
+            let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+            let secret = line.strip_suffix(b"\r").unwrap_or(line);
             if secret.is_empty() || secret.contains(&0) {
                 block.problem(key, format!("{}: has no password", file.display()));
             }
-            Some(Secret { bytes: secret.to_vec(), values: Vec::new() })
+            Some(Secret { bytes: secret.to_vec(), values: vec![secret.to_vec()] })
         }
         Err(error) => {
             block.problem(key, format!("{}: can't be read: {error}", file.display()));

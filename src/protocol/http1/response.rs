@@ -78,7 +78,7 @@ impl ResponseHead {
         self.status == 101
     }
 
-    /// An HTTP/1.0 client knows no chunks: it gets only their data (`ChunkedScanner::decode`), ended by a close.
+    /// An HTTP/1.0 client knows no chunks: it gets only their data (`Passes::Data`), ended by a close.
     pub fn must_dechunk(&self, client: Version) -> bool {
         client == Version::Http10 && self.framing == Framing::Chunked
     }

@@ -67,7 +67,7 @@ impl Forwarder<'_> {
         record: &mut RequestRecord<'_>,
         tally: &Tally,
     ) -> RequestOutcome {
-        let context = ConnectContext { idle_pool: self.idle_pool(), ..self.context };
+        let context = ConnectContext { idle_pool: self.idle_pool(), has_asked: true, ..self.context };
         let _share = context.upstream.pool().count_connection();
         let mut may_replay = request.is_replayable();
         let mut connected = connect::to_backend(context, &mut record.attempts).await;

@@ -235,7 +235,8 @@ impl Session<'_> {
         }
         let cause =
             if head.keep_alive { self.asked_to_leave().unwrap_or(Cause::BackendClosed) } else { Cause::ClientClosed };
-        let may_send_more = !rest.is_empty() || !matches!(head.framing, Framing::None);
+        let has_sent_more = !rest.is_empty() || !self.context.client.is_idle();
+        let may_send_more = has_sent_more || !matches!(head.framing, Framing::None);
         if may_send_more { self.leave(cause).await } else { Next::Close(cause) }
     }
 
