@@ -14,6 +14,27 @@ REPOSITORY = HERE.parent.parent
 BIG_BYTES = 1 << 30
 
 
+# Attackers are slow, and nothing of nginx's is to end them.
+PATIENT_HTTP = """\
+    access_log off;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
+    client_header_timeout 1h;
+    client_body_timeout 1h;
+    send_timeout 1h;"""
+
+
+def nginx_main(name, workers, log_level, folder, files):
+    return f"""\
+{nginx_user()}
+worker_processes {workers};
+worker_rlimit_nofile {files};
+pid {folder}/{name}.pid;
+daemon off;
+error_log {folder}/{name}-error.log {log_level};
+events {{ worker_connections {files}; multi_accept on; }}"""
+
+
 def origin(folder, port, files):
     """nginx with a file of a gibibyte and a small one."""
     root = Path(folder) / "root"
@@ -25,20 +46,9 @@ def origin(folder, port, files):
     (root / "small").write_bytes(b"s" * 100)
     config = Path(folder) / "origin.conf"
     config.write_text(f"""\
-{nginx_user()}
-worker_processes 1;
-worker_rlimit_nofile {files};
-pid {folder}/origin.pid;
-daemon off;
-error_log {folder}/origin-error.log error;
-events {{ worker_connections {files}; multi_accept on; }}
+{nginx_main("origin", 1, "error", folder, files)}
 http {{
-    access_log off;
-    keepalive_requests 1000000000;
-    keepalive_timeout 1h;
-    client_header_timeout 1h;
-    client_body_timeout 1h;
-    send_timeout 1h;
+{PATIENT_HTTP}
     sendfile on;
     client_max_body_size 0;
     client_body_temp_path {folder}/origin-bodies;
@@ -72,23 +82,12 @@ def lb(program, listener, port, backend, folder, files):
 def nginx(program, listener, port, backend, folder, files):
     head = f"""\
 {nginx_stream_module(program) if listener != "http" else ""}
-{nginx_user()}
-worker_processes 2;
-worker_rlimit_nofile {files};
-pid {folder}/nginx.pid;
-daemon off;
-error_log {folder}/nginx-error.log crit;
-events {{ worker_connections {files}; multi_accept on; }}
+{nginx_main("nginx", 2, "crit", folder, files)}
 """
     if listener == "http":
         body = f"""\
 http {{
-    access_log off;
-    keepalive_requests 1000000000;
-    keepalive_timeout 1h;
-    client_header_timeout 1h;
-    client_body_timeout 1h;
-    send_timeout 1h;
+{PATIENT_HTTP}
     large_client_header_buffers 4 16k;
     client_max_body_size 0;
     client_body_temp_path {folder}/nginx-bodies;

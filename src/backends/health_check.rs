@@ -52,8 +52,11 @@ pub async fn watch(connector: Arc<Connector>, settings: HealthCheck) -> Infallib
         }
         tokio::select! {
             () = connector.pool().replaced() => {}
-            // One that was aborted, or has panicked and begins anew.
-            Some(_) = tasks.join_next() => tokio::time::sleep(settings.interval.min(RESTART)).await,
+            Some(Err(ended)) = tasks.join_next() => {
+                if ended.is_panic() {
+                    tokio::time::sleep(settings.interval.min(RESTART)).await;
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Ending, Lb, LbBuilder, Origin, Reader, Refusing, Server, connect, read_to_end, receive_pattern, send_pattern,
-    wait_until,
+    shrink_receive_buffer, wait_until,
 };
 
 fn http(backends: &[std::net::SocketAddr]) -> LbBuilder {
@@ -43,6 +43,32 @@ fn pipelined_requests_are_answered_in_their_order() {
     }
     assert_eq!((one.requests().len(), two.requests().len()), (10, 10));
     assert_eq!(one.requests()[0].body, b"1\r\na\r\n0\r\n\r\n");
+}
+
+#[test]
+fn an_answer_that_ends_by_a_close_is_whole_for_a_client_that_has_asked_ahead() {
+    const BODY: usize = 100_000;
+    let (has_asked, may_answer) = mpsc::channel();
+    let may_answer = Mutex::new(may_answer);
+    let server = Server::that(move |mut stream| {
+        let mut reader = Reader::of(stream.try_clone().unwrap());
+        if reader.message(false).is_some() && may_answer.lock().unwrap().recv().is_ok() {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            send_pattern(&mut stream, BODY);
+        }
+    });
+    let lb = http(&[server.address()]).start();
+    let mut client = connect(lb.address());
+    shrink_receive_buffer(&client);
+    client.write_all(b"GET /one HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    wait_until("the backend has the request", || server.accepted() == 1);
+    client.write_all(b"GET /two HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    has_asked.send(()).unwrap();
+    // Most of it is in the balancer's socket then, where a reset would find it.
+    wait_until("all is sent", || lb.metrics().sum("bytes_total", &[("direction", "out")]) >= BODY as f64);
+    let (received, ending) = read_to_end(&mut client);
+    assert!(received.len() > BODY, "{} bytes", received.len());
+    assert_eq!(ending, Ending::Clean);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::config::TlsTo;
 use crate::tls::{self, ServerName};
 
-use super::asked::Asked;
+use super::check_target::CheckTarget;
 use super::failure::CheckError;
 use super::stream::CheckStream;
 
@@ -14,8 +14,8 @@ pub(super) struct Handshake<'a> {
 }
 
 impl<'a> Handshake<'a> {
-    pub(super) fn with(asked: &Asked, tls: &'a TlsTo) -> Self {
-        Self { tls, name: tls.server_name.clone().unwrap_or_else(|| asked.server_name()) }
+    pub(super) fn with(target: &CheckTarget, tls: &'a TlsTo) -> Self {
+        Self { tls, name: tls.server_name.clone().unwrap_or_else(|| target.server_name()) }
     }
 
     /// The same connection, encrypted from here on.

@@ -4,7 +4,7 @@
 //! received a bounded number of bytes, and says what it found in words. It ends politely, so that no server takes it
 //! for a failed login.
 
-mod asked;
+mod check_target;
 mod exchange;
 mod failure;
 mod handshake;
@@ -24,7 +24,7 @@ use super::connector::Connector;
 
 use handshake::Handshake;
 
-pub(super) use asked::{Asked, Finder};
+pub(super) use check_target::{CheckTarget, Finder};
 pub(super) use failure::CheckError;
 pub(super) use stream::{CheckStream, end};
 
@@ -35,12 +35,12 @@ pub(super) use stream::{CheckStream, end};
 /// The backend's answer is none, or not the one that is wanted; or the check could not be made.
 pub(super) async fn ask(
     connector: &Connector,
-    asked: &Asked,
+    target: &CheckTarget,
     check: &HealthCheck,
     deadline: Instant,
 ) -> Result<Option<CheckStream>, CheckError> {
     let mut waits_for = "connection";
-    let answer = tokio::time::timeout_at(deadline, ask_in_time(connector, asked, check, deadline, &mut waits_for));
+    let answer = tokio::time::timeout_at(deadline, ask_in_time(connector, target, check, deadline, &mut waits_for));
     match answer.await {
         Ok(result) => result,
         Err(_) => Err(CheckError::backend(format!("no {waits_for} within {:?}", check.timeout))),
@@ -51,17 +51,17 @@ pub(super) async fn ask(
 /// waits for now.
 async fn ask_in_time(
     connector: &Connector,
-    asked: &Asked,
+    target: &CheckTarget,
     check: &HealthCheck,
     deadline: Instant,
     waits_for: &mut &'static str,
 ) -> Result<Option<CheckStream>, CheckError> {
     if check.kind == CheckKind::Connect && check.tls.is_none() {
-        connector.try_connect(&asked.target).await?;
+        connector.try_connect(&target.address).await?;
         return Ok(None);
     }
-    let mut stream = stream::over(connector.connect_for_check(&asked.target, asked.is_own).await?);
-    let mut handshake = check.tls.as_ref().map(|tls| Handshake::with(asked, tls));
+    let mut stream = stream::over(connector.connect_for_check(&target.address, target.is_own).await?);
+    let mut handshake = check.tls.as_ref().map(|tls| Handshake::with(target, tls));
     if !negotiates_tls(&check.kind)
         && let Some(handshake) = handshake.take()
     {
@@ -71,7 +71,7 @@ async fn ask_in_time(
     *waits_for = "answer";
     match &check.kind {
         CheckKind::Connect => {}
-        CheckKind::Http(http) => http::check(&mut stream, http, &asked.host()).await?,
+        CheckKind::Http(http) => http::check(&mut stream, http, &target.host()).await?,
         CheckKind::Exchange(steps) => exchange::check(&mut stream, steps, deadline).await?,
         CheckKind::Redis(redis) => redis::check(&mut stream, redis).await?,
         CheckKind::Postgres(postgres) => return postgres::check(stream, postgres, handshake).await,

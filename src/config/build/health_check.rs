@@ -17,6 +17,7 @@ use crate::config::health_check::{
 
 #[cfg(test)]
 use crate::config::yaml::Reporter;
+use crate::protocol::http1::is_token;
 
 use super::block::Block;
 use super::secret::{expanded, secret_of_file, unescaped};
@@ -136,11 +137,6 @@ fn build_header(name: &str, value: &str, block: &mut Block<'_>) -> (String, Secr
         block.problem(name, "must have no line break and no control character");
     }
     (name.to_owned(), value)
-}
-
-/// RFC 9110, 5.6.2.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 fn build_statuses(key: &str, texts: &[String], block: &mut Block<'_>) -> Vec<RangeInclusive<u16>> {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::syntax::{is_text, is_token};
+use super::syntax::{is_text, is_token_byte};
 use super::trailers::TrailerFilter;
 
 /// A u64 has sixteen; more could only be leading zeros or an overflow.
@@ -217,8 +217,8 @@ impl<'r> ChunkedScanner<'r> {
             (ExtensionQuoted, b'"') => Ok(ExtensionQuoteEnd),
             (ExtensionQuoted, b'\\') => Ok(ExtensionEscape),
             (ExtensionQuoted | ExtensionEscape, _) if is_text(byte) => Ok(ExtensionQuoted),
-            (ExtensionStart | ExtensionName, _) if is_token(byte) => Ok(ExtensionName),
-            (ExtensionValue | ExtensionToken, _) if is_token(byte) => Ok(ExtensionToken),
+            (ExtensionStart | ExtensionName, _) if is_token_byte(byte) => Ok(ExtensionName),
+            (ExtensionValue | ExtensionToken, _) if is_token_byte(byte) => Ok(ExtensionToken),
             (ExtensionName, b'=') => Ok(ExtensionValue),
             (ExtensionValue, b'"') => Ok(ExtensionQuoted),
             (ExtensionName | ExtensionToken | ExtensionQuoteEnd, b';') => Ok(ExtensionStart),
@@ -237,7 +237,7 @@ impl<'r> ChunkedScanner<'r> {
             (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
             (State::TrailerValue, _) if is_text(byte) => Ok(State::TrailerValue),
             (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerStart | State::TrailerName, _) if is_token(byte) => Ok(State::TrailerName),
+            (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => Ok(State::TrailerName),
             _ => Err(ChunkError::MalformedTrailer),
         }
     }

@@ -32,7 +32,7 @@ impl HeaderEdit {
     /// # Errors
     /// The name is no token or is reserved, or the value is not a valid template.
     pub fn parse(name: &str, value: &str) -> Result<Self, InvalidEdit> {
-        if name.is_empty() || !name.bytes().all(is_token) {
+        if !is_token(name) {
             return Err(InvalidEdit::Name);
         }
         let bytes = name.as_bytes();

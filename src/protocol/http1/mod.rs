@@ -24,6 +24,7 @@ pub use fault::{BadResponse, Fault, RequestError};
 pub use forward::{ClientSide, HeaderEdit, write_request_head, write_response_head};
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub use syntax::is_token;
 pub use template::{InvalidTemplate, Template, Variable, Variables};
 pub use trailers::TrailerFilter;
 #[allow(unused_imports, reason = "the fuzz targets use them: they compile this folder by itself")]

@@ -3,7 +3,7 @@
 
 use super::fields::{FieldFacts, Fields, Known};
 use super::response::RequestFacts;
-use super::syntax::{Cursor, Span, Stop, is_token, is_visible, list, verdict};
+use super::syntax::{Cursor, Span, Stop, is_token_byte, is_visible, list, verdict};
 use super::target::{check_authority, check_target, host_of};
 use super::{Fault, Framing, HeadLimits, RequestError, Version};
 
@@ -160,7 +160,7 @@ impl RequestHead {
 impl RequestLine {
     fn read(cursor: &mut Cursor<'_>, buf: &[u8]) -> Result<Self, Stop<RequestError>> {
         cursor.skip_empty_line()?;
-        let method = cursor.run(is_token);
+        let method = cursor.run(is_token_byte);
         if cursor.peek()? != b' ' || method.is_empty() {
             return Err(RequestError::MalformedMethod.into());
         }

@@ -169,7 +169,7 @@ impl<'a> Cursor<'a> {
             b':' => return Err(Fault::EmptyName.into()),
             _ => {}
         }
-        let name = self.run(is_token);
+        let name = self.run(is_token_byte);
         match self.peek()? {
             b':' => self.at += 1,
             b' ' | b'\t' => return Err(Fault::SpaceBeforeColon.into()),
@@ -198,8 +198,13 @@ const TOKEN: [bool; 256] = {
     table
 };
 
+/// `token` (RFC 9110 section 5.6.2), as methods and names of headers are.
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(is_token_byte)
+}
+
 /// `tchar` (RFC 9110 section 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
+pub(super) fn is_token_byte(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 

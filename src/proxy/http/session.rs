@@ -45,9 +45,9 @@ pub(in crate::proxy) async fn serve(
     };
     loop {
         let next = match poll_fn(|cx| session.poll_request(cx)).await {
-            Arrival::Request(head) => session.answer(&head).await,
-            Arrival::Refused { status, reason } => session.refuse(status, &reason).await,
-            Arrival::Ended(cause) => return cause,
+            Received::Request(head) => session.answer(&head).await,
+            Received::Refused { status, reason } => session.refuse(status, &reason).await,
+            Received::Ended(cause) => return cause,
         };
         if let Next::Close(cause) = next {
             return cause;
@@ -71,7 +71,7 @@ struct Session<'a> {
 }
 
 /// What waiting for a request gave.
-enum Arrival {
+enum Received {
     Request(RequestHead),
     Refused { status: u16, reason: String },
     Ended(Cause),
@@ -84,7 +84,7 @@ enum Next {
 }
 
 impl Session<'_> {
-    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         // A pipelined request was received together with the one before.
         if !self.pace.has_begun()
             && !self.inbox.is_empty()
@@ -96,40 +96,40 @@ impl Session<'_> {
         loop {
             let received =
                 worker.resources.scratch.poll_receive_at_most(cx, context.client, READ_AHEAD_BYTES, |_, fresh| {
-                    if fresh.is_empty() { Some(Arrival::Ended(Cause::ClientClosed)) } else { self.read_head(fresh) }
+                    if fresh.is_empty() { Some(Received::Ended(Cause::ClientClosed)) } else { self.read_head(fresh) }
                 });
             match received {
                 Poll::Pending => break,
-                Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Ended(Cause::ClientReset)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Received::Ended(Cause::ClientReset)),
                 Poll::Ready(Ok(Some(arrival))) => return Poll::Ready(arrival),
                 Poll::Ready(Ok(None)) => {}
             }
         }
         if self.inbox.is_empty() && self.worker.is_closing() {
-            return Poll::Ready(Arrival::Ended(Cause::Drained));
+            return Poll::Ready(Received::Ended(Cause::Drained));
         }
         if !self.idle_timer.poll_expired(cx) {
             return Poll::Pending;
         }
         if self.inbox.is_empty() {
-            return Poll::Ready(Arrival::Ended(Cause::IdleTimeout));
+            return Poll::Ready(Received::Ended(Cause::IdleTimeout));
         }
         let reason = "the request's head did not come in time".to_owned();
-        Poll::Ready(Arrival::Refused { status: 408, reason })
+        Poll::Ready(Received::Refused { status: 408, reason })
     }
 
     /// Adds what came; `None`: the head isn't complete.
-    fn read_head(&mut self, fresh: &[u8]) -> Option<Arrival> {
+    fn read_head(&mut self, fresh: &[u8]) -> Option<Received> {
         let is_first = !self.pace.has_begun();
         self.inbox.extend_from_slice(fresh);
         // What was received together with the request before is as new as what comes now.
         let fresh = if is_first { self.inbox.len() } else { fresh.len() };
         if self.pace.is_due(&self.inbox, fresh, &self.http.limits) {
             match RequestHead::parse(&self.inbox, &self.http.limits) {
-                Ok(Some(head)) => return Some(Arrival::Request(head)),
+                Ok(Some(head)) => return Some(Received::Request(head)),
                 Err(rejection) => {
                     let reason = rejection.to_string();
-                    return Some(Arrival::Refused { status: rejection.status(), reason });
+                    return Some(Received::Refused { status: rejection.status(), reason });
                 }
                 Ok(None) => {}
             }

@@ -17,18 +17,18 @@ use super::failure::CheckError;
 const LOCALHOST: &str = "localhost";
 
 /// Where one check goes.
-pub(in crate::backends) struct Asked {
-    pub(super) target: Target,
+pub(in crate::backends) struct CheckTarget {
+    pub(super) address: Target,
     /// The name that it is known by; `None`: an address.
     name: Option<String>,
     /// Whether it is where clients' connections go too.
     pub(super) is_own: bool,
 }
 
-impl Asked {
+impl CheckTarget {
     /// What a Host header says of it.
     pub(super) fn host(&self) -> String {
-        match (&self.name, self.target.ip_and_port()) {
+        match (&self.name, self.address.ip_and_port()) {
             (Some(name), Some(address)) => format!("{name}:{}", address.port()),
             (None, Some(address)) => address.to_string(),
             // RFC 9110, 7.2 wants a Host, and a path is none.
@@ -38,7 +38,7 @@ impl Asked {
 
     /// What its certificate must be for.
     pub(super) fn server_name(&self) -> ServerName<'static> {
-        let of_address = || match self.target.ip_and_port() {
+        let of_address = || match self.address.ip_and_port() {
             Some(address) => ServerName::IpAddress(address.ip().into()),
             None => ServerName::try_from(LOCALHOST).expect("it is a name"),
         };
@@ -71,23 +71,26 @@ impl Finder {
         backend: &Backend,
         check: &HealthCheck,
         resolve: &Resolve,
-    ) -> Result<Asked, CheckError> {
+    ) -> Result<CheckTarget, CheckError> {
         let (place, own) = (backend.check_place(), backend.target());
-        let asked =
-            |target: Target, name: Option<&String>| Asked { is_own: target == *own, target, name: name.cloned() };
+        let target = |address: Target, name: Option<&String>| CheckTarget {
+            is_own: address == *own,
+            address,
+            name: name.cloned(),
+        };
         match &place.address {
-            None => Ok(asked(check.port.map_or(own.clone(), |port| own.with_port(port.get())), place.host.as_ref())),
-            Some(BackendAddress::Address(target)) => Ok(asked(target.clone(), None)),
+            None => Ok(target(check.port.map_or(own.clone(), |port| own.with_port(port.get())), place.host.as_ref())),
+            Some(BackendAddress::Address(address)) => Ok(target(address.clone(), None)),
             // The name that gave the backend's address: one of several, perhaps.
             Some(BackendAddress::Name(name, port)) if place.host.as_ref() == Some(name) => {
-                Ok(asked(own.with_port(*port), Some(name)))
+                Ok(target(own.with_port(*port), Some(name)))
             }
             Some(BackendAddress::Name(name, port)) => {
                 let is_like_own = |ip: &IpAddr| own.ip_and_port().is_some_and(|own| own.is_ipv4() == ip.is_ipv4());
                 let addresses = self.addresses_of(name, *port, resolve, check.timeout).await?;
                 let ip = addresses.iter().find(|ip| is_like_own(ip)).or(addresses.first());
                 let ip = ip.ok_or_else(|| CheckError::backend(format!("{name} has no address")))?;
-                Ok(asked(Target::Tcp(SocketAddr::new(*ip, *port)), Some(name)))
+                Ok(target(Target::Tcp(SocketAddr::new(*ip, *port)), Some(name)))
             }
             Some(BackendAddress::Srv(_)) => unreachable!("the configuration refuses a service here"),
         }
