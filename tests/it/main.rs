@@ -12,7 +12,8 @@ mod access_log_rotation; // SIGUSR1: another file, and no line lost
 mod access_rules; // who may connect, and how often
 mod addresses; // errors of connects, binds that overlap, names of the machine, zones
 mod admin; // health, API, metrics, `lb status`
-mod admin_changes; // drain, disable, enable, reload, shutdown; who may ask for it
+mod admin_access; // who may ask the admin server for what
+mod admin_changes; // drain, disable, enable, reload, shutdown
 mod attacks; // clients that mean harm
 mod backends_detection; // backends that fail under load, flap, come back slowly
 mod backends_discovery; // names, their records, and DNS that fails
@@ -60,8 +61,9 @@ mod reload_http; // kept connections, and requests under way
 mod reload_load; // reloads by the hundred while clients come, go and stay
 mod reload_pools; // backends that come, change and go; a pool's settings
 mod reload_watch; // a file that is followed, however it is replaced
-mod roles; // primaries, backups by rank, and what follows when they go and return
+mod roles; // primaries and backups by rank: who serves, and what becomes of open connections
 mod roles_databases; // Redis and PostgreSQL whose nodes change their roles
+mod roles_return; // a primary that returns, roles that change hands
 mod seed; // the scenario that it all began with
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Ending, Folder, Lb, Program, bound, connect, database_at, postgres, postgres_replica, psql, read_to_end, redis,
-    required, send_and_read, short_read, wait_until, wait_until_equal,
+    required, send_and_read, short_read, wait_for_state, wait_until, wait_until_equal,
 };
 
 /// Sends a Redis command, and gives what is answered; empty: nothing is.
@@ -26,11 +26,6 @@ fn redis_session(address: SocketAddr) -> TcpStream {
     session.write_all(b"PING\r\n").expect("the connection is open");
     assert_eq!(short_read(&mut session), "+PONG\r\n");
     session
-}
-
-#[track_caller]
-fn wait_for_state(lb: &Lb, address: SocketAddr, state: &str) {
-    wait_until_equal(&format!("the state of {address}"), &state.to_owned(), || lb.state_of(address));
 }
 
 #[test]

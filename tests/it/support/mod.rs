@@ -1,5 +1,6 @@
 //! What the tests are written with: the balancer as a process, servers and clients of every temper, and patience.
 
+mod admin;
 mod browser;
 mod clients;
 mod dns;
@@ -30,6 +31,7 @@ mod vectors;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+pub use admin::{RELOAD, assert_api_error, backend_path, change_backend, greeter, start_with_file};
 pub use browser::Browser;
 pub use clients::{
     Ending, bound, connect, connect_and_read, read_to_end, reset, send_and_read, short_read, shrink_receive_buffer,
@@ -40,12 +42,12 @@ pub use files::Folder;
 pub use fleet::{
     Fleet, Flooded, connect_from, greeting, greeting_unix_socket, refusing_at, try_connect_from, try_greeting,
 };
-pub use http::{Answer, ask_from, exchange, get, get_from, post, request};
+pub use http::{ask_from, exchange, get, get_from, post, request};
 pub use lb::{Lb, LbBuilder, lb_command, ordinary_user, run_to_end};
 pub use load::Load;
 pub use metrics::Metrics;
 pub use network::{is_in_a_network_of_its_own, put_in_place_of, run, switch_ipv6_off};
-pub use node::{Node, session};
+pub use node::{Node, ONE_CHECK, ROLE_CHECK, closed_for, of_one_rank, ranked, session, wait_for_state};
 pub use notify::Notifications;
 pub use origin::{Message, Origin, Reader};
 pub use packages::{missing_packages, required};

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use super::clients::connect;
+use super::lb::{Lb, LbBuilder};
 use super::ports::Refusing;
 use super::servers::Server;
-use super::short_read;
+use super::{short_read, wait_until_equal};
 
 /// A session begins with the client's first bytes; the node answers with its name, then repeats what it gets. Health
 /// checks ask for `/role`.
@@ -91,4 +92,36 @@ pub fn session(address: SocketAddr) -> (TcpStream, String) {
     client.write_all(b"hello").expect("the connection is open");
     let name = short_read(&mut client);
     (client, name)
+}
+
+/// Asks for the role often, and believes the first answer.
+pub const ROLE_CHECK: &str =
+    "{interval: 50ms, timeout: 5s, rise: 1, fall: 1, http: {path: /role, status: 200, standby_status: 503}}";
+
+/// The same, but once: what it has found at the start stays.
+pub const ONE_CHECK: &str = "{interval: 1h, timeout: 5s, rise: 1, fall: 1, http: {path: /role, status: 200}}";
+
+/// In front of these nodes, each with its rank.
+pub fn ranked(nodes: &[(&Node, u8)]) -> LbBuilder {
+    let backend = |(node, rank): &(&Node, u8)| match rank {
+        0 => node.address().to_string(),
+        rank => format!("{},backup={rank}", node.address()),
+    };
+    let backends: Vec<String> = nodes.iter().map(backend).collect();
+    Lb::with_backends(&backends.iter().map(String::as_str).collect::<Vec<_>>()).set("health_check", ROLE_CHECK)
+}
+
+/// In front of these nodes, all of them primaries.
+pub fn of_one_rank(nodes: &[&Node]) -> LbBuilder {
+    ranked(&nodes.iter().map(|node| (*node, 0)).collect::<Vec<_>>())
+}
+
+#[track_caller]
+pub fn wait_for_state(lb: &Lb, address: SocketAddr, state: &str) {
+    wait_until_equal(&format!("the state of {address}"), &state.to_owned(), || lb.state_of(address));
+}
+
+/// Connections that ended for this cause.
+pub fn closed_for(lb: &Lb, cause: &str) -> f64 {
+    lb.metrics().sum("connections_closed_total", &[("reason", cause)])
 }
