@@ -23,7 +23,7 @@ pub struct Overrides {
     /// tcp: any protocol, bytes unchanged. http: each request is balanced, and headers are set
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
-    /// round_robin, least_connections, random_two or source_hash
+    /// round_robin, least_connections, random_two, source_hash or first
     #[arg(long, value_name = "POLICY")]
     pub policy: Option<String>,
     /// Where metrics, health and the API are served, or off
@@ -38,8 +38,8 @@ pub struct Overrides {
     /// How long one connect to a backend may take, such as 500ms
     #[arg(long, value_name = "TIME")]
     pub connect_timeout: Option<String>,
-    /// Close a connection without a byte in either direction for this long, such as 10m
-    #[arg(long, value_name = "TIME")]
+    /// Reset a connection without a byte in either direction for this long, such as 10m; or off
+    #[arg(long, value_name = "TIME|off")]
     pub idle_timeout: Option<String>,
     /// How long open connections may continue after SIGTERM, such as 30s
     #[arg(long, value_name = "TIME")]
