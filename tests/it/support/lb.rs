@@ -29,7 +29,7 @@ mod logs;
 
 use balance::AtRest;
 
-use commands::{command, command_of, command_of_user};
+use commands::{command, command_of, command_of_user, copied_into};
 pub use commands::{command as lb_command, run_to_end};
 
 /// An ordinary user and its group, whom nobody else is: the kernel counts the pipes of an unprivileged user. Only root
@@ -167,11 +167,7 @@ impl LbBuilder {
             command.args(["-c", "exec \"$@\" 3<&0 </dev/null", "sh", LB]);
         }
         if self.from_copy {
-            let program = self.folder.path().join("lb");
-            std::fs::hard_link(LB, &program)
-                .or_else(|_| std::fs::copy(LB, &program).map(drop))
-                .expect("the temporary directory is writable");
-            command = command_of(&program, self.folder.path());
+            command = command_of(&copied_into(self.folder.path()), self.folder.path());
         }
         if let Some(user) = self.user {
             command = command_of_user(user, self.folder.path());

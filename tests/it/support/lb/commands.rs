@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,10 +44,19 @@ pub fn run_to_end<A: AsRef<OsStr>>(folder: &Path, arguments: &[A], environment: 
     child.wait_with_output().expect("it has ended")
 }
 
+/// The program under another name, which a test may replace.
+pub(super) fn copied_into(folder: &Path) -> PathBuf {
+    let program = folder.join("lb");
+    // Written by a process of its own: a child that another test starts meanwhile would inherit our descriptor, and no
+    // program runs while it is open for writing (ETXTBSY).
+    let copied = Command::new("cp").arg(LB).arg(&program).status().expect("every system has it");
+    assert!(copied.success(), "the temporary directory is writable");
+    program
+}
+
 /// The same as another user, from a place where that user may go: the build's folder may be closed to others.
 pub(super) fn command_of_user(user: u32, folder: &Path) -> Command {
-    let program = folder.join("lb");
-    std::fs::copy(LB, &program).expect("the temporary directory is writable");
+    let program = copied_into(folder);
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     let mut command = command_of(&program, folder);
     // As root, `uid` gives up the other groups, too; the capabilities go with the user.
