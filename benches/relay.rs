@@ -14,7 +14,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lb::bench::config::RelayMode;
 use lb::bench::lifecycle::IdleTimeouts;
 use lb::bench::net::{
-    DialOptions, ListenAddress, ListenSocket, Target, TcpOptions, Transport, bind_listen_sockets, dial, local_address,
+    DialOptions, ListenAddress, ListenSocket, Purpose, Target, TcpOptions, Transport, bind_listen_sockets, dial,
+    local_address,
 };
 use lb::bench::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally, WorkerPipe};
 use lb::bench::telemetry::ByteCounters;
@@ -36,7 +37,7 @@ async fn connection() -> (Transport, Transport) {
     let address: SocketAddr = local_address(&socket).parse().expect("a TCP address");
     let listener = ListenSocket::new(socket).expect("within the runtime");
     let dial_options =
-        DialOptions { timeout: Duration::from_secs(5), nodelay: true, user_timeout: None, unseen: false };
+        DialOptions { timeout: Duration::from_secs(5), nodelay: true, user_timeout: None, purpose: Purpose::Talk };
     let target = Target::Tcp(address);
     let (dialled, accepted) = tokio::join!(dial(&target, None, &dial_options), listener.accept());
     let (accepted, _) = accepted.expect("somebody connects");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backends::{Backend, LastCheck, Unresolved};
 use crate::config::Policy;
-use crate::relay::Pipes;
+use crate::relay::{Engine, Pipes};
 use crate::telemetry::{ListenerTotals, rfc3339};
 
 use super::view::{LastReload, ShownListener, View};
@@ -21,6 +21,8 @@ pub struct StatusReport {
     /// Worker threads.
     pub workers: usize,
     pub connections: ConnectionsReport,
+    /// What hands small sends to the kernel.
+    pub engine: EngineReport,
     /// How bulk is moved inside the kernel.
     pub splice: SpliceReport,
     /// Whether it drains: it was asked to stop.
@@ -84,6 +86,17 @@ pub struct ConnectionsReport {
     pub active: usize,
     /// The limit of open ones.
     pub max: usize,
+}
+
+/// What hands small sends to the kernel.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct EngineReport {
+    /// io_uring or epoll.
+    pub name: String,
+    /// Why this one.
+    pub reason: String,
+    /// Workers that use io_uring. Those whose ring failed use epoll.
+    pub rings: usize,
 }
 
 /// The workers' pipes.
@@ -196,6 +209,7 @@ impl StatusReport {
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             workers: view.workers,
             connections: ConnectionsReport { active: view.connections.active(), max: view.connections.max() },
+            engine: EngineReport::new(&view.engine),
             splice: SpliceReport::new(&view.pipes),
             draining: view.is_draining(),
             ready: view.unready().is_none(),
@@ -206,6 +220,12 @@ impl StatusReport {
             former_processes: view.former_processes.pids(),
             listeners: listeners.filter(|listener| !listener.is_gone()).map(ListenerReport::new).collect(),
         }
+    }
+}
+
+impl EngineReport {
+    fn new(engine: &Engine) -> Self {
+        Self { name: engine.name().to_owned(), reason: engine.reason().to_owned(), rings: engine.rings() }
     }
 }
 

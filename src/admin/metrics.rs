@@ -109,6 +109,9 @@ fn collect_process(view: &View) {
     for (state, pipes) in [("open", view.pipes.open()), ("refused", view.pipes.refused())] {
         gauge!(metric::SPLICE_PIPES, "state" => state).set(pipes as f64);
     }
+    for (engine, workers) in [("io_uring", view.engine.rings()), ("epoll", view.engine.without_ring())] {
+        gauge!(metric::RELAY_ENGINE, "engine" => engine).set(f64::from(u8::from(workers > 0)));
+    }
     counter!(metric::SPLICED_BYTES).absolute(view.pipes.spliced_bytes());
     let last_went_well = view.reloads.last().is_none_or(|last| last.result.is_ok());
     gauge!(metric::LAST_RELOAD).set(f64::from(u8::from(last_went_well)));

@@ -9,7 +9,7 @@ mod server;
 mod token;
 mod view;
 
-pub use api::{BackendReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport};
+pub use api::{BackendReport, EngineReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport};
 pub use authorization::{Guard, Reach};
 pub use metrics::Exporter;
 pub use server::{AdminListener, MAX_FILES, serve};

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::access_log::AccessLog;
 use crate::backends::{AdminState, BackendState, Pool};
 use crate::lifecycle::{ConnectionLimit, DrainWatch, FormerProcesses, Phase};
-use crate::relay::Pipes;
+use crate::relay::{Engine, Pipes};
 use crate::telemetry::{ListenerStats, ListenerTotals};
 
 use super::authorization::Guard;
@@ -31,6 +31,7 @@ pub struct View {
     pub access_log: Option<Arc<AccessLog>>,
     /// Of all workers.
     pub pipes: Arc<Pipes>,
+    pub engine: Arc<Engine>,
     /// `None`: flags and variables alone configure it.
     pub config_file: Option<String>,
     pub reloads: Reloads,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::net::{self, ConnectFailure, DialError, DialOptions, Target, Transport};
+use crate::net::{self, ConnectFailure, DialError, DialOptions, Purpose, Target, Transport};
 use crate::protocol::proxy_header::{self, Origin};
 
 use super::pool::Pool;
@@ -35,7 +35,7 @@ impl Connector {
     /// Why it did not work.
     pub async fn connect(&self, target: &Target, origin: impl FnOnce() -> Origin) -> Result<Transport, DialError> {
         let timeout = self.pool.settings().connect_timeout;
-        let backend = self.dial(target, timeout, false).await?;
+        let backend = self.dial(target, timeout, Purpose::Data).await?;
         self.begin(backend, origin)
     }
 
@@ -46,7 +46,7 @@ impl Connector {
     /// # Errors
     /// Why it did not work.
     pub(super) async fn connect_for_check(&self, target: &Target, is_own: bool) -> Result<Transport, DialError> {
-        let backend = self.dial(target, Duration::MAX, false).await?;
+        let backend = self.dial(target, Duration::MAX, Purpose::Talk).await?;
         // LOCAL: the connection is the balancer's own, and belongs to no client.
         if is_own { self.begin(backend, || Origin::Local) } else { Ok(backend) }
     }
@@ -58,7 +58,7 @@ impl Connector {
     /// # Errors
     /// Why it can't.
     pub(super) async fn try_connect(&self, target: &Target) -> Result<(), DialError> {
-        self.dial(target, Duration::MAX, true).await.map(drop)
+        self.dial(target, Duration::MAX, Purpose::Unseen).await.map(drop)
     }
 
     /// The pool whose backends these are.
@@ -66,10 +66,10 @@ impl Connector {
         &self.pool
     }
 
-    async fn dial(&self, target: &Target, timeout: Duration, unseen: bool) -> Result<Transport, DialError> {
+    async fn dial(&self, target: &Target, timeout: Duration, purpose: Purpose) -> Result<Transport, DialError> {
         let options = {
             let tcp = &self.pool.settings().tcp;
-            DialOptions { timeout, nodelay: tcp.nodelay, user_timeout: tcp.user_timeout, unseen }
+            DialOptions { timeout, nodelay: tcp.nodelay, user_timeout: tcp.user_timeout, purpose }
         };
         net::dial(target, self.next_source(target), &options).await
     }

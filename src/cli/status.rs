@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::admin::{BackendReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport};
+use crate::admin::{BackendReport, EngineReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport};
 
 use super::admin::{AdminArgs, AdminClient, runtime};
 use super::environment::print_line;
@@ -99,6 +99,7 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
         "lb {}: up {:.0} s, {} workers, {} of {} connections{state}\n",
         status.version, status.uptime_seconds, status.workers, status.connections.active, status.connections.max
     );
+    text += &engine_line(&status.engine);
     text += &splice_line(&status.splice);
     if let Some(reload) = &status.last_reload {
         text += &format!("last reload {} ({}): {}\n", reload.time, reload.result, reload.message);
@@ -135,6 +136,12 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
         }
     }
     text
+}
+
+fn engine_line(engine: &EngineReport) -> String {
+    let EngineReport { name, reason, rings } = engine;
+    let rings = if name == "io_uring" { format!(", on {rings} workers") } else { String::new() };
+    format!("small sends: {name} ({reason}){rings}\n")
 }
 
 fn splice_line(splice: &SpliceReport) -> String {

@@ -25,7 +25,7 @@ pub struct Config {
     /// `None`: as many as open files and memory allow.
     pub max_connections: Option<NonZeroUsize>,
     pub drain: DrainConfig,
-    pub relay: RelayMode,
+    pub relay: RelayConfig,
     pub log: LogConfig,
     /// Whether a change of the file reloads it.
     pub watch: bool,
@@ -63,6 +63,12 @@ pub struct DrainConfig {
     pub upgrade_timeout: Option<Duration>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayConfig {
+    pub mode: RelayMode,
+    pub engine: RelayEngine,
+}
+
 /// How bytes are moved between sockets.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,4 +80,17 @@ pub enum RelayMode {
     Copy,
     /// Always spliced, as far as the system grants pipes.
     Splice,
+}
+
+/// What hands small sends to the kernel.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayEngine {
+    /// io_uring where it works, else epoll.
+    #[default]
+    Auto,
+    /// Many in one call; where that doesn't work, the balancer doesn't start.
+    IoUring,
+    /// Each by itself.
+    Epoll,
 }

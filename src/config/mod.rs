@@ -23,7 +23,7 @@ mod yaml;
 
 pub use address::{BackendAddress, BindAddress};
 pub use file::off::means_off;
-pub use global::{AdminConfig, Config, DrainConfig, RelayMode};
+pub use global::{AdminConfig, Config, DrainConfig, RelayEngine, RelayMode};
 pub use health_check::{
     CheckKind, HealthCheck, HttpCheck, MysqlCheck, Pattern, PostgresCheck, PostgresRole, RedisCheck, RedisRole, Step,
 };

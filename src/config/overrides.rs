@@ -35,6 +35,9 @@ pub struct Overrides {
     /// Client connections at once: a number, or auto (as many as open files and memory allow)
     #[arg(long, value_name = "N|auto")]
     pub max_connections: Option<String>,
+    /// auto, io_uring or epoll: what hands small sends to the kernel
+    #[arg(long, value_name = "ENGINE")]
+    pub relay_engine: Option<String>,
     /// How long one connect to a backend may take, such as 500ms
     #[arg(long, value_name = "TIME")]
     pub connect_timeout: Option<String>,
@@ -70,12 +73,13 @@ struct Flag {
 }
 
 /// In the order in which they are applied.
-const FLAGS: [Flag; 11] = [
+const FLAGS: [Flag; 12] = [
     Flag { name: "mode", scope: Listener, path: "mode", value: |all| &mut all.mode },
     Flag { name: "policy", scope: Pool, path: "policy", value: |all| &mut all.policy },
     Flag { name: "admin", scope: Global, path: "admin.bind", value: |all| &mut all.admin },
     Flag { name: "workers", scope: Global, path: "workers", value: |all| &mut all.workers },
     Flag { name: "max-connections", scope: Global, path: "max_connections", value: |all| &mut all.max_connections },
+    Flag { name: "relay-engine", scope: Global, path: "relay.engine", value: |all| &mut all.relay_engine },
     Flag { name: "connect-timeout", scope: Pool, path: "connect_timeout", value: |all| &mut all.connect_timeout },
     Flag { name: "idle-timeout", scope: Listener, path: "timeouts.idle", value: |all| &mut all.idle_timeout },
     Flag { name: "drain-timeout", scope: Global, path: "drain.timeout", value: |all| &mut all.drain_timeout },

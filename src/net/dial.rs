@@ -30,9 +30,21 @@ pub struct DialOptions {
     pub nodelay: bool,
     /// How long sent bytes may stay unacknowledged.
     pub user_timeout: Option<Duration>,
-    /// The connection is only to show that it can be made, and is dropped at once: TCP's handshake is left without its
-    /// last acknowledgement, and then reset, so that the application's accept(2) never returns it.
-    pub unseen: bool,
+    /// What the connection is for.
+    pub purpose: Purpose,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Bytes that follow at once, or [`Transport::acknowledge`]: the handshake's last acknowledgement goes with them,
+    /// which spares a packet.
+    Data,
+    /// To show that it can be made; it is dropped at once: TCP's handshake is left without its last acknowledgement,
+    /// and then reset, so that the application's accept(2) never returns it.
+    Unseen,
+    /// Anything else.
+    Talk,
 }
 
 /// Connects to `target`, from `source` where one is given. Safe to cancel: the half-made connection is closed.
@@ -79,9 +91,11 @@ fn start_tcp(
     if let Some(timeout) = options.user_timeout {
         sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
     }
-    if options.unseen {
+    if options.purpose != Purpose::Talk {
         // Linux delays the last acknowledgement by 200 ms then, for data to go with it (TCP_QUICKACK in tcp(7)).
         sockopt::set_tcp_quickack(&fd, false)?;
+    }
+    if options.purpose == Purpose::Unseen {
         reset_on_close(&fd);
     }
     if let Some(source) = source {
@@ -92,7 +106,9 @@ fn start_tcp(
     }
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => {
-            Ok(Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })?)
+            let stream = Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })?;
+            stream.owes_acknowledgement.set(options.purpose == Purpose::Data);
+            Ok(stream)
         }
         // With IPv6 off there is no address to connect to `::1` from. That isn't the lack of a port, for which the
         // kernel has the same errno.

@@ -11,14 +11,16 @@ mod fd_passing;
 mod inherited;
 mod listen;
 mod peer;
+mod send_ring;
 mod socket_option;
 mod splice;
 mod stream;
+mod stream_send;
 mod transport;
 
 pub use address::{ListenAddress, Target};
 pub use connect_failure::{ConnectFailure, DialError};
-pub use dial::{DialOptions, dial, is_own_address};
+pub use dial::{DialOptions, Purpose, dial, is_own_address};
 pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
 pub use inherited::inherited_listen_socket;
 pub use listen::{
@@ -27,6 +29,7 @@ pub use listen::{
     set_listen_options,
 };
 pub use peer::Peer;
+pub use send_ring::{RING_FILES_PER_WORKER, hand_over_each_turn, open_send_ring, probe_send_ring};
 pub use splice::{Pipe, is_splice_refused};
 pub use stream::Hangup;
 pub use transport::Transport;

@@ -73,9 +73,9 @@ impl Pipe {
 
     /// Fills the empty pipe with bytes that `from` received, `most` of them at most. 0 means that a receive has to tell
     /// why: readiness is as it was.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream, most: u64) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream, most: usize) -> Poll<io::Result<usize>> {
         assert!(self.is_empty(), "only an empty pipe is filled: else EAGAIN could mean that the pipe is full");
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.capacity);
+        let most = most.min(self.capacity);
         let _readable = ready!(from.fd.poll_read_ready(cx))?;
         loop {
             // Never SPLICE_F_MORE: it would hold back the last bytes of a message for up to 200 ms.

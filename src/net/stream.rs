@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-use super::socket_option::{send_room, set_receive_low_watermark};
+use super::send_ring::Turn;
+use super::socket_option::set_receive_low_watermark;
 
 /// A paused socket still wakes its task when it holds this much: it is to be read at once when reading is resumed.
 const MAX_PAUSED_LOW_WATERMARK_BYTES: usize = 512 * 1024;
@@ -41,7 +42,11 @@ pub enum Hangup {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) fd: AsyncFd<OwnedFd>,
-    nodelay: Cell<NoDelay>,
+    pub(super) nodelay: Cell<NoDelay>,
+    /// When its last small send was collected ([`send_ring`]); 0: never, or the socket has taken all of it.
+    pub(super) collected_in: Cell<Turn>,
+    /// The kernel waits for the first send to acknowledge the peer's half of the handshake.
+    pub(super) owes_acknowledgement: Cell<bool>,
 }
 
 /// When TCP_NODELAY is set. Nagle's algorithm holds bytes back only while earlier ones are unacknowledged (RFC 9293,
@@ -60,13 +65,18 @@ impl Stream {
     /// Registers a non-blocking socket with this thread's runtime.
     pub(super) fn register(fd: OwnedFd, nodelay: NoDelay) -> io::Result<Self> {
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        Ok(Self { fd: register(fd, interest)?, nodelay: Cell::new(nodelay) })
+        Ok(Self {
+            fd: register(fd, interest)?,
+            nodelay: Cell::new(nodelay),
+            collected_in: Cell::new(0),
+            owes_acknowledgement: Cell::new(false),
+        })
     }
 
     /// Receives into `buffer`; 0 is the peer's end of stream.
     pub(super) fn poll_receive(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            let mut guard = ready!(self.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
                 Ok((_, received)) => {
                     if 0 < received && received < buffer.len() && !self.has_urgent_data_come() {
@@ -93,29 +103,17 @@ impl Stream {
         has_come
     }
 
-    /// Sends as much of `bytes` as the socket takes now; at least one byte.
-    pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.before_send();
-        loop {
-            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
-            match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => {
-                    if sent < bytes.len() {
-                        guard.clear_ready();
-                    }
-                    return Poll::Ready(Ok(sent));
-                }
-                Err(Errno::AGAIN) => guard.clear_ready(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
+    /// Whoever waits for the peer has sent all it wants to say for now: this is when what the socket refused goes.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, OwnedFd>>> {
+        // A failure is the next send's to report: bytes may have come before it.
+        let _ = self.poll_taken(cx);
+        self.fd.poll_read_ready(cx)
     }
 
     /// MSG_PEEK (recv(2)): ready when there are more than `known` bytes.
     pub(super) fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
         loop {
-            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            let mut guard = ready!(self.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::PEEK) {
                 Ok((_, seen)) if seen > known => return Poll::Ready(Ok(seen)),
                 // No more will come, by an end or by a reset: a peek gives the known bytes in both cases, and only the
@@ -146,16 +144,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Without a wait: the empty send buffer of a fresh socket takes a few bytes at once.
-    pub(super) fn send_first(&self, bytes: &[u8]) -> io::Result<()> {
-        self.before_send();
-        match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {
-            Ok(sent) if sent == bytes.len() => Ok(()),
-            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Whether nothing waits to be received. Costs a call only where epoll has reported something since the last one.
     pub(super) fn is_idle(&self) -> bool {
         let peeked = self.fd.try_io(Interest::READABLE, |fd| {
@@ -168,7 +156,7 @@ impl Stream {
     /// Unread bytes keep the socket readable: no task is woken for what comes behind them.
     pub(super) fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
         loop {
-            let Ok(mut guard) = ready!(self.fd.poll_read_ready(cx)) else { return Poll::Ready(Hangup::Gone) };
+            let Ok(mut guard) = ready!(self.poll_read_ready(cx)) else { return Poll::Ready(Hangup::Gone) };
             // A reset closes the reading side as an end does; only the socket's error tells them apart.
             if guard.ready().is_read_closed() {
                 return Poll::Ready(if self.pending_error().is_some() { Hangup::Gone } else { Hangup::Ended });
@@ -245,14 +233,18 @@ impl Stream {
         (buffer / SHARE_OF_RECEIVE_BUFFER).min(MAX_PAUSED_LOW_WATERMARK_BYTES)
     }
 
-    /// How many bytes the send buffer takes now, about; `None`: the kernel doesn't say.
-    pub(super) fn send_room(&self) -> Option<usize> {
-        send_room(&self.fd).ok()
-    }
-
     pub(super) fn shutdown_write(&self) {
+        self.hand_over();
         // An error means that the peer is gone, which the next receive reports.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+    }
+
+    /// TCP_QUICKACK (tcp(7)): set, it sends the acknowledgement that is due.
+    pub(super) fn acknowledge(&self) {
+        if self.owes_acknowledgement.replace(false) {
+            // An error means that it has failed already.
+            let _ = sockopt::set_tcp_quickack(&self.fd, true);
+        }
     }
 
     /// TCP_KEEPIDLE and TCP_KEEPINTVL (tcp(7)).
@@ -265,19 +257,8 @@ impl Stream {
 
     /// See [`reset_on_close`].
     pub(super) fn reset_on_close(&self) {
+        self.hand_over();
         reset_on_close(&self.fd);
-    }
-
-    pub(super) fn before_send(&self) {
-        match self.nodelay.get() {
-            NoDelay::Settled => {}
-            NoDelay::Wanted => self.nodelay.set(NoDelay::Due),
-            NoDelay::Due => {
-                self.nodelay.set(NoDelay::Settled);
-                // An error means that it has failed already.
-                let _ = sockopt::set_tcp_nodelay(&self.fd, true);
-            }
-        }
     }
 }
 

@@ -51,7 +51,7 @@ impl Transport {
 
     /// Fills the empty `pipe` with received bytes, `most` of them at most. 0 says nothing of the peer: there may be
     /// more bytes, none yet, or none ever, and only a receive tells.
-    pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: &mut Pipe, most: u64) -> Poll<io::Result<usize>> {
+    pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: &mut Pipe, most: usize) -> Poll<io::Result<usize>> {
         pipe.poll_fill(cx, &self.stream, most)
     }
 
@@ -63,9 +63,27 @@ impl Transport {
 
 /// Sending.
 impl Transport {
-    /// Sends as much of `bytes` as can be taken now; at least one byte.
+    /// Sends as much of `bytes` as can be taken now; at least one byte. Few bytes may wait for the end of the worker's
+    /// turn; what is done later on this connection comes after them. Before [`Transport::shutdown_write`] and a clean
+    /// close, [`Transport::poll_all_taken`] has to be ready: a close makes a reset of what was not taken.
     pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.stream.poll_send(cx, bytes)
+    }
+
+    /// Ready when what was sent in earlier turns was taken; until then, no more should be received for this connection.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_taken(cx)
+    }
+
+    /// Ready when all that was sent was taken.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn poll_all_taken(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_all_taken(cx)
     }
 
     /// Sends all of `bytes` at once. They must be few, and the first of a connection, whose send buffer is empty then.
@@ -118,6 +136,12 @@ impl Transport {
     /// Whether there is nothing to receive: no byte, no end, no error.
     pub fn is_idle(&self) -> bool {
         self.stream.is_idle()
+    }
+
+    /// Nothing is sent for now: the peer, who may be the one to speak first, gets the acknowledgement of its handshake
+    /// that the first bytes were to bring ([`Purpose::Data`](super::Purpose::Data)).
+    pub fn acknowledge(&self) {
+        self.stream.acknowledge();
     }
 
     /// Makes the kernel probe the peer after `idle` without a byte, to notice one that vanished (tcp(7)).

@@ -11,6 +11,7 @@
 mod byte_meter;
 mod copy;
 mod duplex;
+mod engine;
 mod framer;
 mod mover_choice;
 mod pipes;
@@ -25,6 +26,7 @@ mod unsent;
 
 pub use byte_meter::{Direction, FirstByte, Meter, Tally};
 pub use duplex::{Early, Limits, Outcome, Start, run};
+pub use engine::Engine;
 pub use framer::Framer;
 pub use pipes::{PIPE_FILES_PER_WORKER, Pipes, WorkerPipe};
 pub use pump::Pump;

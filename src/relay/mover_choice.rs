@@ -1,62 +1,68 @@
 //! Which of the two movers a direction uses now.
 //!
-//! Copying is cheaper for small messages, splicing for bulk data: it saves one copy of each byte, but its two system
-//! calls cost more than a receive and a send.
+//! Copying is cheaper for small messages, splicing for large ones: it saves one copy of each byte, but its two system
+//! calls cost more than a receive and a send. What the next message is like is guessed from the last.
+
+use std::mem;
 
 use crate::config::RelayMode;
 
 use super::pipes::PIPE_BYTES;
-use super::scratch::SCRATCH_BYTES;
 
-/// Full reads in a row after which a direction counts as bulk data, as with HAProxy's splice-auto.
-const FULL_READS_TO_SPLICE: u8 = 3;
-/// A splice of fewer bytes costs more than copying them.
-pub(super) const SMALL_SPLICE_BYTES: u64 = 32 * 1024;
-/// Small splices in a row after which a direction copies again.
-const SMALL_SPLICES_TO_COPY: u8 = 3;
-/// What a move is expected to bring while the last ones were small.
+/// A splice of fewer bytes costs more than copying them. Measured on loopback: docs/performance.md.
+pub(super) const SMALL_SPLICE_BYTES: usize = 16 * 1024;
+/// Small messages in a row after which a direction copies again.
+const SMALL_MESSAGES_TO_COPY: u8 = 3;
+/// A splice of more may have ended for want of room in the pipe.
+const BULK_BYTES: usize = 256 * 1024;
+/// What a move is expected to bring at least.
 const FEW_BYTES: usize = 64 * 1024;
 
 /// The choice for one direction, by the sizes of its last moves.
 #[derive(Debug)]
 pub(super) struct MoverChoice {
     splices: bool,
-    /// While copying: full reads in a row. While splicing: small splices in a row.
-    run: u8,
+    /// While splicing: small messages in a row.
+    small: u8,
+    /// The last splice took less than it might: there is probably nothing more, which a receive has to confirm.
+    confirms: bool,
+    /// Of what the last move brought: its logarithm, rounded up.
+    last_log2: u8,
 }
 
 impl MoverChoice {
     pub(super) fn new(mode: RelayMode) -> Self {
-        Self { splices: mode == RelayMode::Splice, run: 0 }
+        Self { splices: mode == RelayMode::Splice, small: 0, confirms: false, last_log2: 0 }
     }
 
-    /// Whether the next move is to be a splice.
-    pub(super) fn splices(&self) -> bool {
-        self.splices
+    /// Whether the next move is to be a splice: asked once for each.
+    pub(super) fn next_splices(&mut self) -> bool {
+        !mem::take(&mut self.confirms) && self.splices
     }
 
-    /// How many bytes the next move may bring, by the last ones.
+    /// How many bytes the next move may bring, by the last one.
     pub(super) fn expected_bytes(&self) -> usize {
-        match (self.splices, self.run) {
-            (true, _) => PIPE_BYTES,
-            (false, 1..) => SCRATCH_BYTES,
-            (false, 0) => FEW_BYTES,
-        }
+        (1 << self.last_log2).clamp(FEW_BYTES, PIPE_BYTES)
     }
 
-    /// Takes a copying move into account. If the receive brought all it might, there is probably more in the socket.
-    pub(super) fn note_receive(&mut self, is_full: bool, mode: RelayMode) {
-        self.run = if is_full { self.run + 1 } else { 0 };
-        if self.run >= FULL_READS_TO_SPLICE {
-            *self = Self { splices: mode != RelayMode::Copy, run: 0 };
-        }
+    /// Takes a copying move into account.
+    pub(super) fn note_receive(&mut self, bytes: usize, mode: RelayMode) {
+        self.note(bytes, mode);
     }
 
-    /// Takes a splicing move into account; of no bytes, if it left them to a copying one.
-    pub(super) fn note_splice(&mut self, bytes: usize, mode: RelayMode) {
-        self.run = if (bytes as u64) < SMALL_SPLICE_BYTES { self.run + 1 } else { 0 };
-        if self.run >= SMALL_SPLICES_TO_COPY {
-            *self = Self { splices: mode == RelayMode::Splice, run: 0 };
+    /// Takes a splicing move into account, which might have brought `most` bytes.
+    pub(super) fn note_splice(&mut self, bytes: usize, most: usize, mode: RelayMode) {
+        self.confirms = bytes < most.min(BULK_BYTES);
+        self.note(bytes, mode);
+    }
+
+    fn note(&mut self, bytes: usize, mode: RelayMode) {
+        self.last_log2 = bytes.min(PIPE_BYTES).next_power_of_two().ilog2().try_into().expect("below 64");
+        if bytes >= SMALL_SPLICE_BYTES {
+            (self.splices, self.small) = (mode != RelayMode::Copy, 0);
+        } else if self.splices {
+            self.small = self.small.saturating_add(1);
+            self.splices = mode == RelayMode::Splice || self.small < SMALL_MESSAGES_TO_COPY;
         }
     }
 }
@@ -65,40 +71,53 @@ impl MoverChoice {
 mod tests {
     use super::*;
 
-    const LARGE_SPLICE: usize = 1024 * 1024;
+    const LARGE: usize = SMALL_SPLICE_BYTES;
 
-    /// The choice after receives, of which each did or didn't fill the buffer.
-    fn after_receives(mode: RelayMode, receives: &[bool]) -> MoverChoice {
+    /// The choice after receives of so many bytes.
+    fn after_receives(mode: RelayMode, receives: &[usize]) -> MoverChoice {
         let mut choice = MoverChoice::new(mode);
-        receives.iter().for_each(|filled| choice.note_receive(*filled, mode));
+        receives.iter().for_each(|bytes| choice.note_receive(*bytes, mode));
         choice
     }
 
     #[test]
-    fn splices_after_three_full_reads_in_a_row() {
-        assert!(!after_receives(RelayMode::Auto, &[true, true]).splices());
-        assert!(!after_receives(RelayMode::Auto, &[true, true, false, true]).splices());
-        assert!(after_receives(RelayMode::Auto, &[true, true, false, true, true, true]).splices());
+    fn splices_after_a_large_message() {
+        assert!(!after_receives(RelayMode::Auto, &[1, LARGE - 1]).next_splices());
+        assert!(after_receives(RelayMode::Auto, &[1, LARGE]).next_splices());
     }
 
     #[test]
-    fn copies_again_after_three_small_splices_in_a_row() {
-        let mut choice = after_receives(RelayMode::Auto, &[true; 3]);
-        for bytes in [1, 1, LARGE_SPLICE, 1, 1] {
-            choice.note_splice(bytes, RelayMode::Auto);
-            assert!(choice.splices());
+    fn copies_again_after_three_small_messages_in_a_row() {
+        let mut choice = after_receives(RelayMode::Auto, &[LARGE]);
+        for bytes in [1, 1, LARGE, 1, 1] {
+            choice.note_splice(bytes, bytes, RelayMode::Auto);
+            assert!(choice.next_splices());
         }
-        choice.note_splice(1, RelayMode::Auto);
-        assert!(!choice.splices());
+        choice.note_splice(1, 1, RelayMode::Auto);
+        assert!(!choice.next_splices());
+    }
+
+    #[test]
+    fn receives_after_a_splice_that_took_less_than_it_might() {
+        let mut choice = after_receives(RelayMode::Auto, &[LARGE]);
+        choice.note_splice(LARGE, LARGE + 1, RelayMode::Auto);
+        assert!(!choice.next_splices() && choice.next_splices());
+    }
+
+    #[test]
+    fn expects_what_came_last() {
+        assert_eq!(after_receives(RelayMode::Auto, &[]).expected_bytes(), FEW_BYTES);
+        assert_eq!(after_receives(RelayMode::Auto, &[100_000]).expected_bytes(), 128 * 1024);
+        assert_eq!(after_receives(RelayMode::Auto, &[usize::MAX]).expected_bytes(), PIPE_BYTES);
     }
 
     #[test]
     fn a_configured_mover_is_never_changed() {
-        assert!(!after_receives(RelayMode::Copy, &[true; 10]).splices());
+        assert!(!after_receives(RelayMode::Copy, &[LARGE; 10]).next_splices());
         let mut choice = MoverChoice::new(RelayMode::Splice);
         for _ in 0..10 {
-            choice.note_splice(1, RelayMode::Splice);
-            assert!(choice.splices());
+            choice.note_splice(1, 1, RelayMode::Splice);
+            assert!(choice.next_splices());
         }
     }
 }

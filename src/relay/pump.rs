@@ -20,7 +20,7 @@ use super::relay_resources::RelayResources;
 use super::room::Room;
 use super::scratch::SCRATCH_BYTES;
 use super::splice::splice;
-use super::step::{Move, Step};
+use super::step::{Move, Step, taken};
 use super::unsent::{Moved, Unsent};
 
 /// A direction gives the worker's other tasks a turn after this many bytes, about a quarter of a millisecond.
@@ -45,6 +45,10 @@ enum State {
     Open,
     /// These bytes: few, as no more is received than the receiver's room.
     Unsent(Unsent),
+    /// What its transport still holds.
+    Held,
+    /// The same, and nothing more will be received: the direction has ended.
+    Ending,
     /// Nothing, and nothing more will be moved.
     Done,
 }
@@ -84,7 +88,7 @@ impl<F: Framer> Pump<F> {
 
     /// Whether it waits for the receiver, rather than for the sender.
     pub fn is_blocked(&self) -> bool {
-        matches!(self.state, State::Unsent(_))
+        matches!(self.state, State::Unsent(_) | State::Held | State::Ending)
     }
 
     /// Moves nothing any more.
@@ -105,12 +109,12 @@ impl<F: Framer> Pump<F> {
             let moved = match self.state {
                 State::Done => return Step::Open,
                 State::Unsent(_) => self.send_rest(cx, to, context),
-                // Only in this state has the receiver taken the last byte.
-                State::Open if self.framer.is_complete() => Move::Break(Step::Ended),
-                State::Open => self.receive(cx, from, to, context),
+                State::Open | State::Held => self.receive(cx, from, to, context),
+                State::Ending => end(cx, to),
             };
             match moved {
                 ControlFlow::Continue(sent) => moved_in_turn += sent,
+                ControlFlow::Break(Step::Ended) if !matches!(self.state, State::Ending) => self.state = State::Ending,
                 ControlFlow::Break(step) => {
                     if matches!(step, Step::Ended) {
                         self.state = State::Done;
@@ -146,6 +150,12 @@ impl<F: Framer> Pump<F> {
         to: &Transport,
         context: &PumpContext<'_>,
     ) -> Move<F::Error> {
+        self.state = State::Held;
+        taken(to.poll_taken(cx))?;
+        self.state = State::Open;
+        if self.framer.is_complete() {
+            return Move::Break(Step::Ended);
+        }
         let moved = match self.splice(cx, from, to, context)? {
             Some(moved) => moved,
             // Also where a splice moved nothing: an end is believed, and waited for, by a receive alone.
@@ -170,18 +180,16 @@ impl<F: Framer> Pump<F> {
         context: &PumpContext<'_>,
     ) -> Move<F::Error, Option<Moved>> {
         // Only bytes that the framer need not see can be spliced, and few of them are not worth it.
-        if !self.mover.splices() || self.framer.data_remaining() < SMALL_SPLICE_BYTES {
+        if !self.mover.next_splices() || self.framer.data_remaining() < SMALL_SPLICE_BYTES as u64 {
             return Move::Continue(None);
         }
         let resources = context.resources;
-        let room = self.room.limit(to, self.mover.expected_bytes(), &resources.credit) as u64;
-        if room < SMALL_SPLICE_BYTES {
-            return Move::Continue(None);
-        }
-        let moved = splice(cx, from, to, resources, room.min(self.framer.data_remaining()))?;
+        let room = self.room.limit(to, self.mover.expected_bytes(), &resources.credit);
+        let most = room.min(usize::try_from(self.framer.data_remaining()).unwrap_or(usize::MAX));
+        let moved = splice(cx, from, to, resources, most)?;
         if let Some(Moved { received, .. }) = moved {
             self.framer.skip_data(received as u64);
-            self.mover.note_splice(received, resources.mode);
+            self.mover.note_splice(received, most, resources.mode);
         }
         Move::Continue(moved)
     }
@@ -194,17 +202,11 @@ impl<F: Framer> Pump<F> {
         context: &PumpContext<'_>,
     ) -> Move<F::Error, Moved> {
         let resources = context.resources;
-        // Where a splice was tried, the room is known.
-        let expected = if self.mover.splices() { 0 } else { self.mover.expected_bytes() };
-        let room = self.room.limit(to, expected, &resources.credit).min(SCRATCH_BYTES);
+        let room = self.room.limit(to, self.mover.expected_bytes(), &resources.credit).min(SCRATCH_BYTES);
         // Bytes beyond the framer's end are another message's: if their place is known, they are left in the socket.
         let most = usize::try_from(self.framer.receive_limit()).unwrap_or(usize::MAX).min(room);
         let moved = copy(cx, from, to, resources, most, &mut self.framer)?;
-        if self.mover.splices() {
-            self.mover.note_splice(0, resources.mode);
-        } else {
-            self.mover.note_receive(moved.received == room, resources.mode);
-        }
+        self.mover.note_receive(moved.received, resources.mode);
         Move::Continue(moved)
     }
 
@@ -219,6 +221,12 @@ impl<F: Framer> Pump<F> {
         context.moved(self.direction, sent);
         Move::Continue(sent)
     }
+}
+
+/// The direction has ended once the receiver has taken the last byte.
+fn end<E>(cx: &mut Context<'_>, to: &Transport) -> Move<E> {
+    taken(to.poll_all_taken(cx))?;
+    Move::Break(Step::Ended)
 }
 
 /// Wakes the task after all others that are ready, and after new events: meanwhile the socket fills, and the next move

@@ -18,7 +18,7 @@ pub(super) fn splice<E>(
     from: &Transport,
     to: &Transport,
     resources: &RelayResources,
-    most: u64,
+    most: usize,
 ) -> Move<E, Option<Moved>> {
     let worker_pipe = &resources.pipe;
     let Some(mut pipe) = worker_pipe.borrow() else { return Move::Continue(None) };

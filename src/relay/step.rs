@@ -32,12 +32,17 @@ pub(super) fn received<E>(result: Poll<io::Result<usize>>) -> Move<E> {
     }
 }
 
+/// The result of a wait until the receiver has taken what was sent before.
+pub(super) fn taken<E>(result: Poll<io::Result<()>>) -> Move<E, ()> {
+    finished(result, Step::WriteFailed)
+}
+
 /// The result of a send: the number of bytes that the receiver took.
 pub(super) fn sent<E>(result: Poll<io::Result<usize>>) -> Move<E> {
     finished(result, Step::WriteFailed)
 }
 
-fn finished<E>(result: Poll<io::Result<usize>>, failed: Step<E>) -> Move<E> {
+fn finished<E, T>(result: Poll<io::Result<T>>, failed: Step<E>) -> Move<E, T> {
     let Poll::Ready(result) = result else { return Move::Break(Step::Open) };
     result.map_or(Move::Break(failed), Move::Continue)
 }

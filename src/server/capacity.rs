@@ -8,7 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::admin;
 use crate::backends;
 use crate::config::{BackendAddress, BindAddress, Config, ListenerConfig, Mode, PoolConfig};
-use crate::relay::{PIPE_FILES_PER_WORKER, Pipes};
+use crate::net::RING_FILES_PER_WORKER;
+use crate::relay::{Engine, PIPE_FILES_PER_WORKER, Pipes};
 
 use super::cgroup::memory_limit;
 
@@ -16,8 +17,8 @@ use super::cgroup::memory_limit;
 /// passed on for a moment (configuration, /proc for the metrics, an upgrade). They must work when as many connections
 /// as allowed are open too.
 const BASE_FILES: u64 = 64;
-/// Further files of each worker: runtime, clients that are refused, and its pipe.
-const FILES_PER_WORKER: u64 = 16 + PIPE_FILES_PER_WORKER as u64;
+/// Further files of each worker: runtime, clients that are refused, its ring and its pipe.
+const FILES_PER_WORKER: u64 = 16 + RING_FILES_PER_WORKER + PIPE_FILES_PER_WORKER as u64;
 /// Of each address that is listened on, each worker has a socket, and the main thread a duplicate of it.
 const FILES_PER_LISTEN_SOCKET: u64 = 2;
 /// A name may have more addresses than are known at the start: as many are reckoned with.
@@ -82,10 +83,21 @@ impl Capacity {
     }
 
     /// Logs that the balancer accepts, and within which limits.
-    pub(super) fn log_start(&self, max_connections: usize, pipes: &Pipes) {
+    pub(super) fn log_start(&self, max_connections: usize, engine: &Engine, pipes: &Pipes) {
         let Self { workers, open_files, memory, .. } = self;
         let (pipes, pipe_bytes) = (pipes.open(), pipes.open_bytes());
-        tracing::info!(workers, max_connections, open_files, memory, pipes, pipe_bytes, "accepting connections");
+        let (engine, engine_reason) = (engine.name(), engine.reason());
+        tracing::info!(
+            workers,
+            max_connections,
+            open_files,
+            memory,
+            engine,
+            engine_reason,
+            pipes,
+            pipe_bytes,
+            "accepting connections"
+        );
     }
 
     /// As many as fit, beside all else that takes files.
@@ -176,7 +188,7 @@ mod tests {
     #[test]
     fn connections_leave_files_for_the_rest() {
         let Limits { connections, idle_connections } = limits(20_000, None, &[]);
-        assert_eq!((connections, idle_connections), (9_915, 0));
+        assert_eq!((connections, idle_connections), (9_914, 0));
         assert_eq!(limits(64, None, &[]).connections, 1, "always at least one");
         assert_eq!(limits(u64::MAX, None, &[]).connections, 1_000_000);
         assert_eq!(limits(u64::MAX, Some(64 << 20), &[]).connections, 1_024);
@@ -185,13 +197,13 @@ mod tests {
     #[test]
     fn idle_connections_to_backends_are_counted() {
         let Limits { connections, idle_connections } = limits(20_000, None, &["mode=http"]);
-        assert_eq!((connections, idle_connections), (9_915 - 64, 2 * 64));
+        assert_eq!((connections, idle_connections), (9_914 - 64, 2 * 64));
         let many = ["mode=http", "http.backend_keep_alive.idle_connections=10000"];
         let Limits { connections, idle_connections } = limits(20_000, None, &many);
-        assert_eq!(idle_connections, 2 * 9_915 / 4);
-        assert!(2 * connections + idle_connections <= 2 * 9_915);
+        assert_eq!(idle_connections, 2 * 9_914 / 4);
+        assert!(2 * connections + idle_connections <= 2 * 9_914);
         let few = ["mode=http", "http.backend_keep_alive.idle_connections=10000", "max_connections=100"];
-        assert_eq!(limits(20_000, None, &few).idle_connections, 2 * (9_915 - 100));
+        assert_eq!(limits(20_000, None, &few).idle_connections, 2 * (9_914 - 100));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum RunError {
     },
     /// The thread of the program's log can't be started.
     Log(io::Error),
+    /// `relay.engine` requires what doesn't work here.
+    Engine(io::Error),
     /// In an upgrade, the old process did not pass all its listening sockets.
     TakeOver(io::Error),
     /// Another recorder of metrics was installed before.
@@ -69,6 +71,9 @@ impl fmt::Display for RunError {
             Self::Metrics(source) => write!(f, "can't start the metrics: {source}"),
             Self::Signals(source) => write!(f, "can't handle signals: {source}"),
             Self::Runtime(source) => write!(f, "can't start the runtime: {source}"),
+            Self::Engine(source) => {
+                write!(f, "relay.engine: io_uring does not work here (with auto or epoll it is not needed): {source}")
+            }
             Self::Worker(source) => write!(f, "can't start a worker: {source}"),
         }
     }
@@ -86,6 +91,7 @@ impl std::error::Error for RunError {
             | Self::Metrics(source)
             | Self::Signals(source)
             | Self::Runtime(source)
+            | Self::Engine(source)
             | Self::Worker(source) => Some(source),
             Self::SameAddress { .. } => None,
         }

@@ -15,7 +15,7 @@ use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogForm
 use crate::file_watch::FileWatch;
 use crate::lifecycle::{ConnectionLimit, CutOrder, Cutter, Drain, DrainWatch};
 use crate::proxy::{Admitted, ListenerDeps, Workers};
-use crate::relay::Pipes;
+use crate::relay::{Engine, Pipes};
 use crate::telemetry::{LogSettings, log_writer, start_log};
 
 use super::admin_server::{read_token, start_admin};
@@ -129,9 +129,11 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     let (drain, watch) = Drain::new();
     let shortest_limit = config.shortest_limit();
     let (cutter, cut_orders) = Cutter::new(capacity.workers);
-    let pipes = Pipes::new(config.relay, capacity.workers);
+    let pipes = Pipes::new(config.relay.mode, capacity.workers);
+    let engine = Engine::choose(config.relay.engine, capacity.workers).map_err(RunError::Engine)?;
     let workers = Workers::new(capacity.workers, idle_connections.clone(), &watch);
-    let (new_sockets, worker_configs) = worker_configs(config, workers, cut_orders, &pipes, shortest_limit, &watch);
+    let (new_sockets, worker_configs) =
+        worker_configs(config, workers, cut_orders, (&pipes, &engine), shortest_limit, &watch);
     let deps =
         ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
     let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()), cutter);
@@ -146,6 +148,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         shown: ArcSwap::from_pointee(running.shown()),
         access_log,
         pipes,
+        engine,
         config_file: loaded.file.as_ref().map(|file| file.display().to_string()),
         reloads: Reloads::default(),
         guard: guard_of(&config.admin)?,
@@ -156,7 +159,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     running.listen_sockets.close_unclaimed();
     let (workers, runtimes) = start_workers(worker_configs)?;
     view.runtimes.set(runtimes).expect("nobody else starts workers");
-    capacity.log_start(view.connections.max(), &view.pipes);
+    capacity.log_start(view.connections.max(), &view.engine, &view.pipes);
     old_process.report_ready();
     upgrade.limit_former_processes();
     systemd::ready();
@@ -170,15 +173,26 @@ fn worker_configs(
     config: &Config,
     (workers, inboxes): (Arc<Workers>, Vec<UnboundedReceiver<Admitted>>),
     cut_orders: Vec<UnboundedReceiver<CutOrder>>,
-    pipes: &Arc<Pipes>,
+    (pipes, engine): (&Arc<Pipes>, &Arc<Engine>),
     shortest_limit: Duration,
     watch: &DrainWatch,
 ) -> (Vec<UnboundedSender<SocketForWorker>>, Vec<WorkerConfig>) {
     let worker_config = |(id, (inbox, cut_orders))| {
         let (sender, new_sockets) = unbounded_channel();
-        let (drain, workers, pipes, relay_mode) = (watch.clone(), workers.clone(), pipes.clone(), config.relay);
-        let worker =
-            WorkerConfig { id, new_sockets, shortest_limit, drain, workers, inbox, cut_orders, relay_mode, pipes };
+        let (drain, workers, pipes, engine) = (watch.clone(), workers.clone(), pipes.clone(), engine.clone());
+        let relay_mode = config.relay.mode;
+        let worker = WorkerConfig {
+            id,
+            new_sockets,
+            shortest_limit,
+            drain,
+            workers,
+            inbox,
+            cut_orders,
+            relay_mode,
+            pipes,
+            engine,
+        };
         (sender, worker)
     };
     inboxes.into_iter().zip(cut_orders).enumerate().map(worker_config).unzip()

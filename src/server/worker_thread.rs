@@ -13,9 +13,9 @@ use tokio::task::spawn_local;
 
 use crate::config::RelayMode;
 use crate::lifecycle::{CutOrder, DrainWatch, Phase};
-use crate::net::ListenSocket;
+use crate::net::{self, ListenSocket};
 use crate::proxy::{Admitted, Worker, Workers, accept_loop, serve_inbox};
-use crate::relay::{Pipes, RelayResources, WorkerPipe};
+use crate::relay::{Engine, Pipes, RelayResources, WorkerPipe};
 
 use super::listen_sockets::SocketForWorker;
 
@@ -34,6 +34,7 @@ pub(super) struct WorkerConfig {
     pub(super) cut_orders: UnboundedReceiver<CutOrder>,
     pub(super) relay_mode: RelayMode,
     pub(super) pipes: Arc<Pipes>,
+    pub(super) engine: Arc<Engine>,
 }
 
 /// Starts a worker, and waits until it accepts.
@@ -73,6 +74,9 @@ fn begin(config: WorkerConfig) -> io::Result<()> {
     let pipe = Rc::new(WorkerPipe::open(&config.pipes));
     let resources = RelayResources { scratch: Rc::default(), pipe, credit: Rc::default(), mode: config.relay_mode };
     let worker = Worker::new(config.id, config.shortest_limit, config.drain, config.workers, resources);
+    if config.engine.start_on_worker() {
+        spawn_local(net::hand_over_each_turn());
+    }
     spawn_local(serve_inbox(worker.clone(), config.inbox));
     while let Ok(socket) = new_sockets.try_recv() {
         open(&worker, socket)?;

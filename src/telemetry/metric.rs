@@ -75,6 +75,8 @@ names! {
     gauge MAX_CONNECTIONS = "lb_max_connections", "The limit of client connections at once.";
     gauge SPLICE_PIPES = "lb_splice_pipes",
         "Pipes for moving bulk inside the kernel, one a worker: open, or refused by the system, whose worker copies.";
+    gauge RELAY_ENGINE = "lb_relay_engine",
+        "1 for what hands small sends to the kernel, io_uring or epoll; both, where some workers' rings have failed.";
     counter SPLICED_BYTES = "lb_spliced_bytes_total", "Bytes moved inside the kernel (splice), of all bytes relayed.";
     seconds CONNECT_DURATION = "lb_connect_duration_seconds", "Time to connect to a backend.";
     seconds FIRST_BYTE_DURATION = "lb_first_byte_duration_seconds", "Time from accept to the backend's first byte.";

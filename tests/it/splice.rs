@@ -335,8 +335,10 @@ fn where_splice_is_refused_bulk_is_copied_and_the_log_says_so_once() {
     let errors = [Errno::NOSYS, Errno::INVAL, Errno::PERM];
     for (error, method) in errors.into_iter().flat_map(|error| ["auto", "splice"].map(|method| (error, method))) {
         let server = Server::echo();
-        let lb =
-            Lb::in_front_of(&[server.address()]).set("relay.mode", method).without_splice(error.raw_os_error()).start();
+        let lb = Lb::in_front_of(&[server.address()])
+            .set("relay.mode", method)
+            .without_call("splice", error.raw_os_error())
+            .start();
         for _ in 0..2 {
             let mut client = connect(lb.address());
             let mut echoed = client.try_clone().unwrap();

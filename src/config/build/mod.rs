@@ -20,7 +20,7 @@ use super::address::BindAddress;
 use super::file::log::{LogLevel, LogSpec};
 use super::file::units::AutoOr;
 use super::file::{AdminSpec, File};
-use super::global::{AdminConfig, Config, DrainConfig};
+use super::global::{AdminConfig, Config, DrainConfig, RelayConfig};
 use super::log::{LogConfig, LogDestination};
 use super::yaml::Reporter;
 
@@ -56,7 +56,7 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
             timeout: file.drain.timeout.0,
             upgrade_timeout: file.drain.upgrade_timeout.0,
         },
-        relay: file.relay.mode,
+        relay: RelayConfig { mode: file.relay.mode, engine: file.relay.engine },
         log: build_log(&file.log, &mut root.inner("log")),
         watch: file.watch,
     }

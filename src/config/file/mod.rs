@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::global::RelayMode;
+use crate::config::global::{RelayEngine, RelayMode};
 
 use duration_or_off::DurationOrOff;
 use listener::ListenerSpec;
@@ -100,4 +100,6 @@ impl Default for DrainSpec {
 pub struct RelaySpec {
     /// auto: bulk data is spliced, the rest copied.
     pub mode: RelayMode,
+    /// auto: small sends go by io_uring, many at once, where the kernel allows it; else by epoll, each by itself.
+    pub engine: RelayEngine,
 }

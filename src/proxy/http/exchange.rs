@@ -318,7 +318,8 @@ impl<'a> Exchange<'a> {
         pump_context.moved(Direction::ToClient, sent);
         // After a request of HTTP/1.0 it closes, whatever its answer says.
         let backend_keeps = head.keep_alive && self.sent_version == Version::Http11 && !framer.has_overrun();
-        if sent == draft.len() && framer.is_complete() && self.upload == Upload::Whole {
+        let is_sent = sent == draft.len() && (client_keeps || client.poll_all_taken(cx).is_ready());
+        if is_sent && framer.is_complete() && self.upload == Upload::Whole {
             return Some(ExchangeEnd::Answered { status: head.status, backend_keeps, client_keeps });
         }
         // A client that has ended its side may be gone.

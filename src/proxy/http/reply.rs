@@ -59,7 +59,10 @@ pub(super) async fn send(client: &Transport, bytes: &[u8], idle_timer: &IdleTime
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(true)
+        match client.poll_all_taken(cx) {
+            Poll::Pending if !idle_timer.poll_expired(cx) => Poll::Pending,
+            taken => Poll::Ready(matches!(taken, Poll::Ready(Ok(())))),
+        }
     })
     .await
 }

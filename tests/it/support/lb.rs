@@ -55,7 +55,7 @@ pub struct LbBuilder {
     user: Option<u32>,
     socket: Option<OwnedFd>,
     from_copy: bool,
-    splice_error: Option<i32>,
+    refused_call: Option<(&'static str, i32)>,
     log_format: &'static str,
     output: Stdio,
     folder: Folder,
@@ -133,8 +133,8 @@ impl LbBuilder {
     }
 
     /// Answers its splice(2) with this error, as a container's seccomp filter may.
-    pub fn without_splice(mut self, error: i32) -> Self {
-        self.splice_error = Some(error);
+    pub fn without_call(mut self, call: &'static str, error: i32) -> Self {
+        self.refused_call = Some((call, error));
         self
     }
 
@@ -172,10 +172,11 @@ impl LbBuilder {
         if let Some(user) = self.user {
             command = command_of_user(user, self.folder.path());
         }
-        if let Some(error) = self.splice_error {
+        if let Some((call, error)) = self.refused_call {
             // exec keeps the process id.
             command = command_of(&required("python3"), self.folder.path());
-            command.arg("-c").arg(include_str!("../../data/programs/without_splice.py")).arg(error.to_string()).arg(LB);
+            command.arg("-c").arg(include_str!("../../data/programs/without_call.py"));
+            command.args([call, &error.to_string(), LB]);
         }
         // JSON: the addresses that the kernel chose are read from the log, and the access log is read as values.
         command.args(&self.arguments).args(["--log-format", self.log_format]).envs(self.environment);
@@ -226,7 +227,7 @@ impl Lb {
             user: None,
             socket: None,
             from_copy: false,
-            splice_error: None,
+            refused_call: None,
             log_format: "json",
             output: Stdio::piped(),
             folder: Folder::new(),

@@ -51,7 +51,7 @@ pub use node::{Node, ONE_CHECK, ROLE_CHECK, closed_for, of_one_rank, ranked, ses
 pub use notify::Notifications;
 pub use origin::{Message, Origin, Reader};
 pub use packages::{missing_packages, required};
-pub use pairs::{Pair, Pairs, send_until_stuck};
+pub use pairs::{Pair, Pairs, send_portions_until_stuck, send_until_stuck};
 pub use pattern::{receive_pattern, send_pattern, send_pattern_from, send_pattern_until_blocked};
 pub use peers::{haproxy, nginx};
 pub use ports::{Refusing, free_port};

@@ -76,11 +76,17 @@ impl Pairs {
 /// still send a little. No other connection may move bytes meanwhile.
 #[track_caller]
 pub fn send_until_stuck(lb: &Lb, from: &mut TcpStream) -> usize {
+    send_portions_until_stuck(lb, from, PORTION)
+}
+
+/// The same in messages of this size, each passed on before the next is sent.
+#[track_caller]
+pub fn send_portions_until_stuck(lb: &Lb, from: &mut TcpStream, portion: usize) -> usize {
     let passed_on = || lb.metrics().sum("bytes_total", &[]);
     let (before, mut sent) = (passed_on(), 0);
     loop {
-        send_pattern_from(from, sent, PORTION);
-        sent += PORTION;
+        send_pattern_from(from, sent, portion);
+        sent += portion;
         assert!(sent < MOST_HELD, "{sent} bytes were taken without a reader");
         let mut last = passed_on();
         let mut still = 0;

@@ -24,6 +24,10 @@ pub(super) fn command_of(program: &Path, folder: &Path) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LB_")) {
         command.env_remove(name);
     }
+    // So that the same tests can be run with the other engine.
+    if let Ok(engine) = std::env::var("LB_TESTS_ENGINE") {
+        command.env("LB_RELAY_ENGINE", engine);
+    }
     command
 }
 
