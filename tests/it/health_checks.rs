@@ -1,5 +1,6 @@
 //! Health checks that look at the service: what is asked, where, how often, and what is said of the answer.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Output;
@@ -350,8 +351,8 @@ fn results_are_counted_and_the_last_check_is_shown() {
     assert!(last["took"].as_f64().unwrap() > 0.0 && last["time"].as_str().unwrap().contains('T'), "{last}");
 }
 
-/// A pool of many is asked at all times, not all at once: of 50 backends in an interval of half a second no tenth of it
-/// sees most.
+/// A pool of many is asked at all times, not all at once: of 50 backends in an interval of half a second, most tenths of
+/// it see some. A busy machine makes some of them wait for others, which leaves gaps, but none as long as an interval.
 #[test]
 fn checks_of_a_pool_are_spread_over_the_interval() {
     let asked = Arc::<Mutex<Vec<std::time::Instant>>>::default();
@@ -370,9 +371,7 @@ fn checks_of_a_pool_are_spread_over_the_interval() {
     wait_until("six rounds", || asked.lock().unwrap().len() >= 6 * servers.len());
     // The first round is quick, so that all are known soon.
     let times = asked.lock().unwrap()[2 * servers.len()..].to_vec();
-    let most = (0..20).map(|tenth| {
-        let begin = times[0] + Duration::from_millis(50) * tenth;
-        times.iter().filter(|at| (begin..begin + Duration::from_millis(50)).contains(at)).count()
-    });
-    assert!(most.max().unwrap() < servers.len() / 2);
+    let tenths: HashSet<u128> = times.iter().map(|at| at.duration_since(times[0]).as_millis() / 50).collect();
+    // Four rounds, which at once would take a tenth or two each.
+    assert!(tenths.len() > 12, "{tenths:?}");
 }
