@@ -6,10 +6,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::support::{
-    Ending, Lb, LbBuilder, Pair, Pairs, Server, greeting, read_to_end, receive_pattern, required, reset,
-    send_pattern_from, send_portions_until_stuck,
+    Ending, Lb, LbBuilder, Pair, Pairs, Server, connect, greeting, read_to_end, receive_pattern, required, reset,
+    send_pattern, send_pattern_from, send_portions_until_stuck,
 };
 
 /// Far less than is collected, so that none of these goes by itself.
@@ -56,6 +57,21 @@ fn where_io_uring_is_forbidden_auto_does_without_and_says_why() {
         assert!(name == "epoll" && reason.contains(&std::io::Error::from(error).to_string()), "{name}: {reason}");
         assert_eq!(greeting(lb.address()), "a");
     }
+}
+
+#[test]
+fn all_works_under_the_seccomp_profile_for_containers() {
+    const BULK: usize = 8 * 1024 * 1024;
+    let server = Server::that(|mut stream| send_pattern(&mut stream, BULK));
+    let yaml = format!("listen: 127.0.0.1:0\nbackends: ['{}']\n", server.address());
+    let mut lb = Lb::with_config(&yaml).under_seccomp_profile().start();
+    // io_uring may not be had here for other reasons.
+    assert_eq!(told(&lb), told(&Lb::with_config(&yaml).start()));
+    assert_eq!(receive_pattern(&mut connect(lb.address())), BULK);
+    assert!(lb.metrics().sum("spliced_bytes_total", &[]) > 0.0);
+    assert_eq!(lb.reload_with(&format!("{yaml}policy: random_two\n")), "configuration reloaded");
+    lb.signal(Signal::TERM);
+    assert_eq!(lb.wait_for_end().code(), Some(0));
 }
 
 #[test]

@@ -55,7 +55,8 @@ pub struct LbBuilder {
     user: Option<u32>,
     socket: Option<OwnedFd>,
     from_copy: bool,
-    refused_call: Option<(&'static str, i32)>,
+    /// A program that runs it under some seccomp filter, and its arguments.
+    filter: Vec<String>,
     log_format: &'static str,
     output: Stdio,
     folder: Folder,
@@ -134,7 +135,19 @@ impl LbBuilder {
 
     /// Answers its splice(2) with this error, as a container's seccomp filter may.
     pub fn without_call(mut self, call: &'static str, error: i32) -> Self {
-        self.refused_call = Some((call, error));
+        let script = include_str!("../../data/programs/without_call.py");
+        let python = required("python3").display().to_string();
+        self.filter = [&python, "-c", script, call, &error.to_string()].map(str::to_owned).into();
+        self
+    }
+
+    /// Under the seccomp profile of `deploy/`, as a container engine sets it up.
+    pub fn under_seccomp_profile(mut self) -> Self {
+        required("/usr/lib/python3/dist-packages/seccomp*.so");
+        let script = include_str!("../../data/programs/under_profile.py");
+        let profile = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/seccomp/lb.json");
+        // Debian's own Python has Debian's modules.
+        self.filter = ["/usr/bin/python3", "-c", script, profile].map(str::to_owned).into();
         self
     }
 
@@ -172,11 +185,10 @@ impl LbBuilder {
         if let Some(user) = self.user {
             command = command_of_user(user, self.folder.path());
         }
-        if let Some((call, error)) = self.refused_call {
+        if let [program, arguments @ ..] = &self.filter[..] {
             // exec keeps the process id.
-            command = command_of(&required("python3"), self.folder.path());
-            command.arg("-c").arg(include_str!("../../data/programs/without_call.py"));
-            command.args([call, &error.to_string(), LB]);
+            command = command_of(program.as_ref(), self.folder.path());
+            command.args(arguments).arg(LB);
         }
         // JSON: the addresses that the kernel chose are read from the log, and the access log is read as values.
         command.args(&self.arguments).args(["--log-format", self.log_format]).envs(self.environment);
@@ -227,7 +239,7 @@ impl Lb {
             user: None,
             socket: None,
             from_copy: false,
-            refused_call: None,
+            filter: Vec::new(),
             log_format: "json",
             output: Stdio::piped(),
             folder: Folder::new(),
