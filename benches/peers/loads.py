@@ -40,6 +40,8 @@ class Outcome:
     cost: float
     throughput: float
     p99_us: float | None = None
+    # The same unit as `cost`, of the whole machine's CPU: what the clients and the backend had to pay, too.
+    machine: float | None = None
     foreign: float = 0.0
     errors: int = 0
 
@@ -80,8 +82,8 @@ def requests(path, clients, *, close=False):
         text = finish(start([*command, f"http://127.0.0.1:{proxy.port}{path}"]), "wrk", sizes.seconds + GRACE_S)
         use = meter.stop()
         result = parse_wrk(text)
-        cost_us = use.proxy_ns / 1000 / result.done
-        return Outcome(cost_us, result.done / result.seconds, result.p99_us, use.foreign, result.errors)
+        cost_us, machine_us = (ns / 1000 / result.done for ns in (use.proxy_ns, use.machine_ns))
+        return Outcome(cost_us, result.done / result.seconds, result.p99_us, machine_us, use.foreign, result.errors)
 
     return run
 
@@ -116,7 +118,9 @@ def transfer(tools, proxy, sizes, options, path, answer_format):
         if answer.splitlines() != wanted:
             raise Failed(f"curl: expected {BULK_TRANSFERS} times '{wanted[0]}' (status, bytes), got: {answer.strip()}")
     gib = total / GIB
-    return Outcome(use.proxy_ns / 1e6 / gib, gib / took_s, foreign=use.foreign)
+    return Outcome(
+        use.proxy_ns / 1e6 / gib, gib / took_s, machine=use.machine_ns / 1e6 / gib, foreign=use.foreign
+    )
 
 
 def idle(tools, proxy, sizes):
@@ -200,6 +204,9 @@ def finish_all(clients, name, timeout_s):
 LOADS = [
     Load("small", "tcp", "small request and response, keep-alive, 64 clients",
          "µs CPU/request", "requests/s", requests("/small", 64)),
+    Load("small-1", "tcp", "the same, 1 client", "µs CPU/request", "requests/s", requests("/small", 1)),
+    Load("small-8", "tcp", "the same, 8 clients", "µs CPU/request", "requests/s", requests("/small", 8)),
+    Load("small-512", "tcp", "the same, 512 clients", "µs CPU/request", "requests/s", requests("/small", 512)),
     Load("conn", "tcp", "one small request a connection, 32 clients",
          "µs CPU/connection", "connections/s", requests("/small", 32, close=True)),
     Load("mid", "tcp", "64 KiB responses, keep-alive, 32 clients",
@@ -208,10 +215,11 @@ LOADS = [
     Load("bulk-up", "tcp", "big uploads, 2 clients", "ms CPU/GiB", "GiB/s", upload, timed=False),
     Load("idle", "tcp", "idle connections held open", "KiB RSS/connection", "connections/s", idle, timed=False),
 ]
+TCP = {load.name: load for load in LOADS}
 # The same work with the proxy in http mode, setting the four headers.
 LOADS += [
-    replace(LOADS[0], name="http-small", mode="http"),
-    replace(LOADS[1], name="http-conn", mode="http", what=LOADS[1].what + ", backend connections reused"),
-    replace(LOADS[3], name="http-bulk", mode="http"),
+    replace(TCP["small"], name="http-small", mode="http"),
+    replace(TCP["conn"], name="http-conn", mode="http", what=TCP["conn"].what + ", backend connections reused"),
+    replace(TCP["bulk-down"], name="http-bulk", mode="http"),
 ]
 BY_NAME = {load.name: load for load in LOADS}

@@ -23,6 +23,8 @@ class CpuUse:
     """CPU of one measured interval."""
 
     proxy_ns: int
+    # Of all processes and the kernel, the proxy among them.
+    machine_ns: int
     wall_s: float
     # Share of the machine's CPU time spent by processes that have nothing to do with the benchmark, 0 to 1.
     foreign: float
@@ -57,7 +59,7 @@ class CpuMeter:
         machine = machine_ns() - self.machine_ns
         ours = proxy_ns + self._helpers_ns() - self.helpers_ns
         foreign = max(0.0, machine - ours) / (wall_s * 1e9 * os.cpu_count())
-        return CpuUse(proxy_ns, wall_s, foreign)
+        return CpuUse(proxy_ns, machine, wall_s, foreign)
 
     def _helpers_ns(self):
         """The backend, this script, and the load generators (its children that have been waited for)."""

@@ -1,6 +1,6 @@
 """The proxies that are compared: how each is found or built, and the configuration its own engineers would give it.
 
-Alike for all: two workers, round robin over two backends, 2 s to connect, long idle timeouts, no access log,
+Alike for all: as many workers (two; one where it is alone on a core), round robin over two backends, 2 s to connect, long idle timeouts, no access log,
 no pinning of workers to cores (the load generator and the backend share the machine; a pinned worker would wait
 for its core while the other one is free).
 """
@@ -63,7 +63,7 @@ class Lb(Peer):
 listen: 127.0.0.1:{port}
 mode: {mode}
 backends: [{", ".join(backends)}]
-workers: 2
+workers: {self.options.workers}
 admin: {{bind: "off"}}
 log: {{level: warn, access: "off"}}
 """)
@@ -86,7 +86,7 @@ class Nginx(Peer):
         head = f"""\
 {self.load_stream if mode == "tcp" else ""}
 {nginx_user()}
-worker_processes 2;
+worker_processes {self.options.workers};
 worker_rlimit_nofile {self.options.files};
 pid {folder}/nginx-peer.pid;
 daemon off;
@@ -171,7 +171,7 @@ class Haproxy(Peer):
         )
         config = self.write(folder, "cfg", f"""\
 global
-    nbthread 2
+    nbthread {self.options.workers}
     maxconn {self.options.files // 2}
     tune.bufsize 65536
     {"tune.pipesize 1048576" if self.splice else ""}
@@ -256,7 +256,7 @@ class Envoy(Peer):
     def command(self, mode, port, backends, folder):
         config = self.write(folder, "json", envoy_config.text(mode, port, backends))
         # Hot restart off: its shared memory only serves upgrades.
-        return [self.program, "-c", config, "--concurrency", "2", "--disable-hot-restart", "--log-level", "error"]
+        return [self.program, "-c", config, "--concurrency", str(self.options.workers), "--disable-hot-restart", "--log-level", "error"]
 
 
 ALL = {kind.name: kind for kind in (Lb, Nginx, Haproxy, HaproxySplice, HaproxySpliceAuto, Tokio, Envoy)}

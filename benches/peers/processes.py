@@ -19,7 +19,7 @@ class Failed(Exception):
 class Server:
     """One server under test, or the backend: a process and whatever children it has."""
 
-    def __init__(self, name, command, port, folder):
+    def __init__(self, name, command, port, folder, cores=None):
         self.name = name
         self.port = port
         self.log_path = Path(folder) / f"{name}.log"
@@ -31,6 +31,7 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
+                    preexec_fn=cores and (lambda: os.sched_setaffinity(0, cores)),
                 )
         except OSError as error:
             raise Failed(f"{name} can't be started: {error}") from error
@@ -73,9 +74,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(name, command, port, folder):
-    """A server that accepts connections inside the `with` block and is gone after it."""
-    server = Server(name, command, port, folder)
+def running(name, command, port, folder, cores=None):
+    """A server that accepts connections inside the `with` block and is gone after it. It runs on these `cores` alone,
+    or where this script may run."""
+    server = Server(name, command, port, folder, cores)
     try:
         server.wait_until_accepting()
         yield server

@@ -32,6 +32,7 @@ class Summary:
     high: float
     throughput: float
     p99_us: float | None
+    machine: float | None
     memory_kib: float
     foreign: float
     errors: int
@@ -65,6 +66,7 @@ def summarise(rows, peers):
     for name, cost in medians.items():
         mine = [row for row in rows if row.peer == name]
         outcomes = [row.outcome for row in mine]
+        machines = [outcome.machine for outcome in outcomes if outcome.machine is not None]
         p99s = [outcome.p99_us for outcome in outcomes if outcome.p99_us is not None]
         summaries[name] = Summary(
             cost=cost,
@@ -72,6 +74,7 @@ def summarise(rows, peers):
             high=max(outcome.cost for outcome in outcomes),
             throughput=median(outcome.throughput for outcome in outcomes),
             p99_us=median(p99s) if p99s else None,
+            machine=median(machines) if machines else None,
             memory_kib=median(row.memory_kib for row in mine),
             foreign=median(outcome.foreign for outcome in outcomes),
             errors=sum(outcome.errors for outcome in outcomes),
@@ -91,7 +94,7 @@ def markdown(table, loads, peers, state, problems):
         lines += ["", f"## {load.name}: {load.what}", ""]
         lines += load_table(table[load.name], load, peers)
     lines += disturbance(table, loads)
-    lines += ["", "Medians of all rounds. CPU is the proxy's alone. Memory: just after the load, shared pages split "
+    lines += ["", "Medians of all rounds. CPU is the proxy's alone; machine: the same of all processes. Memory: just after the load, shared pages split "
                   "(PSS). Socket errors are wrk's count over all rounds."]
     return "\n".join(lines) + "\n"
 
@@ -127,7 +130,7 @@ def ratio_table(table, loads, peers):
 
 
 def load_table(summaries, load, peers):
-    columns = ["Peer", load.cost_unit, "lowest–highest", "ratio", load.throughput_unit, "p99 µs", "memory MiB",
+    columns = ["Peer", load.cost_unit, "lowest–highest", "ratio", "machine", load.throughput_unit, "p99 µs", "memory MiB",
                "socket errors"]
     lines = ["| " + " | ".join(columns) + " |", "|---" + "|---:" * (len(columns) - 1) + "|"]
     for peer in peers:
@@ -137,6 +140,7 @@ def load_table(summaries, load, peers):
                 number(summary.cost),
                 f"{number(summary.low)}–{number(summary.high)}",
                 f"{summary.ratio:.2f}" if summary.ratio is not None else "–",
+                number(summary.machine) if summary.machine is not None else "–",
                 number(summary.throughput),
                 number(summary.p99_us) if summary.p99_us is not None else "–",
                 f"{summary.memory_kib / 1024:.1f}",
@@ -157,10 +161,11 @@ def write_csv(path, rows, loads):
     with open(path, "w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["round", "load", "peer", "cost", "cost_unit", "throughput", "throughput_unit", "p99_us",
-                      "memory_pss_kib", "socket_errors", "foreign_cpu_share"])
+                      "machine_cost", "memory_pss_kib", "socket_errors", "foreign_cpu_share"])
         for row in rows:
             load, outcome = loads[row.load], row.outcome
             out.writerow([row.round, row.load, row.peer, f"{outcome.cost:.4f}", load.cost_unit,
                           f"{outcome.throughput:.4f}", load.throughput_unit,
                           "" if outcome.p99_us is None else f"{outcome.p99_us:.0f}",
+                          "" if outcome.machine is None else f"{outcome.machine:.4f}",
                           row.memory_kib, outcome.errors, f"{outcome.foreign:.4f}"])

@@ -64,6 +64,8 @@ def parse_options():
     parser.add_argument("--seconds", type=positive, default=3, help="length of a timed run (default 3)")
     parser.add_argument("--bulk-mib", type=positive, default=128, help="size of one transfer (default 128)")
     parser.add_argument("--idle-connections", type=positive, default=3000, help="default 3000")
+    parser.add_argument("--alone", action="store_true",
+                        help="a core for the proxy alone, the others for clients and backend (default: all share)")
     for program in ("lb", "nginx", "haproxy", "envoy"):
         parser.add_argument(f"--{program}", metavar="PATH", help=f"use this {program} program")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the CSV and SVG")
@@ -74,6 +76,15 @@ def parse_options():
     if options.http:
         options.loads += [load.name for load in LOADS if load.mode == "http" and load.name not in options.loads]
     return options
+
+
+def set_apart():
+    """Leaves one core to the proxies: this script, the backend and the clients, its children, run on the others."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise Missing("--alone needs two cores")
+    os.sched_setaffinity(0, set(cores[:-1]))
+    return {cores[-1]}
 
 
 def names_from(known):
@@ -96,6 +107,12 @@ def positive(text):
 
 def compare(options):
     state = describe()
+    proxy_cores = set_apart() if options.alone else None
+    options.workers = 1 if options.alone else 2
+    state["placement"] = (
+        "each proxy alone on a core, with one worker; clients and backend on the others" if options.alone
+        else "all share the cores; each proxy has two workers"
+    )
     wrk, curl = find_program("wrk"), find_program("curl")
     backend_nginx = find_program("nginx")
     peers = prepare_peers(options)
@@ -112,7 +129,7 @@ def compare(options):
         with running_backend(
             backend_nginx, folder, [ports.take(), ports.take()], options.files, sizes.transfer_bytes
         ) as backend:
-            bench = Bench(RelayResources(wrk, curl, backend), ports, folder, sizes)
+            bench = Bench(RelayResources(wrk, curl, backend), ports, folder, sizes, proxy_cores)
             working = bench.prove(peers, sorted({load.mode for load in loads}, reverse=True))
             rows = bench.run_rounds(peers, working, loads, options.rounds)
     finally:
@@ -167,7 +184,8 @@ def roomy_folder(needed_bytes):
 class Bench:
     """Starts a fresh proxy for each run, so that none profits or suffers from what it did before."""
 
-    def __init__(self, tools, ports, folder, sizes):
+    def __init__(self, tools, ports, folder, sizes, proxy_cores):
+        self.proxy_cores = proxy_cores
         self.tools = tools
         self.ports = ports
         self.folder = folder
@@ -177,7 +195,7 @@ class Bench:
     def proxy(self, peer, mode):
         port = self.ports.take()
         command = peer.command(mode, port, self.tools.backend.addresses, self.folder)
-        return running(peer.name, command, port, self.folder)
+        return running(peer.name, command, port, self.folder, self.proxy_cores)
 
     def prove(self, peers, modes):
         """(peer, mode) pairs that carry every byte rightly; the others are left out, loudly."""
