@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::lifecycle::ClientLimits;
 use crate::net::TcpOptions;
 use crate::protocol::client_hello::ServerNamePattern;
+use crate::tls;
 
 use super::address::BindAddress;
 use super::http::HttpConfig;
@@ -33,6 +34,8 @@ pub struct ListenerConfig {
     /// A request's head, a PROXY header and a TLS ClientHello must each be complete in this time.
     pub client_header_timeout: Duration,
     pub proxy_protocol: ProxyProtocol,
+    /// `None`: bytes are taken as they come.
+    pub tls: Option<tls::Server>,
     /// Peers that may send a PROXY header, and whose X-Forwarded-For and X-Forwarded-Proto are believed.
     pub trusted_proxies: Networks,
     /// Clients that may connect; empty: all.
@@ -52,12 +55,17 @@ impl ListenerConfig {
         let limits = [self.idle_timeout, self.half_closed_timeout];
         let always = limits.into_iter().flatten().min().unwrap_or(Duration::MAX);
         match &self.mode {
-            Mode::Tcp { routes } if self.proxy_protocol == ProxyProtocol::Off && routes.is_empty() => always,
+            Mode::Tcp { .. } if !self.reads_preface() => always,
             Mode::Tcp { .. } => always.min(self.client_header_timeout),
             Mode::Http(http) => [self.client_header_timeout, http.response_header_timeout, http.keep_alive_timeout]
                 .into_iter()
                 .fold(always, Duration::min),
         }
+    }
+
+    /// Whether clients must say something before a backend can be chosen: a PROXY header, a ClientHello.
+    fn reads_preface(&self) -> bool {
+        self.proxy_protocol != ProxyProtocol::Off || self.tls.is_some() || !self.mode.routes().is_empty()
     }
 }
 

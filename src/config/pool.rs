@@ -12,6 +12,7 @@ use crate::protocol::proxy_header;
 
 use super::address::BackendAddress;
 use super::health_check::HealthCheck;
+use super::tls::TlsTo;
 
 /// Backends that serve the same thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct PoolConfig {
     pub source: Vec<IpAddr>,
     /// The PROXY header that each connection to a backend begins with; `None`: none.
     pub send_proxy: Option<proxy_header::ProxyVersion>,
+    /// `None`: backends are spoken to without TLS.
+    pub tls: Option<TlsTo>,
     pub resolve: Resolve,
     /// Options of the sockets to backends.
     pub tcp: TcpOptions,

@@ -10,6 +10,7 @@ use crate::config::{self, ProxyProtocol};
 use crate::lifecycle::{ConnectionLimit, Permit};
 use crate::relay::Limits;
 use crate::telemetry::{ListenerCounters, ListenerStats, Rejection};
+use crate::tls;
 
 use super::access_rules::AccessRules;
 use super::http_settings::HttpSettings;
@@ -33,6 +34,9 @@ pub struct Frontend {
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) access_rules: AccessRules,
     pub(super) requires_proxy_header: bool,
+    /// `None`: bytes are taken as they come.
+    #[allow(dead_code, reason = "the data path reads it")]
+    pub(super) tls: Option<tls::Server>,
     pub(super) routes: Routes,
     /// A PROXY header and a ClientHello must each be complete in this time.
     pub(super) preface_timeout: Duration,
@@ -68,6 +72,7 @@ impl Frontend {
             stats,
             access_rules: AccessRules::new(listener, before.map(|before| &before.access_rules)),
             requires_proxy_header: listener.proxy_protocol == ProxyProtocol::Required,
+            tls: listener.tls.clone(),
             routes: Routes::new(listener.mode.routes(), &upstream_of),
             preface_timeout: listener.client_header_timeout,
             upstream: listener.pool.as_deref().map(upstream_of),

@@ -70,6 +70,7 @@ impl RunningConfig {
     /// An unchanged listener keeps its frontend; a changed one gets a new frontend, in which its counts continue.
     fn listener(&self, settings: &config::ListenerConfig) -> RunningListener {
         let known = self.listeners.get(&settings.name);
+        let settings = &keep_tls(known, settings);
         if let Some(same) = known.filter(|known| known.settings == *settings) {
             return same.clone();
         }
@@ -92,6 +93,19 @@ impl RunningConfig {
         let removed = self.removed.iter().map(|removed| removed.shown(Vec::new()));
         Shown { listeners: present.chain(removed).collect(), pools: self.pools.all() }
     }
+}
+
+/// The same with the TLS that runs, where its settings are the same: sessions can be resumed, and open connections'
+/// frontends need no replacing. It takes over what the files hold now.
+fn keep_tls(known: Option<&RunningListener>, settings: &config::ListenerConfig) -> config::ListenerConfig {
+    let mut settings = settings.clone();
+    if let (Some(now), Some(before)) = (&settings.tls, known.and_then(|known| known.settings.tls.as_ref()))
+        && now == before
+    {
+        before.take_over(now);
+        settings.tls = Some(before.clone());
+    }
+    settings
 }
 
 impl RunningListener {

@@ -21,7 +21,22 @@ pub struct ClientSettings {
     pub trust: Trust,
     /// What it shows to servers that ask for a certificate; `None`: nothing.
     pub identity: Option<Identity>,
+    /// Protocols that the server may choose from; empty: none is spoken of.
+    pub alpn: Vec<Vec<u8>>,
+    pub sessions: Sessions,
 }
+
+/// What becomes of a session once its connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// Later connections resume it: their handshake costs less, and the server shows no certificate.
+    Resumed,
+    /// Each connection begins a new one: a certificate that has expired since would not be noticed else.
+    Fresh,
+}
+
+/// Sessions that are kept for resumption, each of one server name; rustls's own number.
+const MAX_SESSIONS: usize = 256;
 
 /// A client's side, ready for any number of connections. Two are equal if their settings are.
 #[derive(Clone)]
@@ -49,9 +64,17 @@ impl Client {
                 .with_client_auth_cert(chain.clone(), key.clone_key())
                 .map_err(|_| "the key is not that of the certificate".to_owned())?,
         };
-        // A resumed session shows no certificate: one that has expired meanwhile would not be noticed.
-        config.resumption = Resumption::disabled();
+        config.resumption = match settings.sessions {
+            Sessions::Resumed => Resumption::in_memory_sessions(MAX_SESSIONS),
+            Sessions::Fresh => Resumption::disabled(),
+        };
+        config.alpn_protocols.clone_from(&settings.alpn);
         Ok(Self { settings: Arc::new(settings), config: Arc::new(config) })
+    }
+
+    /// For a connection of its own kind.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.clone()
     }
 
     /// Shakes hands over `stream` with the server of this name. Safe to cancel.

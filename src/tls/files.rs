@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 /// Who this side is.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +30,19 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     }
 }
 
+/// The revocation lists in a file: at least one.
+///
+/// # Errors
+/// In words, without the file's name.
+pub(super) fn revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&read(file)?).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err("has no revocation list (PEM, BEGIN X509 CRL)".to_owned()),
+        Ok(found) => Ok(found),
+        Err(error) => Err(format!("is no valid PEM: {error}")),
+    }
+}
+
 /// A certificate with its chain, and its key. The key may be in a file of its own, and is PKCS #8, PKCS #1 or SEC 1.
 ///
 /// # Errors
@@ -38,6 +51,10 @@ pub fn identity(cert: &Path, key: Option<&Path>) -> Result<Identity, (WrongFile,
     let chain = certificates(cert).map_err(|error| (WrongFile::Certificate, error))?;
     let (file, which) = key.map_or((cert, WrongFile::Certificate), |key| (key, WrongFile::Key));
     let bytes = read(file).map_err(|error| (which, error))?;
+    if is_encrypted(&bytes) {
+        let remedy = "store it without one (openssl pkey -in OLD -out NEW), readable by nobody else";
+        return Err((which, format!("has a private key with a passphrase, which lb can't ask for; {remedy}")));
+    }
     let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| {
         let reason = match error {
             pem::Error::NoItemsFound => "has no private key (PEM, BEGIN PRIVATE KEY; without a passphrase)".to_owned(),
@@ -46,6 +63,12 @@ pub fn identity(cert: &Path, key: Option<&Path>) -> Result<Identity, (WrongFile,
         (which, reason)
     })?;
     Ok(Identity { chain, key })
+}
+
+/// As PKCS #8 has it, or in the headers of RFC 1421.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let has = |text: &str| pem.windows(text.len()).any(|window| window == text.as_bytes());
+    has("BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED")
 }
 
 /// Which file of an identity is wrong.

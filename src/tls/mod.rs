@@ -1,15 +1,29 @@
-//! TLS, by rustls: today as a client. Takes a stream and gives a stream.
+//! TLS, by rustls: sessions with clients, of which this is the server, and with servers.
 //!
 //! Knows no configuration and no socket. Certificates and keys are read from files here, so that a wrong one is found
 //! before anything starts.
 
+mod certificate;
+mod certificate_store;
 mod client;
+mod client_auth;
 mod files;
+mod server;
+mod server_files;
+#[allow(dead_code, reason = "the data path makes them")]
+mod session_info;
+mod tickets;
 mod verifier;
 mod words;
 
-pub use client::{Client, ClientSettings};
+pub use client::{Client, ClientSettings, Sessions};
+pub use client_auth::ClientAuth;
 pub use files::{Identity, WrongFile, certificates, identity, system_roots};
+pub use rustls::ProtocolVersion;
 pub use rustls::pki_types::ServerName;
+pub use server::{Server, ServerSettings};
+pub use server_files::{CertificateFiles, FileRole};
+#[allow(unused_imports, reason = "the data path makes them")]
+pub use session_info::{ClientIdentity, SessionInfo};
 pub use verifier::Trust;
 pub use words::words_for;

@@ -18,6 +18,7 @@ use crate::config::health_check::{
 #[cfg(test)]
 use crate::config::yaml::Reporter;
 use crate::protocol::http1::is_token;
+use crate::tls::Sessions;
 
 use super::block::Block;
 use super::secret::{expanded, secret_of_file, unescaped};
@@ -40,7 +41,7 @@ pub fn build_check(check: &HealthCheckSpec, backends: &[BackendSpec], block: &mu
         rise: block.within("rise", check.rise, MAX_RESULTS),
         fall: block.within("fall", check.fall, MAX_RESULTS),
         port: check.port.and_then(|port| build_port(port, backends, block)),
-        tls: build_tls(&check.tls, &mut block.inner("tls")),
+        tls: build_tls(&check.tls, Sessions::Fresh, &mut block.inner("tls")),
         kind: build_kind(check, block),
     }
 }

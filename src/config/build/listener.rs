@@ -15,6 +15,7 @@ use crate::protocol::client_hello::ServerNamePattern;
 use super::block::Block;
 use super::http::build_http;
 use super::pool::build_tcp;
+use super::tls_server::build_tls_server;
 
 /// `bound` are the addresses of all listeners so far, each with the path of its key.
 pub fn build_listener(
@@ -41,6 +42,7 @@ pub fn build_listener(
         block.problem("proxy_protocol", message);
     }
     let (allow, deny) = (block.networks("allow", &spec.allow), block.networks("deny", &spec.deny));
+    let tls = build_tls_server(spec, &mut block.inner("tls"));
     let mut timeouts = block.inner("timeouts");
     ListenerConfig {
         name: name.to_owned(),
@@ -52,6 +54,7 @@ pub fn build_listener(
         half_closed_timeout: timeouts.limit("half_closed", spec.timeouts.half_closed),
         client_header_timeout: timeouts.positive("client_header", spec.timeouts.client_header),
         proxy_protocol: spec.proxy_protocol,
+        tls,
         trusted_proxies,
         allow,
         deny,

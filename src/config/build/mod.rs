@@ -11,6 +11,7 @@ mod loops;
 mod pool;
 mod secret;
 mod tls;
+mod tls_server;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

@@ -11,9 +11,11 @@ use crate::config::pool::{BackendConfig, FailureDetection, OnDown, OnReturn, Poo
 use crate::config::yaml::Reporter;
 use crate::net::TcpOptions;
 use crate::protocol::proxy_header::ProxyVersion;
+use crate::tls::Sessions;
 
 use super::block::{Block, some_unless_zero};
 use super::health_check::build_check;
+use super::tls::build_tls;
 
 /// Bounds the length of the balancer's round.
 const MAX_WEIGHT: u16 = 256;
@@ -56,6 +58,7 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
             SendProxy::V1 => Some(ProxyVersion::V1),
             SendProxy::V2 => Some(ProxyVersion::V2),
         },
+        tls: build_tls(&pool.tls, Sessions::Resumed, &mut block.inner("tls")),
         resolve: build_resolve(&pool.resolve, &mut block.inner("resolve")),
         tcp: build_tcp(&pool.tcp),
     }

@@ -2,22 +2,37 @@
 
 use crate::config::file::off::OnOffOr;
 use crate::config::file::tls::TlsClientSpec;
+use crate::config::file::units::OneOrMany;
 use crate::config::tls::TlsTo;
 use crate::tls::{
-    Client, ClientSettings, Identity, ServerName, Trust, WrongFile, certificates, identity, system_roots,
+    Client, ClientSettings, Identity, ServerName, Sessions, Trust, WrongFile, certificates, identity, system_roots,
 };
 
 use super::block::Block;
 
+/// Its length is one byte of the extension.
+const MAX_ALPN_BYTES: usize = 255;
+
 /// `None`: off, or a problem was reported.
-pub fn build_tls(tls: &OnOffOr<TlsClientSpec>, block: &mut Block<'_>) -> Option<TlsTo> {
+pub fn build_tls(tls: &OnOffOr<TlsClientSpec>, sessions: Sessions, block: &mut Block<'_>) -> Option<TlsTo> {
     let OnOffOr::On(tls) = tls else { return None };
     let server_name = tls.server_name.as_ref().and_then(|name| build_name(name, block));
     let trust = build_trust(tls, block);
     let identity = build_identity(tls, block);
-    let client = Client::new(ClientSettings { trust: trust?, identity: identity? });
+    let alpn = build_alpn(&tls.alpn, block);
+    let client = Client::new(ClientSettings { trust: trust?, identity: identity?, alpn, sessions });
     let client = client.map_err(|reason| block.problem(if tls.cert.is_some() { "key" } else { "ca_file" }, reason));
     Some(TlsTo { client: client.ok()?, server_name })
+}
+
+/// A list of protocols, in an extension of the handshake (RFC 7301, 3.1).
+pub fn build_alpn(alpn: &OneOrMany, block: &mut Block<'_>) -> Vec<Vec<u8>> {
+    for (index, name) in alpn.0.iter().enumerate() {
+        if name.is_empty() || name.len() > MAX_ALPN_BYTES {
+            block.problem(&format!("alpn[{index}]"), "must be the name of a protocol, such as h2 or http/1.1");
+        }
+    }
+    alpn.0.iter().map(|name| name.clone().into_bytes()).collect()
 }
 
 fn build_name(name: &str, block: &mut Block<'_>) -> Option<ServerName<'static>> {

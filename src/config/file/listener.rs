@@ -7,8 +7,9 @@ use crate::config::listener::ProxyProtocol;
 
 use super::duration_or_off::DurationOrOff;
 use super::http::HttpSpec;
-use super::off::{off_or_word, or_false};
+use super::off::{OffOr, off_or_word, or_false};
 use super::pool::TcpSpec;
+use super::tls::TlsServerSpec;
 use super::units::{DurationText, OneOrMany, TextOrBlock, UNREADABLE, texts_or_blocks};
 
 /// One listener.
@@ -30,6 +31,8 @@ pub struct ListenerSpec {
     #[serde(deserialize_with = "off_or_word")]
     #[schemars(transform = or_false)]
     pub proxy_protocol: ProxyProtocol,
+    /// off: bytes are taken as they come. Or a block: the listener ends TLS.
+    pub tls: OffOr<TlsServerSpec>,
     /// Networks of proxies that may send a PROXY header, and whose X-Forwarded-* headers are believed.
     pub trusted_proxies: Vec<String>,
     /// Networks that may connect; empty: all.
@@ -57,6 +60,7 @@ impl Default for ListenerSpec {
             routes: Vec::new(),
             max_connections: 0,
             proxy_protocol: ProxyProtocol::Off,
+            tls: OffOr::Off,
             trusted_proxies: Vec::new(),
             allow: Vec::new(),
             deny: Vec::new(),

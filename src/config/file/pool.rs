@@ -8,7 +8,8 @@ use crate::config::pool::{AddressFamily, OnDown, OnReturn, Policy, WhenAllDown};
 use super::backup::BackupRank;
 use super::duration_or_off::DurationOrOff;
 use super::health_check::HealthCheckSpec;
-use super::off::{OffOr, off_or_word, or_false};
+use super::off::{OffOr, OnOffOr, off_or_word, or_false};
+use super::tls::TlsClientSpec;
 use super::units::{DurationText, OneOrMany, Percent, TextOrBlock, texts_or_blocks};
 
 /// One pool of backends.
@@ -50,6 +51,8 @@ pub struct PoolSpec {
     #[serde(deserialize_with = "off_or_word")]
     #[schemars(transform = or_false)]
     pub send_proxy: SendProxy,
+    /// TLS to the backends: on, off, or a block of settings.
+    pub tls: OnOffOr<TlsClientSpec>,
     /// How names of backends are resolved.
     pub resolve: ResolveSpec,
     /// Options of the sockets to backends.
@@ -74,6 +77,7 @@ impl Default for PoolSpec {
             slow_start: DurationText::seconds(0),
             source: OneOrMany::default(),
             send_proxy: SendProxy::Off,
+            tls: OnOffOr::Off,
             resolve: ResolveSpec::default(),
             tcp: TcpSpec::default(),
         }

@@ -1,0 +1,170 @@
+//! The server's side: who it is, whom it lets in. Made of files, which may change while it serves.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::{NoClientAuth, ServerSessionMemoryCache};
+use rustls::{ALL_VERSIONS, ProtocolVersion, ServerConfig, SupportedProtocolVersion, version};
+
+use super::certificate_store::CertificateStore;
+use super::client_auth::{ClientAuth, ClientTrust};
+use super::server_files::{CertificateFiles, FileProblem, LoadedCertificate, load_certificates};
+use super::tickets::Ticketer;
+
+/// Sessions of TLS 1.2 clients that know no tickets. About 200 bytes each, and a client's certificate.
+const MAX_SESSIONS: usize = 1024;
+
+static ONLY_1_3: &[&SupportedProtocolVersion] = &[&version::TLS13];
+
+/// What a server's side is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// At least one.
+    pub certificates: Vec<CertificateFiles>,
+    /// 1.2 or 1.3.
+    pub min_version: ProtocolVersion,
+    /// Protocols that clients may choose from, the preferred one first; empty: none is spoken of.
+    pub alpn: Vec<Vec<u8>>,
+    /// `None`: clients are asked for no certificate.
+    pub client_auth: Option<ClientAuth>,
+    /// Whether clients without a name, or with one that no certificate is for, are refused.
+    pub strict_sni: bool,
+}
+
+/// A server's side, for any number of connections on any thread. Two are equal if their settings are, whatever their
+/// files hold.
+#[derive(Clone)]
+pub struct Server(Arc<Shared>);
+
+struct Shared {
+    settings: ServerSettings,
+    loaded: ArcSwap<Loaded>,
+}
+
+/// What the files held when they were read.
+#[derive(Clone)]
+pub struct Loaded {
+    config: Arc<ServerConfig>,
+    certificates: Vec<LoadedCertificate>,
+    /// Those that were read, and the directories.
+    files: Vec<PathBuf>,
+    client_trust: Option<ClientTrust>,
+}
+
+impl Server {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Every problem with them.
+    pub fn load(settings: ServerSettings) -> Result<Self, Vec<FileProblem>> {
+        let loaded = Loaded::read(&settings)?;
+        Ok(Self(Arc::new(Shared { settings, loaded: ArcSwap::from_pointee(loaded) })))
+    }
+
+    /// For the next connection.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.0.loaded.load().config.clone()
+    }
+
+    /// What the files held when they were read last.
+    pub fn loaded(&self) -> Arc<Loaded> {
+        self.0.loaded.load_full()
+    }
+
+    /// Reads the files again: the next connection meets what they hold now. Blocks on them.
+    ///
+    /// # Errors
+    /// Every problem with them; then nothing has changed.
+    pub fn reload(&self) -> Result<(), Vec<FileProblem>> {
+        let loaded = Loaded::read(&self.0.settings)?;
+        self.0.loaded.store(Arc::new(loaded.continuing(&self.loaded())));
+        Ok(())
+    }
+
+    /// From the next connection on, this one has what `other` has read from the same files.
+    pub fn take_over(&self, other: &Self) {
+        let loaded = other.loaded().continuing(&self.loaded());
+        self.0.loaded.store(Arc::new(loaded));
+    }
+
+    /// The files and directories to be watched for changes.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.loaded().files.clone()
+    }
+}
+
+impl Loaded {
+    /// In the order of the settings.
+    pub fn certificates(&self) -> &[LoadedCertificate] {
+        &self.certificates
+    }
+
+    fn read(settings: &ServerSettings) -> Result<Self, Vec<FileProblem>> {
+        let provider = Arc::new(ring::default_provider());
+        let mut problems = Vec::new();
+        let (certificates, mut files) = load_certificates(&settings.certificates, &provider, &mut problems);
+        let client_trust = settings.client_auth.as_ref().and_then(|auth| {
+            files.extend(auth.files());
+            auth.load(&provider).map_err(|problem| problems.push(problem)).ok()
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let config = Arc::new(new_config(settings, provider, &certificates, client_trust.as_ref()));
+        Ok(Self { config, certificates, files, client_trust })
+    }
+
+    /// The same, with the sessions of `before` if clients are still judged as then: resumed, a session asks for no
+    /// certificate, and one of a client that has been revoked since must not be.
+    fn continuing(&self, before: &Self) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        if self.client_trust == before.client_trust {
+            config.ticketer.clone_from(&before.config.ticketer);
+            config.session_storage.clone_from(&before.config.session_storage);
+        }
+        Self { config: Arc::new(config), ..self.clone() }
+    }
+}
+
+/// Neither early data (replays) nor renegotiation: rustls has the latter for nobody, the former off.
+fn new_config(
+    settings: &ServerSettings,
+    provider: Arc<CryptoProvider>,
+    certificates: &[LoadedCertificate],
+    client_trust: Option<&ClientTrust>,
+) -> ServerConfig {
+    let verifier = client_trust.map_or_else(|| Arc::new(NoClientAuth) as _, ClientTrust::verifier);
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions(settings.min_version))
+        .expect("the provider has ciphers of both versions")
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(CertificateStore::new(certificates, settings.strict_sni)));
+    config.alpn_protocols.clone_from(&settings.alpn);
+    config.ticketer = Arc::new(Ticketer::new());
+    config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
+    config
+}
+
+fn versions(min: ProtocolVersion) -> &'static [&'static SupportedProtocolVersion] {
+    match min {
+        ProtocolVersion::TLSv1_3 => ONLY_1_3,
+        _ => ALL_VERSIONS,
+    }
+}
+
+impl PartialEq for Server {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.settings == other.0.settings
+    }
+}
+
+impl Eq for Server {}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.settings.fmt(f)
+    }
+}
