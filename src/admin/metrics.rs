@@ -16,7 +16,8 @@ use crate::backends::{Backend, BackendState, CheckResult, Evidence, Pool};
 use crate::net::ConnectFailure;
 use crate::telemetry::metric::{self, HistogramName};
 use crate::telemetry::{
-    AcceptError, Cause, Histogram, HistogramTotals, ListenerStats, ListenerTotals, Rejection, log_writer,
+    AcceptError, Cause, HandshakeTotals, Histogram, HistogramTotals, ListenerStats, ListenerTotals, Rejection,
+    log_writer,
 };
 
 use super::view::{ShownListener, View};
@@ -148,8 +149,23 @@ fn collect_listener(stats: &ListenerStats) {
         let code = status.to_string();
         counter!(metric::HTTP_REQUESTS, "listener" => listener(), "code" => code).absolute(requests);
     }
+    for (result, version, resumed, count) in totals.handshakes.iter().flat_map(handshakes) {
+        let labels = [("listener", listener()), ("result", result), ("version", version), ("resumed", resumed)];
+        counter!(metric::TLS_HANDSHAKES, &labels).absolute(count);
+    }
     counter!(metric::BYTES, "listener" => listener(), "direction" => "in").absolute(totals.bytes.to_backend);
     counter!(metric::BYTES, "listener" => listener(), "direction" => "out").absolute(totals.bytes.to_client);
+}
+
+/// Result, version, whether it was resumed, and how many there were. Failures agreed on nothing.
+fn handshakes(totals: &HandshakeTotals) -> impl Iterator<Item = (String, String, String, u64)> {
+    let worked = totals.worked().map(|(kind, count)| {
+        let version = if kind.is_tls13 { "TLSv1.3" } else { "TLSv1.2" };
+        ("ok".to_owned(), version.to_owned(), kind.is_resumed.to_string(), count)
+    });
+    let failed =
+        totals.failed().map(|(why, count)| (why.as_str().to_owned(), String::new(), "false".to_owned(), count));
+    worked.chain(failed)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]

@@ -13,10 +13,11 @@ use crate::config;
 use crate::lifecycle::{BackendId, Cut};
 use crate::net::Target;
 use crate::telemetry::BackendCounters;
+use crate::tls::ServerName;
 
 use super::check_log::CheckLog;
 use super::counts::Counts;
-use super::endpoint::{CheckPlace, Endpoint};
+use super::endpoint::{CheckPlace, Endpoint, server_name};
 use super::health::Health;
 use super::pool_events::PoolEvents;
 use super::rise_fall::CheckFinding;
@@ -241,6 +242,11 @@ impl Backend {
     }
 
     /// Where its health check goes.
+    /// What its certificate must be for, unless the pool says another name.
+    pub(super) fn server_name(&self) -> ServerName<'static> {
+        server_name(self.check_place.load().host.as_deref(), &self.target)
+    }
+
     pub(super) fn check_place(&self) -> Arc<CheckPlace> {
         self.check_place.load_full()
     }

@@ -1,5 +1,5 @@
 //! The only way to a backend, for clients' connections and health checks alike: source address, socket options, the
-//! header of the PROXY protocol.
+//! header of the PROXY protocol, TLS (which checks make by themselves, where they want it).
 //!
 //! Doesn't choose the backend, and judges nobody: what a failure says of a backend is for the caller to decide.
 
@@ -7,11 +7,14 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::net::{self, ConnectFailure, DialError, DialOptions, Purpose, Target, Transport};
+use crate::config::TlsTo;
+use crate::net::{self, ConnectFailure, DialError, DialOptions, HandshakeError, Purpose, Target, Transport};
 use crate::protocol::proxy_header::{self, Origin};
+use crate::tls::{self, ServerName, Session};
 
+use super::backend::Backend;
 use super::pool::Pool;
 
 /// Connects to the backends of one pool. Shared by all workers and the pool's health checks.
@@ -33,10 +36,18 @@ impl Connector {
     ///
     /// # Errors
     /// Why it did not work.
-    pub async fn connect(&self, target: &Target, origin: impl FnOnce() -> Origin) -> Result<Transport, DialError> {
-        let timeout = self.pool.settings().connect_timeout;
-        let backend = self.dial(target, timeout, Purpose::Data).await?;
-        self.begin(backend, origin)
+    pub async fn connect(&self, backend: &Backend, origin: impl FnOnce() -> Origin) -> Result<Transport, DialError> {
+        let settings = self.pool.settings();
+        let started = Instant::now();
+        let transport = self.dial(backend.target(), settings.connect_timeout, Purpose::Data).await?;
+        let transport = self.begin(transport, origin)?;
+        if let Some(tls) = &settings.tls {
+            let name = tls.server_name.clone().unwrap_or_else(|| backend.server_name());
+            let time = settings.connect_timeout.saturating_sub(started.elapsed());
+            // Boxed: few pools have it, and every connection would be as large as this.
+            Box::pin(shake_hands(&transport, tls, name, time)).await?;
+        }
+        Ok(transport)
     }
 
     /// Connects for a health check, which has a time limit as a whole and sets none here. Safe to cancel.
@@ -101,4 +112,34 @@ impl Connector {
         proxy_header::write(version, origin(), &mut header);
         backend.send_first(&header)
     }
+}
+
+/// What is said to it and by it from here on goes through TLS.
+async fn shake_hands(
+    transport: &Transport,
+    tls: &TlsTo,
+    name: ServerName<'static>,
+    time: Duration,
+) -> Result<(), DialError> {
+    let failed = |words| DialError::new(ConnectFailure::Tls, io::Error::other(words));
+    let session = Session::client(tls.client.config(), name).map_err(|error| failed(error.to_string()))?;
+    let error = match tokio::time::timeout(time, transport.start_tls(session, &mut |_| true)).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            let words = "no end of the TLS handshake in time";
+            return Err(DialError::new(ConnectFailure::Timeout, io::Error::other(words)));
+        }
+    };
+    Err(match error {
+        HandshakeError::Tls(error) => {
+            let error = io::Error::other(error);
+            failed(tls::words_for(&error).unwrap_or_else(|| error.to_string()))
+        }
+        HandshakeError::Lost(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            failed("the server ended the connection within the TLS handshake".to_owned())
+        }
+        HandshakeError::Lost(error) => DialError::new(ConnectFailure::Reset, error),
+        HandshakeError::NotWanted => unreachable!("all that comes is wanted"),
+    })
 }

@@ -6,6 +6,10 @@ use std::num::NonZeroUsize;
 
 use crate::config::BackendAddress;
 use crate::net::Target;
+use crate::tls::ServerName;
+
+/// The name of what listens on a unix socket.
+pub(super) const LOCALHOST: &str = "localhost";
 
 /// A backend as the configuration or a name server wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,4 +32,13 @@ pub struct CheckPlace {
     pub host: Option<String>,
     /// `None`: it goes where the backend listens.
     pub address: Option<BackendAddress>,
+}
+
+/// What the certificate of a server must be for that is known by `name`, or else by its address.
+pub(super) fn server_name(name: Option<&str>, address: &Target) -> ServerName<'static> {
+    let of_address = || match address.ip_and_port() {
+        Some(address) => ServerName::IpAddress(address.ip().into()),
+        None => ServerName::try_from(LOCALHOST).expect("it is a name"),
+    };
+    name.and_then(|name| ServerName::try_from(name.to_owned()).ok()).unwrap_or_else(of_address)
 }

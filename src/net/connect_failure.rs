@@ -16,6 +16,8 @@ labels! {
         Unreachable = "unreachable",
         /// No answer in time.
         Timeout = "timeout",
+        /// It was made, and the TLS handshake on it failed.
+        Tls = "tls",
         /// A limit of this machine: open files, memory, local ports; or its own source address. Not the backend's
         /// fault.
         Local = "local",

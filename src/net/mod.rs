@@ -8,6 +8,7 @@ mod address;
 mod connect_failure;
 mod dial;
 mod fd_passing;
+mod handshake;
 mod inherited;
 mod listen;
 mod peer;
@@ -16,12 +17,14 @@ mod socket_option;
 mod splice;
 mod stream;
 mod stream_send;
+mod tls_layer;
 mod transport;
 
 pub use address::{ListenAddress, Target};
 pub use connect_failure::{ConnectFailure, DialError};
 pub use dial::{DialOptions, Purpose, dial, is_own_address};
 pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
+pub use handshake::HandshakeError;
 pub use inherited::inherited_listen_socket;
 pub use listen::{
     Accepted, BACKLOG, ListenSocket, TcpOptions, adopt_listen_sockets, bind_listen_sockets, check_free,

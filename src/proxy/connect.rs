@@ -12,6 +12,7 @@ use crate::protocol::proxy_header::Origin;
 use crate::telemetry::{Cause, Rejection};
 
 use super::attempts::Attempts;
+use super::client_facts::ClientFacts;
 use super::idle_pool::IdlePool;
 use super::record::connection_span;
 use super::refusal::Refusal;
@@ -32,14 +33,26 @@ pub(super) struct ConnectContext<'a> {
     pub(super) client: &'a Transport,
     pub(super) id: ConnectionId,
     pub(super) peer: Peer,
-    /// Where the client connected to, where that is not its socket's own address.
-    pub(super) server: Option<&'a SocketAddr>,
+    /// What its preface said of the client.
+    pub(super) facts: Option<&'a ClientFacts>,
     /// Notes which backend the client uses, so that its connection can be cut with it.
     pub(super) idle_timer: &'a IdleTimer,
     /// Idle connections to reuse, where one that has served another request will do.
     pub(super) idle_pool: Option<&'a IdlePool>,
     /// The client has sent its request: one that has ended its side waits for the answer all the same.
     pub(super) has_asked: bool,
+}
+
+impl ConnectContext<'_> {
+    /// Where a PROXY header says that the client connected to.
+    pub(super) fn named_server(&self) -> Option<SocketAddr> {
+        self.facts.and_then(|facts| facts.server)
+    }
+
+    /// Where the client connected to; `None`: to a unix socket.
+    pub(super) fn server(&self) -> Option<SocketAddr> {
+        self.named_server().or_else(|| self.client.local_address())
+    }
 }
 
 /// Tries backends, each at most once and `attempts` at most. Not a byte of the client is read before one answers.
@@ -101,7 +114,7 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     let started = Instant::now();
     let dialled = tokio::select! {
         biased;
-        dialled = upstream.connector().connect(lease.backend().target(), || origin(context)) => dialled,
+        dialled = upstream.connector().connect(lease.backend(), || origin(context)) => dialled,
         // A client that has only ended its side may still wait for an answer.
         () = context.client.reset_by_peer() => return Err(DialFailure::Client),
     };
@@ -129,7 +142,7 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
 
 /// Whose connection a backend is given, in the words of the PROXY protocol.
 fn origin(context: ConnectContext<'_>) -> Origin {
-    let server = context.server.copied().or_else(|| context.client.local_address());
+    let server = context.server();
     match (context.peer, server) {
         (Peer::Tcp(client), Some(server)) => Origin::Tcp { client, server },
         // A client of a unix socket.

@@ -38,7 +38,7 @@ pub struct Frontend {
     #[allow(dead_code, reason = "the data path reads it")]
     pub(super) tls: Option<tls::Server>,
     pub(super) routes: Routes,
-    /// A PROXY header and a ClientHello must each be complete in this time.
+    /// A PROXY header, a ClientHello and a TLS handshake must each be complete in this time.
     pub(super) preface_timeout: Duration,
     /// Both: [`Duration::MAX`] for no limit.
     idle: Duration,
@@ -110,7 +110,7 @@ impl Frontend {
 
     /// Whether a client's first bytes must be read before a backend can be chosen.
     pub(super) fn needs_preface(&self) -> bool {
-        self.requires_proxy_header || !self.routes.is_empty()
+        self.requires_proxy_header || self.tls.is_some() || !self.routes.is_empty()
     }
 
     /// One more connection within the limits of the process and of the listener.

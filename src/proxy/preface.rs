@@ -1,8 +1,9 @@
 //! What a client sends before a backend can be chosen: a PROXY header with its address, a ClientHello with a server
-//! name.
+//! name; and, where the listener ends TLS, the handshake.
 //!
-//! Both are parsed in the kernel's buffer (MSG_PEEK), and only the PROXY header is taken out of it: a client that sends
-//! a part of one and waits costs no memory of this process, and the relay begins with the ClientHello's first byte.
+//! The first two are parsed in the kernel's buffer (MSG_PEEK), and only the PROXY header is taken out of it: a client
+//! that sends a part of one and waits costs no memory of this process, and what comes next, relay or handshake, begins
+//! with the ClientHello's first byte.
 
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -18,7 +19,9 @@ use crate::protocol::proxy_header::{self, MAX_HEADER_BYTES, Origin};
 use crate::telemetry::{Cause, Rejection};
 
 use super::admitted::Permits;
+use super::client_facts::ClientFacts;
 use super::frontend::Frontend;
+use super::handshake::Handshake;
 use super::record::connection_span;
 use super::refusal::Refusal;
 use super::upstream::Upstream;
@@ -26,15 +29,15 @@ use super::worker::Worker;
 
 /// What a client's first bytes decide.
 pub(super) struct Preface<'a> {
-    /// Where the client connected to, if a PROXY header names it.
-    pub(super) server: Option<Box<SocketAddr>>,
+    /// Boxed: few listeners learn of any.
+    pub(super) facts: Option<Box<ClientFacts>>,
     pub(super) upstream: &'a Arc<Upstream>,
 }
 
 impl<'a> Preface<'a> {
     /// For a listener that reads nothing before it connects.
     pub(super) fn empty(frontend: &'a Frontend) -> Result<Self, Refusal> {
-        Ok(Self { server: None, upstream: default_upstream(frontend)? })
+        Ok(Self { facts: None, upstream: default_upstream(frontend)? })
     }
 
     /// Reads what the listener asks for. A PROXY header replaces `peer` by the client that it names, and adds that
@@ -48,9 +51,9 @@ impl<'a> Preface<'a> {
         permits: &mut Permits,
     ) -> Result<Self, Refusal> {
         let peeker = Peeker { worker, frontend, id, client, peer: *peer };
-        let mut server = None;
+        let mut facts = ClientFacts::default();
         if frontend.requires_proxy_header {
-            server = peeker.proxy_header(peer, permits).await?;
+            facts.server = peeker.proxy_header(peer, permits).await?;
         }
         let mut routed = None;
         if !frontend.routes.is_empty() {
@@ -61,7 +64,11 @@ impl<'a> Preface<'a> {
             Some(upstream) => upstream,
             None => default_upstream(frontend)?,
         };
-        Ok(Self { server, upstream })
+        if let Some(server) = &frontend.tls {
+            facts.tls = Some(Handshake { worker, frontend, id, peer: *peer, client }.run(server).await?);
+        }
+        let has_some = facts.server.is_some() || facts.tls.is_some();
+        Ok(Self { facts: has_some.then(|| Box::new(facts)), upstream })
     }
 }
 
@@ -80,7 +87,7 @@ struct Peeker<'a> {
 
 impl Peeker<'_> {
     /// Takes the PROXY header, and judges the client that it names. Returns the address that the client connected to.
-    async fn proxy_header(&self, peer: &mut Peer, permits: &mut Permits) -> Result<Option<Box<SocketAddr>>, Refusal> {
+    async fn proxy_header(&self, peer: &mut Peer, permits: &mut Permits) -> Result<Option<SocketAddr>, Refusal> {
         let rules = &self.frontend.access_rules;
         if !rules.trusts_header_of(*peer) {
             return Err(Rejection::UntrustedProxy.into());
@@ -90,7 +97,7 @@ impl Peeker<'_> {
         let mut server = None;
         if let Origin::Tcp { client, server: address } = origin {
             *peer = Peer::Tcp(client);
-            server = Some(Box::new(address));
+            server = Some(address);
         }
         // A header without an address (LOCAL, UNIX) leaves only the proxy's to judge by.
         rules.check(*peer)?;

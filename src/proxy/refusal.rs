@@ -2,7 +2,8 @@
 
 use crate::telemetry::{Cause, Rejection};
 
-/// Why a client is not served. In either case its socket is reset: a clean close would look like an empty answer.
+/// Why a client is not served. Its socket is reset: a clean close would look like an empty answer;
+/// but for failed handshakes, which TLS has words for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refusal {
     /// The connection ends for this cause.

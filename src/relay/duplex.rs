@@ -166,6 +166,7 @@ impl Relay<'_> {
         if let Some(cause) = self.first_to_end
             && self.to_backend.is_done()
             && self.to_client.is_done()
+            && self.have_both_their_end(cx)
         {
             return Poll::Ready(Outcome::Over(cause));
         }
@@ -181,6 +182,12 @@ impl Relay<'_> {
             return Poll::Ready(Outcome::Over(self.timed_out()));
         }
         Poll::Pending
+    }
+
+    /// Whether closing the sockets would lose nothing: of TLS, something may still be to send.
+    fn have_both_their_end(&self, cx: &mut Context<'_>) -> bool {
+        let (client, backend) = (self.client.poll_end(cx), self.backend.poll_end(cx));
+        client.is_ready() && backend.is_ready()
     }
 
     fn timed_out(&self) -> Cause {
@@ -211,7 +218,7 @@ impl Relay<'_> {
                 // Passes the end on, and the client may still send. Where it has ended too, closing says it: one call
                 // less.
                 if !self.to_backend.is_done() {
-                    self.client.shutdown_write();
+                    self.client.shutdown_write(cx);
                 }
                 None
             }
@@ -248,7 +255,7 @@ impl Relay<'_> {
             Step::Ended => {
                 self.half_closed(Cause::ClientClosed);
                 if !self.to_client.is_done() {
-                    self.backend.shutdown_write();
+                    self.backend.shutdown_write(cx);
                 }
                 None
             }

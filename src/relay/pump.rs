@@ -180,7 +180,11 @@ impl<F: Framer> Pump<F> {
         context: &PumpContext<'_>,
     ) -> Move<F::Error, Option<Moved>> {
         // Only bytes that the framer need not see can be spliced, and few of them are not worth it.
-        if !self.mover.next_splices() || self.framer.data_remaining() < SMALL_SPLICE_BYTES as u64 {
+        let mode = mode(from, to, context);
+        if !self.mover.next_splices()
+            || mode == RelayMode::Copy
+            || self.framer.data_remaining() < SMALL_SPLICE_BYTES as u64
+        {
             return Move::Continue(None);
         }
         let resources = context.resources;
@@ -189,7 +193,7 @@ impl<F: Framer> Pump<F> {
         let moved = splice(cx, from, to, resources, most)?;
         if let Some(Moved { received, .. }) = moved {
             self.framer.skip_data(received as u64);
-            self.mover.note_splice(received, most, resources.mode);
+            self.mover.note_splice(received, most, mode);
         }
         Move::Continue(moved)
     }
@@ -206,7 +210,7 @@ impl<F: Framer> Pump<F> {
         // Bytes beyond the framer's end are another message's: if their place is known, they are left in the socket.
         let most = usize::try_from(self.framer.receive_limit()).unwrap_or(usize::MAX).min(room);
         let moved = copy(cx, from, to, resources, most, &mut self.framer)?;
-        self.mover.note_receive(moved.received, resources.mode);
+        self.mover.note_receive(moved.received, mode(from, to, context));
         Move::Continue(moved)
     }
 
@@ -227,6 +231,11 @@ impl<F: Framer> Pump<F> {
 fn end<E>(cx: &mut Context<'_>, to: &Transport) -> Move<E> {
     taken(to.poll_all_taken(cx))?;
     Move::Break(Step::Ended)
+}
+
+/// TLS leaves only copying.
+fn mode(from: &Transport, to: &Transport, context: &PumpContext<'_>) -> RelayMode {
+    if from.can_splice() && to.can_splice() { context.resources.mode } else { RelayMode::Copy }
 }
 
 /// Wakes the task after all others that are ready, and after new events: meanwhile the socket fills, and the next move

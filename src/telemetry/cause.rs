@@ -53,6 +53,8 @@ labels! {
         ProxyHeader = "proxy_header",
         /// The TLS ClientHello is malformed, or did not come in time.
         ClientHello = "client_hello",
+        /// The TLS handshake failed.
+        TlsHandshake = "tls_handshake",
         /// No route matches the client's server name, and there is no pool for the rest.
         NoRoute = "no_route",
         /// The global limit of connections.

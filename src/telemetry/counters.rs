@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::cause::{AcceptError, Cause, Rejection};
+use super::handshakes::{HandshakeCounters, HandshakeTotals};
 use super::histogram::Histogram;
 use super::metric::{LATENCY_BUCKETS, LIFE_BUCKETS};
 
@@ -90,6 +91,8 @@ pub struct ListenerCounters {
     accept_errors: [AtomicU64; AcceptError::ALL.len()],
     /// By status from 100 to 999; allocated with the first request, as only http mode has any.
     requests: OnceLock<Box<[AtomicU64]>>,
+    /// Allocated with the first one: few listeners end TLS.
+    handshakes: OnceLock<Box<HandshakeCounters>>,
     pub bytes: ByteCounters,
 }
 
@@ -157,6 +160,11 @@ impl ListenerCounters {
         }
     }
 
+    /// Of its TLS clients.
+    pub fn handshakes(&self) -> &HandshakeCounters {
+        self.handshakes.get_or_init(Box::default)
+    }
+
     pub fn accept_error(&self, reason: AcceptError) {
         self.accept_errors[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -174,6 +182,8 @@ pub struct ListenerTotals {
     pub accept_errors: [u64; AcceptError::ALL.len()],
     /// Answered HTTP requests by status, without those that never occurred.
     pub requests: BTreeMap<u16, u64>,
+    /// `None`: there was no TLS handshake.
+    pub handshakes: Option<HandshakeTotals>,
     pub bytes: Traffic,
 }
 
@@ -189,6 +199,7 @@ impl ListenerTotals {
             accepted: counters.iter().map(|worker| worker.accepted.load(Ordering::Relaxed)).sum(),
             accept_errors: sums(counters, |worker| &worker.accept_errors),
             requests: requests(counters),
+            handshakes: handshakes(counters),
             bytes: counters.iter().map(|worker| worker.bytes.total()).sum(),
         }
     }
@@ -209,6 +220,14 @@ fn requests(counters: &PerWorker<ListenerCounters>) -> BTreeMap<u16, u64> {
                 *sums.entry(status).or_default() += count;
             }
         }
+    }
+    sums
+}
+
+fn handshakes(counters: &PerWorker<ListenerCounters>) -> Option<HandshakeTotals> {
+    let mut sums = None;
+    for of_worker in counters.iter().filter_map(|worker| worker.handshakes.get()) {
+        sums.get_or_insert_with(HandshakeTotals::default).add(of_worker);
     }
     sums
 }

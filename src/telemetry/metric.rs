@@ -55,6 +55,8 @@ names! {
         "Lines of the program's own log lost because they could not be written, or not in time.";
     counter HTTP_REQUESTS = "lb_http_requests_total",
         "HTTP requests, by the status of the answer; 499: the client left before it.";
+    counter TLS_HANDSHAKES = "lb_tls_handshakes_total",
+        "TLS handshakes with clients, by result: ok, with version and whether a session was resumed, or why not.";
     counter RELOADS = "lb_config_reloads_total", "Reloads of the configuration, by result.";
     counter ADMIN_REFUSED = "lb_admin_refused_total", "Requests to the admin server that were refused, by reason.";
     gauge LAST_RELOAD = "lb_config_last_reload_successful", "1 unless the last reload failed.";

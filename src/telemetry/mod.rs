@@ -8,6 +8,7 @@ mod cause;
 mod clock;
 mod counters;
 mod escape;
+mod handshakes;
 mod histogram;
 mod log;
 mod log_writer;
@@ -19,6 +20,7 @@ pub use counters::{
     BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker, PoolHistograms, Traffic,
 };
 pub use escape::{Unquoted, Word, escaped, escaped_json};
+pub use handshakes::{HandshakeFailure, HandshakeKind, HandshakeTotals};
 pub use histogram::{Histogram, HistogramTotals};
 pub use log::{LogSettings, start as start_log, writer as log_writer};
 pub use log_writer::{LogWriter, LogWriterOptions};

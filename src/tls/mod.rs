@@ -8,8 +8,10 @@ mod certificate_store;
 mod client;
 mod client_auth;
 mod files;
+mod records;
 mod server;
 mod server_files;
+mod session;
 #[allow(dead_code, reason = "the data path makes them")]
 mod session_info;
 mod tickets;
@@ -19,10 +21,12 @@ mod words;
 pub use client::{Client, ClientSettings, Sessions};
 pub use client_auth::ClientAuth;
 pub use files::{Identity, WrongFile, certificates, identity, system_roots};
+pub use records::Records;
 pub use rustls::ProtocolVersion;
 pub use rustls::pki_types::ServerName;
 pub use server::{Server, ServerSettings};
 pub use server_files::{CertificateFiles, FileRole};
+pub use session::{MAX_OVERHEAD_BYTES, MAX_PLAINTEXT_BYTES, Session};
 #[allow(unused_imports, reason = "the data path makes them")]
 pub use session_info::{ClientIdentity, SessionInfo};
 pub use verifier::Trust;

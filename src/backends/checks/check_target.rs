@@ -11,10 +11,8 @@ use crate::tls::ServerName;
 
 use super::super::backend::Backend;
 use super::super::discovery::{Discovery, Query};
+use super::super::endpoint::{LOCALHOST, server_name};
 use super::failure::CheckError;
-
-/// The name of what listens on a unix socket.
-const LOCALHOST: &str = "localhost";
 
 /// Where one check goes.
 pub(in crate::backends) struct CheckTarget {
@@ -38,12 +36,7 @@ impl CheckTarget {
 
     /// What its certificate must be for.
     pub(super) fn server_name(&self) -> ServerName<'static> {
-        let of_address = || match self.address.ip_and_port() {
-            Some(address) => ServerName::IpAddress(address.ip().into()),
-            None => ServerName::try_from(LOCALHOST).expect("it is a name"),
-        };
-        let name = self.name.as_ref().and_then(|name| ServerName::try_from(name.clone()).ok());
-        name.unwrap_or_else(of_address)
+        server_name(self.name.as_deref(), &self.address)
     }
 }
 

@@ -21,15 +21,14 @@ pub(super) struct ConnectionVariables {
 
 impl ConnectionVariables {
     pub(super) fn new(frontend: &Frontend, http: &HttpSettings, context: ConnectContext<'_>) -> Self {
-        let own = || context.server.copied().or_else(|| context.client.local_address());
         // A system call, which most configurations have no use for.
-        let server = if http.uses_server { own() } else { None };
+        let server = if http.uses_server { context.server() } else { None };
         let client = match context.peer {
             Peer::Tcp(address) => Some(address),
             Peer::Unix => None,
         };
         // After a PROXY header that names nobody the peer is the proxy, which has not looked into the request.
-        let is_unknown = frontend.requires_proxy_header && context.server.is_none();
+        let is_unknown = frontend.requires_proxy_header && context.named_server().is_none();
         Self {
             remote_addr: ip_text(client),
             remote_port: client.map_or(0, |address| address.port()),

@@ -16,6 +16,7 @@ mod request_record;
 mod response;
 mod session;
 
+pub(super) use reply::{linger, page, send};
 pub(super) use session::serve;
 
 /// While a client waits for an answer, about this much of what it sends ahead is received; the rest waits in its

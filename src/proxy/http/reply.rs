@@ -14,7 +14,7 @@ use crate::relay::Scratch;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A response with `status`, whose body is a line with the reason.
-pub(super) fn page(status: u16, reason: &str, version: Version, keeps: bool, is_head: bool) -> Vec<u8> {
+pub(in crate::proxy) fn page(status: u16, reason: &str, version: Version, keeps: bool, is_head: bool) -> Vec<u8> {
     let phrase = phrase(status);
     let text = format!("{status} {phrase}: {reason}\n");
     let connection = match (keeps, version) {
@@ -48,7 +48,7 @@ fn phrase(status: u16) -> &'static str {
 }
 
 /// Sends all of it; `false`: the client is gone, or took nothing until the timer expired.
-pub(super) async fn send(client: &Transport, bytes: &[u8], idle_timer: &IdleTimer) -> bool {
+pub(in crate::proxy) async fn send(client: &Transport, bytes: &[u8], idle_timer: &IdleTimer) -> bool {
     let mut sent = 0;
     poll_fn(|cx| {
         while sent < bytes.len() {
@@ -68,8 +68,12 @@ pub(super) async fn send(client: &Transport, bytes: &[u8], idle_timer: &IdleTime
 }
 
 /// Ends our side, and waits until the client has ended its own, or for [`LINGER`].
-pub(super) async fn linger(client: &Transport, scratch: &Scratch, idle_timer: &IdleTimer) {
-    client.shutdown_write();
+pub(in crate::proxy) async fn linger(client: &Transport, scratch: &Scratch, idle_timer: &IdleTimer) {
+    poll_fn(|cx| {
+        client.shutdown_write(cx);
+        Poll::Ready(())
+    })
+    .await;
     // Touched only here: bytes that still come don't prolong the wait.
     idle_timer.touch();
     idle_timer.set_limit(LINGER);

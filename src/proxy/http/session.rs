@@ -237,7 +237,20 @@ impl Session<'_> {
             if head.keep_alive { self.asked_to_leave().unwrap_or(Cause::BackendClosed) } else { Cause::ClientClosed };
         let has_sent_more = !rest.is_empty() || !self.context.client.is_idle();
         let may_send_more = has_sent_more || !matches!(head.framing, Framing::None);
-        if may_send_more { self.leave(cause).await } else { Next::Close(cause) }
+        if may_send_more {
+            return self.leave(cause).await;
+        }
+        self.end().await;
+        Next::Close(cause)
+    }
+
+    /// Waits until the close loses nothing.
+    async fn end(&self) {
+        poll_fn(|cx| match self.context.client.poll_end(cx) {
+            Poll::Pending if self.idle_timer.poll_expired(cx) => Poll::Ready(()),
+            poll => poll,
+        })
+        .await;
     }
 
     /// Ends the connection so that the client sees all that it was sent.

@@ -1,0 +1,263 @@
+//! One TLS connection without its socket: received records in, plaintext out; plaintext in, records out.
+//!
+//! rustls keeps the state: handshake, keys and their updates, alerts, tickets. Of the buffers it has none: records are
+//! decrypted where they were received, and written to where they are sent from. What a peer sends is bounded by rustls:
+//! handshake messages have 64 KiB, records 16 KiB.
+
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::{ClientConfig, CommonState, Error, ServerConfig};
+
+use super::records::Records;
+
+/// The most plaintext that a record holds (RFC 8446, 5.1).
+pub const MAX_PLAINTEXT_BYTES: usize = 16 * 1024;
+/// A record is longer than its plaintext by this much at most: with rustls's suites by 29 bytes.
+pub const MAX_OVERHEAD_BYTES: usize = 64;
+
+/// One side of a TLS connection.
+pub struct Session {
+    side: Side,
+    has_peer_ended: bool,
+    /// rustls must not be asked any more.
+    has_failed: bool,
+}
+
+enum Side {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// What the records that were received led to.
+pub struct Processed {
+    /// So many bytes at the beginning have been dealt with. The others, changed as they may be, must be at the
+    /// beginning the next time.
+    pub consumed: usize,
+    /// A fatal error leaves an alert among the outgoing records.
+    pub result: Result<(), Error>,
+}
+
+/// How rustls goes on after a state.
+enum Next {
+    /// It has more to say.
+    Again,
+    /// It wants records.
+    Wait,
+    /// The peer has ended its side.
+    PeerEnded,
+}
+
+impl Session {
+    /// With a client.
+    ///
+    /// # Errors
+    /// The configuration is at fault.
+    pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        Ok(Self::new(Side::Server(UnbufferedServerConnection::new(config)?)))
+    }
+
+    /// With the server of this name.
+    ///
+    /// # Errors
+    /// The configuration is at fault.
+    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+        Ok(Self::new(Side::Client(UnbufferedClientConnection::new(config, name)?)))
+    }
+
+    fn new(side: Side) -> Self {
+        Self { side, has_peer_ended: false, has_failed: false }
+    }
+
+    /// What was agreed on.
+    pub fn state(&self) -> &CommonState {
+        match &self.side {
+            Side::Server(server) => server.deref(),
+            Side::Client(client) => client.deref(),
+        }
+    }
+
+    /// The peer has said that it sends no more (close_notify).
+    pub fn has_peer_ended(&self) -> bool {
+        self.has_peer_ended
+    }
+
+    /// Takes in all whole records at the beginning of `received`, and gives their plaintext to `take` piece by piece.
+    /// What is to be sent in return is appended to `outgoing`.
+    pub fn process(&mut self, received: &mut [u8], take: &mut dyn FnMut(&[u8]), outgoing: &mut Records) -> Processed {
+        debug_assert!(!self.has_failed);
+        let mut consumed = 0;
+        let result = loop {
+            let rest = &mut received[consumed..];
+            let (discard, next) = match &mut self.side {
+                Side::Server(server) => step(server.process_tls_records(rest), take, outgoing),
+                Side::Client(client) => step(client.process_tls_records(rest), take, outgoing),
+            };
+            consumed += discard;
+            match next {
+                Ok(Next::Again) => {}
+                Ok(Next::Wait) => break Ok(()),
+                Ok(Next::PeerEnded) => self.has_peer_ended = true,
+                Err(error) => {
+                    self.has_failed = true;
+                    self.take_alert(outgoing);
+                    break Err(error);
+                }
+            }
+        };
+        Processed { consumed, result }
+    }
+
+    /// Appends `plaintext`, of one record at most, to `outgoing`. `incomplete` is what [`Session::process`] has left of
+    /// the received records.
+    ///
+    /// # Errors
+    /// The session is over, or its keys are used up.
+    pub fn encrypt(&mut self, incomplete: &mut [u8], plaintext: &[u8], outgoing: &mut Records) -> io::Result<()> {
+        debug_assert!(plaintext.len() <= MAX_PLAINTEXT_BYTES);
+        self.write(incomplete, outgoing, &mut Write::Plaintext(plaintext))
+    }
+
+    /// Appends to `outgoing` that no more will be sent (close_notify).
+    ///
+    /// # Errors
+    /// The session is over.
+    pub fn end(&mut self, incomplete: &mut [u8], outgoing: &mut Records) -> io::Result<()> {
+        self.write(incomplete, outgoing, &mut Write::End)
+    }
+
+    fn write(&mut self, incomplete: &mut [u8], outgoing: &mut Records, what: &mut Write<'_>) -> io::Result<()> {
+        loop {
+            if self.has_failed {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            let is_done = match &mut self.side {
+                Side::Server(server) => write_step(server.process_tls_records(incomplete), outgoing, what),
+                Side::Client(client) => write_step(client.process_tls_records(incomplete), outgoing, what),
+            };
+            if is_done.inspect_err(|_| self.has_failed = true)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What is left to say after an error: why.
+    fn take_alert(&mut self, outgoing: &mut Records) {
+        let ignore = &mut |_: &[u8]| {};
+        while self.state().wants_write() {
+            let (_, next) = match &mut self.side {
+                Side::Server(server) => step(server.process_tls_records(&mut []), ignore, outgoing),
+                Side::Client(client) => step(client.process_tls_records(&mut []), ignore, outgoing),
+            };
+            if next.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Deals with one state; gives the bytes that it has consumed.
+fn step<Data>(
+    UnbufferedStatus { mut discard, state }: UnbufferedStatus<'_, '_, Data>,
+    take: &mut dyn FnMut(&[u8]),
+    outgoing: &mut Records,
+) -> (usize, Result<Next, Error>) {
+    let next = match state {
+        Err(error) => return (discard, Err(error)),
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+            while let Some(record) = traffic.next_record() {
+                match record {
+                    Ok(record) => {
+                        discard += record.discard;
+                        take(record.payload);
+                    }
+                    Err(error) => return (discard, Err(error)),
+                }
+            }
+            Next::Again
+        }
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            encode(outgoing, |spare| match data.encode(spare) {
+                Ok(length) => Ok(length),
+                Err(EncodeError::InsufficientSize(needed)) => Err(needed.required_size),
+                Err(EncodeError::AlreadyEncoded) => Ok(0),
+            });
+            Next::Again
+        }
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            // It is among `outgoing`, in its order, and will be sent.
+            data.done();
+            Next::Again
+        }
+        Ok(ConnectionState::PeerClosed) => Next::PeerEnded,
+        // Early data is off, and other states don't exist.
+        Ok(_) => Next::Wait,
+    };
+    (discard, Ok(next))
+}
+
+/// What is to be written once rustls is ready for it.
+enum Write<'a> {
+    Plaintext(&'a [u8]),
+    End,
+}
+
+/// Deals with one state of a session that has no whole record to take in; `true`: it is written.
+fn write_step<Data>(
+    UnbufferedStatus { state, .. }: UnbufferedStatus<'_, '_, Data>,
+    outgoing: &mut Records,
+    what: &mut Write<'_>,
+) -> io::Result<bool> {
+    match state {
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+            write_traffic(&mut traffic, outgoing, what)?;
+            Ok(true)
+        }
+        state => {
+            let (_, next) = step(UnbufferedStatus { discard: 0, state }, &mut |_| {}, outgoing);
+            match next {
+                Ok(Next::Again | Next::PeerEnded) => Ok(false),
+                Ok(Next::Wait) => Err(io::ErrorKind::NotConnected.into()),
+                Err(error) => Err(io::Error::other(error)),
+            }
+        }
+    }
+}
+
+fn write_traffic<Data>(
+    traffic: &mut WriteTraffic<'_, Data>,
+    outgoing: &mut Records,
+    what: &mut Write<'_>,
+) -> io::Result<()> {
+    let mut result = Ok(());
+    encode(outgoing, |spare| {
+        let written = match what {
+            Write::Plaintext(plaintext) => traffic.encrypt(plaintext, spare),
+            Write::End => traffic.queue_close_notify(spare),
+        };
+        match written {
+            Ok(length) => Ok(length),
+            Err(EncryptError::InsufficientSize(needed)) => Err(needed.required_size),
+            Err(error @ EncryptError::EncryptExhausted) => {
+                result = Err(io::Error::other(error));
+                Ok(0)
+            }
+        }
+    });
+    result
+}
+
+/// Appends what `write` writes; it says how much that was, or how much room it needs.
+fn encode(outgoing: &mut Records, mut write: impl FnMut(&mut [u8]) -> Result<usize, usize>) {
+    loop {
+        match write(outgoing.spare()) {
+            Ok(length) => return outgoing.add(length),
+            Err(needed) => outgoing.reserve(needed),
+        }
+    }
+}
