@@ -9,6 +9,7 @@ use crate::backends::{Backend, LastCheck, Unresolved};
 use crate::config::Policy;
 use crate::relay::{Engine, Pipes};
 use crate::telemetry::{ListenerTotals, rfc3339};
+use crate::tls;
 
 use super::view::{LastReload, ShownListener, View};
 
@@ -77,6 +78,30 @@ pub struct ListenerReport {
     pub bytes_in: u64,
     /// Bytes to clients.
     pub bytes_out: u64,
+    /// Null: it ends no TLS.
+    pub tls: Option<TlsReport>,
+}
+
+/// A listener's TLS.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct TlsReport {
+    /// In the order of the configuration.
+    pub certificates: Vec<CertificateReport>,
+    /// Why its files can't be used as they are now, while what they held before is; null: they are in use.
+    pub problem: Option<String>,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct CertificateReport {
+    /// The first of its host names, or its subject.
+    pub name: String,
+    /// Host names that it is for.
+    pub names: Vec<String>,
+    /// RFC 3339.
+    pub expires: String,
+    /// Whether that is in less than 30 days, or past.
+    pub expires_soon: bool,
 }
 
 /// Client connections of the process.
@@ -264,6 +289,26 @@ impl ListenerReport {
             rejected: totals.rejected.iter().sum(),
             bytes_in: totals.bytes.to_backend,
             bytes_out: totals.bytes.to_client,
+            tls: listener.tls.as_ref().map(TlsReport::new),
+        }
+    }
+}
+
+impl TlsReport {
+    fn new(server: &tls::Server) -> Self {
+        let now = SystemTime::now();
+        let certificates = server.loaded().certificates().map(|it| CertificateReport::new(it, now)).collect();
+        Self { certificates, problem: server.problem().map(|problem| problem.to_string()) }
+    }
+}
+
+impl CertificateReport {
+    fn new(certificate: &tls::Certificate, now: SystemTime) -> Self {
+        Self {
+            name: certificate.name.clone(),
+            names: certificate.names.clone(),
+            expires: rfc3339(certificate.expires).to_string(),
+            expires_soon: certificate.expires_soon(now),
         }
     }
 }

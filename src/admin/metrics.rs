@@ -3,9 +3,10 @@
 //! The series of a listener come from one summing-up, so they agree: accepted = closed + rejected + active. Histograms
 //! are summed up after that, and may be a few connections ahead.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
@@ -56,6 +57,7 @@ impl Exporter {
         let shown = view.shown.load();
         let present: Vec<_> = shown.listeners.iter().filter(|listener| !listener.is_gone()).collect();
         present.iter().for_each(|listener| collect_listener(&listener.stats));
+        present.iter().for_each(|listener| collect_certificates(listener));
         shown.pools.iter().for_each(|pool| collect_pool(pool));
         self.process.collect();
         let mut text = self.handle.render();
@@ -166,6 +168,20 @@ fn handshakes(totals: &HandshakeTotals) -> impl Iterator<Item = (String, String,
     let failed =
         totals.failed().map(|(why, count)| (why.as_str().to_owned(), String::new(), "false".to_owned(), count));
     worked.chain(failed)
+}
+
+/// Of several with one name, as of RSA and ECDSA, the first to expire counts.
+fn collect_certificates(listener: &ShownListener) {
+    let Some(tls) = &listener.tls else { return };
+    let mut by_name: BTreeMap<String, f64> = BTreeMap::new();
+    for certificate in tls.loaded().certificates() {
+        let expires = certificate.expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let first = by_name.entry(certificate.name.clone()).or_insert(expires);
+        *first = first.min(expires);
+    }
+    for (name, expires) in by_name {
+        gauge!(metric::CERTIFICATE_EXPIRY, "listener" => listener.stats.name.clone(), "name" => name).set(expires);
+    }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]

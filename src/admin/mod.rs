@@ -9,7 +9,9 @@ mod server;
 mod token;
 mod view;
 
-pub use api::{BackendReport, EngineReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport};
+pub use api::{
+    BackendReport, EngineReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport, TlsReport,
+};
 pub use authorization::{Guard, Reach};
 pub use metrics::Exporter;
 pub use server::{AdminListener, MAX_FILES, serve};

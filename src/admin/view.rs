@@ -13,6 +13,7 @@ use crate::backends::{AdminState, BackendState, Pool};
 use crate::lifecycle::{ConnectionLimit, DrainWatch, FormerProcesses, Phase};
 use crate::relay::{Engine, Pipes};
 use crate::telemetry::{ListenerStats, ListenerTotals};
+use crate::tls;
 
 use super::authorization::Guard;
 
@@ -59,6 +60,8 @@ pub struct ShownListener {
     pub mode: &'static str,
     /// `None`: only its routes have pools.
     pub pool: Option<String>,
+    /// `None`: it ends no TLS.
+    pub tls: Option<tls::Server>,
 }
 
 /// A change that a client of the API wants. The main loop makes it, so that no two changes overlap.

@@ -1,9 +1,12 @@
 //! `lb check`: whether the configuration is valid, and what it is after overrides.
 
+use std::time::SystemTime;
+
 use clap::Args;
 use serde::Serialize;
 
-use crate::config::{Loaded, Problem, Problems};
+use crate::config::{ListenerConfig, Loaded, Problem, Problems};
+use crate::telemetry::rfc3339;
 
 use super::config_args::ConfigArgs;
 use super::environment::print_line;
@@ -46,7 +49,19 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
         loaded.config.listeners.len(),
         loaded.config.pools.len()
     ));
+    loaded.config.listeners.iter().for_each(tell_expiry);
     Ok(())
+}
+
+/// No problem yet, or not one that keeps the balancer from running.
+fn tell_expiry(listener: &ListenerConfig) {
+    let Some(tls) = &listener.tls else { return };
+    let (now, loaded) = (SystemTime::now(), tls.loaded());
+    for certificate in loaded.certificates().filter(|it| it.expires_soon(now)) {
+        let verb = if certificate.expires <= now { "has expired on" } else { "expires on" };
+        let (listener, name, expires) = (&listener.name, &certificate.name, rfc3339(certificate.expires));
+        print_line(format_args!("warning: listener {listener}: the certificate {name} {verb} {expires}"));
+    }
 }
 
 fn print_json(loaded: Result<Loaded, Problems>) -> Result<(), CliError> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::admin::{BackendReport, EngineReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport};
+use crate::admin::{
+    BackendReport, EngineReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport, TlsReport,
+};
 
 use super::admin::{AdminArgs, AdminClient, runtime};
 use super::environment::print_line;
@@ -128,6 +130,9 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
             text += &format!("{:<12} {:<24} not resolved: {}\n", pool.name, unresolved.name, unresolved.error);
         }
     }
+    for ListenerReport { name, tls, .. } in &status.listeners {
+        text += &tls.as_ref().map(|tls| tls_lines(name, tls)).unwrap_or_default();
+    }
     for PoolReport { name, service, .. } in &reports.pools.pools {
         match service.as_str() {
             "refused" => text += &format!("\npool {name}: no backend may be used, clients are refused\n"),
@@ -142,6 +147,18 @@ fn engine_line(engine: &EngineReport) -> String {
     let EngineReport { name, reason, rings } = engine;
     let rings = if name == "io_uring" { format!(", on {rings} workers") } else { String::new() };
     format!("small sends: {name} ({reason}){rings}\n")
+}
+
+/// What needs attention.
+fn tls_lines(listener: &str, tls: &TlsReport) -> String {
+    let mut text = String::new();
+    for certificate in tls.certificates.iter().filter(|it| it.expires_soon) {
+        text += &format!("\nlistener {listener}: certificate {} expires {}\n", certificate.name, certificate.expires);
+    }
+    if let Some(problem) = &tls.problem {
+        text += &format!("\nlistener {listener}: {problem}; what the files held before stays in use\n");
+    }
+    text
 }
 
 fn splice_line(splice: &SpliceReport) -> String {

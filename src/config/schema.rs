@@ -41,7 +41,8 @@ fn short_form(generator: &mut SchemaGenerator, long: &Map<String, Value>) -> Map
     if let Some(bind) = properties_of(&listener).remove("bind") {
         properties.insert("listen".to_owned(), bind);
     }
-    let nested = properties_of(&listener).into_iter().chain(properties_of(&pool));
+    // Of a key that both have, the listener's: `tls` is of that alone.
+    let nested = properties_of(&pool).into_iter().chain(properties_of(&listener));
     properties.extend(nested.filter(|(key, _)| is_short_form_key(key)));
     let mut short = long.clone();
     short.insert("description".to_owned(), "Short form: one listener and one pool.".into());

@@ -19,6 +19,7 @@ mod server_state;
 mod signals;
 mod start;
 mod systemd;
+mod tls_upkeep;
 mod upgrade;
 mod worker_thread;
 

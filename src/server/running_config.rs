@@ -1,7 +1,11 @@
 //! The configuration that runs: its pools, its listeners' frontends and their sockets. A reload applies another one.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::rc::Rc;
 use std::sync::Arc;
+
+use tokio::task::JoinSet;
 
 use crate::admin::{Shown, ShownListener};
 use crate::config::{self, Config};
@@ -13,6 +17,7 @@ use super::error::RunError;
 use super::listen_sockets::ListenSockets;
 use super::own_backends::warn_of_own_backends;
 use super::pools::Pools;
+use super::tls_upkeep::keep_up;
 
 pub(super) struct RunningConfig {
     deps: ListenerDeps,
@@ -27,6 +32,8 @@ pub(super) struct RunningConfig {
 struct RunningListener {
     settings: config::ListenerConfig,
     frontend: Arc<Frontend>,
+    /// Ends when the last clone is dropped.
+    tls_upkeep: Option<Rc<JoinSet<Infallible>>>,
 }
 
 impl RunningConfig {
@@ -53,7 +60,7 @@ impl RunningConfig {
                 Some(_) => before.frontend.mark_replaced(),
                 None => {
                     before.frontend.mark_replaced();
-                    self.removed.push(before);
+                    self.removed.push(RunningListener { tls_upkeep: None, ..before });
                 }
             }
         }
@@ -70,15 +77,15 @@ impl RunningConfig {
     /// An unchanged listener keeps its frontend; a changed one gets a new frontend, in which its counts continue.
     fn listener(&self, settings: &config::ListenerConfig) -> RunningListener {
         let known = self.listeners.get(&settings.name);
-        let settings = &keep_tls(known, settings);
-        if let Some(same) = known.filter(|known| known.settings == *settings) {
+        let (settings, tls_upkeep) = keep_tls(known, settings);
+        if let Some(same) = known.filter(|known| known.settings == settings) {
             return same.clone();
         }
         // Also the counts of one that was removed and comes back while connections of it are open.
         let before = known.or_else(|| self.removed.iter().find(|removed| removed.settings.name == settings.name));
         let upstream_of = |pool: &str| self.pools.upstream(pool);
-        let frontend = Frontend::new(settings, upstream_of, &self.deps, before.map(|before| &*before.frontend));
-        RunningListener { settings: settings.clone(), frontend }
+        let frontend = Frontend::new(&settings, upstream_of, &self.deps, before.map(|before| &*before.frontend));
+        RunningListener { settings, frontend, tls_upkeep }
     }
 
     /// What the admin server shows.
@@ -97,15 +104,22 @@ impl RunningConfig {
 
 /// The same with the TLS that runs, where its settings are the same: sessions can be resumed, and open connections'
 /// frontends need no replacing. It takes over what the files hold now.
-fn keep_tls(known: Option<&RunningListener>, settings: &config::ListenerConfig) -> config::ListenerConfig {
+fn keep_tls(
+    known: Option<&RunningListener>,
+    settings: &config::ListenerConfig,
+) -> (config::ListenerConfig, Option<Rc<JoinSet<Infallible>>>) {
     let mut settings = settings.clone();
-    if let (Some(now), Some(before)) = (&settings.tls, known.and_then(|known| known.settings.tls.as_ref()))
-        && now == before
+    let Some(now) = &settings.tls else { return (settings, None) };
+    if let Some(known) = known
+        && let Some(before) = known.settings.tls.as_ref().filter(|before| *before == now)
     {
         before.take_over(now);
         settings.tls = Some(before.clone());
+        return (settings, known.tls_upkeep.clone());
     }
-    settings
+    let mut upkeep = JoinSet::new();
+    upkeep.spawn_local(keep_up(settings.name.clone(), now.clone()));
+    (settings, Some(Rc::new(upkeep)))
 }
 
 impl RunningListener {
@@ -115,6 +129,7 @@ impl RunningListener {
             addresses,
             mode: self.settings.mode.as_str(),
             pool: self.settings.pool.clone(),
+            tls: self.settings.tls.clone(),
         }
     }
 }

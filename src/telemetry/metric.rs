@@ -80,6 +80,8 @@ names! {
     gauge RELAY_ENGINE = "lb_relay_engine",
         "1 for what hands small sends to the kernel, io_uring or epoll; both, where some workers' rings have failed.";
     counter SPLICED_BYTES = "lb_spliced_bytes_total", "Bytes moved inside the kernel (splice), of all bytes relayed.";
+    gauge CERTIFICATE_EXPIRY = "lb_certificate_expiry_timestamp_seconds",
+        "When a listener's certificate expires, in seconds since 1970.";
     seconds CONNECT_DURATION = "lb_connect_duration_seconds", "Time to connect to a backend.";
     seconds FIRST_BYTE_DURATION = "lb_first_byte_duration_seconds", "Time from accept to the backend's first byte.";
     seconds HTTP_REQUEST_DURATION = "lb_http_request_duration_seconds",

@@ -12,6 +12,9 @@ use x509_cert::name::Name;
 /// The id of a common name (RFC 4519, 2.3).
 const COMMON_NAME: &str = "2.5.4.3";
 
+/// Certificates of 90 days are renewed when they have 30 left.
+const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
@@ -43,9 +46,9 @@ impl Certificate {
         Ok(Self { name, names, expires })
     }
 
-    /// How long it is still good for; zero: it has expired.
-    pub fn remaining(&self, now: SystemTime) -> Duration {
-        self.expires.duration_since(now).unwrap_or(Duration::ZERO)
+    /// Whether it has expired, or is about to: renewal takes place by then (certbot's does).
+    pub fn expires_soon(&self, now: SystemTime) -> bool {
+        self.expires < now + SOON
     }
 }
 

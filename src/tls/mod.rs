@@ -18,6 +18,7 @@ mod tickets;
 mod verifier;
 mod words;
 
+pub use certificate::Certificate;
 pub use client::{Client, ClientSettings, Sessions};
 pub use client_auth::ClientAuth;
 pub use files::{Identity, WrongFile, certificates, identity, system_roots};
@@ -25,7 +26,7 @@ pub use records::Records;
 pub use rustls::ProtocolVersion;
 pub use rustls::pki_types::ServerName;
 pub use server::{Server, ServerSettings};
-pub use server_files::{CertificateFiles, FileRole};
+pub use server_files::{CertificateFiles, FileRole, described};
 pub use session::{MAX_OVERHEAD_BYTES, MAX_PLAINTEXT_BYTES, Session};
 #[allow(unused_imports, reason = "the data path makes them")]
 pub use session_info::{ClientIdentity, SessionInfo};

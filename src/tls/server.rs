@@ -4,14 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{NoClientAuth, ServerSessionMemoryCache};
 use rustls::{ALL_VERSIONS, ProtocolVersion, ServerConfig, SupportedProtocolVersion, version};
 
+use super::certificate::Certificate;
 use super::certificate_store::CertificateStore;
 use super::client_auth::{ClientAuth, ClientTrust};
-use super::server_files::{CertificateFiles, FileProblem, LoadedCertificate, load_certificates};
+use super::server_files::{CertificateFiles, FileProblem, LoadedCertificate, described, load_certificates};
 use super::tickets::Ticketer;
 
 /// Sessions of TLS 1.2 clients that know no tickets. About 200 bytes each, and a client's certificate.
@@ -42,6 +43,8 @@ pub struct Server(Arc<Shared>);
 struct Shared {
     settings: ServerSettings,
     loaded: ArcSwap<Loaded>,
+    /// Why the files can't be used as they are now.
+    problem: ArcSwapOption<String>,
 }
 
 /// What the files held when they were read.
@@ -61,7 +64,8 @@ impl Server {
     /// Every problem with them.
     pub fn load(settings: ServerSettings) -> Result<Self, Vec<FileProblem>> {
         let loaded = Loaded::read(&settings)?;
-        Ok(Self(Arc::new(Shared { settings, loaded: ArcSwap::from_pointee(loaded) })))
+        let (loaded, problem) = (ArcSwap::from_pointee(loaded), ArcSwapOption::empty());
+        Ok(Self(Arc::new(Shared { settings, loaded, problem })))
     }
 
     /// For the next connection.
@@ -74,20 +78,36 @@ impl Server {
         self.0.loaded.load_full()
     }
 
-    /// Reads the files again: the next connection meets what they hold now. Blocks on them.
+    /// Reads the files again: the next connection meets what they hold now. Returns whether that is something else.
+    /// Blocks on them.
     ///
     /// # Errors
     /// Every problem with them; then nothing has changed.
-    pub fn reload(&self) -> Result<(), Vec<FileProblem>> {
-        let loaded = Loaded::read(&self.0.settings)?;
-        self.0.loaded.store(Arc::new(loaded.continuing(&self.loaded())));
-        Ok(())
+    pub fn reload(&self) -> Result<bool, Vec<FileProblem>> {
+        match Loaded::read(&self.0.settings) {
+            Ok(loaded) => Ok(self.replace(&loaded)),
+            Err(problems) => {
+                self.0.problem.store(Some(Arc::new(described(&problems))));
+                Err(problems)
+            }
+        }
     }
 
     /// From the next connection on, this one has what `other` has read from the same files.
     pub fn take_over(&self, other: &Self) {
-        let loaded = other.loaded().continuing(&self.loaded());
-        self.0.loaded.store(Arc::new(loaded));
+        self.replace(&other.loaded());
+    }
+
+    /// Why the files can't be used as they are now; what they held before is in use.
+    pub fn problem(&self) -> Option<Arc<String>> {
+        self.0.problem.load_full()
+    }
+
+    fn replace(&self, loaded: &Loaded) -> bool {
+        let before = self.loaded();
+        self.0.problem.store(None);
+        self.0.loaded.store(Arc::new(loaded.continuing(&before)));
+        !loaded.is_like(&before)
     }
 
     /// The files and directories to be watched for changes.
@@ -98,8 +118,14 @@ impl Server {
 
 impl Loaded {
     /// In the order of the settings.
-    pub fn certificates(&self) -> &[LoadedCertificate] {
-        &self.certificates
+    pub fn certificates(&self) -> impl ExactSizeIterator<Item = &Certificate> {
+        self.certificates.iter().map(|loaded| &loaded.certificate)
+    }
+
+    /// Whether both serve the same clients with the same certificates. The keys are theirs.
+    fn is_like(&self, other: &Self) -> bool {
+        let chains = |loaded: &Self| loaded.certificates.iter().map(|it| it.key.cert.clone()).collect::<Vec<_>>();
+        self.client_trust == other.client_trust && chains(self) == chains(other)
     }
 
     fn read(settings: &ServerSettings) -> Result<Self, Vec<FileProblem>> {

@@ -26,9 +26,9 @@ pub enum CertificateFiles {
 
 /// A certificate that is ready for use.
 #[derive(Clone, Debug)]
-pub struct LoadedCertificate {
-    /// What is known of it.
-    pub certificate: Certificate,
+pub(super) struct LoadedCertificate {
+    pub(super) certificate: Certificate,
+    /// Its chain, and how it signs.
     pub(super) key: Arc<CertifiedKey>,
 }
 
@@ -53,6 +53,12 @@ impl fmt::Display for FileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.file.display(), self.reason)
     }
+}
+
+/// All of them in one line.
+pub fn described(problems: &[FileProblem]) -> String {
+    let each: Vec<_> = problems.iter().map(FileProblem::to_string).collect();
+    each.join("; ")
 }
 
 /// Reads them all. Returns those that can be used, and the files that were looked at.

@@ -1,79 +1,19 @@
 //! Health checks over TLS: certificates that are good, expired, for others, unknown; and what is said of them.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
-use crate::support::{Folder, Lb, Program, free_port, nginx, required, run_to_end, wait_for, wait_until};
+use crate::support::{Authority, Lb, Program, free_port, nginx, run_to_end, wait_for, wait_until};
 
-/// An authority, and certificates that it has signed.
-struct Authority {
-    folder: Folder,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let authority = Self { folder: Folder::new() };
-        authority.self_signed("ca", "DNS:nobody.example");
-        authority
-    }
-
-    fn openssl(&self, command: &mut Command, arguments: &str) {
-        let command = command.args(arguments.split_whitespace()).current_dir(self.folder.path());
-        let Output { status, stderr, .. } = command.output().unwrap();
-        assert!(status.success(), "{command:?}: {}", String::from_utf8_lossy(&stderr));
-    }
-
-    /// As `openssl req -x509` makes them: a certificate of an authority, too.
-    fn self_signed(&self, name: &str, san: &str) {
-        let arguments = format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key -out {name}.pem \
-             -subj /CN={name} -days 100 -addext subjectAltName={san}"
-        );
-        self.openssl(&mut openssl(), &arguments);
-    }
-
-    /// Signed on this day, for ten days.
-    fn signed(&self, name: &str, san: &str, day: Option<&str>) {
-        let arguments = format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key -out {name}.csr \
-             -subj /CN={name}"
-        );
-        self.openssl(&mut openssl(), &arguments);
-        self.folder.write(&format!("{name}.ext"), format!("subjectAltName={san}\nbasicConstraints=CA:FALSE\n"));
-        let mut command = openssl();
-        if let Some(day) = day {
-            command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("{day} 12:00:00"));
-        }
-        let arguments = format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 10 \
-             -extfile {name}.ext"
-        );
-        self.openssl(&mut command, &arguments);
-    }
-
-    fn path(&self, file: &str) -> String {
-        self.folder.path().join(file).display().to_string()
-    }
-
-    /// nginx with this certificate; `further` are directives of its server.
-    fn nginx(&self, name: &str, further: &str) -> Program {
-        let address = free_port();
-        let (cert, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
-        let server = format!(
-            "http {{ $TEMP server {{ listen {address} ssl; ssl_certificate {cert}; ssl_certificate_key {key}; \
-             {further} location /readyz {{ return 200 ready; }} }} }}"
-        );
-        nginx(&self.folder, address, &server)
-    }
-}
-
-fn openssl() -> Command {
-    Command::new(required("openssl"))
-}
-
-fn faketime() -> PathBuf {
-    required("/usr/lib/*/faketime/libfaketime.so.1")
+/// nginx with this certificate; `further` are directives of its server.
+fn nginx_with(authority: &Authority, name: &str, further: &str) -> Program {
+    let address = free_port();
+    let (cert, key) = (authority.path(&format!("{name}.pem")), authority.path(&format!("{name}.key")));
+    let server = format!(
+        "http {{ $TEMP server {{ listen {address} ssl; ssl_certificate {cert}; ssl_certificate_key {key}; {further} \
+         location /readyz {{ return 200 ready; }} }} }}"
+    );
+    nginx(&authority.folder, address, &server)
 }
 
 fn lb(backend: SocketAddr, check: &str) -> Lb {
@@ -103,7 +43,7 @@ fn assert_fails(backend: SocketAddr, check: &str, reason: &str) {
 fn a_good_certificate_passes_and_the_request_goes_inside() {
     let authority = Authority::new();
     authority.signed("good", "IP:127.0.0.1,DNS:app.example", None);
-    let server = authority.nginx("good", "");
+    let server = nginx_with(&authority, "good", "");
     let tls = format!("tls: {{ca_file: '{}'}}", authority.path("ca.pem"));
     assert_passes(server.address(), &tls);
     assert_passes(server.address(), &format!("{tls}, http: {{path: /readyz, status: 200, body: {{contains: ready}}}}"));
@@ -117,15 +57,15 @@ fn a_bad_certificate_is_said_to_be_what_it_is_and_passes_where_nobody_looks() {
     let ca = authority.path("ca.pem");
     let trusting = format!("tls: {{ca_file: '{ca}'}}");
     authority.signed("other", "DNS:a.example", None);
-    let other = authority.nginx("other", "");
+    let other = nginx_with(&authority, "other", "");
     assert_fails(other.address(), &trusting, "certificate is for a.example, not 127.0.0.1");
     let named = format!("tls: {{ca_file: '{ca}', server_name: b.example}}");
     assert_fails(other.address(), &named, "certificate is for a.example, not b.example");
     authority.signed("old", "IP:127.0.0.1", Some("2020-01-01"));
-    let old = authority.nginx("old", "");
+    let old = nginx_with(&authority, "old", "");
     assert_fails(old.address(), &trusting, "certificate expired on 2020-01-11");
     authority.self_signed("self", "IP:127.0.0.1");
-    let own = authority.nginx("self", "");
+    let own = nginx_with(&authority, "self", "");
     let unknown = "certificate isn't signed by a known authority (self-signed; name it in `ca_file`, or `verify: off`)";
     assert_fails(own.address(), &trusting, unknown);
     for server in [&other, &old, &own] {
@@ -143,7 +83,7 @@ fn a_server_that_wants_a_certificate_gets_one() {
     authority.signed("good", "IP:127.0.0.1", None);
     authority.signed("lb", "DNS:lb.example", None);
     let (ca, cert, key) = (authority.path("ca.pem"), authority.path("lb.pem"), authority.path("lb.key"));
-    let server = authority.nginx("good", &format!("ssl_client_certificate {ca}; ssl_verify_client on;"));
+    let server = nginx_with(&authority, "good", &format!("ssl_client_certificate {ca}; ssl_verify_client on;"));
     let http = "http: {path: /readyz, status: 200}";
     assert_passes(server.address(), &format!("tls: {{ca_file: '{ca}', cert: '{cert}', key: '{key}'}}, {http}"));
     assert_fails(server.address(), &format!("tls: {{ca_file: '{ca}'}}, {http}"), "GET /readyz answered 400");

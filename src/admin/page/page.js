@@ -96,6 +96,7 @@ function show(status, poolReports) {
   setSpan(status.uptime_seconds);
   showHeader(status, poolReports.flatMap((pool) => pool.backends));
   showReload(status.last_reload);
+  showCertificates(status.listeners);
   reconcile(element("listeners"), listeners, status.listeners, "name", () => rowOf("listener"), showListener);
   if (rating.due) showAcceptRate();
   reconcile(element("pools"), pools, poolReports, "name", newPool, showPool);
@@ -135,6 +136,16 @@ function showReload(last) {
     "reload-error": failed ? last.message : "",
   });
   element("reload-failure").hidden = !failed;
+}
+
+function showCertificates(listeners) {
+  const lines = listeners.flatMap(({ name: listener, tls }) => [
+    ...(tls?.problem ? [`listener ${listener}: ${tls.problem}; what the files held before stays in use`] : []),
+    ...(tls?.certificates ?? []).filter((it) => it.expires_soon)
+      .map(({ name, expires }) => `listener ${listener}: ${name} expires on ${utc(expires)}`),
+  ]);
+  fill(header, { certificates: lines.join("\n") });
+  element("certificates").hidden = lines.length === 0;
 }
 
 /** Makes parent's children the rows of items, in their order. A row stays the same element as long as its key exists:

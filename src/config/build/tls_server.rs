@@ -15,14 +15,16 @@ const HTTP_ALPN: &str = "http/1.1";
 /// `None`: off, or a problem was reported.
 pub fn build_tls_server(listener: &ListenerSpec, block: &mut Block<'_>) -> Option<Server> {
     let OffOr::On(tls) = &listener.tls else { return None };
+    let certificates = build_certificates(tls, block);
+    let (alpn, client_auth) = (build_server_alpn(tls, listener.mode, block), build_client_auth(tls, block));
     let settings = ServerSettings {
-        certificates: build_certificates(tls, block)?,
+        certificates: certificates?,
         min_version: match tls.min_version {
             MinVersion::Tls12 => ProtocolVersion::TLSv1_2,
             MinVersion::Tls13 => ProtocolVersion::TLSv1_3,
         },
-        alpn: build_server_alpn(tls, listener.mode, block),
-        client_auth: build_client_auth(tls, block),
+        alpn,
+        client_auth,
         strict_sni: tls.strict_sni,
     };
     let problems = match Server::load(settings) {

@@ -11,7 +11,7 @@ use crate::config::file::pool::PoolSpec;
 pub const DEFAULT_NAME: &str = "default";
 
 /// The paths of a key of the short form in the long form: none if it is no such key, two if the listener and the pool
-/// have it, which then both get it.
+/// have it, which then both get it, as `tcp`.
 pub fn long_form_paths(key: &str) -> Vec<String> {
     if key == "listen" {
         return vec![format!("listeners.{DEFAULT_NAME}.bind")];
@@ -20,7 +20,8 @@ pub fn long_form_paths(key: &str) -> Vec<String> {
         return Vec::new();
     }
     let of_listener = field_names::<ListenerSpec>().contains(&key) && key != "bind" && key != "pool";
-    let of_pool = field_names::<PoolSpec>().contains(&key);
+    // One key can't say both whose TLS it is: at the top level it is that of clients.
+    let of_pool = field_names::<PoolSpec>().contains(&key) && key != "tls";
     let sections = [("listeners", of_listener), ("pools", of_pool)];
     sections.iter().filter(|(_, has_it)| *has_it).map(|(name, _)| format!("{name}.{DEFAULT_NAME}.{key}")).collect()
 }

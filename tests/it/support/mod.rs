@@ -1,6 +1,7 @@
 //! What the tests are written with: the balancer as a process, servers and clients of every temper, and patience.
 
 mod admin;
+mod authority;
 mod browser;
 mod clients;
 mod dns;
@@ -32,6 +33,7 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 pub use admin::{RELOAD, assert_api_error, backend_path, change_backend, greeter, start_with_file};
+pub use authority::{Authority, openssl};
 pub use browser::Browser;
 pub use clients::{
     Ending, bound, connect, connect_and_read, read_to_end, reset, send_and_read, short_read, shrink_receive_buffer,
