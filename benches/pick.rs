@@ -167,6 +167,7 @@ fn access_log_line(criterion: &mut Criterion) {
         cause: "client_closed",
         reason: None,
         http: None,
+        tls: None,
     };
     let mut group = criterion.benchmark_group("access_log_line");
     let mut out = Vec::with_capacity(1024);

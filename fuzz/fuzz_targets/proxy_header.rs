@@ -33,7 +33,7 @@ fn judge(data: &[u8]) {
 fn written(origin: Origin, payload: &[u8]) {
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let mut header = Vec::new();
-        write(version, origin, &mut header);
+        write(version, &origin.into(), &mut header);
         let length = header.len();
         header.extend_from_slice(payload);
         let (read, read_length) = parse(&header).expect("a sound header").expect("a whole header");

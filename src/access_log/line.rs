@@ -43,6 +43,18 @@ pub struct HttpEntry<'a> {
     pub request_id: Option<&'a str>,
 }
 
+/// What TLS with the client agreed on.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TlsEntry<'a> {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub tls_version: &'a str,
+    pub tls_cipher: &'a str,
+    /// The name that the client asked for.
+    pub server_name: Option<&'a str>,
+    /// The subject of the client's certificate, which was verified.
+    pub client_cert: Option<&'a str>,
+}
+
 /// The life of one connection; in http mode, of one request.
 #[derive(Serialize)]
 pub struct Entry<'a> {
@@ -79,6 +91,9 @@ pub struct Entry<'a> {
     pub reason: Option<&'static str>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpEntry<'a>>,
+    /// `None`: there is no TLS that the listener ends, or it failed.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsEntry<'a>>,
 }
 
 impl Entry<'_> {
@@ -122,6 +137,15 @@ impl Entry<'_> {
         write!(line, " {} in={} out={}", self.cause, self.bytes_in, self.bytes_out)?;
         if let Some(reason) = self.reason {
             write!(line, " reason={reason}")?;
+        }
+        if let Some(TlsEntry { tls_version, tls_cipher, server_name, client_cert }) = self.tls {
+            write!(line, " tls={tls_version}/{tls_cipher}")?;
+            if let Some(name) = server_name {
+                write!(line, " server_name={}", Word(name))?;
+            }
+            if let Some(subject) = client_cert {
+                write!(line, " client_cert={}", Word(subject))?;
+            }
         }
         if let Some(connect) = self.connect {
             write!(line, " connect={}", Milliseconds(connect))?;
@@ -196,6 +220,7 @@ mod tests {
             cause: "client_closed",
             reason: None,
             http: None,
+            tls: None,
         }
     }
 
@@ -239,6 +264,27 @@ mod tests {
         assert!(String::from_utf8_lossy(&text).contains(" \"GET /a\" 200 id=7 client_closed in=77 "), "{text:?}");
         let value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
         assert_eq!((&value["path"], &value["status"], &value["request_id"]), (&"/a".into(), &200.into(), &"7".into()));
+    }
+
+    #[test]
+    fn tls_shows_what_was_agreed_on_and_who_the_client_is() {
+        let tls = TlsEntry {
+            tls_version: "TLSv1.3",
+            tls_cipher: "TLS_AES_128_GCM_SHA256",
+            server_name: Some("a.example"),
+            client_cert: Some("CN=alice b,O=Example"),
+        };
+        let entry = Entry { tls: Some(tls), ..entry(&[]) };
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        entry.write_text(&mut text);
+        entry.write_json(&mut json);
+        let expected =
+            " tls=TLSv1.3/TLS_AES_128_GCM_SHA256 server_name=a.example client_cert=\"CN=alice b,O=Example\" ";
+        assert!(String::from_utf8_lossy(&text).contains(expected), "{}", String::from_utf8_lossy(&text));
+        let value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        let keys = ["tls_version", "tls_cipher", "server_name", "client_cert"].map(|key| value[key].as_str());
+        let values = ["TLSv1.3", "TLS_AES_128_GCM_SHA256", "a.example", "CN=alice b,O=Example"].map(Some);
+        assert_eq!(keys, values);
     }
 
     #[test]

@@ -5,5 +5,5 @@
 mod line;
 mod log;
 
-pub use line::{Attempt, Entry, HttpEntry};
+pub use line::{Attempt, Entry, HttpEntry, TlsEntry};
 pub use log::AccessLog;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::TlsTo;
 use crate::net::{self, ConnectFailure, DialError, DialOptions, HandshakeError, Purpose, Target, Transport};
-use crate::protocol::proxy_header::{self, Origin};
+use crate::protocol::proxy_header::{self, Header, Origin};
 use crate::tls::{self, ServerName, Session};
 
 use super::backend::Backend;
@@ -31,16 +31,20 @@ impl Connector {
         Self { pool, next_source: AtomicUsize::new(0) }
     }
 
-    /// Connects for a client, within the pool's connect timeout. `origin` is called where the pool wants a PROXY header
+    /// Connects for a client, within the pool's connect timeout. `header` is called where the pool wants a PROXY header
     /// only: finding it out costs a system call. Safe to cancel.
     ///
     /// # Errors
     /// Why it did not work.
-    pub async fn connect(&self, backend: &Backend, origin: impl FnOnce() -> Origin) -> Result<Transport, DialError> {
+    pub async fn connect<'h>(
+        &self,
+        backend: &Backend,
+        header: impl FnOnce() -> Header<'h>,
+    ) -> Result<Transport, DialError> {
         let settings = self.pool.settings();
         let started = Instant::now();
         let transport = self.dial(backend.target(), settings.connect_timeout, Purpose::Data).await?;
-        let transport = self.begin(transport, origin)?;
+        let transport = self.begin(transport, header)?;
         if let Some(tls) = &settings.tls {
             let name = tls.server_name.clone().unwrap_or_else(|| backend.server_name());
             let time = settings.connect_timeout.saturating_sub(started.elapsed());
@@ -59,7 +63,7 @@ impl Connector {
     pub(super) async fn connect_for_check(&self, target: &Target, is_own: bool) -> Result<Transport, DialError> {
         let backend = self.dial(target, Duration::MAX, Purpose::Talk).await?;
         // LOCAL: the connection is the balancer's own, and belongs to no client.
-        if is_own { self.begin(backend, || Origin::Local) } else { Ok(backend) }
+        if is_own { self.begin(backend, || Origin::Local.into()) } else { Ok(backend) }
     }
 
     /// Finds out whether a connection can be made, for a health check that needs no more, and so that the application
@@ -85,9 +89,9 @@ impl Connector {
         net::dial(target, self.next_source(target), &options).await
     }
 
-    fn begin(&self, backend: Transport, origin: impl FnOnce() -> Origin) -> Result<Transport, DialError> {
+    fn begin<'h>(&self, backend: Transport, header: impl FnOnce() -> Header<'h>) -> Result<Transport, DialError> {
         // Whatever ends it here, it was made, and is lost before it was of use: as good as a reset.
-        self.send_proxy_header(&backend, origin).map_err(|error| DialError::new(ConnectFailure::Reset, error))?;
+        self.send_proxy_header(&backend, header).map_err(|error| DialError::new(ConnectFailure::Reset, error))?;
         Ok(backend)
     }
 
@@ -106,11 +110,11 @@ impl Connector {
     }
 
     /// Says whose connection it is, in a header of the PROXY protocol, where the pool wants one.
-    fn send_proxy_header(&self, backend: &Transport, origin: impl FnOnce() -> Origin) -> io::Result<()> {
+    fn send_proxy_header<'h>(&self, backend: &Transport, header: impl FnOnce() -> Header<'h>) -> io::Result<()> {
         let Some(version) = self.pool.proxy_version() else { return Ok(()) };
-        let mut header = Vec::new();
-        proxy_header::write(version, origin(), &mut header);
-        backend.send_first(&header)
+        let mut bytes = Vec::new();
+        proxy_header::write(version, &header(), &mut bytes);
+        backend.send_first(&bytes)
     }
 }
 

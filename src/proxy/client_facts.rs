@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::access_log::TlsEntry;
+use crate::protocol::proxy_header::TlsFacts;
 use crate::tls::SessionInfo;
 
 /// What the preface says of a client beside its address.
@@ -11,4 +13,29 @@ pub(super) struct ClientFacts {
     pub(super) server: Option<SocketAddr>,
     /// What its TLS handshake agreed on, if the listener ends TLS.
     pub(super) tls: Option<SessionInfo>,
+}
+
+impl ClientFacts {
+    /// For the access log.
+    pub(super) fn tls_entry(&self) -> Option<TlsEntry<'_>> {
+        let SessionInfo { version, cipher, server_name, client, .. } = self.tls.as_ref()?;
+        Some(TlsEntry {
+            tls_version: version,
+            tls_cipher: cipher,
+            server_name: server_name.as_deref(),
+            client_cert: client.as_ref().map(|client| &*client.subject),
+        })
+    }
+
+    /// For a backend, in the words of the PROXY protocol.
+    pub(super) fn tls_header(&self) -> Option<TlsFacts<'_>> {
+        let SessionInfo { version, cipher, server_name, alpn, client } = self.tls.as_ref()?;
+        Some(TlsFacts {
+            version,
+            cipher,
+            server_name: server_name.as_deref(),
+            alpn: alpn.as_deref(),
+            client: client.as_ref().map(|client| client.common_name.as_deref().unwrap_or_default()),
+        })
+    }
 }

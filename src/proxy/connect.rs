@@ -8,7 +8,7 @@ use crate::backends::{Lease, RetryPermit};
 use crate::balancer::{PickError, PickRequest};
 use crate::lifecycle::{ConnectionId, IdleTimer};
 use crate::net::{ConnectFailure, Peer, Transport};
-use crate::protocol::proxy_header::Origin;
+use crate::protocol::proxy_header::{Header, Origin};
 use crate::telemetry::{Cause, Rejection};
 
 use super::attempts::Attempts;
@@ -114,7 +114,7 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     let started = Instant::now();
     let dialled = tokio::select! {
         biased;
-        dialled = upstream.connector().connect(lease.backend(), || origin(context)) => dialled,
+        dialled = upstream.connector().connect(lease.backend(), || header(context)) => dialled,
         // A client that has only ended its side may still wait for an answer.
         () = context.client.reset_by_peer() => return Err(DialFailure::Client),
     };
@@ -141,13 +141,13 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
 }
 
 /// Whose connection a backend is given, in the words of the PROXY protocol.
-fn origin(context: ConnectContext<'_>) -> Origin {
-    let server = context.server();
-    match (context.peer, server) {
+fn header(context: ConnectContext<'_>) -> Header<'_> {
+    let origin = match (context.peer, context.server()) {
         (Peer::Tcp(client), Some(server)) => Origin::Tcp { client, server },
         // A client of a unix socket.
         _ => Origin::Unix,
-    }
+    };
+    Header { origin, tls: context.facts.and_then(ClientFacts::tls_header) }
 }
 
 /// Local trouble (no port, no file) is the cause only where no attempt was the backend's fault.

@@ -44,11 +44,12 @@ pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<O
             Ok(preface) => preface,
             Err(refusal) => return refuse(record, &client, refusal),
         };
+        record.facts = facts;
         record.upstream = Some(upstream);
         let limits = frontend.limits(upstream);
         let idle_timer = worker.idle_timeouts.start(limits.first());
         if let Some(http) = &frontend.http {
-            let context = connect_context(&record, upstream, &client, facts.as_deref(), &idle_timer);
+            let context = connect_context(&record, upstream, &client, record.facts.as_deref(), &idle_timer);
             let cause = Box::pin(http::serve(&worker, frontend, http, context)).await;
             return record.close(cause);
         }
@@ -56,7 +57,7 @@ pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<O
         loop {
             // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
             // closed.
-            let context = connect_context(&record, upstream, &client, facts.as_deref(), &idle_timer);
+            let context = connect_context(&record, upstream, &client, record.facts.as_deref(), &idle_timer);
             let Connected { lease, transport: backend, .. } =
                 match Box::pin(connect::to_backend(context, &mut record.attempts)).await {
                     Ok(connected) => connected,

@@ -35,7 +35,6 @@ pub struct Frontend {
     pub(super) access_rules: AccessRules,
     pub(super) requires_proxy_header: bool,
     /// `None`: bytes are taken as they come.
-    #[allow(dead_code, reason = "the data path reads it")]
     pub(super) tls: Option<tls::Server>,
     pub(super) routes: Routes,
     /// A PROXY header, a ClientHello and a TLS handshake must each be complete in this time.

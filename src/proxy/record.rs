@@ -13,6 +13,7 @@ use crate::telemetry::{Cause, Rejection};
 
 use super::arrival::Arrival;
 use super::attempts::Attempts;
+use super::client_facts::ClientFacts;
 use super::upstream::Upstream;
 
 /// What is known of a connection so far. Its drop counts and logs it, so that no path can leave that out; dropped
@@ -23,6 +24,8 @@ pub(super) struct Record<'a> {
     pub(super) client: Option<&'a Transport>,
     /// Who the client is: the peer, or whom its PROXY header names.
     pub(super) peer: Peer,
+    /// Boxed: few listeners learn of any.
+    pub(super) facts: Option<Box<ClientFacts>>,
     /// The pool that serves it, once that is known.
     pub(super) upstream: Option<&'a Upstream>,
     pub(super) attempts: Attempts,
@@ -48,7 +51,7 @@ pub(super) fn connection_span(id: ConnectionId, peer: Peer) -> Span {
 impl<'a> Record<'a> {
     pub(super) fn open(arrival: &'a Arrival, tally: &'a Tally) -> Self {
         let (peer, attempts) = (arrival.peer, Attempts::default());
-        Self { arrival, client: None, peer, upstream: None, attempts, tally, end: None }
+        Self { arrival, client: None, peer, facts: None, upstream: None, attempts, tally, end: None }
     }
 
     pub(super) fn close(mut self, cause: Cause) {
@@ -85,6 +88,7 @@ impl<'a> Record<'a> {
             cause: cause.as_str(),
             reason: reason.map(Rejection::as_str),
             http: None,
+            tls: self.facts.as_ref().and_then(|facts| facts.tls_entry()),
         });
     }
 }

@@ -52,7 +52,6 @@ impl Certificate {
     }
 }
 
-#[allow(dead_code, reason = "the data path needs it")]
 /// Whose certificate it is: the subject as text (RFC 4514), and its common name.
 pub(super) fn subject_of(der: &CertificateDer<'_>) -> Option<(String, Option<String>)> {
     let parsed = x509_cert::Certificate::from_der(der).ok()?;

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::RootCertStore;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
 use super::files::{certificates, revocation_lists};
 use super::server_files::{FileProblem, FileRole};
+use super::verifier::is_authority;
 
 /// How clients are asked for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +30,14 @@ pub struct ClientAuth {
 pub(super) struct ClientTrust {
     roots: Vec<CertificateDer<'static>>,
     lists: Vec<CertificateRevocationListDer<'static>>,
-    verifier: Arc<dyn ClientCertVerifier>,
+    verifier: Arc<ClientVerifier>,
+}
+
+/// rustls's own verifier, and what people expect beside it.
+#[derive(Debug)]
+struct ClientVerifier {
+    roots: Vec<CertificateDer<'static>>,
+    webpki: Arc<dyn ClientCertVerifier>,
 }
 
 impl ClientAuth {
@@ -49,10 +58,12 @@ impl ClientAuth {
             None => Vec::new(),
         };
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider.clone());
-        let builder = builder.with_crls(lists.iter().cloned());
+        // As openssl does: an old list says nothing of those who were revoked since.
+        let builder = builder.with_crls(lists.iter().cloned()).enforce_revocation_expiration();
         let builder = if self.is_required { builder } else { builder.allow_unauthenticated() };
         let crl = self.crl.as_deref().unwrap_or(&self.ca);
-        let verifier = builder.build().map_err(|error| problem(FileRole::ClientCrl, crl, error.to_string()))?;
+        let webpki = builder.build().map_err(|error| problem(FileRole::ClientCrl, crl, error.to_string()))?;
+        let verifier = Arc::new(ClientVerifier { roots: roots.clone(), webpki });
         Ok(ClientTrust { roots, lists, verifier })
     }
 }
@@ -66,5 +77,57 @@ impl ClientTrust {
 impl PartialEq for ClientTrust {
     fn eq(&self, other: &Self) -> bool {
         self.roots == other.roots && self.lists == other.lists
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.webpki.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.webpki.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match self.webpki.verify_client_cert(certificate, intermediates, now) {
+            // As `openssl req -x509` makes them. One that is trusted by itself may serve as a client's: its dates were
+            // looked at before.
+            Err(Error::InvalidCertificate(CertificateError::Other(other))) if is_authority(&other) => {
+                if self.roots.iter().any(|root| root == certificate) {
+                    Ok(ClientCertVerified::assertion())
+                } else {
+                    Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+                }
+            }
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
     }
 }

@@ -12,7 +12,6 @@ mod records;
 mod server;
 mod server_files;
 mod session;
-#[allow(dead_code, reason = "the data path makes them")]
 mod session_info;
 mod tickets;
 mod verifier;
@@ -28,7 +27,6 @@ pub use rustls::pki_types::ServerName;
 pub use server::{Server, ServerSettings};
 pub use server_files::{CertificateFiles, FileRole, described};
 pub use session::{MAX_OVERHEAD_BYTES, MAX_PLAINTEXT_BYTES, Session};
-#[allow(unused_imports, reason = "the data path makes them")]
-pub use session_info::{ClientIdentity, SessionInfo};
+pub use session_info::SessionInfo;
 pub use verifier::Trust;
 pub use words::words_for;

@@ -1,6 +1,6 @@
 //! What a handshake with a client has agreed on, for logs, headers and backends.
 
-use rustls::{CommonState, ProtocolVersion};
+use rustls::{CipherSuite, CommonState, ProtocolVersion};
 
 use super::certificate::subject_of;
 
@@ -9,7 +9,7 @@ use super::certificate::subject_of;
 pub struct SessionInfo {
     /// `TLSv1.2` or `TLSv1.3`, as nginx and openssl write them.
     pub version: &'static str,
-    /// The IANA name of the cipher suite, such as `TLS_AES_128_GCM_SHA256`.
+    /// `TLS_AES_128_GCM_SHA256` or `ECDHE-RSA-AES128-GCM-SHA256`, say.
     pub cipher: &'static str,
     /// The name that the client asked for.
     pub server_name: Option<Box<str>>,
@@ -34,11 +34,11 @@ impl SessionInfo {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "TLSv1.3",
         };
-        let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
+        let cipher = session.negotiated_cipher_suite().map(|suite| name_of(suite.suite())).unwrap_or_default();
         let client = session.peer_certificates().and_then(|chain| subject_of(chain.first()?));
         Self {
             version,
-            cipher: cipher.strip_prefix("TLS13_").map_or(cipher, tls13_name),
+            cipher,
             server_name: server_name.map(Into::into),
             alpn: session.alpn_protocol().map(Into::into),
             client: client.map(|(subject, common_name)| Box::new(ClientIdentity { subject, common_name })),
@@ -46,12 +46,34 @@ impl SessionInfo {
     }
 }
 
-/// rustls's names of TLS 1.3 suites are its own.
-fn tls13_name(rest: &'static str) -> &'static str {
-    match rest {
-        "AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",
-        "AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
-        "CHACHA20_POLY1305_SHA256" => "TLS_CHACHA20_POLY1305_SHA256",
-        other => other,
+/// As openssl, nginx and HAProxy write it.
+fn name_of(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        other => other.as_str().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::ring::ALL_CIPHER_SUITES;
+
+    use super::*;
+
+    #[test]
+    fn every_suite_has_the_name_that_openssl_gives_it() {
+        for suite in ALL_CIPHER_SUITES {
+            let name = name_of(suite.suite());
+            assert!(name.starts_with("TLS_") || name.starts_with("ECDHE-"), "{name}");
+            assert!(!name.contains("_WITH_"), "{name}");
+        }
     }
 }

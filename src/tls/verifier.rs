@@ -132,7 +132,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn is_authority(error: &OtherError) -> bool {
+/// Whether a certificate is not good because it is an authority's.
+pub(super) fn is_authority(error: &OtherError) -> bool {
     matches!(error.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 

@@ -71,6 +71,8 @@ mod soak; // much of everything for a while, and nothing left of it
 mod splice; // bulk moved by the kernel: stalls, ends, resets, changes of the method
 mod support; // builders, servers, clients, patience
 mod timeouts; // idle and half-closed connections, slow readers
+mod tls_certificates; // which certificate a client gets, and which clients are let in
+mod tls_facts; // what backends and logs are told of a client's TLS
 mod tls_files; // certificates and keys: refused, renewed, about to expire
 mod upgrade; // another process takes over
 mod urgent_data; // MSG_OOB: every byte in its place

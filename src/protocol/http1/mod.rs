@@ -25,7 +25,7 @@ pub use forward::{ClientSide, HeaderEdit, write_request_head, write_response_hea
 pub use request::RequestHead;
 pub use response::ResponseHead;
 pub use syntax::is_token;
-pub use template::{InvalidTemplate, Template, Variable, Variables};
+pub use template::{InvalidTemplate, Template, TlsVariables, Variable, Variables};
 pub use trailers::TrailerFilter;
 #[allow(unused_imports, reason = "the fuzz targets use them: they compile this folder by itself")]
 pub use {chunked::ChunkedScanner, response::RequestFacts};

@@ -144,11 +144,11 @@ impl RequestHead {
         self.fields(buf).find(|field| field.name.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
     }
 
-    /// Whether X-Forwarded-Proto says that the client asked by https. Where each proxy of a chain has added its own,
-    /// the first is the client's.
-    pub fn is_forwarded_from_https(&self, buf: &[u8]) -> bool {
-        let protocols = self.header(buf, "x-forwarded-proto").unwrap_or_default();
-        list(protocols).next().is_some_and(|first| first.eq_ignore_ascii_case(b"https"))
+    /// Whether X-Forwarded-Proto says that the client asked by https or http; `None`: neither. Where each proxy of a
+    /// chain has added its own, the first is the client's.
+    pub fn forwarded_scheme(&self, buf: &[u8]) -> Option<&'static str> {
+        let first = list(self.header(buf, "x-forwarded-proto")?).next()?;
+        ["https", "http"].into_iter().find(|scheme| first.eq_ignore_ascii_case(scheme.as_bytes()))
     }
 
     /// Appends all X-Forwarded-For values, joined by `, `.
@@ -347,13 +347,15 @@ mod tests {
 
     #[test]
     fn the_first_of_several_forwarded_protocols_is_the_clients() {
-        for (value, is_https) in [("https", true), ("HTTPS, http", true), ("https,https", true), ("http, https", false)]
+        let (https, http) = (Some("https"), Some("http"));
+        for (value, scheme) in
+            [("https", https), ("HTTPS, http", https), ("https,https", https), ("http, https", http), ("ws", None)]
         {
             let text = with(&format!("X-Forwarded-Proto: {value}\r\n"));
-            assert_eq!(accepted(&text).is_forwarded_from_https(text.as_bytes()), is_https, "{value}");
+            assert_eq!(accepted(&text).forwarded_scheme(text.as_bytes()), scheme, "{value}");
         }
         let text = with("X-Forwarded-Proto:\r\n");
-        assert!(!accepted(&text).is_forwarded_from_https(text.as_bytes()));
+        assert_eq!(accepted(&text).forwarded_scheme(text.as_bytes()), None);
     }
 
     #[test]

@@ -30,6 +30,20 @@ pub struct Variables<'a> {
     pub server_addr: &'a str,
     /// The port that the client connected to.
     pub server_port: u16,
+    /// What TLS says of the client; default: there is none.
+    pub tls: TlsVariables<'a>,
+}
+
+/// The values of the variables about TLS; empty where there is nothing to say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TlsVariables<'a> {
+    /// `TLSv1.3`
+    pub protocol: &'a str,
+    pub cipher: &'a str,
+    /// The name that the client asked for.
+    pub server_name: &'a str,
+    /// The subject of its certificate, which was verified.
+    pub client_subject: &'a str,
 }
 
 /// A variable of a template: `$host` and so on.
@@ -46,10 +60,14 @@ pub enum Variable {
     RequestId,
     ServerAddr,
     ServerPort,
+    SslProtocol,
+    SslCipher,
+    SslServerName,
+    SslClientSubject,
 }
 
 /// The names are nginx's.
-const VARIABLES: [(&str, Variable); 9] = [
+const VARIABLES: [(&str, Variable); 13] = [
     ("host", Variable::Host),
     ("http_host", Variable::HttpHost),
     ("remote_addr", Variable::RemoteAddr),
@@ -59,6 +77,10 @@ const VARIABLES: [(&str, Variable); 9] = [
     ("request_id", Variable::RequestId),
     ("server_addr", Variable::ServerAddr),
     ("server_port", Variable::ServerPort),
+    ("ssl_protocol", Variable::SslProtocol),
+    ("ssl_cipher", Variable::SslCipher),
+    ("ssl_server_name", Variable::SslServerName),
+    ("ssl_client_s_dn", Variable::SslClientSubject),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +174,10 @@ impl Variable {
             Self::RequestId => out.extend_from_slice(variables.request_id),
             Self::ServerAddr => out.extend_from_slice(variables.server_addr.as_bytes()),
             Self::ServerPort => push_number(variables.server_port, out),
+            Self::SslProtocol => out.extend_from_slice(variables.tls.protocol.as_bytes()),
+            Self::SslCipher => out.extend_from_slice(variables.tls.cipher.as_bytes()),
+            Self::SslServerName => out.extend_from_slice(variables.tls.server_name.as_bytes()),
+            Self::SslClientSubject => out.extend_from_slice(variables.tls.client_subject.as_bytes()),
         }
     }
 }
@@ -213,6 +239,12 @@ mod tests {
             scheme: "http",
             request_id: b"r-1",
             server_port: 8080,
+            tls: TlsVariables {
+                protocol: "TLSv1.3",
+                cipher: "TLS_AES_128_GCM_SHA256",
+                server_name: "a.example",
+                client_subject: "CN=alice,O=Example",
+            },
         }
     }
 
@@ -230,6 +262,11 @@ mod tests {
             "http://192.0.2.7:4711/r-1x"
         );
         assert_eq!(render("$http_host $server_addr", &variables()), "Example.COM.:81 198.51.100.9");
+        assert_eq!(
+            render("$ssl_protocol $ssl_cipher $ssl_server_name $ssl_client_s_dn", &variables()),
+            "TLSv1.3 TLS_AES_128_GCM_SHA256 a.example CN=alice,O=Example"
+        );
+        assert_eq!(render("<$ssl_client_s_dn>", &Variables::default()), "<>");
         assert_eq!(render("plain", &variables()), "plain");
         assert_eq!(render("", &variables()), "");
     }

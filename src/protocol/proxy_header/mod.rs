@@ -6,6 +6,7 @@
 mod malformed;
 mod origin;
 mod read;
+mod tls_tlvs;
 mod v1;
 mod v2;
 #[cfg(test)]
@@ -13,7 +14,8 @@ mod vectors;
 mod write;
 
 pub use malformed::Malformed;
-pub use origin::Origin;
+pub use origin::{Header, Origin};
 pub use read::parse;
+pub use tls_tlvs::TlsFacts;
 pub use v2::MAX_HEADER_BYTES;
 pub use write::{ProxyVersion, write};

@@ -2,6 +2,23 @@
 
 use std::net::SocketAddr;
 
+use super::tls_tlvs::TlsFacts;
+
+/// What a header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header<'a> {
+    pub origin: Origin,
+    /// What is known of the client's TLS. Only version 2 can express it.
+    pub tls: Option<TlsFacts<'a>>,
+}
+
+impl From<Origin> for Header<'_> {
+    /// Without TLS.
+    fn from(origin: Origin) -> Self {
+        Self { origin, tls: None }
+    }
+}
+
 /// Where the connection that a header precedes comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

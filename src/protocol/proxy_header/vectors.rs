@@ -1,7 +1,7 @@
 //! Reader and writer against recorded headers and random ones: what is accepted, that neither segmentation nor garbage
 //! changes or breaks a verdict, and that what is written is read back.
 
-use super::{MAX_HEADER_BYTES, Malformed, Origin, ProxyVersion, parse, write};
+use super::{Header, MAX_HEADER_BYTES, Malformed, Origin, ProxyVersion, TlsFacts, parse, write};
 use crate::protocol::segmentation;
 use crate::protocol::vectors::{self, Vector, Verdict, changed, find, from_hex};
 use proptest::prelude::*;
@@ -116,10 +116,30 @@ fn refuses_as_soon_as_no_more_bytes_can_help() {
 }
 
 #[test]
+fn says_of_tls_what_the_specification_asks_for() {
+    let client = "127.0.0.1:1".parse().expect("an address");
+    let header = |client_name| {
+        let (version, cipher) = ("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256");
+        let (server_name, alpn) = (Some("a.b"), Some(&b"h2"[..]));
+        let tls = TlsFacts { version, cipher, server_name, alpn, client: client_name };
+        let mut out = Vec::new();
+        let header = Header { origin: Origin::Tcp { client, server: client }, tls: Some(tls) };
+        write(ProxyVersion::V2, &header, &mut out);
+        out.split_off(16 + 12)
+    };
+    let cipher = b"\x23\0\x1bECDHE-RSA-AES128-GCM-SHA256";
+    let names = b"\x01\0\x02h2\x02\0\x03a.b";
+    let anonymous = [&names[..], b"\x20\0\x2d\x01\0\0\0\x01\x21\0\x07TLSv1.2", cipher].concat();
+    assert_eq!(header(None), anonymous, "over TLS, and not verified");
+    let known = [&names[..], b"\x20\0\x31\x07\0\0\0\0\x21\0\x07TLSv1.2\x22\0\x01x", cipher].concat();
+    assert_eq!(header(Some("x")), known, "with a certificate, which was verified");
+}
+
+#[test]
 fn writes_what_the_specification_shows() {
-    let write_all = |version, origin| {
+    let write_all = |version, origin: Origin| {
         let mut out = b"before".to_vec();
-        write(version, origin, &mut out);
+        write(version, &origin.into(), &mut out);
         out.split_off(6)
     };
     let address = |text: &str| text.parse().expect("an address");
@@ -159,6 +179,19 @@ fn origin() -> impl Strategy<Value = Origin> {
         Just(Origin::Unix),
         (address(), address()).prop_map(|(client, server)| Origin::Tcp { client, server }),
     ]
+}
+
+/// Server name, protocol, common name: each may be missing.
+type Tls = (Option<String>, Option<Vec<u8>>, Option<String>);
+
+fn tls() -> impl Strategy<Value = Option<Tls>> {
+    let alpn = prop::collection::vec(any::<u8>(), 1..256);
+    prop::option::of((prop::option::of("[a-z.]{1,255}"), prop::option::of(alpn), prop::option::of(".{0,300}")))
+}
+
+fn facts((server_name, alpn, client): &Tls) -> TlsFacts<'_> {
+    let (server_name, alpn, client) = (server_name.as_deref(), alpn.as_deref(), client.as_deref());
+    TlsFacts { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", server_name, alpn, client }
 }
 
 /// IPv4-mapped addresses as IPv4 ones.
@@ -201,12 +234,13 @@ proptest! {
     #[test]
     fn reads_back_what_it_writes(
         origin in origin(),
+        tls in tls(),
         v2 in any::<bool>(),
         payload in prop::collection::vec(any::<u8>(), 0..20),
     ) {
         let version = if v2 { ProxyVersion::V2 } else { ProxyVersion::V1 };
         let mut bytes = Vec::new();
-        write(version, origin, &mut bytes);
+        write(version, &Header { origin, tls: tls.as_ref().map(facts) }, &mut bytes);
         let length = bytes.len();
         bytes.extend(payload);
         let (read, read_length) = check_prefixes(&bytes).expect("a sound header").expect("a whole header");

@@ -1,7 +1,7 @@
 //! Writes a header of either version. What a version can't express is left out.
 
-use super::Origin;
 use super::v2::SIGNATURE;
+use super::{Header, Origin, tls_tlvs};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,7 +12,7 @@ const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
 const UNIX_STREAM: u8 = 0x31;
 /// Two paths of 108 bytes each.
-const UNIX_BYTES: u8 = 216;
+const UNIX_BYTES: usize = 216;
 
 /// Which version is written; both are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +29,12 @@ enum Pair {
     V6([Ipv6Addr; 2]),
 }
 
-/// Appends the header for `origin`. If the addresses are of two families, the IPv4 one is written as IPv4-mapped.
+/// Appends the header. If the addresses are of two families, the IPv4 one is written as IPv4-mapped.
 /// Version 1 can't express a unix socket, and has UNKNOWN instead.
-pub fn write(version: ProxyVersion, origin: Origin, out: &mut Vec<u8>) {
+pub fn write(version: ProxyVersion, header: &Header<'_>, out: &mut Vec<u8>) {
     match version {
-        ProxyVersion::V1 => write_v1(origin, out),
-        ProxyVersion::V2 => write_v2(origin, out),
+        ProxyVersion::V1 => write_v1(header.origin, out),
+        ProxyVersion::V2 => write_v2(header, out),
     }
 }
 
@@ -59,26 +59,33 @@ fn in_hexadecimal(ip: Ipv6Addr) -> String {
     }
 }
 
-fn write_v2(origin: Origin, out: &mut Vec<u8>) {
+fn write_v2(header: &Header<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&SIGNATURE);
-    match origin {
+    let start = out.len();
+    match header.origin {
         Origin::Local => out.extend_from_slice(&[LOCAL, UNSPEC, 0, 0]),
         Origin::Unix => {
-            out.extend_from_slice(&[PROXY, UNIX_STREAM, 0, UNIX_BYTES]);
-            out.resize(out.len() + usize::from(UNIX_BYTES), 0);
+            out.extend_from_slice(&[PROXY, UNIX_STREAM, 0, 0]);
+            out.resize(out.len() + UNIX_BYTES, 0);
         }
         Origin::Tcp { client, server } => write_v2_tcp(client, server, out),
     }
+    if let Some(tls) = &header.tls {
+        tls_tlvs::write(tls, out);
+    }
+    // Of what follows these four bytes.
+    let length = u16::try_from(out.len() - start - 4).expect("addresses and names are short");
+    out[start + 2..start + 4].copy_from_slice(&length.to_be_bytes());
 }
 
 fn write_v2_tcp(client: SocketAddr, server: SocketAddr, out: &mut Vec<u8>) {
     match Pair::new(client.ip(), server.ip()) {
         Pair::V4(pair) => {
-            out.extend_from_slice(&[PROXY, TCP_OVER_IPV4, 0, 2 * (4 + 2)]);
+            out.extend_from_slice(&[PROXY, TCP_OVER_IPV4, 0, 0]);
             out.extend(pair.iter().flat_map(Ipv4Addr::octets));
         }
         Pair::V6(pair) => {
-            out.extend_from_slice(&[PROXY, TCP_OVER_IPV6, 0, 2 * (16 + 2)]);
+            out.extend_from_slice(&[PROXY, TCP_OVER_IPV6, 0, 0]);
             out.extend(pair.iter().flat_map(Ipv6Addr::octets));
         }
     }

@@ -20,7 +20,7 @@ pub(super) struct Request<'a> {
     received_body: Cow<'a, [u8]>,
     /// What of the body is still to come.
     pub(super) body: Body<'a>,
-    variables: &'a ConnectionVariables,
+    variables: &'a ConnectionVariables<'a>,
     http: &'a HttpSettings,
 }
 
@@ -30,7 +30,7 @@ impl<'a> Request<'a> {
     pub(super) fn new(
         head: &'a RequestHead,
         bytes: &'a [u8],
-        variables: &'a ConnectionVariables,
+        variables: &'a ConnectionVariables<'a>,
         http: &'a HttpSettings,
     ) -> Result<Self, ChunkError> {
         let passes = if http.passes_trailers {
@@ -61,16 +61,10 @@ impl<'a> Request<'a> {
 
     /// Appends the head for the backend, and the received part of the body. Returns the head's version.
     pub(super) fn write(&self, out: &mut Vec<u8>) -> Version {
-        let ConnectionVariables { remote_addr, remote_port, server_addr, server_port, trusts_forwarded } =
-            self.variables;
-        // What a proxy before this one reports is believed only of a trusted one: any client can send these headers.
+        let ConnectionVariables { remote_addr, remote_port, server_addr, server_port, .. } = self.variables;
         let mut forwarded_for = Vec::new();
-        let mut scheme = "http";
-        if *trusts_forwarded {
+        if self.variables.trusts_forwarded {
             self.head.write_forwarded_for(self.bytes, &mut forwarded_for);
-            if self.head.is_forwarded_from_https(self.bytes) {
-                scheme = "https";
-            }
         }
         let id = if self.http.uses_request_id { self.request_id() } else { String::new() };
         let variables = Variables {
@@ -80,10 +74,11 @@ impl<'a> Request<'a> {
             remote_addr,
             remote_port: *remote_port,
             forwarded_for: &forwarded_for,
-            scheme,
+            scheme: self.variables.scheme(self.head, self.bytes),
             request_id: id.as_bytes(),
             server_addr,
             server_port: *server_port,
+            tls: self.variables.tls(),
         };
         let HttpSettings { edits, passes_trailers, .. } = self.http;
         let version = write_request_head(out, self.bytes, self.head, edits, *passes_trailers, &variables);

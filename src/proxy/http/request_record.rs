@@ -11,6 +11,7 @@ use crate::relay::Tally;
 use crate::telemetry::Cause;
 
 use super::super::attempts::Attempts;
+use super::super::client_facts::ClientFacts;
 use super::super::connect::ConnectContext;
 use super::super::frontend::Frontend;
 use super::super::record::connection_span;
@@ -154,6 +155,7 @@ impl Drop for RequestRecord<'_> {
                 status,
                 request_id: texts.request_id.as_deref(),
             }),
+            tls: self.context.facts.and_then(ClientFacts::tls_entry),
         });
     }
 }

@@ -62,7 +62,7 @@ struct Session<'a> {
     /// Who the client is, and which pool serves it.
     context: ConnectContext<'a>,
     limits: Limits,
-    variables: ConnectionVariables,
+    variables: ConnectionVariables<'a>,
     idle_timer: &'a IdleTimer,
     /// Received and not yet answered. Bounded by the head's limit and one read of `READ_AHEAD_BYTES`.
     inbox: Vec<u8>,

@@ -17,6 +17,7 @@ pub struct Signing<'a> {
     san: String,
     subject: String,
     key: &'static str,
+    issuer: &'a str,
     today: Option<String>,
     days: u32,
 }
@@ -47,6 +48,7 @@ impl Authority {
             san: san.to_owned(),
             subject: format!("/CN={name}"),
             key: ECDSA,
+            issuer: "ca",
             today: None,
             days: 100,
         }
@@ -93,10 +95,16 @@ impl Authority {
     }
 }
 
-impl Signing<'_> {
+impl<'a> Signing<'a> {
     /// `/CN=alice/O=Example`
     pub fn subject(mut self, subject: &str) -> Self {
         self.subject = subject.to_owned();
+        self
+    }
+
+    /// By this certificate instead of the authority's.
+    pub fn by(mut self, issuer: &'a str) -> Self {
+        self.issuer = issuer;
         self
     }
 
@@ -118,7 +126,7 @@ impl Signing<'_> {
 
     #[track_caller]
     pub fn done(self) {
-        let Self { authority, name, san, subject, key, today, days } = self;
+        let Self { authority, name, san, subject, key, issuer, today, days } = self;
         let arguments = format!("req -newkey {key} -nodes -keyout {name}.key -out {name}.csr -subj {subject}");
         authority.openssl(&mut openssl(), &arguments);
         authority.folder.write(&format!("{name}.ext"), format!("subjectAltName={san}\nbasicConstraints=CA:FALSE\n"));
@@ -127,7 +135,7 @@ impl Signing<'_> {
             command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("{day} 12:00:00"));
         }
         let arguments = format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days {days} \
+            "x509 -req -in {name}.csr -CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -out {name}.pem -days {days} \
              -extfile {name}.ext"
         );
         authority.openssl(&mut command, &arguments);

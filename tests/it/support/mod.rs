@@ -27,6 +27,7 @@ mod programs;
 mod servers;
 mod services;
 mod sockets;
+mod tls_client;
 mod vectors;
 
 use std::fmt::Debug;
@@ -64,6 +65,7 @@ pub use services::{
     Mariadb, PASSWORD, database_at, mail_server, postgres, postgres_replica, postgres_with, psql, redis, slapd,
 };
 pub use sockets::{has_keepalive_at_peer, is_listened_on};
+pub use tls_client::{Seen, shake_hands};
 pub use vectors::{Vector, Verdict, client_hellos, proxy_headers};
 
 /// How the relay can be told to move bytes: `relay.mode`.
