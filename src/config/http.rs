@@ -17,6 +17,8 @@ pub struct HttpConfig {
     pub request_trailers: RequestTrailers,
     /// Whose X-Forwarded-For and X-Forwarded-Proto are believed.
     pub forwarded_from: TrustedSenders,
+    /// Whether requests are answered by a redirect to the same URL with https.
+    pub redirects_to_https: bool,
     /// Bounds on the head of a request or response.
     pub head_limits: HeadLimits,
     /// From the request's last byte to the end of the response's head.

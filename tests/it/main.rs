@@ -41,6 +41,7 @@ mod http_exchange; // http mode: bodies, limits, failures, upgrades, drain
 mod http_failures; // http mode: responses that count as failures, requests under way at a stop
 mod http_node; // http mode: node servers, real clients, WebSocket, events
 mod http_origins; // http mode: what real servers see is what was sent and logged
+mod http_redirect; // http mode: requests that are sent to https
 mod http_seed; // http mode: the headers, and how requests are shared
 mod http_smuggling; // http mode: nothing of a request is hidden in another
 mod http_trust; // http mode: nothing of a client is taken for the balancer's word

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use crate::config::file::http::HttpSpec;
+use crate::config::file::http::{HttpSpec, Redirect};
 use crate::config::file::listener::ListenerSpec;
+use crate::config::file::off::OffOr;
 use crate::config::http::{BackendKeepAlive, HttpConfig, TrustedSenders};
 use crate::config::listener::ProxyProtocol;
 use crate::config::networks::Networks;
@@ -28,6 +29,11 @@ pub fn build_http(listener: &ListenerSpec, trusted_proxies: &Networks, block: &m
     let max_headers = block.within("max_headers", http.max_headers, MAX_HEADERS).get();
     let max_head_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     let max_line_bytes = HeadLimits::default().max_line_bytes.min(max_head_bytes);
+    let redirects_to_https = http.redirect == Redirect::Https;
+    if redirects_to_https && !matches!(listener.tls, OffOr::Off) {
+        let message = "would go round in circles: with `tls` requests are https already; set it at a listener without";
+        block.problem("redirect", message);
+    }
     let mut timeouts = block.inner("timeouts");
     HttpConfig {
         head_limits: HeadLimits { max_head_bytes, max_line_bytes, max_headers },
@@ -35,6 +41,7 @@ pub fn build_http(listener: &ListenerSpec, trusted_proxies: &Networks, block: &m
         keep_alive_timeout: timeouts.positive("keep_alive", http.timeouts.keep_alive),
         set_headers: build_headers(&http.set_headers, &mut block.inner("set_headers")),
         request_trailers: http.request_trailers,
+        redirects_to_https,
         forwarded_from: build_forwarded_from(listener, trusted_proxies, block),
         backend_keep_alive: build_keep_alive(http, &mut block.inner("backend_keep_alive")),
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::http::RequestTrailers;
 
+use super::off::{off_or_word, or_false};
 use super::units::{ByteSize, DurationText};
 
 /// Set on every request unless the configuration has others: those that are usual with nginx.
@@ -30,6 +31,11 @@ pub struct HttpSpec {
     /// Networks of clients whose X-Forwarded-For and X-Forwarded-Proto are believed. Default: trusted_proxies, and
     /// peers of a unix socket where no PROXY header is required.
     pub forwarded_from: Option<Vec<String>>,
+    /// https: each request is answered by a redirect (308) to the same URL with https, unless a trusted proxy says that
+    /// it came by https.
+    #[serde(deserialize_with = "off_or_word")]
+    #[schemars(transform = or_false)]
+    pub redirect: Redirect,
     /// A request head may have this many bytes, 1KiB to 1MiB.
     pub max_header_bytes: ByteSize,
     /// A request head may have this many lines.
@@ -46,12 +52,24 @@ impl Default for HttpSpec {
             set_headers: default_headers(),
             request_trailers: RequestTrailers::Drop,
             forwarded_from: None,
+            redirect: Redirect::Off,
             max_header_bytes: ByteSize(16 << 10),
             max_headers: 100,
             timeouts: HttpTimeoutsSpec::default(),
             backend_keep_alive: BackendKeepAliveSpec::default(),
         }
     }
+}
+
+/// Where requests are sent instead.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Redirect {
+    /// Nowhere: backends answer them.
+    #[default]
+    Off,
+    /// To the same URL with https.
+    Https,
 }
 
 /// Time limits of an exchange.

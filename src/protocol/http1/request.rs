@@ -125,6 +125,18 @@ impl RequestHead {
         host_of(self.authority(buf))
     }
 
+    /// The URL of what was asked for, by https at its own port; `None`: the request doesn't say of which host.
+    pub fn https_url(&self, buf: &[u8]) -> Option<String> {
+        let host = self.host(buf);
+        let (needs_slash, target) = self.origin_form(buf);
+        // OPTIONS of the whole server has no path.
+        let target = if target == b"*" { b"" } else { target };
+        let slash: &[u8] = if needs_slash { b"/" } else { b"" };
+        // All of it is visible ASCII.
+        let url = || String::from_utf8_lossy(&[b"https://", host, slash, target].concat()).into_owned();
+        (!host.is_empty()).then(url)
+    }
+
     /// RFC 9110 section 9.2.2. Whether the body is available for a second time is not known here.
     pub fn is_idempotent(&self, buf: &[u8]) -> bool {
         matches!(self.method(buf), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
@@ -331,6 +343,21 @@ mod tests {
         assert_eq!(rejection("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), RequestError::RepeatedHost);
         assert_eq!(rejection("GET / HTTP/1.1\r\nHost: a b\r\n"), RequestError::MalformedHost);
         assert!(parse("GET / HTTP/1.0\r\n\r\n").is_ok());
+    }
+
+    #[test]
+    fn names_the_same_by_https() {
+        let url = |text: &str| {
+            let head = RequestHead::parse(text.as_bytes(), &HeadLimits::default()).expect("valid").expect("complete");
+            head.https_url(text.as_bytes())
+        };
+        let of = |target: &str, host: &str| url(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(of("/a?b=c#d", "a.example:8080").as_deref(), Some("https://a.example/a?b=c#d"));
+        assert_eq!(of("/", "[::1]:80").as_deref(), Some("https://[::1]/"));
+        assert_eq!(of("http://b.example:81?x", "a.example").as_deref(), Some("https://b.example/?x"));
+        let options = url("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert_eq!(options.as_deref(), Some("https://a.example"));
+        assert_eq!(url("GET / HTTP/1.0\r\n\r\n"), None);
     }
 
     #[test]

@@ -15,6 +15,16 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// A response with `status`, whose body is a line with the reason.
 pub(in crate::proxy) fn page(status: u16, reason: &str, version: Version, keeps: bool, is_head: bool) -> Vec<u8> {
+    page_with(status, reason, "", version, keeps, is_head)
+}
+
+/// A redirect that keeps method and body (RFC 9110 section 15.4.9).
+pub(super) fn redirect(url: &str, version: Version, keeps: bool, is_head: bool) -> Vec<u8> {
+    page_with(308, url, &format!("Location: {url}\r\n"), version, keeps, is_head)
+}
+
+/// `header` is a line of its own, or none.
+fn page_with(status: u16, reason: &str, header: &str, version: Version, keeps: bool, is_head: bool) -> Vec<u8> {
     let phrase = phrase(status);
     let text = format!("{status} {phrase}: {reason}\n");
     let connection = match (keeps, version) {
@@ -26,7 +36,7 @@ pub(in crate::proxy) fn page(status: u16, reason: &str, version: Version, keeps:
     let length = text.len();
     format!(
         "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
-         Cache-Control: no-store\r\n{connection}\r\n{body}"
+         Cache-Control: no-store\r\n{header}{connection}\r\n{body}"
     )
     .into_bytes()
 }
@@ -34,6 +44,7 @@ pub(in crate::proxy) fn page(status: u16, reason: &str, version: Version, keeps:
 /// RFC 9110 section 15, and RFC 6585 for 431.
 fn phrase(status: u16) -> &'static str {
     match status {
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

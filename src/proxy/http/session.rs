@@ -175,6 +175,9 @@ impl Session<'_> {
         let tally = Tally::default();
         let mut inbox = std::mem::take(&mut self.inbox);
         self.pace = HeadPace::default();
+        if self.redirects(head, &inbox) {
+            return self.redirect(head, inbox).await;
+        }
         let mut record = self.open_record(&tally, Some((head, &inbox)));
         let (outcome, end, is_whole) = match Request::new(head, &inbox, &self.variables, self.http) {
             Ok(request) => {
@@ -209,6 +212,30 @@ impl Session<'_> {
                 Next::Close(cause)
             }
         }
+    }
+
+    /// Whether the request is to be made by https. One that a trusted proxy got by https would come again.
+    fn redirects(&self, head: &RequestHead, inbox: &[u8]) -> bool {
+        self.http.redirects_to_https && self.variables.scheme(head, inbox) != "https"
+    }
+
+    /// Tells the client where to ask. A body isn't waited for: the connection ends then.
+    async fn redirect(&mut self, head: &RequestHead, mut inbox: Vec<u8>) -> Next {
+        let Some(url) = head.https_url(&inbox) else {
+            return self.refuse(400, "the request doesn't say of which host").await;
+        };
+        let tally = Tally::default();
+        let record = self.open_record(&tally, Some((head, &inbox)));
+        let keeps = head.keep_alive && matches!(head.framing, Framing::None) && self.asked_to_leave().is_none();
+        let page = reply::redirect(&url, head.version, keeps, head.asked(&inbox).head);
+        let sent = self.reply(&record, &tally, 308, &page).await;
+        record.completed();
+        drop(record);
+        let rest = inbox.split_off(head.len);
+        if sent && keeps {
+            return self.go_on(head, rest, true).await;
+        }
+        self.leave(self.asked_to_leave().unwrap_or(Cause::ClientClosed)).await
     }
 
     fn forwarder(&self) -> Forwarder<'_> {
