@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::files::Identity;
+use super::provider::provider;
 use super::verifier::{Trust, Verifier};
 
 /// What a client's side is made of.
@@ -51,7 +51,7 @@ impl Client {
     /// # Errors
     /// In words: a certificate of the trust can't be read, or the key is not the certificate's.
     pub fn new(settings: ClientSettings) -> Result<Self, String> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = provider();
         let verifier = Verifier::new(&settings.trust, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

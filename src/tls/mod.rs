@@ -8,6 +8,7 @@ mod certificate_store;
 mod client;
 mod client_auth;
 mod files;
+mod provider;
 mod records;
 mod server;
 mod server_files;

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls::server::{NoClientAuth, ServerSessionMemoryCache};
 use rustls::{ALL_VERSIONS, ProtocolVersion, ServerConfig, SupportedProtocolVersion, version};
 
 use super::certificate::Certificate;
 use super::certificate_store::CertificateStore;
 use super::client_auth::{ClientAuth, ClientTrust};
+use super::provider::provider;
 use super::server_files::{CertificateFiles, FileProblem, LoadedCertificate, described, load_certificates};
 use super::tickets::Ticketer;
 
@@ -129,7 +130,7 @@ impl Loaded {
     }
 
     fn read(settings: &ServerSettings) -> Result<Self, Vec<FileProblem>> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = provider();
         let mut problems = Vec::new();
         let (certificates, mut files) = load_certificates(&settings.certificates, &provider, &mut problems);
         let client_trust = settings.client_auth.as_ref().and_then(|auth| {

@@ -64,7 +64,7 @@ fn name_of(suite: CipherSuite) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use rustls::crypto::ring::ALL_CIPHER_SUITES;
+    use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
 
     use super::*;
 
