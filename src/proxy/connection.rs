@@ -123,7 +123,7 @@ fn connect_context<'a>(
     }
 }
 
-/// The client is reset: it can't take that for an answer. One whose handshake failed has been told.
+/// The client is reset: it can't take that for an answer. One whose handshake failed was told.
 fn refuse(record: Record<'_>, client: &Transport, refusal: Refusal) {
     if !matches!(refusal, Refusal::Rejected(Rejection::TlsHandshake)) {
         client.reset_on_close();

@@ -62,12 +62,12 @@ impl Handshake<'_> {
         Err(Rejection::TlsHandshake.into())
     }
 
-    /// Lets the client have its alert, or in HTTP's own words what was wrong.
+    /// Lets the client have its alert, or in HTTP's own words what was wrong; a client that is gone is reset.
     async fn tell(&self, failure: HandshakeFailure) {
-        if matches!(failure, HandshakeFailure::ClientLeft | HandshakeFailure::Timeout) {
-            return;
-        }
         let Self { worker, client, .. } = *self;
+        if matches!(failure, HandshakeFailure::ClientLeft | HandshakeFailure::Timeout) {
+            return client.reset_on_close();
+        }
         let idle_timer = worker.idle_timeouts.start(self.frontend.preface_timeout);
         let is_told = match failure {
             HandshakeFailure::PlainHttp => {
@@ -131,6 +131,8 @@ fn failure_of(error: &HandshakeError) -> HandshakeFailure {
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::SupportedVersionsExtensionRequired
+            // Every client of TLS 1.2 sends it (RFC 5246, 7.4.1.4.1 has a rule for the others).
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::ServerDoesNotSupportTls12Or13 => HandshakeFailure::NoSharedVersion,
             _ => HandshakeFailure::NoSharedCipher,
         },

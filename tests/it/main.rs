@@ -75,6 +75,9 @@ mod timeouts; // idle and half-closed connections, slow readers
 mod tls_certificates; // which certificate a client gets, and which clients are let in
 mod tls_facts; // what backends and logs are told of a client's TLS
 mod tls_files; // certificates and keys: refused, renewed, about to expire
+mod tls_handshakes; // handshakes that fail: what the client is told, and what is counted
+mod tls_peers; // TLS with other people's clients and servers
+mod tls_relay; // every byte and every end, with TLS on either side
 mod upgrade; // another process takes over
 mod urgent_data; // MSG_OOB: every byte in its place
 

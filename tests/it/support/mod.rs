@@ -28,6 +28,7 @@ mod servers;
 mod services;
 mod sockets;
 mod tls_client;
+mod tls_end;
 mod vectors;
 
 use std::fmt::Debug;
@@ -59,13 +60,14 @@ pub use pattern::{receive_pattern, send_pattern, send_pattern_from, send_pattern
 pub use peers::{haproxy, nginx};
 pub use ports::{Refusing, free_port};
 pub use process::{allow_open_files, cpu_time, has_ended, open_files, resident_bytes};
-pub use programs::{Program, output_of, python_http_server, python_http_server_at};
+pub use programs::{Program, output_of, python_http_server, python_http_server_at, run_to_output};
 pub use servers::Server;
 pub use services::{
     Mariadb, PASSWORD, database_at, mail_server, postgres, postgres_replica, postgres_with, psql, redis, slapd,
 };
 pub use sockets::{has_keepalive_at_peer, is_listened_on};
 pub use tls_client::{Seen, shake_hands};
+pub use tls_end::{TlsEnd, TlsEnding, tls_server};
 pub use vectors::{Vector, Verdict, client_hellos, proxy_headers};
 
 /// How the relay can be told to move bytes: `relay.mode`.

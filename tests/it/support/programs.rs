@@ -1,6 +1,7 @@
 //! Other people's programs: real clients and servers.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -83,6 +84,18 @@ pub fn output_of<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> String {
         command.args(arguments).stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{program:?}: {error}"));
     assert!(status.success(), "{command:?} failed ({status}): {}", String::from_utf8_lossy(&stderr));
     String::from_utf8_lossy(&stdout).into_owned()
+}
+
+/// Runs a program to its end that is given `input`: what it wrote, and its complaints.
+#[track_caller]
+pub fn run_to_output(command: &mut Command, input: &str) -> (String, String) {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    // It may leave before it has read all of it.
+    let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
+    let Output { stdout, stderr, .. } = child.wait_with_output().expect("it is our child");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&stdout), text(&stderr))
 }
 
 /// python3's own HTTP server, with an index page that says `name`.
