@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::net::ConnectFailure;
+use crate::net::DialError;
 
 use super::backend::Backend;
 use super::detection::Began;
@@ -58,9 +58,11 @@ impl Lease {
     }
 
     /// The connection could not be made.
-    pub fn connect_failed(self, failure: ConnectFailure, now: Instant) {
+    pub fn connect_failed(self, error: impl Into<DialError>, now: Instant) {
+        let error = error.into();
+        let failure = error.failure;
         self.backend.counts().connect_failed(failure);
-        self.backend.health().note_error(failure.as_str());
+        self.backend.health().note_error(&error.summary());
         if failure.is_backends_fault() && self.settle() {
             self.backend.health().connect_failed(now, self.began, failure);
         }

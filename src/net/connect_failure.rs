@@ -80,6 +80,15 @@ impl DialError {
     pub fn new(failure: ConnectFailure, source: io::Error) -> Self {
         Self { failure, source }
     }
+
+    /// For who looks at the backend: the word for the failure, and of TLS, where the word alone doesn't help, what is
+    /// wrong.
+    pub fn summary(&self) -> String {
+        match self.failure {
+            ConnectFailure::Tls => format!("tls: {}", self.source),
+            other => other.as_str().to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for DialError {
@@ -91,6 +100,13 @@ impl fmt::Display for DialError {
 impl std::error::Error for DialError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.source)
+    }
+}
+
+impl From<ConnectFailure> for DialError {
+    /// Where nothing more is known.
+    fn from(failure: ConnectFailure) -> Self {
+        Self::new(failure, io::Error::other(failure.as_str()))
     }
 }
 

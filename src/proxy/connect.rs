@@ -135,7 +135,7 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     connection_span(context.id, context.peer).in_scope(|| {
         tracing::debug!(pool = upstream.pool().name(), backend = lease.backend().label(), %error, "connect failed");
         attempts.failed(lease.backend(), error.failure);
-        lease.connect_failed(error.failure, Instant::now());
+        lease.connect_failed(error, Instant::now());
     });
     Err(DialFailure::Backend)
 }

@@ -34,7 +34,7 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
 ///
 /// # Errors
 /// In words, without the file's name.
-pub(super) fn revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+pub fn revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&read(file)?).collect();
     match found {
         Ok(found) if found.is_empty() => Err("has no revocation list (PEM, BEGIN X509 CRL)".to_owned()),

@@ -21,7 +21,7 @@ mod words;
 pub use certificate::Certificate;
 pub use client::{Client, ClientSettings, Sessions};
 pub use client_auth::ClientAuth;
-pub use files::{Identity, WrongFile, certificates, identity, system_roots};
+pub use files::{Identity, WrongFile, certificates, identity, revocation_lists, system_roots};
 pub use records::Records;
 pub use rustls::ProtocolVersion;
 pub use rustls::pki_types::ServerName;

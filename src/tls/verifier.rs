@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 
@@ -15,8 +15,8 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCer
 pub enum Trust {
     /// Anybody's.
     Anyone,
-    /// Those that these have signed, and these themselves.
-    Roots(Arc<[CertificateDer<'static>]>),
+    /// Those that these have signed and none of their lists has revoked, and these themselves.
+    Roots(Arc<[CertificateDer<'static>]>, Vec<CertificateRevocationListDer<'static>>),
 }
 
 #[derive(Debug)]
@@ -35,14 +35,16 @@ struct Trusted {
 impl Verifier {
     pub(super) fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, String> {
         let schemes = provider.signature_verification_algorithms.supported_schemes();
-        let Trust::Roots(roots) = trust else { return Ok(Self { trusted: None, schemes }) };
+        let Trust::Roots(roots, lists) = trust else { return Ok(Self { trusted: None, schemes }) };
         let mut store = RootCertStore::empty();
         // Systems ship authorities of the last century too, which don't parse.
         let (added, _) = store.add_parsable_certificates(roots.iter().cloned());
         if added == 0 {
             return Err("has no certificate of an authority that can be used".to_owned());
         }
-        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone()).build();
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone());
+        // As openssl does: an old list says nothing of those who were revoked since.
+        let webpki = builder.with_crls(lists.iter().cloned()).enforce_revocation_expiration().build();
         let webpki = webpki.map_err(|error| error.to_string())?;
         Ok(Self { trusted: Some(Trusted { roots: roots.clone(), webpki }), schemes })
     }

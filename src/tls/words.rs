@@ -47,6 +47,13 @@ fn certificate(fault: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "certificate isn't signed by a known authority (name it in `ca_file`)".to_owned()
         }
+        CertificateError::Revoked => "certificate was revoked".to_owned(),
+        CertificateError::UnknownRevocationStatus => {
+            "certificate is of an authority without a list in `crl_file`".to_owned()
+        }
+        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+            "the revocation list in `crl_file` is over its date; renew it".to_owned()
+        }
         CertificateError::Other(other) if other.0.is::<SelfSigned>() => {
             "certificate isn't signed by a known authority (self-signed; name it in `ca_file`, or `verify: off`)"
                 .to_owned()

@@ -202,9 +202,10 @@ fn the_shipped_file_is_valid() {
 
 #[test]
 fn off_has_other_words_wherever_it_is_a_value() {
-    const KEYS: [&str; 11] = [
+    const KEYS: [&str; 12] = [
         "proxy_protocol",
         "tls",
+        "http.redirect",
         "send_proxy",
         "failure_detection",
         "health_check",

@@ -3,18 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::support::{Authority, Lb, Program, free_port, nginx, run_to_end, wait_for, wait_until};
-
-/// nginx with this certificate; `further` are directives of its server.
-fn nginx_with(authority: &Authority, name: &str, further: &str) -> Program {
-    let address = free_port();
-    let (cert, key) = (authority.path(&format!("{name}.pem")), authority.path(&format!("{name}.key")));
-    let server = format!(
-        "http {{ $TEMP server {{ listen {address} ssl; ssl_certificate {cert}; ssl_certificate_key {key}; {further} \
-         location /readyz {{ return 200 ready; }} }} }}"
-    );
-    nginx(&authority.folder, address, &server)
-}
+use crate::support::{Authority, Lb, run_to_end, tls_nginx, wait_for, wait_until};
 
 fn lb(backend: SocketAddr, check: &str) -> Lb {
     let quick = "interval: 50ms, timeout: 2s, rise: 2, fall: 3";
@@ -43,7 +32,7 @@ fn assert_fails(backend: SocketAddr, check: &str, reason: &str) {
 fn a_good_certificate_passes_and_the_request_goes_inside() {
     let authority = Authority::new();
     authority.signed("good", "IP:127.0.0.1,DNS:app.example", None);
-    let server = nginx_with(&authority, "good", "");
+    let server = tls_nginx(&authority, "good", "");
     let tls = format!("tls: {{ca_file: '{}'}}", authority.path("ca.pem"));
     assert_passes(server.address(), &tls);
     assert_passes(server.address(), &format!("{tls}, http: {{path: /readyz, status: 200, body: {{contains: ready}}}}"));
@@ -57,15 +46,15 @@ fn a_bad_certificate_is_said_to_be_what_it_is_and_passes_where_nobody_looks() {
     let ca = authority.path("ca.pem");
     let trusting = format!("tls: {{ca_file: '{ca}'}}");
     authority.signed("other", "DNS:a.example", None);
-    let other = nginx_with(&authority, "other", "");
+    let other = tls_nginx(&authority, "other", "");
     assert_fails(other.address(), &trusting, "certificate is for a.example, not 127.0.0.1");
     let named = format!("tls: {{ca_file: '{ca}', server_name: b.example}}");
     assert_fails(other.address(), &named, "certificate is for a.example, not b.example");
     authority.signed("old", "IP:127.0.0.1", Some("2020-01-01"));
-    let old = nginx_with(&authority, "old", "");
+    let old = tls_nginx(&authority, "old", "");
     assert_fails(old.address(), &trusting, "certificate expired on 2020-01-11");
     authority.self_signed("self", "IP:127.0.0.1");
-    let own = nginx_with(&authority, "self", "");
+    let own = tls_nginx(&authority, "self", "");
     let unknown = "certificate isn't signed by a known authority (self-signed; name it in `ca_file`, or `verify: off`)";
     assert_fails(own.address(), &trusting, unknown);
     for server in [&other, &old, &own] {
@@ -83,7 +72,7 @@ fn a_server_that_wants_a_certificate_gets_one() {
     authority.signed("good", "IP:127.0.0.1", None);
     authority.signed("lb", "DNS:lb.example", None);
     let (ca, cert, key) = (authority.path("ca.pem"), authority.path("lb.pem"), authority.path("lb.key"));
-    let server = nginx_with(&authority, "good", &format!("ssl_client_certificate {ca}; ssl_verify_client on;"));
+    let server = tls_nginx(&authority, "good", &format!("ssl_client_certificate {ca}; ssl_verify_client on;"));
     let http = "http: {path: /readyz, status: 200}";
     assert_passes(server.address(), &format!("tls: {{ca_file: '{ca}', cert: '{cert}', key: '{key}'}}, {http}"));
     assert_fails(server.address(), &format!("tls: {{ca_file: '{ca}'}}, {http}"), "GET /readyz answered 400");

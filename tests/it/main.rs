@@ -72,6 +72,7 @@ mod soak; // much of everything for a while, and nothing left of it
 mod splice; // bulk moved by the kernel: stalls, ends, resets, changes of the method
 mod support; // builders, servers, clients, patience
 mod timeouts; // idle and half-closed connections, slow readers
+mod tls_backends; // backends that speak TLS: whose certificates are good, and what is said of the others
 mod tls_certificates; // which certificate a client gets, and which clients are let in
 mod tls_facts; // what backends and logs are told of a client's TLS
 mod tls_files; // certificates and keys: refused, renewed, about to expire

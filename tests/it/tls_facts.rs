@@ -144,3 +144,31 @@ fn haproxy_as_a_backend_understands_it() {
     let lb = Lb::with_config(&(pool + &tls(&authority, ""))).start();
     assert_eq!(curl(&lb, &authority, &["--http1.1"]), "site.example");
 }
+
+#[test]
+fn routes_by_name_lead_to_pools_where_the_listener_ends_tls_too() {
+    let authority = two_names();
+    let (api, rest) = (Server::named("api"), Server::named("rest"));
+    let tls = format!("tls: {{certificates: [{}]}}", authority.pair("site"));
+    let config = format!(
+        "listeners:\n  web: {{bind: 127.0.0.1:0, pool: rest, routes: [{{sni: api.example, pool: api}}], {tls}}}\n\
+         pools: {{api: {{backends: ['{}']}}, rest: {{backends: ['{}']}}}}\n",
+        api.address(),
+        rest.address()
+    );
+    let lb = Lb::with_config(&config).start();
+    for (name, expected) in [("api.example", "api"), ("site.example", "rest")] {
+        let port = lb.address().port();
+        let mut command = Command::new(required("curl"));
+        command.args(["--silent", "--max-time", "15", "--noproxy", "*", "--cacert", "ca.pem"]);
+        command.args(["--resolve", &format!("{name}:{port}:127.0.0.1"), &format!("https://{name}:{port}/")]);
+        let output = command.current_dir(authority.folder.path()).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    }
+}
+
+fn two_names() -> Authority {
+    let authority = Authority::new();
+    authority.sign("site", "DNS:site.example,DNS:api.example").done();
+    authority
+}

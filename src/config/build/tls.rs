@@ -5,7 +5,8 @@ use crate::config::file::tls::TlsClientSpec;
 use crate::config::file::units::OneOrMany;
 use crate::config::tls::TlsTo;
 use crate::tls::{
-    Client, ClientSettings, Identity, ServerName, Sessions, Trust, WrongFile, certificates, identity, system_roots,
+    Client, ClientSettings, Identity, ServerName, Sessions, Trust, WrongFile, certificates, identity, revocation_lists,
+    system_roots,
 };
 
 use super::block::Block;
@@ -44,16 +45,25 @@ fn build_name(name: &str, block: &mut Block<'_>) -> Option<ServerName<'static>> 
 }
 
 fn build_trust(tls: &TlsClientSpec, block: &mut Block<'_>) -> Option<Trust> {
+    if !tls.verify.0 {
+        let unused = [("ca_file", &tls.ca_file), ("crl_file", &tls.crl_file)].into_iter().find(|(_, it)| it.is_some());
+        let Some((key, _)) = unused else { return Some(Trust::Anyone) };
+        block.problem(key, "is not used with `verify: off`; remove one of the two");
+        return None;
+    }
     let (key, roots) = match &tls.ca_file {
-        Some(_) if !tls.verify.0 => {
-            block.problem("ca_file", "is not used with `verify: off`; remove one of the two");
-            return None;
-        }
         Some(file) => ("ca_file", certificates(file).map_err(|reason| format!("{}: {reason}", file.display()))),
-        None if !tls.verify.0 => return Some(Trust::Anyone),
         None => ("verify", system_roots().map_err(|reason| format!("{reason}; name a `ca_file`, or write off"))),
     };
-    roots.map(|roots| Trust::Roots(roots.into())).map_err(|reason| block.problem(key, reason)).ok()
+    let roots = roots.map_err(|reason| block.problem(key, reason)).ok();
+    let lists = match &tls.crl_file {
+        Some(file) => {
+            let lists = revocation_lists(file).map_err(|reason| format!("{}: {reason}", file.display()));
+            lists.map_err(|reason| block.problem("crl_file", reason)).ok()?
+        }
+        None => Vec::new(),
+    };
+    Some(Trust::Roots(roots?.into(), lists))
 }
 
 /// `None`: a problem was reported.

@@ -129,6 +129,9 @@ pub struct TlsClientSpec {
     /// A file with the certificates that are trusted (PEM); default: the authorities that the system trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// A file with the revocation lists of these authorities (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl_file: Option<PathBuf>,
     /// The name that is asked for and that the certificate must have; default: that of the backend, or its IP address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
@@ -152,6 +155,7 @@ impl Default for TlsClientSpec {
         Self {
             verify: OnOff(true),
             ca_file: None,
+            crl_file: None,
             server_name: None,
             cert: None,
             key: None,

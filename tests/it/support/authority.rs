@@ -135,8 +135,8 @@ impl<'a> Signing<'a> {
             command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("{day} 12:00:00"));
         }
         let arguments = format!(
-            "x509 -req -in {name}.csr -CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -out {name}.pem -days {days} \
-             -extfile {name}.ext"
+            "x509 -req -in {name}.csr -CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -out {name}.pem \
+             -days {days} -extfile {name}.ext"
         );
         authority.openssl(&mut command, &arguments);
     }

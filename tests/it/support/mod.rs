@@ -57,7 +57,7 @@ pub use origin::{Message, Origin, Reader};
 pub use packages::{missing_packages, required};
 pub use pairs::{Pair, Pairs, send_portions_until_stuck, send_until_stuck};
 pub use pattern::{receive_pattern, send_pattern, send_pattern_from, send_pattern_until_blocked};
-pub use peers::{haproxy, nginx};
+pub use peers::{haproxy, nginx, tls_nginx};
 pub use ports::{Refusing, free_port};
 pub use process::{allow_open_files, cpu_time, has_ended, open_files, resident_bytes};
 pub use programs::{Program, output_of, python_http_server, python_http_server_at, run_to_output};

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
+use super::authority::Authority;
 use super::files::Folder;
 use super::packages::required;
+use super::ports::free_port;
 use super::programs::Program;
 
 /// Where distributions put nginx's modules.
@@ -33,6 +35,18 @@ pub fn nginx(folder: &Folder, address: SocketAddr, blocks: &str) -> Program {
     let mut command = Command::new(required("nginx"));
     command.args(["-p", &at.to_string(), "-c", &config.display().to_string()]);
     Program::serving_at(address, &mut command)
+}
+
+/// nginx with this certificate of the authority, which answers `/readyz`; `further` are directives of its server.
+#[track_caller]
+pub fn tls_nginx(authority: &Authority, name: &str, further: &str) -> Program {
+    let address = free_port();
+    let (cert, key) = (authority.path(&format!("{name}.pem")), authority.path(&format!("{name}.key")));
+    let server = format!(
+        "http {{ $TEMP server {{ listen {address} ssl; ssl_certificate {cert}; ssl_certificate_key {key}; {further} \
+         location /readyz {{ return 200 ready; }} }} }}"
+    );
+    nginx(&authority.folder, address, &server)
 }
 
 /// HAProxy listening at `address`, with these sections.
