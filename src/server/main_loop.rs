@@ -126,7 +126,7 @@ impl MainLoop {
             },
             SignalAction::Upgrade => {
                 let admin = self.admin.as_ref().map(AdminServer::named_socket);
-                self.upgrade.begin(self.state.running.listen_sockets.sockets().into_iter().chain(admin).collect());
+                self.upgrade.begin(self.state.running.passed_on().into_iter().chain(admin).collect());
             }
         }
         None

@@ -16,6 +16,7 @@ mod pools;
 mod reload;
 mod running_config;
 mod server_state;
+mod session_keys;
 mod signals;
 mod start;
 mod systemd;

@@ -14,9 +14,10 @@ use crate::proxy::{Frontend, ListenerDeps};
 use crate::telemetry::ListenerTotals;
 
 use super::error::RunError;
-use super::listen_sockets::ListenSockets;
+use super::listen_sockets::{ListenSockets, SharedSockets};
 use super::own_backends::warn_of_own_backends;
 use super::pools::Pools;
+use super::session_keys;
 use super::tls_upkeep::keep_up;
 
 pub(super) struct RunningConfig {
@@ -67,6 +68,23 @@ impl RunningConfig {
         self.pools.remove_others(&config.pools);
         warn_of_own_backends(&config.listeners, &self.pools, &self.listen_sockets);
         Ok(())
+    }
+
+    /// What an upgrade passes on: all sockets, and the keys of TLS sessions.
+    pub(super) fn passed_on(&self) -> Vec<(String, SharedSockets)> {
+        let with_tls = self.listeners.iter().filter_map(|(name, it)| Some((name, it.settings.tls.as_ref()?)));
+        // Where there is no file for a pipe, clients begin new sessions.
+        let keys = with_tls.filter_map(|(name, tls)| session_keys::pass(name, tls).ok());
+        self.listen_sockets.sockets().into_iter().chain(keys).collect()
+    }
+
+    /// Resumes TLS sessions of the old process, if this one was started by an upgrade.
+    pub(super) fn continue_sessions(&mut self) {
+        for (name, RunningListener { settings, .. }) in &self.listeners {
+            if let Some(tls) = &settings.tls {
+                session_keys::take(name, tls, &mut self.listen_sockets);
+            }
+        }
     }
 
     /// The pools that it runs.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -71,6 +72,22 @@ impl ClientAuth {
 impl ClientTrust {
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         self.verifier.clone()
+    }
+
+    /// The same for those that judge alike, in another process too; `None`: nobody is asked for a certificate.
+    pub(super) fn fingerprint(trust: Option<&Self>) -> [u8; SHA256_OUTPUT_LEN] {
+        let mut hash = digest::Context::new(&SHA256);
+        if let Some(trust) = trust {
+            hash.update(if trust.verifier.client_auth_mandatory() { b"required" } else { b"optional" });
+            let (roots, lists) = (trust.roots.iter().map(|it| &**it), trust.lists.iter().map(|it| &**it));
+            for der in roots.chain(lists) {
+                // DER says its own length.
+                hash.update(der);
+            }
+        }
+        let mut fingerprint = [0; SHA256_OUTPUT_LEN];
+        fingerprint.copy_from_slice(hash.finish().as_ref());
+        fingerprint
     }
 }
 

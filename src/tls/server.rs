@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::crypto::CryptoProvider;
@@ -56,6 +57,8 @@ pub struct Loaded {
     /// Those that were read, and the directories.
     files: Vec<PathBuf>,
     client_trust: Option<ClientTrust>,
+    /// That of `config`.
+    ticketer: Arc<Ticketer>,
 }
 
 impl Server {
@@ -99,6 +102,24 @@ impl Server {
         self.replace(&other.loaded());
     }
 
+    /// What the process that takes over needs to resume the sessions that began here; secret.
+    pub fn hand_on_sessions(&self) -> Vec<u8> {
+        let loaded = self.loaded();
+        let judgement = ClientTrust::fingerprint(loaded.client_trust.as_ref());
+        [&judgement[..], &loaded.ticketer.hand_on(Instant::now())].concat()
+    }
+
+    /// Resumes sessions of the process before, if clients are judged as they were there.
+    pub fn continue_sessions(&self, handed_on: &[u8]) {
+        let loaded = self.loaded();
+        let judgement = ClientTrust::fingerprint(loaded.client_trust.as_ref());
+        let ticketer =
+            handed_on.strip_prefix(&judgement[..]).and_then(|keys| Ticketer::continuing(keys, Instant::now()));
+        if let Some(ticketer) = ticketer {
+            self.0.loaded.store(Arc::new(loaded.with_tickets(Arc::new(ticketer))));
+        }
+    }
+
     /// Why the files can't be used as they are now; what they held before is in use.
     pub fn problem(&self) -> Option<Arc<String>> {
         self.0.problem.load_full()
@@ -140,19 +161,27 @@ impl Loaded {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let config = Arc::new(new_config(settings, provider, &certificates, client_trust.as_ref()));
-        Ok(Self { config, certificates, files, client_trust })
+        let ticketer = Arc::new(Ticketer::new());
+        let mut config = new_config(settings, provider, &certificates, client_trust.as_ref());
+        config.ticketer = ticketer.clone();
+        Ok(Self { config: Arc::new(config), certificates, files, client_trust, ticketer })
     }
 
     /// The same, with the sessions of `before` if clients are still judged as then: resumed, a session asks for no
     /// certificate, and one of a client that has been revoked since must not be.
     fn continuing(&self, before: &Self) -> Self {
-        let mut config = ServerConfig::clone(&self.config);
-        if self.client_trust == before.client_trust {
-            config.ticketer.clone_from(&before.config.ticketer);
-            config.session_storage.clone_from(&before.config.session_storage);
+        if self.client_trust != before.client_trust {
+            return self.clone();
         }
-        Self { config: Arc::new(config), ..self.clone() }
+        let mut continuing = self.with_tickets(before.ticketer.clone());
+        Arc::make_mut(&mut continuing.config).session_storage.clone_from(&before.config.session_storage);
+        continuing
+    }
+
+    fn with_tickets(&self, ticketer: Arc<Ticketer>) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        config.ticketer = ticketer.clone();
+        Self { config: Arc::new(config), ticketer, ..self.clone() }
     }
 }
 
@@ -170,7 +199,6 @@ fn new_config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(CertificateStore::new(certificates, settings.strict_sni)));
     config.alpn_protocols.clone_from(&settings.alpn);
-    config.ticketer = Arc::new(Ticketer::new());
     config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
     config
 }

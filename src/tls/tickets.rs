@@ -1,5 +1,5 @@
 //! Tickets, by which clients resume their sessions: sealed by a key of this process that is replaced in time, so that a
-//! stolen one opens little. All workers share it.
+//! stolen one opens little. All workers share it, and an upgrade hands it on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ const PERIOD: Duration = Duration::from_secs(6 * 3600);
 const LIFETIME_SECONDS: u32 = 6 * 3600;
 
 const NAME_LEN: usize = 16;
+const SECRET_LEN: usize = 32;
 const HEAD_LEN: usize = NAME_LEN + NONCE_LEN;
 
 pub(super) struct Ticketer {
@@ -33,6 +34,8 @@ struct Keys {
 struct TicketKey {
     /// Each ticket begins with it.
     name: [u8; NAME_LEN],
+    /// For another process.
+    secret: [u8; SECRET_LEN],
     key: LessSafeKey,
 }
 
@@ -40,6 +43,30 @@ impl Ticketer {
     pub(super) fn new() -> Self {
         let keys = Keys { current: Arc::new(TicketKey::new()), since: Instant::now(), previous: None };
         Self { keys: ArcSwap::from_pointee(keys) }
+    }
+
+    /// Its keys, for the process that takes over.
+    pub(super) fn hand_on(&self, now: Instant) -> Vec<u8> {
+        let keys = self.keys(now);
+        let age = now.saturating_duration_since(keys.since).as_secs();
+        let mut handed_on = age.to_be_bytes().to_vec();
+        for key in [Some(&keys.current), keys.previous.as_ref()].into_iter().flatten() {
+            handed_on.extend_from_slice(&key.name);
+            handed_on.extend_from_slice(&key.secret);
+        }
+        handed_on
+    }
+
+    /// With the keys of the process before; `None`: there are none.
+    pub(super) fn continuing(handed_on: &[u8], now: Instant) -> Option<Self> {
+        let (age, keys) = handed_on.split_first_chunk()?;
+        let mut keys = keys.chunks_exact(NAME_LEN + SECRET_LEN).filter_map(|key| {
+            let (name, secret) = key.split_first_chunk()?;
+            Some(Arc::new(TicketKey::of(*name, *secret.first_chunk()?)))
+        });
+        let since = now.checked_sub(Duration::from_secs(u64::from_be_bytes(*age)))?;
+        let keys = Keys { current: keys.next()?, since, previous: keys.next() };
+        Some(Self { keys: ArcSwap::from_pointee(keys) })
     }
 
     /// The keys as they are now. Called for every ticket, so that none is older than it may be.
@@ -77,10 +104,14 @@ impl Keys {
 
 impl TicketKey {
     fn new() -> Self {
-        let (mut name, mut secret) = ([0; NAME_LEN], [0; 32]);
+        let (mut name, mut secret) = ([0; NAME_LEN], [0; SECRET_LEN]);
         random(&mut name).and_then(|()| random(&mut secret)).expect("the kernel gives random bytes");
+        Self::of(name, secret)
+    }
+
+    fn of(name: [u8; NAME_LEN], secret: [u8; SECRET_LEN]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, &secret).expect("the length is that of the algorithm");
-        Self { name, key: LessSafeKey::new(key) }
+        Self { name, secret, key: LessSafeKey::new(key) }
     }
 
     /// Name, nonce, sealed message. The nonce is random: in six hours a key seals far fewer than 2^32 (NIST SP 800-38D,
@@ -152,6 +183,19 @@ mod tests {
         // Nobody came for a day: its key is too old to be kept as the previous one.
         let ticket = ticketer.seal(b"session", end + PERIOD).expect("random bytes");
         assert_eq!(ticketer.open(&ticket, end + PERIOD * 4), None);
+    }
+
+    #[test]
+    fn the_next_process_opens_what_the_one_before_has_sealed() {
+        let (ticketer, start) = (Ticketer::new(), Instant::now());
+        let old = ticketer.seal(b"old", start).expect("random bytes");
+        let later = start + PERIOD;
+        let new = ticketer.seal(b"new", later).expect("random bytes");
+        let next = Ticketer::continuing(&ticketer.hand_on(later), later).expect("keys");
+        assert_eq!(next.open(&old, later).as_deref(), Some(&b"old"[..]));
+        assert_eq!(next.open(&new, later).as_deref(), Some(&b"new"[..]));
+        assert_eq!(next.open(&old, later + PERIOD), None, "its key is as old as it was");
+        assert!(Ticketer::continuing(b"", later).is_none() && Ticketer::continuing(&[0; 20], later).is_none());
     }
 
     #[test]

@@ -229,6 +229,25 @@ fn sessions_are_resumed_on_every_worker_and_after_a_renewal() {
 }
 
 #[test]
+fn sessions_are_resumed_by_the_process_that_takes_over() {
+    let authority = clients();
+    authority.revoke(&[]);
+    let (ca, crl) = (authority.path("ca.pem"), authority.path("crl.pem"));
+    let auth = format!("client_auth: required, client_ca: '{ca}', client_crl: '{crl}'");
+    let (_server, lb) = ending(&format!("certificates: [{}], {auth}", authority.pair("site")));
+    let mut lb = lb.start();
+    let bob = "-cert bob.pem -key bob.key";
+    assert!(!resumes(&lb, &authority, "-tls1_3", bob));
+    lb.upgrade();
+    assert!(resumes(&lb, &authority, "-tls1_3", bob));
+    // Of a process that judges otherwise, none is resumed.
+    authority.revoke(&["bob"]);
+    lb.upgrade();
+    let seen = read_greeting(&lb, &authority, &format!("-tls1_3 -sess_in {} {bob}", session_file("-tls1_3")));
+    assert!(seen.errors.contains("certificate revoked"), "{seen:?}");
+}
+
+#[test]
 fn a_revoked_client_can_not_resume_its_session() {
     let authority = clients();
     authority.revoke(&[]);
