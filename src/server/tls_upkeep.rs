@@ -15,6 +15,8 @@ use super::off_thread::off_thread;
 
 /// How often expiry is told.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Lists are good for a week, say, and told of once a day.
+const LISTS_SOON: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Ten thousand certificates from a slow disk take less.
 const LONGEST_READ: Duration = Duration::from_secs(60);
 
@@ -64,8 +66,16 @@ async fn read_again(listener: &str, server: &Server) {
 }
 
 fn tell_expiry(listener: &str, server: &Server) {
-    let now = SystemTime::now();
-    for certificate in server.loaded().certificates().filter(|it| it.expires_soon(now)) {
+    let (now, loaded) = (SystemTime::now(), server.loaded());
+    if let Some(expires) = loaded.lists_expire().filter(|expires| *expires < now + LISTS_SOON) {
+        let (is_over, expires) = (expires <= now, rfc3339(expires));
+        if is_over {
+            tracing::error!(listener, %expires, "a revocation list is over its date: clients are refused; renew it");
+        } else {
+            tracing::warn!(listener, %expires, "a revocation list is soon over its date; renew it");
+        }
+    }
+    for certificate in loaded.certificates().filter(|it| it.expires_soon(now)) {
         let (name, expires) = (&certificate.name, rfc3339(certificate.expires));
         if certificate.expires <= now {
             tracing::error!(listener, name, %expires, "a certificate has expired");

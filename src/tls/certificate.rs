@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
 use x509_cert::der::asn1::Any;
 use x509_cert::ext::pkix::SubjectAltName;
@@ -50,6 +51,12 @@ impl Certificate {
     pub fn expires_soon(&self, now: SystemTime) -> bool {
         self.expires < now + SOON
     }
+}
+
+/// Until when a revocation list is good; `None`: it doesn't say.
+pub(super) fn next_update_of(list: &CertificateRevocationListDer<'_>) -> Option<SystemTime> {
+    let parsed: CertificateList = CertificateList::from_der(list).ok()?;
+    Some(SystemTime::UNIX_EPOCH + parsed.tbs_cert_list.next_update?.to_unix_duration())
 }
 
 /// Whose certificate it is: the subject as text (RFC 4514), and its common name.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -11,6 +12,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
+use super::certificate::next_update_of;
 use super::files::{certificates, revocation_lists};
 use super::server_files::{FileProblem, FileRole};
 use super::verifier::is_authority;
@@ -72,6 +74,11 @@ impl ClientAuth {
 impl ClientTrust {
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         self.verifier.clone()
+    }
+
+    /// When the first of the revocation lists is over its date, after which its authority's clients are refused.
+    pub(super) fn lists_expire(&self) -> Option<SystemTime> {
+        self.lists.iter().filter_map(next_update_of).min()
     }
 
     /// The same for those that judge alike, in another process too; `None`: nobody is asked for a certificate.

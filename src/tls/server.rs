@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::crypto::CryptoProvider;
@@ -142,6 +142,11 @@ impl Loaded {
     /// In the order of the settings.
     pub fn certificates(&self) -> impl ExactSizeIterator<Item = &Certificate> {
         self.certificates.iter().map(|loaded| &loaded.certificate)
+    }
+
+    /// When the first revocation list is over its date, after which clients are refused; `None`: never.
+    pub fn lists_expire(&self) -> Option<SystemTime> {
+        self.client_trust.as_ref()?.lists_expire()
     }
 
     /// Whether both serve the same clients with the same certificates. The keys are theirs.

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Browser, Folder, Lb, Node, Server, connect, free_port, get, get_from, greeting_unix_socket, short_read,
+    Authority, Browser, Folder, Lb, Node, Server, connect, free_port, get, get_from, greeting_unix_socket, short_read,
     wait_for_within, wait_until, wait_until_equal,
 };
 
@@ -318,6 +318,23 @@ impl Drop for Traffic {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+#[test]
+fn certificates_that_expire_or_can_not_be_used_are_shown() {
+    let authority = Authority::new();
+    authority.sign("soon", "DNS:soon.example").days(3).done();
+    let server = Server::echo();
+    let tls = format!("tls: {{certificates: [{}]}}", authority.pair("soon"));
+    let lb = Lb::with_config(&format!("listen: 127.0.0.1:0\nbackends: ['{}']\n{tls}\n", server.address())).start();
+    let browser = open(&lb);
+    let shown = || browser.text("#certificates");
+    wait_until("it says so", || shown().contains("listener default: soon.example expires on "));
+    authority.folder.write("soon.pem", "nothing");
+    wait_until("it says why", || shown().contains("soon.pem: has no certificate"));
+    authority.sign("soon", "DNS:soon.example").done();
+    wait_until("all is well", || browser.count("#certificates:not([hidden])") == 0);
+    assert_quiet(&browser);
 }
 
 /// `LB_SCREENSHOT=docs/status-page.png cargo test --test it page::a_screenshot` makes the one of the README.

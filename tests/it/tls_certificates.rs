@@ -181,6 +181,25 @@ fn session_file(version: &str) -> String {
     format!("session{}", version.replace(' ', ""))
 }
 
+#[test]
+fn an_old_revocation_list_lets_nobody_in_and_is_told_of() {
+    let authority = clients();
+    authority.revoke_on(&[], Some("2020-01-01"));
+    let (ca, crl) = (authority.path("ca.pem"), authority.path("crl.pem"));
+    let auth = format!("client_auth: required, client_ca: '{ca}', client_crl: '{crl}'");
+    let (server, lb) = lb(&format!("certificates: [{}], {auth}", authority.pair("site")));
+    let lb = lb.start();
+    lb.wait_for_log("a revocation list is over its date: clients are refused; renew it", 1);
+    let alice = seen(&lb, &authority, &certificate("alice"));
+    assert!(alice.errors.contains("alert"), "{alice:?}");
+    lb.wait_for_rejections("tls_handshake", 1);
+    assert_eq!(server.accepted(), 0);
+    authority.revoke(&[]);
+    lb.wait_for_log("TLS files reloaded; new connections meet what they hold now", 1);
+    assert!(seen(&lb, &authority, "-cert alice.pem -key alice.key").agreed().is_some());
+    wait_until("she reaches the backend", || server.accepted() == 1);
+}
+
 /// Connects twice: with the session of before, if there is one in `file`.
 fn resumes(lb: &Lb, authority: &Authority, version: &str, further: &str) -> bool {
     let file = session_file(version);

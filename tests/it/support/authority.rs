@@ -65,6 +65,11 @@ impl Authority {
 
     /// Its revocation list, crl.pem, with these certificates.
     pub fn revoke(&self, names: &[&str]) {
+        self.revoke_on(names, None);
+    }
+
+    /// The same, as if today was this day; the list is good for 30 days.
+    pub fn revoke_on(&self, names: &[&str], day: Option<&str>) {
         let settings = "[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\ncrlnumber=crl.number\ndefault_md=sha256\n\
                         default_crl_days=30\n";
         self.folder.write("ca.conf", settings);
@@ -72,9 +77,9 @@ impl Authority {
         self.folder.write("crl.number", "01\n");
         let ca = "-config ca.conf -cert ca.pem -keyfile ca.key";
         for name in names {
-            self.openssl(&mut openssl(), &format!("ca {ca} -revoke {name}.pem"));
+            self.openssl(&mut openssl_on(day), &format!("ca {ca} -revoke {name}.pem"));
         }
-        self.openssl(&mut openssl(), &format!("ca {ca} -gencrl -out crl.pem"));
+        self.openssl(&mut openssl_on(day), &format!("ca {ca} -gencrl -out crl.pem"));
     }
 
     pub fn path(&self, file: &str) -> String {
@@ -130,20 +135,25 @@ impl<'a> Signing<'a> {
         let arguments = format!("req -newkey {key} -nodes -keyout {name}.key -out {name}.csr -subj {subject}");
         authority.openssl(&mut openssl(), &arguments);
         authority.folder.write(&format!("{name}.ext"), format!("subjectAltName={san}\nbasicConstraints=CA:FALSE\n"));
-        let mut command = openssl();
-        if let Some(day) = today {
-            command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("{day} 12:00:00"));
-        }
         let arguments = format!(
             "x509 -req -in {name}.csr -CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -out {name}.pem \
              -days {days} -extfile {name}.ext"
         );
-        authority.openssl(&mut command, &arguments);
+        authority.openssl(&mut openssl_on(today.as_deref()), &arguments);
     }
 }
 
 pub fn openssl() -> Command {
     Command::new(required("openssl"))
+}
+
+/// As if today was this day.
+fn openssl_on(day: Option<&str>) -> Command {
+    let mut command = openssl();
+    if let Some(day) = day {
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("{day} 12:00:00"));
+    }
+    command
 }
 
 fn faketime() -> PathBuf {
