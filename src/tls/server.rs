@@ -151,8 +151,8 @@ impl Loaded {
 
     /// Whether both serve the same clients with the same certificates. The keys are theirs.
     fn is_like(&self, other: &Self) -> bool {
-        let chains = |loaded: &Self| loaded.certificates.iter().map(|it| it.key.cert.clone()).collect::<Vec<_>>();
-        self.client_trust == other.client_trust && chains(self) == chains(other)
+        let [own, others] = [self, other].map(|loaded| loaded.certificates.iter().map(|it| &it.key.cert));
+        self.client_trust == other.client_trust && own.eq(others)
     }
 
     fn read(settings: &ServerSettings) -> Result<Self, Vec<FileProblem>> {

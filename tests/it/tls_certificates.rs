@@ -60,6 +60,25 @@ fn the_name_and_what_a_client_can_verify_choose_the_certificate() {
 }
 
 #[test]
+fn a_chain_is_shown_and_one_of_a_client_is_followed() {
+    let authority = Authority::new();
+    authority.sign("between", "DNS:between").authority().done();
+    authority.sign("site", "DNS:site.example").by("between").done();
+    authority.sign("alice", "DNS:alice").by("between").done();
+    let read = |name| std::fs::read_to_string(authority.path(name)).unwrap();
+    // All of it in one file.
+    authority.folder.write("all.pem", read("site.pem") + &read("between.pem") + &read("site.key"));
+    let auth = format!("client_auth: required, client_ca: '{}'", authority.path("ca.pem"));
+    let (_server, lb) = lb(&format!("certificates: ['{}'], {auth}", authority.path("all.pem")));
+    let lb = lb.start();
+    let arguments =
+        "-CAfile ca.pem -verify_hostname site.example -cert alice.pem -key alice.key -cert_chain between.pem";
+    let seen = seen(&lb, &authority, arguments);
+    assert_eq!(seen.after("Verify return code: "), Some("0 (ok)"), "{seen:?}");
+    assert_eq!(lb.only_access()["client_cert"], "CN=alice");
+}
+
+#[test]
 fn a_strict_listener_serves_the_names_of_its_certificates_alone() {
     let authority = three_certificates();
     let (_server, lb) = lb(&format!("{}, strict_sni: true", pairs(&authority)));

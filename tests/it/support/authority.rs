@@ -18,6 +18,7 @@ pub struct Signing<'a> {
     subject: String,
     key: &'static str,
     issuer: &'a str,
+    is_authority: bool,
     today: Option<String>,
     days: u32,
 }
@@ -49,6 +50,7 @@ impl Authority {
             subject: format!("/CN={name}"),
             key: ECDSA,
             issuer: "ca",
+            is_authority: false,
             today: None,
             days: 100,
         }
@@ -113,6 +115,12 @@ impl<'a> Signing<'a> {
         self
     }
 
+    /// It may sign others.
+    pub fn authority(mut self) -> Self {
+        self.is_authority = true;
+        self
+    }
+
     pub fn rsa(mut self) -> Self {
         self.key = "rsa:2048";
         self
@@ -131,10 +139,12 @@ impl<'a> Signing<'a> {
 
     #[track_caller]
     pub fn done(self) {
-        let Self { authority, name, san, subject, key, issuer, today, days } = self;
+        let Self { authority, name, san, subject, key, issuer, is_authority, today, days } = self;
         let arguments = format!("req -newkey {key} -nodes -keyout {name}.key -out {name}.csr -subj {subject}");
         authority.openssl(&mut openssl(), &arguments);
-        authority.folder.write(&format!("{name}.ext"), format!("subjectAltName={san}\nbasicConstraints=CA:FALSE\n"));
+        let is_authority = if is_authority { "TRUE" } else { "FALSE" };
+        let extensions = format!("subjectAltName={san}\nbasicConstraints=CA:{is_authority}\n");
+        authority.folder.write(&format!("{name}.ext"), extensions);
         let arguments = format!(
             "x509 -req -in {name}.csr -CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -out {name}.pem \
              -days {days} -extfile {name}.ext"
