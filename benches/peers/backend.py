@@ -8,6 +8,8 @@ import contextlib
 import hashlib
 import http.client
 import os
+import ssl
+import subprocess
 from pathlib import Path
 
 from processes import Failed, running
@@ -100,16 +102,30 @@ def running_backend(nginx, folder, ports, files_limit, bulk_bytes):
         yield Backend(server, ports, files)
 
 
+def make_certificate(folder):
+    """An ECDSA certificate (P-256), and its key in the same file."""
+    path = Path(folder) / "certificate.pem"
+    key = Path(folder) / "certificate.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "100",
+         "-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test,IP:127.0.0.1",
+         "-keyout", key, "-out", path],
+        check=True, capture_output=True,
+    )
+    path.write_text(path.read_text() + key.read_text())
+    return path
+
+
 def nginx_user():
     """Started by root, nginx would give its workers to another user, who can't read our temporary folder."""
     return "user root;" if os.geteuid() == 0 else ""
 
 
-def prove_answers(port, backend):
+def prove_answers(port, backend, mode):
     """Small requests over several connections: right bodies, and both backends used."""
     seen = set()
     for _ in range(8):
-        with connection(port) as client:
+        with connection(port, mode) as client:
             for _ in range(3):
                 expect(fetch(client, "/small"), SMALL, "small response")
             expect(fetch(client, "/mid"), backend.mid, "64 KiB response")
@@ -118,11 +134,11 @@ def prove_answers(port, backend):
         raise Failed(f"8 connections reached the backends {sorted(seen)}, expected {backend.ports}")
 
 
-def prove_transfers(port, backend):
+def prove_transfers(port, backend, mode):
     """A download and an upload, compared byte by byte."""
-    with connection(port) as client:
+    with connection(port, mode) as client:
         expect(fetch(client, "/proof"), backend.proof, "download")
-    with connection(port) as client:
+    with connection(port, mode) as client:
         client.request("PUT", "/kept/upload", body=backend.proof)
         response = client.getresponse()
         response.read()
@@ -135,15 +151,19 @@ def prove_transfers(port, backend):
 
 def prove_headers(port):
     """In http mode: the four headers arrive, and what a client forged does not."""
-    with connection(port) as client:
+    with connection(port, "http") as client:
         client.request("GET", "/headers", headers={"Host": "bench.test", "X-Real-IP": "6.6.6.6"})
         answer = client.getresponse().read()
     expect(answer, b"bench.test|127.0.0.1|127.0.0.1|http", "headers seen by the backend")
 
 
 @contextlib.contextmanager
-def connection(port):
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+def connection(port, mode):
+    if mode == "tls":
+        # The certificate is of our own making.
+        client = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=ssl._create_unverified_context())
+    else:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         yield client
     except (OSError, http.client.HTTPException) as error:

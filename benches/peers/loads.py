@@ -3,15 +3,19 @@
 import contextlib
 import re
 import socket
+import ssl
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Callable
 
 from backend import SMALL
 from measure import CpuMeter, rss_kib
 from processes import Failed
 
+HERE = Path(__file__).resolve().parent
 GIB = 1024**3
 # Added to what a load should take before its child is ended.
 GRACE_S = 20
@@ -70,7 +74,7 @@ class RelayResources:
         return CpuMeter(proxy, [self.backend.server])
 
 
-def requests(path, clients, *, close=False):
+def requests(path, clients, *, close=False, scheme="http"):
     """wrk with one thread; cost is CPU per request (with `close`: each on a connection of its own)."""
 
     def run(tools, proxy, sizes):
@@ -79,7 +83,7 @@ def requests(path, clients, *, close=False):
             command += ["-H", "Connection: close"]
         meter = tools.meter(proxy)
         meter.start()
-        text = finish(start([*command, f"http://127.0.0.1:{proxy.port}{path}"]), "wrk", sizes.seconds + GRACE_S)
+        text = finish(start([*command, f"{scheme}://127.0.0.1:{proxy.port}{path}"]), "wrk", sizes.seconds + GRACE_S)
         use = meter.stop()
         result = parse_wrk(text)
         cost_us, machine_us = (ns / 1000 / result.done for ns in (use.proxy_ns, use.machine_ns))
@@ -88,8 +92,8 @@ def requests(path, clients, *, close=False):
     return run
 
 
-def download(tools, proxy, sizes):
-    return transfer(tools, proxy, sizes, ["-o", "/dev/null"], "/big", "%{http_code} %{size_download}\\n")
+def download(tools, proxy, sizes, scheme="http"):
+    return transfer(tools, proxy, sizes, ["-o", "/dev/null"], "/big", "%{http_code} %{size_download}\\n", scheme)
 
 
 def upload(tools, proxy, sizes):
@@ -97,16 +101,16 @@ def upload(tools, proxy, sizes):
     return transfer(tools, proxy, sizes, source, "/discard", "%{http_code} %{size_upload}\\n")
 
 
-def transfer(tools, proxy, sizes, options, path, answer_format):
+def transfer(tools, proxy, sizes, options, path, answer_format, scheme="http"):
     """Two curls at once, each with several transfers in turn; every status and byte count must be right."""
     total = BULK_CLIENTS * BULK_TRANSFERS * sizes.transfer_bytes
     timeout_s = total / BULK_FLOOR_BYTES_PER_S + GRACE_S
     # An empty Expect: curl would otherwise wait for a 100 Continue before it uploads.
-    command = [tools.curl, "-sS", "--noproxy", "*", "-H", "Expect:", "-w", answer_format]
+    command = [tools.curl, "-sSk", "--http1.1", "--noproxy", "*", "-H", "Expect:", "-w", answer_format]
     # A name each gets a connection each. (With `Connection: close` curl ends an upload at the early answer.)
     command += ["--resolve", f"*:{proxy.port}:127.0.0.1"]
     for index in range(BULK_TRANSFERS):
-        command += [*options, f"http://transfer{index}.test:{proxy.port}{path}"]
+        command += [*options, f"{scheme}://transfer{index}.test:{proxy.port}{path}"]
     meter = tools.meter(proxy)
     meter.start()
     began = time.monotonic()
@@ -123,14 +127,36 @@ def transfer(tools, proxy, sizes, options, path, answer_format):
     )
 
 
-def idle(tools, proxy, sizes):
+def tls_download(tools, proxy, sizes):
+    return download(tools, proxy, sizes, "https")
+
+
+def resume(tools, proxy, sizes):
+    """Two Pythons, a connection at a time each: slow, but only the proxy's CPU counts."""
+    command = [sys.executable, HERE / "resume.py", str(proxy.port), str(sizes.seconds)]
+    meter = tools.meter(proxy)
+    meter.start()
+    began = time.monotonic()
+    done = sum(map(int, finish_all([start(command) for _ in range(2)], "resume.py", sizes.seconds + GRACE_S)))
+    took_s = time.monotonic() - began
+    use = meter.stop()
+    return Outcome(use.proxy_ns / 1000 / done, done / took_s, foreign=use.foreign)
+
+
+def tls_idle(tools, proxy, sizes):
+    context = ssl._create_unverified_context()
+    return idle(tools, proxy, sizes, lambda client: context.wrap_socket(client))
+
+
+def idle(tools, proxy, sizes, wrap=lambda client: client):
     """Memory of connections that have spoken once and now wait; the most common state of a connection."""
     before_kib = rss_kib(proxy.pids())
     began = time.monotonic()
     with contextlib.ExitStack() as held:
         for index in range(sizes.idle_connections):
             try:
-                client = held.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=10))
+                plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
+                client = held.enter_context(wrap(plain))
                 ask_once(client)
             except OSError as error:
                 raise Failed(f"idle connection {index + 1} of {sizes.idle_connections}: {error}") from error
@@ -221,5 +247,16 @@ LOADS += [
     replace(TCP["small"], name="http-small", mode="http"),
     replace(TCP["conn"], name="http-conn", mode="http", what=TCP["conn"].what + ", backend connections reused"),
     replace(TCP["bulk-down"], name="http-bulk", mode="http"),
+]
+# Clients that speak TLS, which the proxy ends; its backends are plain.
+LOADS += [
+    replace(LOADS[0], name="tls-small", mode="tls", run=requests("/small", 64, scheme="https")),
+    replace(LOADS[1], name="tls-conn", mode="tls", run=requests("/small", 32, close=True, scheme="https"),
+            what="full handshake (ECDSA P-256) and one small request a connection, 32 clients"),
+    replace(LOADS[1], name="tls-resume", mode="tls", run=resume,
+            what="resumed handshake and one small request a connection, 2 clients"),
+    replace(LOADS[2], name="tls-mid", mode="tls", run=requests("/mid", 32, scheme="https")),
+    replace(LOADS[3], name="tls-bulk", mode="tls", run=tls_download),
+    replace(LOADS[5], name="tls-idle", mode="tls", run=tls_idle),
 ]
 BY_NAME = {load.name: load for load in LOADS}

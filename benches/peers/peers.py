@@ -25,7 +25,7 @@ class Peer:
 
     name = ""
     title = ""
-    modes = ("tcp", "http")
+    modes = ("tcp", "http", "tls")
 
     def __init__(self, options):
         self.options = options
@@ -61,7 +61,8 @@ class Lb(Peer):
         # The four headers of http mode are its defaults; so is keeping connections to backends.
         config = self.write(folder, "yaml", f"""\
 listen: 127.0.0.1:{port}
-mode: {mode}
+mode: {"tcp" if mode == "tls" else mode}
+{f"tls: {{certificates: [{self.options.certificate}]}}" if mode == "tls" else ""}
 backends: [{", ".join(backends)}]
 workers: {self.options.workers}
 admin: {{bind: "off"}}
@@ -84,7 +85,7 @@ class Nginx(Peer):
         # reuseport: a listening socket each worker, no waking of both for one connection.
         # multi_accept: a burst of connections costs one pass of the event loop.
         head = f"""\
-{self.load_stream if mode == "tcp" else ""}
+{self.load_stream if mode != "http" else ""}
 {nginx_user()}
 worker_processes {self.options.workers};
 worker_rlimit_nofile {self.options.files};
@@ -94,19 +95,25 @@ error_log {folder}/nginx-peer-error.log error;
 events {{ worker_connections {self.options.files}; multi_accept on; }}
 """
         servers = "".join(f"server {address}; " for address in backends)
-        body = self.stream(port, servers) if mode == "tcp" else self.http(port, servers, folder)
+        body = self.http(port, servers, folder) if mode == "http" else self.stream(port, servers, mode)
         config = self.write(folder, "conf", head + body)
         return [self.program, "-p", folder, "-c", config]
 
-    def stream(self, port, servers):
+    def stream(self, port, servers, mode):
         # proxy_buffer_size: 64 KiB instead of 16 takes a quarter to a half off bulk and costs small messages
         # and idle connections nothing, as untouched pages aren't resident.
+        # ssl_session_cache: for clients without tickets, as its manual advises.
+        tls = f"""
+        ssl_certificate {self.options.certificate};
+        ssl_certificate_key {self.options.certificate};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_cache shared:tls:10m;""" if mode == "tls" else ""
         return f"""\
 stream {{
     access_log off;
     upstream backends {{ {servers} }}
     server {{
-        listen 127.0.0.1:{port} reuseport backlog=4096;
+        listen 127.0.0.1:{port} {"ssl" if mode == "tls" else ""} reuseport backlog=4096;{tls}
         proxy_pass backends;
         proxy_connect_timeout 2s;
         proxy_timeout 1h;
@@ -169,6 +176,7 @@ class Haproxy(Peer):
         servers = "".join(
             f"    server backend{index} {address}\n" for index, address in enumerate(backends)
         )
+        tls = f"ssl crt {self.options.certificate} ssl-min-ver TLSv1.2" if mode == "tls" else ""
         config = self.write(folder, "cfg", f"""\
 global
     nbthread {self.options.workers}
@@ -176,14 +184,14 @@ global
     tune.bufsize 65536
     {"tune.pipesize 1048576" if self.splice else ""}
 defaults
-    mode {mode}
+    mode {"http" if mode == "http" else "tcp"}
     timeout connect 2s
     timeout client 1h
     timeout server 1h
     {self.splice}
     {self.HTTP_DEFAULTS if mode == "http" else ""}
 listen front
-    bind 127.0.0.1:{port} shards by-thread backlog 4096
+    bind 127.0.0.1:{port} {tls} shards by-thread backlog 4096
     balance roundrobin
     {self.HTTP_HEADERS if mode == "http" else ""}
 {servers}""")
@@ -205,14 +213,14 @@ class HaproxySplice(Haproxy):
     """Splice asked for outright. In HAProxy 2.6 `splice-auto` falls back to copying every few reads and so costs
     two to three times as much on bulk; small messages pay a quarter to a third more for it."""
 
-    name, title = "haproxy-splice", "HAProxy + splice"
+    name, title, modes = "haproxy-splice", "HAProxy + splice", ("tcp", "http")
     splice = "option splice-request\n    option splice-response"
 
 
 class HaproxySpliceAuto(Haproxy):
     """Not among the default peers: for comparing HAProxy's own choice of when to splice."""
 
-    name, title = "haproxy-splice-auto", "HAProxy + splice-auto"
+    name, title, modes = "haproxy-splice-auto", "HAProxy + splice-auto", ("tcp", "http")
     splice = "option splice-auto"
 
 
@@ -234,7 +242,7 @@ class Tokio(Peer):
 
 
 class Envoy(Peer):
-    name, title = "envoy", "Envoy"
+    name, title, modes = "envoy", "Envoy", ("tcp", "http")
 
     def prepare(self):
         if self.options.envoy:

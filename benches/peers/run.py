@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import report
-from backend import prove_answers, prove_headers, prove_transfers, running_backend
+from backend import make_certificate, prove_answers, prove_headers, prove_transfers, running_backend
 from loads import BULK_CLIENTS, BULK_TRANSFERS, BY_NAME, GIB, LOADS, Sizes, RelayResources
 from machine import Missing, Ports, describe, find_program, raise_file_limit, version_number
 from measure import pss_kib
@@ -60,6 +60,7 @@ def parse_options():
                         help=f"of {','.join(ALL)} (default: all but haproxy-splice-auto)")
     parser.add_argument("--loads", type=names_from(BY_NAME), help=f"of {','.join(BY_NAME)} (default: {','.join(tcp)})")
     parser.add_argument("--http", action="store_true", help="add the http loads")
+    parser.add_argument("--tls", action="store_true", help="add the loads whose clients speak TLS")
     parser.add_argument("--rounds", type=positive, default=5, help="times that every peer has its turn (default 5)")
     parser.add_argument("--seconds", type=positive, default=3, help="length of a timed run (default 3)")
     parser.add_argument("--bulk-mib", type=positive, default=128, help="size of one transfer (default 128)")
@@ -73,8 +74,8 @@ def parse_options():
     options = parser.parse_args()
     if options.loads is None:
         options.loads = tcp
-    if options.http:
-        options.loads += [load.name for load in LOADS if load.mode == "http" and load.name not in options.loads]
+    for mode in [mode for mode in ("http", "tls") if getattr(options, mode)]:
+        options.loads += [load.name for load in LOADS if load.mode == mode and load.name not in options.loads]
     return options
 
 
@@ -126,6 +127,8 @@ def compare(options):
     folder = Path(tempfile.mkdtemp(prefix="lb-peers-", dir=roomy_folder(sizes.transfer_bytes)))
     try:
         ports = Ports()
+        if any(load.mode == "tls" for load in loads):
+            options.certificate = make_certificate(folder)
         with running_backend(
             backend_nginx, folder, [ports.take(), ports.take()], options.files, sizes.transfer_bytes
         ) as backend:
@@ -205,8 +208,8 @@ class Bench:
             for peer in (peer for peer in peers if mode in peer.modes):
                 try:
                     with self.proxy(peer, mode) as server:
-                        prove_answers(server.port, self.tools.backend)
-                        prove_transfers(server.port, self.tools.backend)
+                        prove_answers(server.port, self.tools.backend, mode)
+                        prove_transfers(server.port, self.tools.backend, mode)
                         if mode == "http":
                             prove_headers(server.port)
                 except Failed as error:
@@ -229,7 +232,7 @@ class Bench:
     def run_one(self, rows, round_number, rounds, load, peer):
         try:
             with self.proxy(peer, load.mode) as server:
-                prove_answers(server.port, self.tools.backend)
+                prove_answers(server.port, self.tools.backend, load.mode)
                 outcome = load.run(self.tools, server, self.sizes)
                 memory_kib = pss_kib(server.pids())
         except Failed as error:
