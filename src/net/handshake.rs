@@ -4,7 +4,10 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Waker};
+
+use tokio::sync::Semaphore;
 
 use crate::tls::Session;
 
@@ -37,6 +40,14 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
+/// So many handshakes of a thread go on by a message between two looks at its sockets, each of some 80 µs. Measured with
+/// 2,000 ClientHellos at once beside 100 ping-pongs: without a limit these waited for all of them, 130 ms and more.
+const STEPS_AT_ONCE: usize = 4;
+
+thread_local! {
+    static STEPS: Arc<Semaphore> = Arc::new(Semaphore::new(STEPS_AT_ONCE));
+}
+
 /// Safe to cancel.
 pub(super) async fn run(
     stream: &Stream,
@@ -46,7 +57,7 @@ pub(super) async fn run(
     // Where it will stay.
     let layer = Box::new(RefCell::new(TlsLayer::new(session)));
     loop {
-        let advanced = layer.borrow_mut().advance();
+        let advanced = advance(&layer).await;
         let is_over = advanced.map_err(|error| {
             // Its alert, as far as that goes without a wait.
             let _ = layer.borrow_mut().poll_flush(stream, &mut Context::from_waker(Waker::noop()));
@@ -61,4 +72,16 @@ pub(super) async fn run(
             return Err(HandshakeError::NotWanted);
         }
     }
+}
+
+/// Acts on what has come. That is arithmetic: whoever has something to move on this thread has a turn meanwhile.
+async fn advance(layer: &RefCell<TlsLayer>) -> Result<bool, rustls::Error> {
+    if layer.borrow().filled().is_empty() {
+        return layer.borrow_mut().advance();
+    }
+    let _step = STEPS.with(Arc::clone).acquire_owned().await.expect("it is never closed");
+    let advanced = layer.borrow_mut().advance();
+    // Comes back after the sockets were looked at, and all that were ready have had their turn.
+    tokio::task::yield_now().await;
+    advanced
 }
