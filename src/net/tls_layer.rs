@@ -43,10 +43,19 @@ pub(super) struct TlsLayer {
     /// Plaintext that was received, and not asked for yet.
     unread: Unread,
     unsent: Unsent,
-    /// That no more will be sent has been written.
-    has_ended: bool,
+    end: End,
     /// The close is to be no clean end.
     is_cut: bool,
+}
+
+/// How far our side has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// That no more comes was written (close_notify), and the socket has not taken it yet.
+    Written,
+    /// The FIN went after it.
+    Over,
 }
 
 #[derive(Default)]
@@ -71,7 +80,7 @@ impl TlsLayer {
             incomplete: Vec::new(),
             unread: Unread::default(),
             unsent: Unsent::default(),
-            has_ended: false,
+            end: End::Open,
             is_cut: false,
         }
     }
@@ -268,8 +277,8 @@ impl TlsLayer {
 
     /// The same, and ready when the socket has taken it.
     pub(super) fn poll_end(&mut self, stream: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.has_ended {
-            self.has_ended = true;
+        if self.end == End::Open {
+            self.end = End::Written;
             SCRATCH.with_borrow_mut(|Scratch { outgoing, .. }| {
                 outgoing.clear();
                 self.session.end(&mut self.incomplete, outgoing)?;
@@ -277,7 +286,13 @@ impl TlsLayer {
                 io::Result::Ok(())
             })?;
         }
-        self.poll_flush(stream, cx)
+        ready!(self.poll_flush(stream, cx))?;
+        ready!(stream.poll_all_taken(cx))?;
+        if self.end == End::Written {
+            self.end = End::Over;
+            stream.shutdown_write();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Ready when the socket has taken all that was written.
@@ -289,16 +304,13 @@ impl TlsLayer {
             self.unsent.taken += ready!(stream.poll_send(cx, &self.unsent.records[self.unsent.taken..]))?;
         }
         self.unsent = Unsent { plaintext: self.unsent.plaintext, ..Unsent::default() };
-        if self.has_ended {
-            stream.shutdown_write();
-        }
         Poll::Ready(Ok(()))
     }
 
     /// Whatever a task waits for, what is left to send goes on as soon as it can.
     fn flush_meanwhile(&mut self, stream: &Stream, cx: &mut Context<'_>) {
         // An error is the next receive's or send's.
-        let _ = self.poll_flush(stream, cx);
+        let _ = if self.end == End::Written { self.poll_end(stream, cx) } else { self.poll_flush(stream, cx) };
     }
 
     /// The close is to be a reset.
