@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use crate::support::{Authority, Lb, LbBuilder, Origin, Server, free_port, get, haproxy, required, shake_hands};
+use crate::support::{
+    Authority, Browser, Lb, LbBuilder, Origin, Server, free_port, get, haproxy, required, shake_hands, wait_until,
+};
 
 fn authority() -> Authority {
     let authority = Authority::new();
@@ -82,6 +84,16 @@ fn the_log_has_nothing_of_tls_where_there_is_none() {
     assert_eq!(get(plain.address(), "/").status, 200);
     let line = plain.only_access();
     assert!(line.get("tls_version").is_none() && line.get("client_cert").is_none(), "{line}");
+}
+
+#[test]
+fn a_browser_is_served_by_https() {
+    let (authority, origin) = (authority(), Origin::new());
+    let lb = in_http_mode(&authority, &origin, "set_headers: {X-Version: $ssl_protocol}").start();
+    let browser = Browser::open(&format!("https://localhost:{}/page", lb.address().port()), 800, 600);
+    wait_until("the page is there", || browser.text("body").contains("GET /page HTTP/1.1"));
+    let shown = browser.text("body").to_lowercase();
+    assert!(shown.contains("x-forwarded-proto: https") && shown.contains("x-version: tlsv1.3"), "{shown}");
 }
 
 /// The TLVs behind the addresses of an IPv4 header.

@@ -54,7 +54,9 @@ impl Browser {
             format!("--user-data-dir={}", profile.path().join("profile").display()),
         ];
         let options = json!({"binary": required("chromium"), "args": arguments});
-        let wanted = json!({"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
+        // Certificates are of the test's own authority.
+        let (logs, insecure) = (json!({"browser": "ALL"}), true);
+        let wanted = json!({"goog:chromeOptions": options, "goog:loggingPrefs": logs, "acceptInsecureCerts": insecure});
         let answer = send(address, "POST", "/session", &json!({"capabilities": {"alwaysMatch": wanted}}));
         let session = answer["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {answer}")).to_owned();
         let browser = Self { driver, session, _profile: profile };
