@@ -2,8 +2,8 @@
 #![no_main]
 
 use lb_fuzz::http1::{
-    ClientSide, Framing, HeadLimits, HeaderEdit, RequestFacts, RequestHead, ResponseHead, Variables, Version,
-    write_request_head, write_response_head,
+    ClientSide, Framing, HeadLimits, HeaderEdit, RequestFacts, RequestHead, ResponseHead, TlsVariables, Variables,
+    Version, write_request_head, write_response_head,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -40,6 +40,8 @@ fn request(data: &[u8]) {
     assert!(version == Version::Http11 || head.framing != Framing::Chunked);
     let hosts = values(&lines, "host").len();
     assert!(hosts == 1 || hosts == 0 && version == Version::Http10);
+    // Nothing in it can end the line of a redirect.
+    assert!(head.https_url(data).is_none_or(|url| url.bytes().all(|byte| byte.is_ascii_graphic())));
     let edits: Vec<HeaderEdit> =
         SET.iter().map(|(name, value)| HeaderEdit::parse(name, value).expect("a valid edit")).collect();
     let mut forwarded_for = Vec::new();
@@ -55,6 +57,7 @@ fn request(data: &[u8]) {
         request_id: head.header(data, "x-request-id").filter(|id| !id.is_empty()).unwrap_or(b"made-up"),
         server_addr: "198.51.100.9",
         server_port: 80,
+        tls: TlsVariables::default(),
     };
     let mut out = Vec::new();
     let version = write_request_head(&mut out, data, &head, &edits, false, &variables);

@@ -2,13 +2,13 @@
 
 #[path = "../../src/config/address.rs"]
 pub mod address;
-/// Its addresses are all that the configuration's addresses need of it.
-#[path = "../../src/net/address.rs"]
-pub mod net;
 #[path = "../../src/protocol/client_hello/mod.rs"]
 pub mod client_hello;
 #[path = "../../src/protocol/http1/mod.rs"]
 pub mod http1;
+/// Its addresses are all that the configuration's addresses need of it.
+#[path = "../../src/net/address.rs"]
+pub mod net;
 #[path = "../../src/protocol/proxy_header/mod.rs"]
 pub mod proxy_header;
 #[path = "../../src/protocol/segmentation.rs"]
