@@ -42,23 +42,32 @@ impl Handshake<'_> {
         let mut look = |bytes: &[u8]| first.look(bytes);
         let shaken = self.client.start_tls(session, &mut look);
         let counters = self.frontend.counters(self.worker.id).handshakes();
-        let (failure, words) = match tokio::time::timeout(self.frontend.preface_timeout, shaken).await {
+        let (words, failure, is_over) = match tokio::time::timeout(self.frontend.preface_timeout, shaken).await {
             Ok(Ok(())) => {
-                let agreed = self.client.with_tls(|state| {
+                let agreed = self.client.with_tls(|state| -> Result<_, Error> {
+                    server.judge_resumed(state)?;
                     counters.worked(kind_of(state));
-                    SessionInfo::new(state, first.server_name.as_deref())
+                    Ok(SessionInfo::new(state, first.server_name.as_deref()))
                 });
-                return Ok(agreed.expect("the handshake was made"));
+                match agreed.expect("the handshake was made") {
+                    Ok(agreed) => return Ok(agreed),
+                    Err(error) => (error.to_string(), failure_of(&HandshakeError::Tls(error)), true),
+                }
             }
-            Ok(Err(error)) => (failure_of(&error), error.to_string()),
-            Err(_) => (HandshakeFailure::Timeout, "it did not come in time".to_owned()),
+            Ok(Err(error)) => (error.to_string(), failure_of(&error), false),
+            Err(_) => ("it did not come in time".to_owned(), HandshakeFailure::Timeout, false),
         };
         counters.failed(failure);
         connection_span(self.id, self.peer).in_scope(|| {
             let reason = Rejection::TlsHandshake.as_str();
             tracing::debug!(reason, handshake = failure.as_str(), error = words, "client refused");
         });
-        self.tell(failure).await;
+        if is_over {
+            // TLS has no more alerts for it, and a clean end would look like an empty answer.
+            self.client.reset_on_close();
+        } else {
+            self.tell(failure).await;
+        }
         Err(Rejection::TlsHandshake.into())
     }
 

@@ -7,8 +7,11 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::UnixTime;
 use rustls::server::{NoClientAuth, ServerSessionMemoryCache};
-use rustls::{ALL_VERSIONS, ProtocolVersion, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{
+    ALL_VERSIONS, CommonState, Error, HandshakeKind, ProtocolVersion, ServerConfig, SupportedProtocolVersion, version,
+};
 
 use super::certificate::Certificate;
 use super::certificate_store::CertificateStore;
@@ -75,6 +78,20 @@ impl Server {
     /// For the next connection.
     pub fn current(&self) -> Arc<ServerConfig> {
         self.0.loaded.load().config.clone()
+    }
+
+    /// Judges the client of a resumed session anew: its certificate may have expired since it was shown.
+    ///
+    /// # Errors
+    /// It is good no more.
+    pub fn judge_resumed(&self, session: &CommonState) -> Result<(), Error> {
+        let loaded = self.0.loaded.load();
+        match (session.handshake_kind(), session.peer_certificates(), &loaded.client_trust) {
+            (Some(HandshakeKind::Resumed), Some([own, others @ ..]), Some(trust)) => {
+                trust.verifier().verify_client_cert(own, others, UnixTime::now()).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the files held when they were read last.

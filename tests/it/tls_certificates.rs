@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::{Authority, Lb, LbBuilder, Seen, Server, shake_hands, wait_until, wait_until_equal};
+use crate::support::{Authority, Lb, LbBuilder, Seen, Server, required, shake_hands, wait_until, wait_until_equal};
 
 /// In mode tcp, in front of a server that greets.
 fn lb(tls: &str) -> (Server, LbBuilder) {
@@ -301,6 +301,38 @@ fn a_revoked_client_can_not_resume_its_session() {
     lb.wait_for_log("TLS files reloaded; new connections meet what they hold now", 1);
     let seen = read_greeting(&lb, &authority, &format!("-tls1_3 -sess_in {} {bob}", session_file("-tls1_3")));
     assert!(seen.errors.contains("certificate revoked"), "{seen:?}");
+}
+
+#[test]
+fn a_client_whose_certificate_has_expired_since_can_not_resume_its_session() {
+    let authority = clients();
+    authority.sign("brief", "DNS:brief").days(10).done();
+    let auth = format!("client_auth: required, client_ca: '{}'", authority.path("ca.pem"));
+    let (server, lb) = ending(&format!("certificates: [{}], {auth}", authority.pair("site")));
+    let lb = lb
+        .with_file("clock", "+0\n")
+        .env("LD_PRELOAD", required("/usr/lib/*/faketime/libfaketime.so.1").to_str().unwrap())
+        .env("FAKETIME_TIMESTAMP_FILE", "clock")
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let mut lb = lb.start();
+    let brief = "-cert brief.pem -key brief.key";
+    for version in ["-tls1_3", "-tls1_2"] {
+        assert!(!resumes(&lb, &authority, version, brief));
+        assert!(resumes(&lb, &authority, version, brief));
+    }
+    let before = server.accepted();
+    std::fs::write(lb.folder().join("clock"), "+11d\n").unwrap();
+    for version in ["-tls1_3", "-tls1_2"] {
+        read_greeting(&lb, &authority, &format!("{version} -sess_in {} {brief}", session_file(version)));
+    }
+    let expired = || lb.metrics().sum("tls_handshakes_total", &[("result", "certificate_expired")]);
+    wait_until_equal("refusals", &2.0, expired);
+    assert_eq!(server.accepted(), before);
+    lb.assert_balanced();
+    // Killed, it would leave the library's shared memory behind.
+    lb.signal(rustix::process::Signal::TERM);
+    assert!(lb.wait_for_end().success());
 }
 
 /// A client of the authority, for as many handshakes as are wanted.
