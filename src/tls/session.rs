@@ -261,3 +261,122 @@ fn encode(outgoing: &mut Records, mut write: impl FnMut(&mut [u8]) -> Result<usi
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{RootCertStore, version};
+
+    use super::super::provider::provider;
+    use super::*;
+
+    const CERTIFICATE: &[u8] = include_bytes!("../../tests/data/tls/localhost.pem");
+    const KEY: &[u8] = include_bytes!("../../tests/data/tls/localhost.key");
+
+    /// One side, with what it has received and not dealt with, and what it has said and not sent.
+    struct End {
+        session: Session,
+        received: Vec<u8>,
+        plaintext: Vec<u8>,
+        outgoing: Records,
+    }
+
+    impl End {
+        fn new(session: Session) -> Self {
+            Self { session, received: Vec::new(), plaintext: Vec::new(), outgoing: Records::with_capacity(0) }
+        }
+
+        /// Takes in `bytes`, so many at a time; none: begins.
+        fn receive(&mut self, bytes: &[u8], piece: usize) -> Result<(), Error> {
+            let pieces = if bytes.is_empty() { vec![bytes] } else { bytes.chunks(piece).collect() };
+            for piece in pieces {
+                self.received.extend_from_slice(piece);
+                let plaintext = &mut self.plaintext;
+                let take = &mut |bytes: &[u8]| plaintext.extend_from_slice(bytes);
+                let processed = self.session.process(&mut self.received, take, &mut self.outgoing);
+                self.received.drain(..processed.consumed);
+                processed.result?;
+            }
+            Ok(())
+        }
+
+        fn say(&mut self) -> Vec<u8> {
+            let said = self.outgoing.bytes().to_vec();
+            self.outgoing.clear();
+            said
+        }
+
+        fn send(&mut self, plaintext: &[u8]) -> Vec<u8> {
+            self.session.encrypt(&mut self.received, plaintext, &mut self.outgoing).unwrap();
+            self.say()
+        }
+    }
+
+    /// A client and a server after their handshake, whose bytes came in pieces.
+    fn pair(is_tls13: bool, piece: usize) -> (End, End) {
+        let versions = if is_tls13 { [&version::TLS13] } else { [&version::TLS12] };
+        let certificate = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(KEY).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&versions).unwrap();
+        let server = server.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+        let client = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&versions).unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = End::new(Session::client(Arc::new(client), name).unwrap());
+        let mut server = End::new(Session::server(Arc::new(server)).unwrap());
+        client.receive(&[], piece).unwrap();
+        loop {
+            let (said, answered) = (client.say(), server.say());
+            if said.is_empty() && answered.is_empty() {
+                break;
+            }
+            server.receive(&said, piece).unwrap();
+            client.receive(&answered, piece).unwrap();
+        }
+        assert!(!client.session.state().is_handshaking() && !server.session.state().is_handshaking());
+        (client, server)
+    }
+
+    #[test]
+    fn plaintext_comes_whole_however_the_records_are_cut() {
+        for (is_tls13, piece) in [(true, 1), (true, 7), (true, usize::MAX), (false, 1), (false, 1000)] {
+            let (mut client, mut server) = pair(is_tls13, piece);
+            for message in [&b"a"[..], &[7; MAX_PLAINTEXT_BYTES], b"end"] {
+                let records = client.send(message);
+                assert!(records.len() <= message.len() + MAX_OVERHEAD_BYTES);
+                server.receive(&records, piece).unwrap();
+                assert!(std::mem::take(&mut server.plaintext) == message);
+            }
+            let answer = server.send(b"answer");
+            client.receive(&answer, piece).unwrap();
+            assert_eq!(std::mem::take(&mut client.plaintext), b"answer");
+            client.session.end(&mut client.received, &mut client.outgoing).unwrap();
+            server.receive(&client.say(), piece).unwrap();
+            assert!(server.session.has_peer_ended() && !client.session.has_peer_ended());
+            // The other direction lives on.
+            let answer = server.send(b"later");
+            client.receive(&answer, piece).unwrap();
+            assert_eq!(client.plaintext, b"later");
+        }
+    }
+
+    #[test]
+    fn a_changed_record_is_an_error_with_an_alert_and_the_session_is_over() {
+        for is_tls13 in [true, false] {
+            let length = pair(is_tls13, usize::MAX).0.send(b"message").len();
+            // Not the head: its version is not looked at, and with another length more is waited for.
+            for at in 5..length {
+                let (mut client, mut server) = pair(is_tls13, usize::MAX);
+                let mut record = client.send(b"message");
+                record[at] ^= 0x40;
+                assert!(server.receive(&record, usize::MAX).is_err(), "byte {at}");
+                assert!(server.plaintext.is_empty() && !server.say().is_empty(), "byte {at}");
+                server.session.encrypt(&mut [], b"more", &mut server.outgoing).unwrap_err();
+                server.session.end(&mut [], &mut server.outgoing).unwrap_err();
+            }
+        }
+    }
+}
