@@ -250,13 +250,13 @@ LOADS += [
 ]
 # Clients that speak TLS, which the proxy ends; its backends are plain.
 LOADS += [
-    replace(LOADS[0], name="tls-small", mode="tls", run=requests("/small", 64, scheme="https")),
-    replace(LOADS[1], name="tls-conn", mode="tls", run=requests("/small", 32, close=True, scheme="https"),
+    replace(TCP["small"], name="tls-small", mode="tls", run=requests("/small", 64, scheme="https")),
+    replace(TCP["conn"], name="tls-conn", mode="tls", run=requests("/small", 32, close=True, scheme="https"),
             what="full handshake (ECDSA P-256) and one small request a connection, 32 clients"),
-    replace(LOADS[1], name="tls-resume", mode="tls", run=resume,
+    replace(TCP["conn"], name="tls-resume", mode="tls", run=resume,
             what="resumed handshake and one small request a connection, 2 clients"),
-    replace(LOADS[2], name="tls-mid", mode="tls", run=requests("/mid", 32, scheme="https")),
-    replace(LOADS[3], name="tls-bulk", mode="tls", run=tls_download),
-    replace(LOADS[5], name="tls-idle", mode="tls", run=tls_idle),
+    replace(TCP["mid"], name="tls-mid", mode="tls", run=requests("/mid", 32, scheme="https")),
+    replace(TCP["bulk-down"], name="tls-bulk", mode="tls", run=tls_download),
+    replace(TCP["idle"], name="tls-idle", mode="tls", run=tls_idle),
 ]
 BY_NAME = {load.name: load for load in LOADS}

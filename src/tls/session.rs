@@ -263,6 +263,7 @@ fn encode(outgoing: &mut Records, mut write: impl FnMut(&mut [u8]) -> Result<usi
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "helpers of tests")]
 mod tests {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
