@@ -1,5 +1,4 @@
-//! TLS with other people's programs: openssl's and Python's clients and curl in front of the balancer, nginx and HAProxy
-//! behind it.
+//! TLS with other people's programs: openssl, Python and curl in front of the balancer, nginx and HAProxy behind it.
 
 use std::io::Write;
 use std::net::SocketAddr;
