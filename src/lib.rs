@@ -14,6 +14,7 @@ pub(crate) mod balancer;
 pub mod cli;
 pub(crate) mod config;
 pub(crate) mod file_watch;
+pub(crate) mod import;
 pub(crate) mod lifecycle;
 pub(crate) mod net;
 pub(crate) mod protocol;

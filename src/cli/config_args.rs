@@ -7,10 +7,12 @@ use clap::Args;
 use crate::config::{Overrides, Source};
 
 use super::environment::variable;
+use super::foreign;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ConfigArgs {
-    /// The configuration file [env: LB_CONFIG] [default: ./lb.yaml, else /etc/lb/lb.yaml]
+    /// The configuration file: lb.yaml, or an nginx.conf or haproxy.cfg of which nothing that changes traffic has to be
+    /// left out (see `lb import`) [env: LB_CONFIG] [default: ./lb.yaml, else /etc/lb/lb.yaml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -20,6 +22,7 @@ pub(super) struct ConfigArgs {
 impl ConfigArgs {
     pub(super) fn source(&self) -> Source {
         let file = self.config.clone().or_else(|| variable("LB_CONFIG").map(PathBuf::from));
-        Source { file, environment: Overrides::from_environment(variable), flags: self.overrides.clone() }
+        let environment = Overrides::from_environment(variable);
+        Source { translate: Some(foreign::translate), file, environment, flags: self.overrides.clone() }
     }
 }

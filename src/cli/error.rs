@@ -15,6 +15,10 @@ pub(super) enum CliError {
     Config(Problems),
     /// The configuration is not valid, which was printed as JSON already.
     AlreadyReported,
+    /// Of a configuration of another program, this was left out, which changes traffic.
+    LeftOut(Vec<String>),
+    /// A file can't be written.
+    Output { file: PathBuf, source: io::Error },
     /// The balancer could not run.
     Run(RunError),
     /// No runtime could be built for requests to a balancer.
@@ -42,10 +46,12 @@ pub(super) enum CliError {
 }
 
 impl CliError {
-    /// 2 for wrong usage or configuration, as clap has it too; 1 for what failed while running.
+    /// 2 for wrong usage or configuration, as clap has it too; 3 for an import that changes traffic; 1 for what failed
+    /// while running.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::AlreadyReported => ExitCode::from(2),
+            Self::LeftOut(_) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
     }
@@ -60,9 +66,15 @@ impl fmt::Display for CliError {
             let count = problems.0.len();
             return write!(f, "{count} problem{}; nothing was started", if count == 1 { "" } else { "s" });
         }
+        if let Self::LeftOut(notes) = self {
+            notes.iter().try_for_each(|note| writeln!(f, "left out: {note}"))?;
+            return write!(f, "{} of them change traffic; the reference is docs/reference/import.md", notes.len());
+        }
         f.write_str("error: ")?;
         match self {
             Self::Config(_) | Self::AlreadyReported => f.write_str("the configuration is not valid"),
+            Self::LeftOut(_) => f.write_str("something was left out that changes traffic"),
+            Self::Output { file, source } => write!(f, "can't write {}: {source}", file.display()),
             Self::Run(error) => error.fmt(f),
             Self::Runtime(error) => write!(f, "can't start the runtime: {error}"),
             Self::AdminOff => f.write_str("the admin server is off (by LB_ADMIN or --admin)"),

@@ -8,6 +8,8 @@ mod config_args;
 mod demo;
 mod environment;
 mod error;
+mod foreign;
+mod import;
 mod run;
 mod schema;
 mod status;
@@ -54,6 +56,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Drain, disable or enable a backend of a running balancer
     Backend(change::BackendArgs),
+    /// Make an lb.yaml from an nginx.conf or a haproxy.cfg, and list what is left out
+    Import(import::ImportArgs),
     /// Print the JSON Schema of lb.yaml, for editors
     Schema,
     /// Make a running balancer read its configuration again
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Backend(args) => change::backend(&args),
         Command::Reload(args) => change::reload(&args),
+        Command::Import(args) => import::import(&args),
         Command::Schema => {
             schema::schema();
             Ok(())

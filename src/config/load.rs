@@ -5,10 +5,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::build::build;
+use super::file::File;
 use super::global::Config;
 use super::overrides::{Overrides, flag_name, variable_name};
 use super::problem::{Problem, Problems};
-use super::yaml::{Tree, print};
+use super::yaml::{Reporter, Tree, print};
 
 /// The files that are tried when neither a flag nor `LB_CONFIG` names one.
 const DEFAULT_FILES: [&str; 2] = ["./lb.yaml", "/etc/lb/lb.yaml"];
@@ -16,9 +17,14 @@ const DEFAULT_FILES: [&str; 2] = ["./lb.yaml", "/etc/lb/lb.yaml"];
 /// A larger file can't be a configuration: 10,000 networks take 200 KB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Reads a file of another program: its text as YAML, or every problem with it. `None`: the file is an lb.yaml.
+pub type Translate = fn(&Path, &str) -> Option<Result<String, Problems>>;
+
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
+    /// Other programs' files are taken, too.
+    pub translate: Option<Translate>,
     /// The file that a flag or `LB_CONFIG` names.
     pub file: Option<PathBuf>,
     /// From the environment.
@@ -44,7 +50,7 @@ impl Source {
     /// Every problem found, each with its place and remedy.
     pub fn load(&self) -> Result<Loaded, Problems> {
         let path = self.find_file()?;
-        let mut tree = path.as_deref().map_or_else(|| Ok(Tree::empty()), read_tree)?;
+        let mut tree = path.as_deref().map_or_else(|| Ok(Tree::empty()), |path| self.read_tree(path))?;
         let (from_environment, wrong_variables) = self.environment.clone().edits(variable_name);
         let (from_flags, wrong_flags) = self.flags.clone().edits(flag_name);
         tree.apply(from_environment);
@@ -81,18 +87,34 @@ impl Source {
             ))])),
         }
     }
+
+    fn read_tree(&self, path: &Path) -> Result<Tree, Problems> {
+        let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
+        let text = read_text(path).map_err(|error| {
+            let message = format!("can't be read: {error}");
+            Problems(vec![Problem::at(name.clone(), "", message)])
+        })?;
+        match self.translate.and_then(|translate| translate(path, &text)) {
+            // Lines are those of the translation, which `lb import` shows.
+            Some(translated) => Tree::read(&format!("{name} as lb.yaml"), &translated?),
+            None => Tree::read(&name, &text),
+        }
+        .map_err(Problems)
+    }
 }
 
-fn read_tree(path: &Path) -> Result<Tree, Problems> {
-    let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
-    let text = read_text(path).map_err(|error| {
-        let message = format!("can't be read: {error}");
-        Problems(vec![Problem::at(name.clone(), "", message)])
-    })?;
-    Tree::read(&name, &text).map_err(Problems)
+/// The problems with a file that was made, not read.
+pub fn problems_of(file: &File) -> Vec<Problem> {
+    let mut reporter = Reporter::default();
+    build(file, &mut reporter);
+    reporter.problems
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+/// A configuration's text, of a limited size.
+///
+/// # Errors
+/// It can't be read, is no UTF-8, or too large.
+pub fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     // Some editors begin a file with U+FEFF, which marks it as UTF-8.

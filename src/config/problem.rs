@@ -19,12 +19,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn at(place: impl Into<String>, path: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn at(place: impl Into<String>, path: &str, message: impl Into<String>) -> Self {
         Self { place: Some(place.into()), path: path.to_owned(), message: message.into() }
     }
 
     /// A problem without a single place; the message has its origin.
-    pub(super) fn general(message: impl Into<String>) -> Self {
+    pub(crate) fn general(message: impl Into<String>) -> Self {
         Self { place: None, path: String::new(), message: message.into() }
     }
 }

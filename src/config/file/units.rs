@@ -175,7 +175,7 @@ impl Serialize for AutoOr {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Auto => serializer.serialize_str("auto"),
-            Self::Number(number) => serializer.collect_str(number),
+            Self::Number(number) => serializer.serialize_u64(*number as u64),
         }
     }
 }

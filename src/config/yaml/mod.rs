@@ -12,4 +12,4 @@ pub use edit::{Edit, EditValue, Scope};
 pub use positions::join;
 pub use report::{Reporter, listed};
 pub use short_form::is_short_form_key;
-pub use tree::{Tree, print};
+pub use tree::{Tree, print, print_compact};

@@ -3,12 +3,17 @@
 //! A text becomes a tree, the short form is expanded to the long one, overrides are applied, and the tree is read into
 //! `File`; all problems are gathered on the way.
 
+use serde::Serialize;
 use serde::de::IntoDeserializer;
 use serde_path_to_error::Segment;
 use serde_yaml::{Mapping, Value};
 
 use crate::config::file::File;
-use crate::config::file::units::UNREADABLE;
+use crate::config::file::health_check::{HealthCheckSpec, HttpCheckSpec};
+use crate::config::file::listener::ListenerSpec;
+use crate::config::file::pool::{BackendSpec, PoolSpec};
+use crate::config::file::tls::TlsClientSpec;
+use crate::config::file::units::{TextOrBlock, UNREADABLE};
 use crate::config::problem::{MAX_PROBLEMS, Problem};
 
 use super::edit::{Edit, EditValue, Scope};
@@ -177,6 +182,60 @@ impl Tree {
 /// The effective configuration as YAML, long form.
 pub fn print(file: &File) -> String {
     serde_yaml::to_string(file).expect("`File` has text keys only, which YAML can hold")
+}
+
+/// The same without what is at its default; backends that have an address alone are written as texts.
+pub fn print_compact(file: &File) -> String {
+    let mut root = value_of(file);
+    for (_, listener) in entries(&mut root, "listeners") {
+        strip(listener, &value_of(&ListenerSpec::default()));
+    }
+    for (_, pool) in entries(&mut root, "pools") {
+        for backend in pool.get_mut("backends").and_then(Value::as_sequence_mut).into_iter().flatten() {
+            strip(backend, &value_of(&BackendSpec::from_text("")));
+            let address = backend.as_mapping().filter(|block| block.len() == 1).and_then(|block| block.get("address"));
+            if let Some(address) = address.cloned() {
+                *backend = address;
+            }
+        }
+        if let Some(check) = pool.get_mut("health_check").filter(|check| check.is_mapping()) {
+            strip(check, &value_of(&HealthCheckSpec::default()));
+            if let Some(http) = check.get_mut("http") {
+                strip(http, &value_of(&HttpCheckSpec::default()));
+            }
+            if let Some(tls) = check.get_mut("tls").filter(|tls| tls.is_mapping()) {
+                strip(tls, &value_of(&TlsClientSpec::default()));
+                if tls.as_mapping().is_some_and(Mapping::is_empty) {
+                    *tls = "on".into();
+                }
+            }
+        }
+        strip(pool, &value_of(&PoolSpec::default()));
+    }
+    strip(&mut root, &value_of(&File::default()));
+    serde_yaml::to_string(&root).expect("it was made of a `File`")
+}
+
+fn value_of<T: Serialize>(value: &T) -> Value {
+    serde_yaml::to_value(value).expect("the file's types have text keys only, which YAML can hold")
+}
+
+fn entries<'a>(root: &'a mut Value, section: &str) -> impl Iterator<Item = (&'a Value, &'a mut Value)> {
+    let section = root.get_mut(section).and_then(Value::as_mapping_mut);
+    section.into_iter().flat_map(|section| section.iter_mut())
+}
+
+/// Takes out what is as in `default`. `set_headers` has to say which defaults aren't wanted, so null stays there.
+fn strip(value: &mut Value, default: &Value) {
+    let (Value::Mapping(block), Value::Mapping(defaults)) = (value, default) else { return };
+    block.retain(|key, own| match defaults.get(key) {
+        Some(default) if own == default => false,
+        Some(default) => {
+            strip(own, default);
+            true
+        }
+        None => true,
+    });
 }
 
 fn edit_value(value: EditValue) -> Result<Value, String> {

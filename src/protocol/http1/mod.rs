@@ -21,7 +21,7 @@ mod vectors;
 pub use body::Body;
 pub use chunked::{Advance, ChunkError, Passes};
 pub use fault::{BadResponse, Fault, RequestError};
-pub use forward::{ClientSide, HeaderEdit, write_request_head, write_response_head};
+pub use forward::{ClientSide, HeaderEdit, InvalidEdit, write_request_head, write_response_head};
 pub use request::RequestHead;
 pub use response::ResponseHead;
 pub use syntax::is_token;

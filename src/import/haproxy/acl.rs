@@ -1,0 +1,148 @@
+//! ACLs and the conditions that are made of them, as far as lb can judge connections: by the client's address and by
+//! the server name of TLS.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::import::access::network;
+use crate::protocol::client_hello::ServerNamePattern;
+
+use super::tree::Proxy;
+
+/// What is asked of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// The client's address is in one of these.
+    Source(Vec<IpNet>),
+    /// The server name fits one of these patterns.
+    ServerName(Vec<String>),
+    /// The client has sent a ClientHello.
+    IsTls,
+    Always,
+    Never,
+    /// What lb can't ask.
+    Unknown,
+}
+
+/// Tests that all must hold, or not hold where negated.
+pub type All = Vec<(bool, Test)>;
+
+/// The named ACLs of a proxy.
+pub struct Acls<'a>(BTreeMap<&'a str, Test>);
+
+impl<'a> Acls<'a> {
+    pub fn of(proxy: &Proxy<'a>) -> Self {
+        let mut acls = BTreeMap::new();
+        for line in proxy.section.all(&["acl"]) {
+            let test = test(line.from(2));
+            // One that is defined again holds if any of its definitions does.
+            let joined = match (acls.remove(line.word(1)), test) {
+                (None, test) => test,
+                (Some(Test::Source(one)), Test::Source(other)) => Test::Source([one, other].concat()),
+                (Some(Test::ServerName(one)), Test::ServerName(other)) => Test::ServerName([one, other].concat()),
+                _ => Test::Unknown,
+            };
+            acls.insert(line.word(1), joined);
+        }
+        Self(acls)
+    }
+
+    /// The condition that these words are; without one, it always holds. Any of the results has to hold.
+    pub fn condition(&self, words: &[String]) -> Vec<All> {
+        let is_unless = words.first().is_some_and(|word| word == "unless");
+        if !is_unless && words.first().is_none_or(|word| word != "if") {
+            return vec![vec![(false, Test::Always)]];
+        }
+        let mut any = vec![All::new()];
+        let mut is_negated = false;
+        let mut words = words[1..].iter();
+        while let Some(word) = words.next() {
+            let (own_negation, word) = match word.strip_prefix('!') {
+                Some(rest) => (true, rest),
+                None => (false, word.as_str()),
+            };
+            is_negated ^= own_negation;
+            let test = match word {
+                "" => continue,
+                "or" | "||" => {
+                    any.push(All::new());
+                    continue;
+                }
+                "{" => test(&words.by_ref().take_while(|word| *word != "}").cloned().collect::<Vec<_>>()),
+                "TRUE" => Test::Always,
+                "FALSE" => Test::Never,
+                name => self.0.get(name).cloned().unwrap_or(Test::Unknown),
+            };
+            any.last_mut().expect("there is one").push((is_negated, test));
+            is_negated = false;
+        }
+        if is_unless { negated(&any) } else { any.into_iter().map(simplified).collect() }
+    }
+}
+
+/// Not any of these: only of a single test it is one again.
+fn negated(any: &[All]) -> Vec<All> {
+    match any {
+        [all] if all.len() == 1 => vec![simplified(vec![(!all[0].0, all[0].1.clone())])],
+        _ => vec![vec![(false, Test::Unknown)]],
+    }
+}
+
+/// Without tests that always hold; with only `Never` if one never does.
+fn simplified(all: All) -> All {
+    let mut kept = All::new();
+    for (is_negated, test) in all {
+        match (is_negated, &test) {
+            (false, Test::Always) | (true, Test::Never) => {}
+            (true, Test::Always) | (false, Test::Never) => return vec![(false, Test::Never)],
+            _ => kept.push((is_negated, test)),
+        }
+    }
+    // Who sends a server name sends a ClientHello.
+    if kept.iter().any(|(is_negated, test)| !is_negated && matches!(test, Test::ServerName(_))) {
+        kept.retain(|one| *one != (false, Test::IsTls));
+    }
+    if kept.is_empty() { vec![(false, Test::Always)] } else { kept }
+}
+
+/// An ACL's definition: what is fetched, flags, values.
+fn test(words: &[String]) -> Test {
+    let fetch = words.first().map_or("", String::as_str);
+    let fetch = fetch.split(',').next().unwrap_or_default();
+    let (mut matching, mut values) = ("", Vec::new());
+    let mut rest = words.iter().skip(1).map(String::as_str);
+    while let Some(word) = rest.next() {
+        match word {
+            "-i" | "-n" => {}
+            "-m" => matching = rest.next().unwrap_or_default(),
+            "-f" | "-M" | "-u" => return Test::Unknown,
+            "--" => values.extend(rest.by_ref()),
+            value => values.push(value),
+        }
+    }
+    match (fetch, matching) {
+        ("src", "" | "ip") => values.iter().map(|value| network(value)).collect::<Option<_>>().map_or(Test::Unknown, Test::Source),
+        ("req.ssl_sni" | "req_ssl_sni", "" | "str" | "end") => {
+            let names: Option<Vec<String>> = values.iter().map(|value| server_name(value, matching == "end")).collect();
+            names.filter(|names| !names.is_empty()).map_or(Test::Unknown, Test::ServerName)
+        }
+        ("req.ssl_sni" | "req_ssl_sni", "found") => Test::Unknown,
+        ("req.ssl_hello_type" | "req_ssl_hello_type", "") if values == ["1"] => Test::IsTls,
+        ("ssl_fc" | "ssl_bc", "") => Test::Never,
+        ("always_true", _) => Test::Always,
+        ("always_false", _) => Test::Never,
+        _ => Test::Unknown,
+    }
+}
+
+/// `.example.org` as an end is `*.example.org`; other ends are no names.
+fn server_name(value: &str, is_end: bool) -> Option<String> {
+    let name = match (is_end, value.strip_prefix('.')) {
+        (true, Some(rest)) => format!("*.{rest}"),
+        (true, None) => return None,
+        (false, _) => value.to_owned(),
+    };
+    let is_exact = is_end || !name.contains('*');
+    (is_exact && name.parse::<ServerNamePattern>().is_ok()).then_some(name)
+}

@@ -1,0 +1,89 @@
+//! Configurations of other programs, nginx.conf and haproxy.cfg, as lb.yaml: text in, the file's types and notes on
+//! what was left out. Opens no file and no socket by itself.
+
+mod access;
+mod draft;
+mod haproxy;
+mod heading;
+mod headers;
+mod nginx;
+mod note;
+mod reference;
+mod surroundings;
+mod treatment;
+mod values;
+
+use crate::config;
+use crate::config::file::File;
+
+use draft::Draft;
+
+pub use note::{Impact, Note, Place, Unreadable};
+pub use reference::reference;
+pub use surroundings::Surroundings;
+
+/// Bytes of a configuration, and of all files that it includes.
+pub const MAX_BYTES: usize = 4 << 20;
+
+/// Whose configuration a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Nginx,
+    Haproxy,
+}
+
+/// A configuration of another program, translated.
+#[derive(Debug)]
+pub struct Import {
+    pub file: File,
+    pub notes: Vec<Note>,
+}
+
+impl Format {
+    /// Known by the first word; `None`: the text is of neither, and may be an lb.yaml.
+    pub fn of(text: &str) -> Option<Self> {
+        let mut lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+        let line = lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
+        let word = line.split(|c: char| c.is_whitespace() || c == ';' || c == '{').next()?;
+        if haproxy::SECTIONS.contains(&word) {
+            return Some(Self::Haproxy);
+        }
+        treatment::treatment_of(nginx::DIRECTIVES, word).map(|_| Self::Nginx)
+    }
+
+    /// Of a text that is surely no lb.yaml: nginx's begins with a directive that isn't known, perhaps.
+    pub fn guess(text: &str) -> Option<Self> {
+        text.contains(';').then_some(Self::Nginx)
+    }
+}
+
+impl Import {
+    /// Translates `text`, the content of `file`.
+    ///
+    /// # Errors
+    /// It isn't a configuration of this format, or nothing of it can run under lb: the line, and why.
+    pub fn of(
+        format: Format,
+        file: &str,
+        text: &str,
+        surroundings: &mut Surroundings<'_>,
+    ) -> Result<Self, Unreadable> {
+        let mut draft = Draft::default();
+        match format {
+            Format::Nginx => nginx::translate(file, text, surroundings, &mut draft)?,
+            Format::Haproxy => haproxy::translate(file, text, surroundings, &mut draft)?,
+        }
+        let start = Place { file: file.into(), line: 1 };
+        for problem in config::problems_of(&draft.file) {
+            let of = |(path, _): &(&String, &Place)| problem.path.starts_with(path.as_str());
+            let place = draft.places.iter().rfind(of).map_or(&start, |(_, place)| place);
+            return Err(Unreadable { place: place.clone(), message: format!("as lb.yaml, {problem}") });
+        }
+        Ok(Self { file: draft.file, notes: draft.notes.in_order() })
+    }
+
+    /// Whether something was left out that clients or backends may notice.
+    pub fn changes_traffic(&self) -> bool {
+        self.notes.iter().any(|note| note.impact == Impact::ChangesTraffic)
+    }
+}
