@@ -13,9 +13,11 @@ use super::error::CliError;
 use super::foreign;
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 all that clients or backends could notice was translated; 3 something of that was \
+#[command(
+    after_help = "Exit codes: 0 all that clients or backends could notice was translated; 3 something of that was \
                         left out (the heading lists it, and the YAML is written unless --strict); 2 the file can't be \
-                        read as either.")]
+                        read as either."
+)]
 pub(super) struct ImportArgs {
     /// nginx.conf or haproxy.cfg, known by its content
     file: PathBuf,
@@ -48,9 +50,9 @@ fn read(file: &Path) -> Result<Import, CliError> {
     let problem = |place: String, message: String| CliError::Config(Problems(vec![Problem::at(place, "", message)]));
     let shown = file.display().to_string();
     let text = read_text(file).map_err(|error| problem(shown.clone(), format!("can't be read: {error}")))?;
-    let format = Format::of(&text).or_else(|| Format::guess(&text)).ok_or_else(|| {
-        problem(format!("{shown}:1"), "is neither an nginx.conf nor a haproxy.cfg".to_owned())
-    })?;
+    let format = Format::of(&text)
+        .or_else(|| Format::guess(&text))
+        .ok_or_else(|| problem(format!("{shown}:1"), "is neither an nginx.conf nor a haproxy.cfg".to_owned()))?;
     let unreadable = |Unreadable { place, message }| problem(place.to_string(), message);
     foreign::import(format, file, &text).map_err(unreadable)
 }

@@ -39,4 +39,6 @@ pub use pool::{
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use tls::TlsTo;
+#[cfg(test)]
+pub use yaml::print;
 pub use yaml::print_compact;

@@ -2,12 +2,15 @@
 //! what was left out. Opens no file and no socket by itself.
 
 mod access;
+#[cfg(test)]
+mod broken;
 mod draft;
 mod haproxy;
-mod heading;
 mod headers;
+mod heading;
 mod nginx;
 mod note;
+#[cfg(test)]
 mod reference;
 mod surroundings;
 mod treatment;
@@ -19,11 +22,13 @@ use crate::config::file::File;
 use draft::Draft;
 
 pub use note::{Impact, Note, Place, Unreadable};
-pub use reference::reference;
 pub use surroundings::Surroundings;
 
 /// Bytes of a configuration, and of all files that it includes.
 pub const MAX_BYTES: usize = 4 << 20;
+
+/// Reasons that are given why nothing of a file can run; more would help nobody.
+const MAX_REASONS: usize = 20;
 
 /// Whose configuration a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,19 +67,17 @@ impl Import {
     ///
     /// # Errors
     /// It isn't a configuration of this format, or nothing of it can run under lb: the line, and why.
-    pub fn of(
-        format: Format,
-        file: &str,
-        text: &str,
-        surroundings: &mut Surroundings<'_>,
-    ) -> Result<Self, Unreadable> {
+    pub fn of(format: Format, file: &str, text: &str, surroundings: &mut Surroundings<'_>) -> Result<Self, Unreadable> {
         let mut draft = Draft::default();
         match format {
             Format::Nginx => nginx::translate(file, text, surroundings, &mut draft)?,
             Format::Haproxy => haproxy::translate(file, text, surroundings, &mut draft)?,
         }
+        if draft.file.listeners.is_empty() {
+            return Err(nothing_left(file, draft.notes.in_order()));
+        }
         let start = Place { file: file.into(), line: 1 };
-        for problem in config::problems_of(&draft.file) {
+        if let Some(problem) = config::problems_of(&draft.file).first() {
             let of = |(path, _): &(&String, &Place)| problem.path.starts_with(path.as_str());
             let place = draft.places.iter().rfind(of).map_or(&start, |(_, place)| place);
             return Err(Unreadable { place: place.clone(), message: format!("as lb.yaml, {problem}") });
@@ -85,5 +88,20 @@ impl Import {
     /// Whether something was left out that clients or backends may notice.
     pub fn changes_traffic(&self) -> bool {
         self.notes.iter().any(|note| note.impact == Impact::ChangesTraffic)
+    }
+}
+
+/// There is no listener: why, if something was left out.
+fn nothing_left(file: &str, notes: Vec<Note>) -> Unreadable {
+    let mut left_out = notes.into_iter().filter(|note| note.impact == Impact::ChangesTraffic);
+    match left_out.next() {
+        Some(Note { place, directive, why, .. }) => {
+            let more = left_out.map(|note| format!("\n  {note}")).take(MAX_REASONS).collect::<String>();
+            Unreadable { place, message: format!("nothing in it can run under lb: {directive}: {why}{more}") }
+        }
+        None => {
+            let place = Place { file: file.into(), line: 1 };
+            Unreadable { place, message: "nothing in it passes traffic on".to_owned() }
+        }
     }
 }

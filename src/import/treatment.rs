@@ -18,7 +18,7 @@ pub enum Treatment {
 
 /// Directives that are treated alike.
 pub struct Row {
-    /// With spaces between them.
+    /// With spaces between them; `*` stands for a part of a name.
     names: &'static str,
     pub treatment: Treatment,
 }
@@ -33,19 +33,18 @@ impl Row {
     }
 }
 
-/// What becomes of the directive `name`; `None`: it isn't known.
+/// What becomes of the directive `name`: a row with the whole name wins. `None`: it isn't known.
 pub fn treatment_of(table: &[Row], name: &str) -> Option<Treatment> {
-    table.iter().find(|row| row.names().any(|known| known == name)).map(|row| row.treatment)
+    let exact = table.iter().find(|row| row.names().any(|known| known == name));
+    let fits = |pattern: &str| match pattern.split_once('*') {
+        Some((start, end)) => name.starts_with(start) && name.ends_with(end),
+        None => false,
+    };
+    exact.or_else(|| table.iter().find(|row| row.names().any(fits))).map(|row| row.treatment)
 }
 
 /// Notes a directive that no translation asked for. `is_off`: it switches its function off.
-pub fn note_left_out(
-    treatment: Option<Treatment>,
-    is_off: bool,
-    place: &Place,
-    directive: &str,
-    notes: &mut Notes,
-) {
+pub fn note_left_out(treatment: Option<Treatment>, is_off: bool, place: &Place, directive: &str, notes: &mut Notes) {
     match treatment {
         Some(Treatment::Harmless(why)) => notes.harmless(place, directive, why),
         Some(Treatment::Changes(_) | Treatment::Partly(..)) if is_off => notes.harmless(place, directive, "it is off"),

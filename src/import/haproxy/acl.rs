@@ -122,7 +122,9 @@ fn test(words: &[String]) -> Test {
         }
     }
     match (fetch, matching) {
-        ("src", "" | "ip") => values.iter().map(|value| network(value)).collect::<Option<_>>().map_or(Test::Unknown, Test::Source),
+        ("src", "" | "ip") => {
+            values.iter().map(|value| network(value)).collect::<Option<_>>().map_or(Test::Unknown, Test::Source)
+        }
         ("req.ssl_sni" | "req_ssl_sni", "" | "str" | "end") => {
             let names: Option<Vec<String>> = values.iter().map(|value| server_name(value, matching == "end")).collect();
             names.filter(|names| !names.is_empty()).map_or(Test::Unknown, Test::ServerName)

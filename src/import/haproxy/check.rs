@@ -95,7 +95,14 @@ fn with_port(address: &str, port: Option<u16>) -> String {
 /// The line that chooses what is asked: the last of them.
 fn kind_line<'a>(proxy: &Proxy<'a>) -> Option<&'a Line> {
     const KINDS: [&str; 9] = [
-        "httpchk", "tcp-check", "mysql-check", "pgsql-check", "redis-check", "smtpchk", "ldap-check", "ssl-hello-chk",
+        "httpchk",
+        "tcp-check",
+        "mysql-check",
+        "pgsql-check",
+        "redis-check",
+        "smtpchk",
+        "ldap-check",
+        "ssl-hello-chk",
         "external-check",
     ];
     let own = |line: &Line| proxy.section.lines.iter().any(|one| std::ptr::eq(one, line));

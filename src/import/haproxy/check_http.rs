@@ -73,7 +73,7 @@ fn set_header(http: &mut HttpCheckSpec, name: &str, value: &str, line: &Line, no
         return;
     }
     let is_own = ["connection", "content-length", "transfer-encoding"].iter().any(|own| name.eq_ignore_ascii_case(own));
-    if is_own && value != "" {
+    if is_own && !value.is_empty() {
         notes.harmless(&line.place, &line.text(), "the check closes after one request");
     } else if is_host || !is_token(name) || value.chars().any(char::is_control) || value.contains("%[") {
         notes.changes(&line.place, &line.text(), format!("the check can't send this header `{}`", name.escape_debug()));
@@ -122,7 +122,9 @@ fn read_expect(http: &mut HttpCheckSpec, line: &Line, notes: &mut Notes) {
             let ranges: Vec<&str> = pattern.split(',').collect();
             Some(matching(|status| ranges.iter().any(|range| contains(range, status)) != is_negated))
         }
-        "rstatus" => Regex::new(&pattern).ok().map(|regex| matching(|status| regex.is_match(&status.to_string()) != is_negated)),
+        "rstatus" => {
+            Regex::new(&pattern).ok().map(|regex| matching(|status| regex.is_match(&status.to_string()) != is_negated))
+        }
         _ => None,
     };
     match (kind, statuses) {

@@ -93,6 +93,9 @@ mod tests {
     #[test]
     fn bytes_that_cannot_be_typed_are_escaped() {
         assert_eq!(escaped("PING\r\n\\\u{e9}"), r"PING\r\n\\\xe9");
-        assert_eq!((of_hex("50494e470d0a").as_deref(), of_hex("5"), of_hex("zz")), (Some(r"\x50\x49\x4e\x47\x0d\x0a"), None, None));
+        assert_eq!(
+            (of_hex("50494e470d0a").as_deref(), of_hex("5"), of_hex("zz")),
+            (Some(r"\x50\x49\x4e\x47\x0d\x0a"), None, None)
+        );
     }
 }

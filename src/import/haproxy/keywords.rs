@@ -45,8 +45,8 @@ pub const KEYWORDS: &[Row] = &[
     row("timeout_queue", Translated("pools.*.queue.timeout")),
     row("timeout_check", Translated("pools.*.health_check.timeout")),
     row(
-        "option_httpchk http-check option_tcp-check tcp-check option_mysql-check option_pgsql-check option_redis- \
-         check option_smtpchk option_ldap-check option_ssl-hello-chk",
+        "option_httpchk http-check option_tcp-check tcp-check option_mysql-check option_pgsql-check \
+         option_redis-check option_smtpchk option_ldap-check option_ssl-hello-chk",
         Translated("pools.*.health_check"),
     ),
     row("option_forwardfor", Translated("listeners.*.http.set_headers")),
@@ -65,36 +65,38 @@ pub const KEYWORDS: &[Row] = &[
     ),
     // What nobody misses.
     row(
-        "daemon user group uid gid chroot pidfile ulimit-n master-worker mworker-max-reloads cpu-map cpu-policy \
-         thread-groups numa-cpu-mapping nosplice noepoll nopoll nokqueue noevports noreuseport nogetaddrinfo node \
-         description id quiet debug zero-warning set-dumpable unsetenv resetenv localpeer insecure-fork-wanted \
-         insecure-setuid-wanted strict-limits wurfl-data-file 51degrees-data-file bind-process process-vary hard- \
-         stop close-spread-time pp2-never-send-local max-spread-checks spread-checks busy-polling limited-quic \
-         harden.reject-privileged-ports.tcp expose-experimental-directives expose-deprecated-directives h1-case- \
-         adjust h1-case-adjust-file server-state-base server-state-file load-server-state-from-file server-state- \
-         file-name default-path email-alert option_disabled",
+        "daemon user group uid gid chroot pidfile ulimit-n master-worker mworker-max-reloads cpu-map \
+         cpu-policy thread-groups numa-cpu-mapping nosplice noepoll nopoll nokqueue noevports noreuseport \
+         nogetaddrinfo node description id quiet debug zero-warning set-dumpable unsetenv resetenv localpeer \
+         insecure-fork-wanted insecure-setuid-wanted strict-limits wurfl-data-file 51degrees-data-file \
+         bind-process process-vary hard-stop close-spread-time pp2-never-send-local max-spread-checks \
+         spread-checks busy-polling limited-quic harden.reject-privileged-ports.tcp \
+         expose-experimental-directives expose-deprecated-directives h1-case-adjust h1-case-adjust-file \
+         server-state-base server-state-file load-server-state-from-file server-state-file-name default-path \
+         email-alert",
         Harmless(OWN_PROCESS),
     ),
     row(
         "log log-send-hostname log-tag log-format log-format-sd error-log-format option_httplog option_tcplog \
-         option_dontlognull option_dontlog-normal option_logasap option_log-separate-errors option_log-health- \
-         checks option_socket-stats option_httpslog capture declare unique-id-format no_log option_clf",
+         option_dontlognull option_dontlog-normal option_logasap option_log-separate-errors \
+         option_log-health-checks option_socket-stats option_httpslog capture declare unique-id-format no_log \
+         option_clf",
         Harmless(OWN_LOG),
     ),
     row(
-        "option_splice-auto option_splice-request option_splice-response option_tcp-smart-accept option_tcp- \
-         smart-connect option_nolinger option_http-use-htx option_http-no-delay option_contstats option_http- \
-         buffer-request option_prefer-last-server option_idle-close-on-response option_h1-case-adjust-bogus- \
-         client option_h1-case-adjust-bogus-server option_http-tunnel option_http-keep-alive option_http-pretend- \
-         keepalive option_http-use-proxy-header backlog fullconn maxcompcpuusage maxcomprate maxconnrate maxpipes \
-         maxsessrate maxsslrate maxzlibmem hash-type hash-balance-factor timeout_tarpit option_abortonclose \
-         option_persist option_independent-streams option_originalto-off option_srvtcpka-cnt clitcpka-cnt \
-         clitcpka-idle clitcpka-intvl srvtcpka-cnt srvtcpka-idle srvtcpka-intvl max-session-srv-conns unix-bind \
-         option_use-small-buffers http-errors guid",
+        "option_splice-auto option_splice-request option_splice-response option_tcp-smart-accept \
+         option_tcp-smart-connect option_nolinger option_http-use-htx option_http-no-delay option_contstats \
+         option_http-buffer-request option_prefer-last-server option_idle-close-on-response \
+         option_h1-case-adjust-bogus-client option_h1-case-adjust-bogus-server option_http-tunnel \
+         option_http-keep-alive option_http-pretend-keepalive option_http-use-proxy-header backlog fullconn \
+         maxcompcpuusage maxcomprate maxconnrate maxpipes maxsessrate maxsslrate maxzlibmem hash-type \
+         hash-balance-factor timeout_tarpit option_abortonclose option_persist option_independent-streams \
+         clitcpka-cnt clitcpka-idle clitcpka-intvl srvtcpka-cnt srvtcpka-idle srvtcpka-intvl \
+         max-session-srv-conns unix-bind http-errors guid",
         Harmless(OWN_SOCKETS),
     ),
     row(
-        "errorfile errorfiles option_http-ignore-probes errorloc303-none",
+        "errorfile errorfiles http-error option_http-ignore-probes",
         Harmless("errors of lb's own have a short text; those of backends pass as they are"),
     ),
     row(
@@ -102,19 +104,17 @@ pub const KEYWORDS: &[Row] = &[
         Harmless("names are resolved beside the traffic; answers of any size are read"),
     ),
     row(
-        "ssl-default-bind-options ssl-default-bind-ciphers ssl-default-bind-ciphersuites ssl-default-bind-curves \
-         ssl-default-bind-sigalgs ssl-default-server-options ssl-default-server-ciphers ssl-default-server- \
-         ciphersuites ssl-server-verify ssl-dh-param-file ssl-engine ssl-load-extra-files ssl-load-extra-del-ext \
-         ssl-mode-async ssl-skip-self-issued-ca ssl-security-level ssl-propquery ssl-provider ca-base crt-base \
-         key-base issuers-chain-path httpclient.ssl.verify ssl-default-bind-client-sigalgs",
+        "ssl-default-* h2.* httpclient.* ssl-server-verify ssl-dh-param-file ssl-engine ssl-load-extra-files \
+         ssl-load-extra-del-ext ssl-mode-async ssl-skip-self-issued-ca ssl-security-level ssl-propquery \
+         ssl-provider ca-base crt-base key-base issuers-chain-path",
         Harmless(TLS_DETAIL),
     ),
     row(
         "peers peer table mailers mailer ring log-forward traces trace log-profile userlist crt-store load \
-         program command cache total-max-size max-object-size max-age process-vary-cache",
+         program command cache total-max-size max-object-size max-age",
         Harmless("no traffic goes through this section itself"),
     ),
-    row("rate-limit-log stats-file anonkey external-check-none", Harmless(MONITORED)),
+    row("stats-file anonkey", Harmless(MONITORED)),
     // What somebody may miss.
     row(
         "cookie appsession force-persist ignore-persist persist dynamic-cookie-key",
@@ -124,26 +124,24 @@ pub const KEYWORDS: &[Row] = &[
     row(
         "redirect use-server http-after-response monitor monitor-net option_http_proxy option_transparent \
          transparent option_checkcache option_http-restrict-req-hdr-names use-fcgi-app fcgi-app block reqadd \
-         reqrep reqirep reqdel reqidel reqallow reqiallow reqdeny reqideny reqtarpit reqitarpit reqpass reqipass",
+         reqrep reqirep reqdel reqidel reqallow reqiallow reqdeny reqideny reqtarpit reqitarpit reqpass \
+         reqipass",
         Changes(BY_CONTENT),
     ),
     row(
-        "http-response rspadd rsprep rspirep rspdel rspidel rspdeny rspideny tcp-response http-send-name-header \
-         unique-id-header",
+        "http-response rspadd rsprep rspirep rspdel rspidel rspdeny rspideny tcp-response \
+         http-send-name-header unique-id-header",
         Changes(RESPONSES),
     ),
     row("errorloc errorloc302 errorloc303", Changes("errors of lb's own are a short text, and no redirect")),
-    row(
-        "rate-limit",
-        Changes("lb limits connections of a client (`per_client`), not those of a listener in a second"),
-    ),
+    row("rate-limit", Changes("lb limits connections of a client (`per_client`), not those of a listener in a second")),
     row(
         "option_external-check external-check agent-check option_spop-check option_lb-agent-chk on-error",
         Changes("lb runs no programs; see `health_check` for what it asks"),
     ),
     row(
-        "option_accept-invalid-http-request option_accept-invalid-http-response option_accept-unsafe-violations- \
-         in-http-request option_accept-unsafe-violations-in-http-response",
+        "option_accept-invalid-http-request option_accept-invalid-http-response \
+         option_accept-unsafe-violations-in-http-request option_accept-unsafe-violations-in-http-response",
         Changes("lb refuses requests that two readers could understand differently"),
     ),
     row("option_originalto", Changes("lb doesn't set X-Original-To")),
@@ -171,19 +169,16 @@ pub const SERVER_PARAMETERS: &[Row] = &[
     row("resolvers resolve-prefer", Translated("pools.*.resolve")),
     row("verify ca-file crt sni verifyhost", Translated("TLS of the check")),
     row(
-        "init-addr resolve-opts resolve-net check-send-proxy tfo id pool-low-conn pool-max-conn pool-purge-delay \
-         non-stick log-proto guid idle-ping max-reuse tcp-ut tcp-md5sig allow-0rtt ssl-reuse tls-tickets ssl-min- \
-         ver ssl-max-ver ciphers ciphersuites curves sigalgs force-tlsv12 force-tlsv13 sslv3 tlsv10 check-alpn \
-         check-proto cookie-none set-proxy-v2-tlv-fmt minconn",
+        "init-addr resolve-opts resolve-net check-send-proxy tfo id pool-low-conn pool-max-conn \
+         pool-purge-delay non-stick log-proto guid idle-ping max-reuse tcp-ut tcp-md5sig allow-0rtt ssl-reuse \
+         tls-tickets ssl-min-ver ssl-max-ver ciphers ciphersuites curves sigalgs force-tlsv12 force-tlsv13 \
+         sslv3 tlsv10 check-alpn check-proto set-proxy-v2-tlv-fmt minconn",
         Harmless("lb does it by itself, or has no need of it"),
     ),
     row("cookie", Changes("lb has no sticky sessions by cookie")),
     row("ssl", Changes("TLS to this server was not translated")),
     row("alpn npn proto ws", Changes("lb speaks HTTP/1.1 to backends, or passes TCP bytes")),
-    row(
-        "send-proxy-v2-ssl send-proxy-v2-ssl-cn proxy-v2-options",
-        Changes("the PROXY header has no fields of TLS"),
-    ),
+    row("send-proxy-v2-ssl send-proxy-v2-ssl-cn proxy-v2-options", Changes("the PROXY header has no fields of TLS")),
     row("agent-check agent-inter agent-addr agent-port agent-send", Changes("lb asks no agents for weights")),
     row(
         "track redir on-error namespace shard socks4 check-via-socks4 crl-file ca-names check-pool-conn-name \
@@ -198,22 +193,19 @@ pub const BIND_PARAMETERS: &[Row] = &[
     row("v4v6 v6only", Translated("bind")),
     row("maxconn", Translated("max_connections")),
     row(
-        "name id process thread shards backlog mss tfo defer-accept user group mode uid gid level severity-output \
-         nice tcp-ut expose-fd label guid-prefix default-crt alpn-none tcp-md5sig cc guid",
+        "name id process thread shards backlog mss tfo defer-accept user group mode uid gid level \
+         severity-output nice tcp-ut expose-fd label guid-prefix default-crt tcp-md5sig guid",
         Harmless("it has no part in what clients see"),
     ),
     row(
-        "ssl crt crt-list ca-file verify alpn npn ciphers ciphersuites curves ecdhe crl-file no-sslv3 no-tlsv10 \
-         no-tlsv11 no-tlsv12 no-tlsv13 no-tls-tickets force-tlsv12 force-tlsv13 force-tlsv11 force-tlsv10 force- \
-         sslv3 ssl-min-ver ssl-max-ver strict-sni prefer-client-ciphers generate-certificates ca-sign-file ca- \
-         sign-pass tls-ticket-keys allow-0rtt crt-ignore-err ca-ignore-err ca-verify-file ocsp-update sigalgs \
-         client-sigalgs",
+        "ssl crt crt-list ca-file verify alpn npn ciphers ciphersuites curves ecdhe crl-file no-sslv3 \
+         no-tlsv10 no-tlsv11 no-tlsv12 no-tlsv13 no-tls-tickets force-tlsv12 force-tlsv13 force-tlsv11 \
+         force-tlsv10 force-sslv3 ssl-min-ver ssl-max-ver strict-sni prefer-client-ciphers \
+         generate-certificates ca-sign-file ca-sign-pass tls-ticket-keys allow-0rtt crt-ignore-err \
+         ca-ignore-err ca-verify-file ocsp-update sigalgs client-sigalgs",
         Changes("the listener doesn't end TLS"),
     ),
-    row(
-        "accept-netscaler-cip transparent interface namespace proto nbconn quic-socket",
-        Changes("lb has no such function"),
-    ),
+    row("accept-netscaler-cip transparent interface namespace proto quic-socket", Changes("lb has no such function")),
 ];
 
 /// Parameters with values: how many words follow.

@@ -143,9 +143,10 @@ mod tests {
     #[test]
     fn words_are_as_haproxy_reads_them() {
         assert_eq!(of("  server a b:1 # a comment"), ["server", "a", "b:1"]);
-        assert_eq!(of(r#"send PING\r\n a\ b 'c $HOST' "${HOST}:1" "$HOST" x"y"z"#), [
-            "send", "PING\r\n", "a b", "c $HOST", "db:1", "db", "xyz"
-        ]);
+        assert_eq!(
+            of(r#"send PING\r\n a\ b 'c $HOST' "${HOST}:1" "$HOST" x"y"z"#),
+            ["send", "PING\r\n", "a b", "c $HOST", "db:1", "db", "xyz"]
+        );
         assert_eq!(of(r#""${PORT-80}" "" '#' \# \x41"#), ["80", "", "#", "#", "A"]);
         assert_eq!(of("$HOST"), ["$HOST"], "only within double quotes");
         let missing = words(r#""$NOBODY""#, &|_| None).expect("it is well-formed");

@@ -90,7 +90,8 @@ pub fn set_timeouts(listener: &mut ListenerSpec, proxy: &Proxy<'_>, backends: &[
     }
     let idle = tunnel.or_else(|| client.into_iter().chain(server).min());
     listener.timeouts.idle = idle.map_or(DurationOrOff(None), or_off);
-    let fin = ["client-fin", "server-fin"].map(|name| of(proxy, name, "").or_else(|| backends.iter().find_map(|one| of(one, name, ""))));
+    let fin = ["client-fin", "server-fin"]
+        .map(|name| of(proxy, name, "").or_else(|| backends.iter().find_map(|one| of(one, name, ""))));
     // Half of a connection may be idle as long as a whole one, unless there is a time for that.
     listener.timeouts.half_closed = fin.into_iter().flatten().min().map_or(listener.timeouts.idle, or_off);
     if listener.mode == ModeSpec::Http {
@@ -110,7 +111,7 @@ pub fn set_timeouts(listener: &mut ListenerSpec, proxy: &Proxy<'_>, backends: &[
 /// The backends that `use_backend` and `default_backend` name.
 pub fn destinations<'a>(proxy: &Proxy<'a>, acls: &Acls<'_>, notes: &mut Notes) -> Destinations<'a> {
     let mut found = Destinations { by_name: Vec::new(), default: proxy.value(&["default_backend"]) };
-    if proxy.section.kind() == "listen" && proxy.section.lines.iter().any(|line| is_server(line)) {
+    if proxy.section.kind() == "listen" && proxy.section.lines.iter().any(is_server) {
         found.default = Some(proxy.name());
     }
     for line in proxy.section.all(&["use_backend"]) {

@@ -26,7 +26,9 @@ use super::surroundings::Surroundings;
 use super::treatment::{note_left_out, treatment_of};
 use super::values::positive;
 
-pub use keywords::{BIND_PARAMETERS, KEYWORDS, SERVER_PARAMETERS};
+pub use keywords::KEYWORDS;
+#[cfg(test)]
+pub use keywords::{BIND_PARAMETERS, SERVER_PARAMETERS};
 pub use tree::SECTIONS;
 
 use acl::Acls;
@@ -101,7 +103,12 @@ fn set_process(global: &Section, draft: &mut Draft) {
 
 impl<'a> Translation<'a> {
     fn note_ports(&mut self, proxy: &Proxy<'a>) {
-        let ports = listen(proxy, &mut Notes::default()).bind.0.iter().filter_map(|address| port_of(address)).collect::<Vec<_>>();
+        let ports = listen(proxy, &mut Notes::default())
+            .bind
+            .0
+            .iter()
+            .filter_map(|address| port_of(address))
+            .collect::<Vec<_>>();
         let used = proxy.section.lines.iter().filter(|line| matches!(line.word(0), "use_backend" | "default_backend"));
         let inherited = proxy.value(&["default_backend"]);
         for name in used.map(|line| line.word(1)).chain(inherited).chain([proxy.name()]) {
@@ -148,7 +155,8 @@ impl<'a> Translation<'a> {
         listener.pool = destinations.default.and_then(|backend| self.pool(backend, draft));
         let is_empty = listener.pool.is_none() && listener.routes.is_empty();
         if is_empty || listener.bind.0.is_empty() {
-            let why = if is_empty { "no backend of it could be translated" } else { "it has no address that lb can use" };
+            let why =
+                if is_empty { "no backend of it could be translated" } else { "it has no address that lb can use" };
             proxy.section.see_all();
             return draft.notes.changes(proxy.place(), &proxy.section.head.text(), why);
         }
@@ -164,7 +172,13 @@ impl<'a> Translation<'a> {
     }
 }
 
-fn set_http(listener: &mut ListenerSpec, proxy: &Proxy<'_>, acls: &Acls<'_>, backend: Option<&Proxy<'_>>, draft: &mut Draft) {
+fn set_http(
+    listener: &mut ListenerSpec,
+    proxy: &Proxy<'_>,
+    acls: &Acls<'_>,
+    backend: Option<&Proxy<'_>>,
+    draft: &mut Draft,
+) {
     let backend = backend.filter(|backend| !std::ptr::eq(backend.section, proxy.section));
     let of_backend = backend.map(|backend| (backend, Acls::of(backend)));
     let mut proxies = vec![(proxy, acls)];
@@ -219,7 +233,8 @@ fn note_pages(proxy: &Proxy<'_>, notes: &mut Notes) {
 /// Notes what no translation has asked for.
 fn note_unseen(sections: &[Section], notes: &mut Notes) {
     for section in sections {
-        let is_known = matches!(section.kind(), "global" | "defaults" | "frontend" | "backend" | "listen" | "resolvers");
+        let is_known =
+            matches!(section.kind(), "global" | "defaults" | "frontend" | "backend" | "listen" | "resolvers");
         if !section.head.is_seen() && !is_known {
             section.see_all();
             note(&section.head, section.head.word(0), notes);

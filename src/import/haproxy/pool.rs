@@ -102,7 +102,11 @@ fn set_balance(pool: &mut PoolSpec, proxy: &Proxy<'_>, notes: &mut Notes) {
             ("first", _) => Policy::First,
             (random, _) if random.starts_with("random") => Policy::RandomTwo,
             _ => {
-                notes.changes(&balance.place, &balance.text(), "connections go in turn: lb hashes the client's address alone");
+                notes.changes(
+                    &balance.place,
+                    &balance.text(),
+                    "connections go in turn: lb hashes the client's address alone",
+                );
                 Policy::RoundRobin
             }
         };
@@ -112,7 +116,11 @@ fn set_balance(pool: &mut PoolSpec, proxy: &Proxy<'_>, notes: &mut Notes) {
         if stick.word(2) == "src" && stick.words.len() == 3 && table.is_some() {
             pool.policy = Policy::SourceHash;
         } else {
-            notes.changes(&stick.place, &stick.text(), "lb keeps a client's backend by its address alone, without a table");
+            notes.changes(
+                &stick.place,
+                &stick.text(),
+                "lb keeps a client's backend by its address alone, without a table",
+            );
         }
     }
 }
@@ -188,7 +196,8 @@ fn set_resolve(pool: &mut PoolSpec, servers: &[Server<'_>], sections: &[Section]
         let text = text.trim_start_matches("udp@").trim_start_matches("tcp@").to_owned();
         text.parse::<std::net::SocketAddr>().is_ok().then_some(text)
     };
-    pool.resolve.nameservers = OneOrMany(section.all(&["nameserver"]).filter_map(|line| address(line.word(2))).collect());
+    pool.resolve.nameservers =
+        OneOrMany(section.all(&["nameserver"]).filter_map(|line| address(line.word(2))).collect());
     for hold in section.all(&["hold"]) {
         if let (Some(valid), "valid") = (time(hold.word(2)), hold.word(1)) {
             pool.resolve.max_ttl = positive(valid.max(pool.resolve.min_ttl.0));

@@ -52,7 +52,8 @@ fn is_rule_of_access(line: &Line) -> bool {
 
 /// What the rule does, and the words of its condition.
 fn verb_and_condition(line: &Line) -> (&str, &[String]) {
-    let verb = if line.word(0) == "tcp-request" && line.word(1) != "inspect-delay" { line.word(2) } else { line.word(1) };
+    let verb =
+        if line.word(0) == "tcp-request" && line.word(1) != "inspect-delay" { line.word(2) } else { line.word(1) };
     let at = line.words.iter().position(|word| word == "if" || word == "unless").unwrap_or(line.words.len());
     (verb, line.from(at))
 }
@@ -151,7 +152,12 @@ fn template(format: &str) -> Option<String> {
             Some((expression, after)) => (expression_variable(expression)?, after),
             None if from.starts_with('%') => ("%".to_owned(), &from[1..]),
             None => {
-                let variable = [("ci", "${remote_addr}"), ("cp", "${remote_port}"), ("fi", "${server_addr}"), ("fp", "${server_port}")];
+                let variable = [
+                    ("ci", "${remote_addr}"),
+                    ("cp", "${remote_port}"),
+                    ("fi", "${server_addr}"),
+                    ("fp", "${server_port}"),
+                ];
                 let (name, own) = variable.iter().find(|(name, _)| from.starts_with(name))?;
                 ((*own).to_owned(), &from[name.len()..])
             }
@@ -168,7 +174,13 @@ fn expression_variable(expression: &str) -> Option<String> {
     if let Some(name) = header.and_then(|rest| rest.strip_suffix(')')) {
         let is_plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let host = name.eq_ignore_ascii_case("host");
-        return is_plain.then(|| if host { "${http_host}".to_owned() } else { format!("${{http_{}}}", name.replace('-', "_").to_lowercase()) });
+        return is_plain.then(|| {
+            if host {
+                "${http_host}".to_owned()
+            } else {
+                format!("${{http_{}}}", name.replace('-', "_").to_lowercase())
+            }
+        });
     }
     let variable = match expression {
         "src" => "remote_addr",

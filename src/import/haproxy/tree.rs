@@ -11,8 +11,26 @@ use super::lexer::words;
 
 /// What sections begin with.
 pub const SECTIONS: [&str; 20] = [
-    "global", "defaults", "frontend", "backend", "listen", "resolvers", "peers", "mailers", "userlist", "cache",
-    "program", "http-errors", "ring", "log-forward", "fcgi-app", "crt-store", "traces", "log-profile", "acme", "ruleset",
+    "global",
+    "defaults",
+    "frontend",
+    "backend",
+    "listen",
+    "resolvers",
+    "peers",
+    "mailers",
+    "userlist",
+    "cache",
+    "program",
+    "http-errors",
+    "ring",
+    "log-forward",
+    "fcgi-app",
+    "crt-store",
+    "traces",
+    "log-profile",
+    "acme",
+    "ruleset",
 ];
 
 /// Bounds time and memory.
@@ -208,9 +226,8 @@ impl<'a> Proxy<'a> {
 
 /// Those that `from` names, else the last before it.
 fn defaults_of<'a>(section: &Section, last: Option<usize>, sections: &'a [Section]) -> Vec<&'a Section> {
-    let named = |name: &str| {
-        sections.iter().rposition(|section| section.kind() == "defaults" && section.name() == name)
-    };
+    let named =
+        |name: &str| sections.iter().rposition(|section| section.kind() == "defaults" && section.name() == name);
     let from = |section: &Section| {
         let at = section.head.words.iter().position(|word| word == "from")?;
         named(section.head.word(at + 1))

@@ -43,7 +43,9 @@ fn without_family(text: &str) -> Option<String> {
     if let Some(path) = text.strip_prefix("unix@").or_else(|| text.starts_with('/').then_some(text)) {
         return Some(format!("unix:{path}"));
     }
-    let has_other = ["abns@", "abnsz@", "sockpair@", "quic", "udp", "rhttp@", "stdout", "uxst@", "mptcp"].iter().any(|family| text.starts_with(family));
+    let has_other = ["abns@", "abnsz@", "sockpair@", "quic", "udp", "rhttp@", "stdout", "uxst@", "mptcp"]
+        .iter()
+        .any(|family| text.starts_with(family));
     (!has_other).then(|| text.to_owned())
 }
 
@@ -151,8 +153,14 @@ mod tests {
         for text in ["*:80", ":80", "a:+1", "abns@x", "app"] {
             assert!(server(text, None).is_err(), "{text}");
         }
-        assert_eq!(binds(":80,*:81,10.0.0.1:82", false), Ok(["0.0.0.0:80", "0.0.0.0:81", "10.0.0.1:82"].map(str::to_owned).to_vec()));
-        assert_eq!((binds(":::80", true), binds("[::]:80", false)), (Ok(vec!["*:80".to_owned()]), Ok(vec!["[::]:80".to_owned()])));
+        assert_eq!(
+            binds(":80,*:81,10.0.0.1:82", false),
+            Ok(["0.0.0.0:80", "0.0.0.0:81", "10.0.0.1:82"].map(str::to_owned).to_vec())
+        );
+        assert_eq!(
+            (binds(":::80", true), binds("[::]:80", false)),
+            (Ok(vec!["*:80".to_owned()]), Ok(vec!["[::]:80".to_owned()]))
+        );
         assert_eq!(binds(":80-82", false).map(|all| all.len()), Ok(3));
     }
 }

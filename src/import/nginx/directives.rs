@@ -23,7 +23,10 @@ const TLS_DETAIL: &str = "it belongs to TLS: rustls has its own, safe choice";
 pub const DIRECTIVES: &[Row] = &[
     // What is translated.
     row("http stream events server upstream include", Translated("listeners, pools")),
-    row("location", Partly("listeners.*.pool, for the one that most requests fit", "its requests go where all others go")),
+    row(
+        "location",
+        Partly("listeners.*.pool, for the one that most requests fit", "its requests go where all others go"),
+    ),
     row("listen", Translated("listeners.*.bind, listeners.*.proxy_protocol")),
     row("server_name", Translated("the listener's name; $server_name in headers")),
     row("proxy_pass", Translated("listeners.*.pool")),
@@ -54,46 +57,50 @@ pub const DIRECTIVES: &[Row] = &[
         "limit_conn",
         Partly("listeners.*.per_client.max_connections (stream)", "in http it counts requests, lb connections"),
     ),
-    row(
-        "set_real_ip_from real_ip_header",
-        Translated("listeners.*.trusted_proxies (real_ip_header proxy_protocol)"),
-    ),
+    row("set_real_ip_from real_ip_header", Translated("listeners.*.trusted_proxies (real_ip_header proxy_protocol)")),
     row("access_log", Translated("listeners.*.access_log, for off")),
     row("large_client_header_buffers", Translated("listeners.*.http.max_header_bytes")),
     row("worker_processes", Translated("workers")),
     row("worker_connections", Translated("max_connections, for all workers together")),
     row("worker_shutdown_timeout", Translated("drain.timeout")),
     row("tcp_nodelay", Translated("listeners.*.tcp.nodelay, pools.*.tcp.nodelay")),
-    row("return stub_status", Partly("admin.bind, for a server that has nothing but health and status pages", "lb answers no requests itself")),
+    row(
+        "return stub_status",
+        Partly(
+            "admin.bind, for a server that has nothing but health and status pages",
+            "lb answers no requests itself",
+        ),
+    ),
     // What nobody misses.
     row(
-        "access_log_format log_format error_log open_log_file_cache log_subrequest log_not_found rewrite_log \
+        "log_format error_log open_log_file_cache log_subrequest log_not_found rewrite_log \
          log_escape_non_ascii",
         Harmless(OWN_LOG),
     ),
     row(
         "user daemon master_process pid lock_file worker_priority worker_cpu_affinity worker_rlimit_nofile \
-         worker_rlimit_core working_directory env load_module pcre_jit timer_resolution debug_points ssl_engine \
-         thread_pool worker_aio_requests worker_rlimit_sigpending",
+         worker_rlimit_core working_directory env load_module pcre_jit timer_resolution debug_points \
+         ssl_engine thread_pool worker_aio_requests worker_rlimit_sigpending",
         Harmless(OWN_PROCESS),
     ),
     row(
         "use multi_accept accept_mutex accept_mutex_delay debug_connection devpoll_events kqueue_changes \
-         epoll_events sendfile sendfile_max_chunk tcp_nopush aio aio_write directio directio_alignment \
-         postpone_output reset_timedout_connection lingering_close lingering_time lingering_timeout \
-         proxy_socket_keepalive read_ahead output_buffers chunked_transfer_encoding msie_padding msie_refresh \
-         max_ranges send_lowat proxy_send_lowat disable_symlinks",
+         sendfile sendfile_max_chunk tcp_nopush aio aio_write directio directio_alignment postpone_output \
+         reset_timedout_connection lingering_close lingering_time lingering_timeout proxy_socket_keepalive \
+         read_ahead output_buffers chunked_transfer_encoding msie_padding msie_refresh max_ranges \
+         proxy_send_lowat disable_symlinks",
         Harmless(OWN_SOCKETS),
     ),
     row(
         "proxy_buffering proxy_request_buffering proxy_buffers proxy_buffer_size proxy_busy_buffers_size \
          proxy_max_temp_file_size proxy_temp_file_write_size proxy_temp_path client_body_buffer_size \
-         client_header_buffer_size client_body_temp_path client_body_in_file_only client_body_in_single_buffer \
-         connection_pool_size request_pool_size preread_buffer_size proxy_downstream_buffer proxy_upstream_buffer \
-         fastcgi_temp_path uwsgi_temp_path scgi_temp_path variables_hash_max_size variables_hash_bucket_size \
-         server_names_hash_max_size server_names_hash_bucket_size map_hash_max_size map_hash_bucket_size \
-         types_hash_max_size types_hash_bucket_size proxy_headers_hash_max_size proxy_headers_hash_bucket_size \
-         subrequest_output_buffer_size directive_not_found_buffer",
+         client_header_buffer_size client_body_temp_path client_body_in_file_only \
+         client_body_in_single_buffer connection_pool_size request_pool_size preread_buffer_size \
+         proxy_downstream_buffer proxy_upstream_buffer fastcgi_temp_path uwsgi_temp_path scgi_temp_path \
+         variables_hash_max_size variables_hash_bucket_size server_names_hash_max_size \
+         server_names_hash_bucket_size map_hash_max_size map_hash_bucket_size types_hash_max_size \
+         types_hash_bucket_size proxy_headers_hash_max_size proxy_headers_hash_bucket_size \
+         subrequest_output_buffer_size",
         Harmless(BUFFERS),
     ),
     row(
@@ -112,9 +119,9 @@ pub const DIRECTIVES: &[Row] = &[
     row("proxy_redirect", Harmless("with the client's Host, backends redirect to where the client came from")),
     row(
         "types default_type charset charset_types source_charset override_charset etag if_modified_since \
-         open_file_cache open_file_cache_valid open_file_cache_min_uses open_file_cache_errors index autoindex \
-         autoindex_exact_size autoindex_localtime autoindex_format server_name_in_redirect port_in_redirect \
-         absolute_redirect server_tokens fastcgi_buffers fastcgi_buffer_size proxy_hide_header_hash \
+         open_file_cache open_file_cache_valid open_file_cache_min_uses open_file_cache_errors index \
+         autoindex autoindex_exact_size autoindex_localtime autoindex_format server_name_in_redirect \
+         port_in_redirect absolute_redirect server_tokens fastcgi_buffers fastcgi_buffer_size \
          recursive_error_pages uwsgi_buffers",
         Harmless("it concerns pages that nginx itself makes"),
     ),
@@ -122,7 +129,7 @@ pub const DIRECTIVES: &[Row] = &[
         "merge_slashes ignore_invalid_headers underscores_in_headers",
         Harmless("paths and headers pass as the client sent them"),
     ),
-    row("status_zone zone stub api status state", Harmless(MONITORED)),
+    row("status_zone zone api status state", Harmless(MONITORED)),
     row("resolver_timeout", Harmless("names are resolved beside the traffic; no client waits for it")),
     row("proxy_next_upstream_timeout", Harmless("`connect_timeout` and `attempts` bound the time of all attempts")),
     row("proxy_half_close", Harmless("each direction ends by itself, always")),
@@ -136,9 +143,9 @@ pub const DIRECTIVES: &[Row] = &[
     row("limit_req_zone limit_zone", Harmless("it only defines what `limit_req` uses")),
     row(
         "proxy_cache_path proxy_cache_key proxy_cache_valid proxy_cache_methods proxy_cache_min_uses \
-         proxy_cache_lock proxy_cache_lock_timeout proxy_cache_lock_age proxy_cache_use_stale proxy_cache_bypass \
-         proxy_no_cache proxy_cache_revalidate proxy_cache_background_update proxy_cache_convert_head \
-         proxy_cache_purge proxy_store_access proxy_cache_max_range_offset",
+         proxy_cache_lock proxy_cache_lock_timeout proxy_cache_lock_age proxy_cache_use_stale \
+         proxy_cache_bypass proxy_no_cache proxy_cache_revalidate proxy_cache_background_update \
+         proxy_cache_convert_head proxy_cache_purge proxy_store_access proxy_cache_max_range_offset",
         Harmless("it only says how `proxy_cache` works"),
     ),
     row(
@@ -154,15 +161,21 @@ pub const DIRECTIVES: &[Row] = &[
          proxy_ssl_session_reuse proxy_ssl_ciphers proxy_ssl_protocols proxy_ssl_verify_depth \
          proxy_ssl_conf_command ssl_verify_depth ssl_reject_handshake http2_max_concurrent_streams \
          http2_body_preread_size http2_chunk_size http2_recv_timeout http2_idle_timeout http2_max_field_size \
-         http2_max_header_size http2_max_requests http2_recv_buffer_size http2_push_preload http3 http3_hq \
-         quic_retry quic_gso",
+         http2_max_header_size http2_max_requests http2_recv_buffer_size http2_push_preload http3 quic_retry \
+         quic_gso",
         Harmless(TLS_DETAIL),
+    ),
+    row(
+        "gzip_* brotli_* zstd_* proxy_cache_* fastcgi_cache_* limit_req_* limit_conn_* ssl_* proxy_ssl_* \
+         http2_* quic_* sub_filter_* charset_* check_* rtmp_* autoindex_* open_file_* aio_* \
+         vhost_traffic_status*",
+        Harmless("it only says how a function works that is listed if it is on"),
     ),
     // What somebody may miss.
     row("gzip gunzip gzip_static brotli brotli_static zstd image_filter", Changes(COMPRESSION)),
     row("proxy_cache proxy_store fastcgi_cache slice", Changes(CACHE)),
     row(
-        "root alias try_files random_index dav_methods create_full_put_path dav_access mp4 flv expires_static ssi \
+        "root alias try_files random_index dav_methods create_full_put_path dav_access mp4 flv ssi \
          xslt_stylesheet concat empty_gif",
         Changes(STATIC),
     ),
@@ -172,7 +185,16 @@ pub const DIRECTIVES: &[Row] = &[
          uwsgi_read_timeout rtmp mail",
         Changes(OTHER_PROTOCOL),
     ),
-    row("rewrite proxy_method proxy_set_body break uninitialized_variable_warn", Changes(REWRITE)),
+    row("rewrite proxy_method proxy_set_body break", Changes(REWRITE)),
+    row(
+        "fastcgi_* uwsgi_* scgi_* grpc_* memcached_*",
+        Harmless("it belongs to a protocol of backends, which is listed"),
+    ),
+    row("*_by_lua *_by_lua_block *_by_lua_file lua_* js_* perl_* modsecurity* passenger* pagespeed*", Changes(SCRIPTS)),
+    row(
+        "auth_* secure_link* geoip* more_* image_filter* xslt_* dav_* otel_* opentracing* zipkin*",
+        Changes("lb has no such function"),
+    ),
     row("if", Changes("lb decides nothing by a request's content")),
     row(
         "add_header add_trailer expires proxy_hide_header proxy_pass_header proxy_ignore_headers \
@@ -190,20 +212,17 @@ pub const DIRECTIVES: &[Row] = &[
          secure_link_md5 valid_referers limit_except internal",
         Changes(AUTHENTICATION),
     ),
-    row(
-        "limit_req limit_rate limit_rate_after proxy_limit_rate proxy_upload_rate proxy_download_rate",
-        Changes(RATES),
-    ),
+    row("limit_req limit_rate limit_rate_after proxy_limit_rate proxy_upload_rate proxy_download_rate", Changes(RATES)),
     row(
         "geo split_clients geoip_country geoip_city geoip2 perl perl_set js_import js_include js_path js_set \
          js_content js_access js_preread js_filter js_header_filter js_body_filter lua_package_path \
          lua_package_cpath lua_shared_dict lua_code_cache set_by_lua_block set_by_lua set_by_lua_file \
          access_by_lua_block access_by_lua access_by_lua_file content_by_lua_block content_by_lua \
          content_by_lua_file rewrite_by_lua_block rewrite_by_lua rewrite_by_lua_file init_by_lua_block \
-         init_by_lua init_by_lua_file init_worker_by_lua_block init_worker_by_lua_file header_filter_by_lua_block \
-         header_filter_by_lua body_filter_by_lua_block log_by_lua_block log_by_lua_file balancer_by_lua_block \
-         balancer_by_lua_file preread_by_lua_block ssl_certificate_by_lua_block modsecurity \
-         modsecurity_rules_file modsecurity_rules",
+         init_by_lua init_by_lua_file init_worker_by_lua_block init_worker_by_lua_file \
+         header_filter_by_lua_block header_filter_by_lua body_filter_by_lua_block log_by_lua_block \
+         log_by_lua_file balancer_by_lua_block balancer_by_lua_file preread_by_lua_block \
+         ssl_certificate_by_lua_block modsecurity modsecurity_rules_file modsecurity_rules",
         Changes(SCRIPTS),
     ),
     row(
@@ -213,7 +232,7 @@ pub const DIRECTIVES: &[Row] = &[
     ),
     row(
         "mirror mirror_request_body proxy_ignore_client_abort post_action proxy_force_ranges \
-         proxy_pass_request_headers proxy_pass_request_body proxy_allow_upstream echo",
+         proxy_pass_request_headers proxy_pass_request_body echo",
         Changes("each request goes to one backend, with all that the client sent"),
     ),
     row(
@@ -226,10 +245,7 @@ pub const DIRECTIVES: &[Row] = &[
          proxy_ssl_certificate proxy_ssl_certificate_key proxy_ssl_crl proxy_ssl_password_file",
         Changes("TLS to backends was not translated"),
     ),
-    row(
-        "pass server_names upstream_conf mgmt otel_exporter otel_trace opentracing",
-        Changes("lb has no such function"),
-    ),
+    row("pass mgmt otel_exporter otel_trace opentracing", Changes("lb has no such function")),
 ];
 
 /// Parameters of `server` in an upstream.
@@ -252,7 +268,7 @@ pub const LISTEN_PARAMETERS: &[Row] = &[
     row("default_server default", Translated("which server of an address is translated")),
     row("ipv6only", Translated("bind: *:port, for off")),
     row(
-        "reuseport backlog rcvbuf sndbuf deferred bind fastopen accept_filter setfib multipath",
+        "reuseport backlog rcvbuf sndbuf deferred bind fastopen accept_filter setfib",
         Harmless("lb has a socket for each worker, and the system's buffers"),
     ),
     row("http2 spdy", Changes("clients speak HTTP/1.1")),

@@ -4,7 +4,7 @@ use crate::import::headers::Headers;
 use crate::import::note::Notes;
 use crate::protocol::http1::InvalidEdit;
 
-use super::tree::Scope;
+use super::tree::{Directive, Scope};
 use super::values::{Part, parts};
 
 /// What a header's value may be made of, beside the client's and lb's own variables.
@@ -91,6 +91,13 @@ fn fixed(name: &str, scope: &Scope<'_>, facts: &Facts<'_>) -> Option<String> {
         "server_name" => facts.server_name.to_owned(),
         _ => return constant(name, scope),
     })
+}
+
+/// The default of the map that gives a variable its value.
+pub fn map_default<'a>(name: &str, scope: &Scope<'a>) -> Option<(&'a Directive, String)> {
+    let map = scope.find(|one| one.name == "map" && one.arg(1).strip_prefix('$') == Some(name))?;
+    let default = map.inner().iter().find(|entry| entry.name == "default")?.arg(0);
+    (!default.is_empty() && !default.contains('$')).then(|| (map, default.to_owned()))
 }
 
 /// The value that `set` gives a variable, if it has no variable in it.

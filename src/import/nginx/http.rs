@@ -10,7 +10,7 @@ use crate::import::headers::EVERYBODY;
 use crate::import::note::Notes;
 use crate::import::values::{or_off, positive};
 
-use super::headers::{Facts, constant, headers};
+use super::headers::{Facts, constant, headers, map_default};
 use super::listen::{Listening, listener, listening};
 use super::pages;
 use super::pool::Upstreams;
@@ -28,6 +28,8 @@ struct Destination<'a> {
     host: String,
     is_tls: bool,
     path: String,
+    /// A map that may name another host for some requests.
+    chosen_by: Option<&'a Directive>,
 }
 
 /// Requests of a server, as they are passed on.
@@ -114,20 +116,27 @@ fn destination<'a>(location: &'a Directive, server: &Scope<'a>) -> Option<Destin
     let has = |name: &str| location.inner().iter().any(|directive| directive.name == name);
     let pass = location.inner().iter().rfind(|directive| directive.name == "proxy_pass").filter(|_| !has("return"))?;
     let scope = server.within(location.inner());
-    let mut target = String::new();
+    let (mut target, mut chosen_by) = (String::new(), None);
     for part in parts(pass.arg(0)) {
         match part {
             Part::Text(text) => target += text,
             // The request's own path and query, which pass unchanged anyway.
             Part::Variable("request_uri") if target.matches('/').count() == 2 => {}
-            Part::Variable(name) => target += &constant(name, &scope)?,
+            Part::Variable(name) => match (constant(name, &scope), map_default(name, server)) {
+                (Some(value), _) => target += &value,
+                (None, Some((map, default))) => {
+                    target += &default;
+                    chosen_by = Some(map);
+                }
+                (None, None) => return None,
+            },
         }
     }
     let (scheme, rest) = target.split_once("://")?;
     let split = if rest.starts_with("unix:") { rest.rfind(':').filter(|at| *at > 4) } else { rest.find('/') };
     let (host, path) = rest.split_at(split.unwrap_or(rest.len()));
     let path = path.trim_start_matches(':').to_owned();
-    Some(Destination { location, host: host.to_owned(), is_tls: scheme.eq_ignore_ascii_case("https"), path })
+    Some(Destination { location, host: host.to_owned(), is_tls: scheme.eq_ignore_ascii_case("https"), path, chosen_by })
 }
 
 /// A location's path, without its kind.
@@ -169,7 +178,8 @@ fn pass(
         listener.http.forwarded_from = Some(EVERYBODY.map(str::to_owned).to_vec());
         let added = scope.all("proxy_set_header").into_iter().find(|one| one.arg(1).contains("proxy_add_x_forwarded"));
         if let Some(added) = added {
-            let why = "as with nginx, what clients send of it is kept; `http.forwarded_from` can name your proxies alone";
+            let why =
+                "as with nginx, what clients send of it is kept; `http.forwarded_from` can name your proxies alone";
             notes.harmless(&added.place, &added.text(), why);
         }
     }
@@ -212,6 +222,10 @@ fn note_main_location(main: &Destination<'_>, notes: &mut Notes) {
     if !matches!(path, "/" | "^/" | "^" | ".*" | "^.*") {
         let why = "requests for all other paths go to its backends, too: lb doesn't choose by path";
         notes.changes(&location.place, &location.text(), why);
+    }
+    if let Some(map) = main.chosen_by {
+        map.see_all();
+        notes.changes(&map.place, &map.text(), "all requests go to its default: lb decides nothing by their content");
     }
     if !main.path.is_empty() && main.path != path {
         let why = format!("paths pass unchanged: `{path}` doesn't become `{}`", main.path);

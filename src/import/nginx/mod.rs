@@ -13,7 +13,9 @@ mod tls;
 mod tree;
 mod values;
 
-pub use directives::{DIRECTIVES, LISTEN_PARAMETERS, SERVER_PARAMETERS};
+pub use directives::DIRECTIVES;
+#[cfg(test)]
+pub use directives::{LISTEN_PARAMETERS, SERVER_PARAMETERS};
 
 use crate::config::file::units::AutoOr;
 
@@ -77,7 +79,8 @@ fn set_process(main: &Scope<'_>, draft: &mut Draft) {
                 draft.file.max_connections = AutoOr::Number(connections.saturating_mul(workers));
             }
             _ => {
-                let why = "the limit is of a worker, whose number isn't given; lb takes what open files and memory allow";
+                let why =
+                    "the limit is of a worker, whose number isn't given; lb takes what open files and memory allow";
                 draft.notes.harmless(&directive.place, &directive.text(), why);
             }
         }

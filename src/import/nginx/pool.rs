@@ -44,7 +44,13 @@ impl<'a> Upstreams<'a> {
     ///
     /// # Errors
     /// It is neither, or has no server.
-    pub fn pool(&self, target: &str, port: Option<u16>, scope: &Scope<'a>, notes: &mut Notes) -> Result<PoolSpec, String> {
+    pub fn pool(
+        &self,
+        target: &str,
+        port: Option<u16>,
+        scope: &Scope<'a>,
+        notes: &mut Notes,
+    ) -> Result<PoolSpec, String> {
         let mut pool = PoolSpec::default();
         match self.0.get(target) {
             Some(upstream) => fill_from_upstream(&mut pool, upstream, port, notes)?,
@@ -161,15 +167,18 @@ pub fn scale_weights(backends: &mut [BackendSpec], weights: &[usize], place: &Pl
         notes.harmless(place, "weight", format!("weights are scaled so that the largest is {MAX_WEIGHT}"));
     }
     for (backend, weight) in backends.iter_mut().zip(weights) {
-        let scaled = if most > MAX_WEIGHT { (*weight as u128 * MAX_WEIGHT as u128).div_ceil(most as u128) } else { *weight as u128 };
+        let scaled = if most > MAX_WEIGHT {
+            (*weight as u128 * MAX_WEIGHT as u128).div_ceil(most as u128)
+        } else {
+            *weight as u128
+        };
         backend.weight = u16::try_from(scaled).unwrap_or(u16::MAX);
     }
 }
 
 /// nginx counts each server's failures by its own numbers, lb all of a pool by the same.
 fn set_detection(pool: &mut PoolSpec, detections: &[Detection<'_>], notes: &mut Notes) {
-    let said: Vec<_> =
-        detections.iter().filter(|one| one.max_fails.is_some() || one.fail_timeout.is_some()).collect();
+    let said: Vec<_> = detections.iter().filter(|one| one.max_fails.is_some() || one.fail_timeout.is_some()).collect();
     let Some(first) = said.first() else { return };
     for other in &said {
         if (other.max_fails, other.fail_timeout) != (first.max_fails, first.fail_timeout) {
@@ -225,7 +234,10 @@ fn set_attempts(pool: &mut PoolSpec, scope: &Scope<'_>, notes: &mut Notes) {
     let known = ["on", "off", "error", "timeout", "invalid_header"];
     let others: Vec<&str> = next.args.iter().map(String::as_str).filter(|word| !known.contains(word)).collect();
     if !others.is_empty() {
-        let why = format!("another server is tried only while none took a byte of the request, not for {}", others.join(", "));
+        let why = format!(
+            "another server is tried only while none took a byte of the request, not for {}",
+            others.join(", ")
+        );
         notes.changes(&next.place, &next.text(), why);
     }
 }
@@ -238,7 +250,8 @@ fn is_resolved_again(upstream: &[Directive]) -> bool {
 fn set_resolver(pool: &mut PoolSpec, resolver: &Directive) {
     let servers = resolver.args.iter().filter(|arg| !arg.contains('='));
     // One that is a name itself can't be asked for before another one is known.
-    let is_address = |text: &&String| text.parse::<std::net::IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok();
+    let is_address =
+        |text: &&String| text.parse::<std::net::IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok();
     pool.resolve.nameservers = OneOrMany(servers.filter(is_address).cloned().collect());
     for parameter in &resolver.args {
         match parameter.split_once('=') {

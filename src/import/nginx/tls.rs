@@ -9,7 +9,8 @@ use super::tree::{Directive, Scope};
 /// Whether the addresses with `ssl` can be translated. What can't is noted.
 pub fn of_listener(server: &Directive, scope: &Scope<'_>, listening: &Listening<'_>, notes: &mut Notes) -> bool {
     let listens = scope.all("listen");
-    let place = listens.iter().find(|listen| listen.args.iter().any(|arg| arg == "ssl")).map_or(server, |listen| *listen);
+    let place =
+        listens.iter().find(|listen| listen.args.iter().any(|arg| arg == "ssl")).map_or(server, |listen| *listen);
     let why = format!("{} isn't served: lb doesn't end TLS of clients yet", listening.bind.join(", "));
     notes.changes(&place.place, &place.text(), why);
     for name in ["ssl_certificate", "ssl_certificate_key", "ssl_protocols"] {

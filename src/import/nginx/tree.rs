@@ -213,6 +213,18 @@ impl<'a> Scope<'a> {
         self.all(name).pop()
     }
 
+    /// The first directive for which this holds, in the innermost block that has one.
+    pub fn find(&self, fits: impl Fn(&Directive) -> bool) -> Option<&'a Directive> {
+        let mut scope = Some(self);
+        while let Some(block) = scope {
+            if let Some(found) = block.own.iter().find(|directive| fits(directive)) {
+                return Some(found);
+            }
+            scope = block.outer;
+        }
+        None
+    }
+
     /// The first word after it; empty if there is none.
     pub fn word(&self, name: &str) -> &'a str {
         self.one(name).map_or("", |directive| directive.arg(0))

@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("backends", 3),
     ("relay", 3),
     ("access_log", 3),
+    ("import", 3),
     ("config", 2),
     ("protocol", 0),
     ("net", 1),
