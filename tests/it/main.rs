@@ -46,6 +46,9 @@ mod http_seed; // http mode: the headers, and how requests are shared
 mod http_smuggling; // http mode: nothing of a request is hidden in another
 mod http_trust; // http mode: nothing of a client is taken for the balancer's word
 mod http_vectors; // http mode: every recorded message gets its verdict
+mod import; // lb import, lb -c nginx.conf: what is translated, listed, refused
+mod import_haproxy; // files of HAProxy: it and lb side by side, before the same servers
+mod import_nginx; // the same with nginx
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
 mod log_readers; // logs that nobody reads, and nothing waits for

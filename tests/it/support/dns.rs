@@ -33,6 +33,12 @@ impl Dns {
         Self::start(free_port(), records, services, &[])
     }
 
+    /// The same at this address.
+    #[track_caller]
+    pub fn serving_at(address: SocketAddr, records: &[(&str, &str)], services: &[String]) -> Self {
+        Self::start(address, records, services, &[])
+    }
+
     /// The same as [`Dns::with_hosts`], but names of the domain `silent` are asked of `upstream`.
     #[track_caller]
     pub fn with_upstream_for_silent(records: &[(&str, &str)], upstream: SocketAddr) -> Self {

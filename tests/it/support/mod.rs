@@ -27,6 +27,7 @@ mod programs;
 mod servers;
 mod services;
 mod sockets;
+mod stage;
 mod tls_client;
 mod tls_end;
 mod vectors;
@@ -66,6 +67,7 @@ pub use services::{
     Mariadb, PASSWORD, database_at, mail_server, postgres, postgres_replica, postgres_with, psql, redis, slapd,
 };
 pub use sockets::{has_keepalive_at_peer, is_listened_on};
+pub use stage::{Stage, agent, answering, case, teller, told, told_from};
 pub use tls_client::{Seen, shake_hands};
 pub use tls_end::{TlsEnd, TlsEnding, tls_server};
 pub use vectors::{Vector, Verdict, client_hellos, proxy_headers};

@@ -2,14 +2,18 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::ports::Refusing;
 use super::servers::Server;
 
 /// Answers each request with 200 and the request's own head as the body.
 pub struct Origin {
     server: Server,
     seen: Arc<Mutex<Seen>>,
+    /// Answers nothing more.
+    is_dead: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -49,11 +53,17 @@ impl Message {
 
 impl Origin {
     pub fn new() -> Self {
+        Self::on(Refusing::new())
+    }
+
+    /// The same at an address that refused until now.
+    pub fn on(address: Refusing) -> Self {
         let seen: Arc<Mutex<Seen>> = Arc::default();
-        let keep = seen.clone();
-        let server = Server::that(move |stream| {
+        let is_dead = Arc::<AtomicBool>::default();
+        let (keep, dies) = (seen.clone(), is_dead.clone());
+        let server = Server::on(address, move |stream| {
             let mut reader = Reader::new(stream, Some(keep.clone()));
-            while let Some(request) = reader.message(false) {
+            while let Some(request) = reader.message(false).filter(|_| !dies.load(Ordering::Relaxed)) {
                 keep.lock().unwrap().requests.push(request.clone());
                 let body = if request.head.starts_with("HEAD ") { "" } else { request.head.as_str() };
                 let length = request.head.len();
@@ -64,7 +74,12 @@ impl Origin {
             }
             keep.lock().unwrap().ended += 1;
         });
-        Self { server, seen }
+        Self { server, seen, is_dead }
+    }
+
+    /// Ends it: its address refuses, and its connections close with their next request.
+    pub fn die(self) {
+        self.is_dead.store(true, Ordering::Relaxed);
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -10,7 +10,7 @@ use super::ports::free_port;
 use super::programs::Program;
 
 /// Where distributions put nginx's modules.
-const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+pub(super) const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// nginx listening at `address`, with these blocks (`http { server { … } }` or `stream { … }`); they may use `$TEMP`
 /// for directives that an `http` block wants.

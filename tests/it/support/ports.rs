@@ -51,8 +51,8 @@ impl Refusing {
         Self { address, socket }
     }
 
-    /// At the address of a server that has stopped.
-    pub(super) fn at(address: SocketAddr) -> Self {
+    /// At this address, which nobody has: that of a server that has stopped, or any in a network of its own.
+    pub fn at(address: SocketAddr) -> Self {
         let socket = bind(address).unwrap_or_else(|error| panic!("{address} can't be bound again: {error}"));
         Self { address, socket }
     }
