@@ -39,6 +39,9 @@ pub mod bench {
     pub mod config {
         pub use crate::config::{Loaded, Policy, PoolConfig, Problems, RelayMode, Source};
     }
+    pub mod import {
+        pub use crate::import::{Format, Import, MAX_BYTES, Surroundings};
+    }
     pub mod lifecycle {
         pub use crate::lifecycle::{ConnectionIds, Cutter, IdleTimeouts};
     }

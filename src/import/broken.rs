@@ -113,3 +113,58 @@ fn what_is_nested_or_repeated_without_end_is_refused_in_little_time() {
         assert!(import(&text).expect("its first word is known").is_err());
     }
 }
+
+/// The lines of the notes on what changes traffic.
+fn changing_lines(text: &str) -> Vec<usize> {
+    let import = import(text).expect("its first word is known").unwrap_or_else(|error| panic!("{error:?}\n{text}"));
+    let changes = import.notes.iter().filter(|note| note.impact == super::Impact::ChangesTraffic);
+    changes.map(|note| note.place.line).collect()
+}
+
+/// The names of a table that are left out because that changes traffic.
+fn changing_names(table: &[super::treatment::Row]) -> Vec<&'static str> {
+    let rows = table.iter().filter(|row| matches!(row.treatment, super::treatment::Treatment::Changes(_)));
+    rows.flat_map(super::treatment::Row::names).filter(|name| !name.contains('*')).collect()
+}
+
+#[test]
+fn every_directive_of_nginx_that_changes_traffic_is_said_to_wherever_it_stands() {
+    for name in changing_names(super::nginx::DIRECTIVES).into_iter().chain(["nobody_knows_this"]) {
+        let block = if name.ends_with("_by_lua_block") { "{ x }" } else { "x;" };
+        for (line, [main, http, server, location]) in [
+            (1, [name, "#", "#", "#"]),
+            (3, ["#", name, "#", "#"]),
+            (5, ["#", "#", name, "#"]),
+            (7, ["#", "#", "#", name]),
+        ] {
+            let text = format!(
+                "{main} {block}\nhttp {{\n{http} {block}\nserver {{ listen 1;\n{server} {block}\nlocation / {{\n\
+                 {location} {block}\nproxy_pass http://127.0.0.1:2;\n}}}}}}\n"
+            );
+            let text = if line == 1 { format!("events {{}} {text}") } else { text };
+            assert_eq!(changing_lines(&text), [line], "{text}");
+        }
+    }
+}
+
+#[test]
+fn every_keyword_of_haproxy_that_changes_traffic_is_said_to_wherever_it_stands() {
+    let names = changing_names(super::haproxy::KEYWORDS).into_iter().chain(["nobody_knows_this", "http-request"]);
+    for name in names.filter(|name| !super::haproxy::SECTIONS.contains(name)) {
+        let written = match name.strip_prefix("option_") {
+            Some(option) => format!("option {option}"),
+            None => name.to_owned(),
+        };
+        for line in [2, 5, 9] {
+            let at = |own: usize| if line == own { format!("{written} x y") } else { String::new() };
+            let text = format!(
+                "defaults\n  {}\n  mode http\nfrontend a\n  {}\n  bind :1\n  default_backend b\nbackend b\n  {}\n  \
+                 server s 127.0.0.1:2 check\n",
+                at(2),
+                at(5),
+                at(9)
+            );
+            assert_eq!(changing_lines(&text), [line], "{text}");
+        }
+    }
+}

@@ -59,8 +59,16 @@ fn each_file_becomes_an_lb_yaml_that_is_valid() {
     }
 }
 
-const ONE_SERVER: &str = "events {}\nhttp {\n  gzip on;\n  client_max_body_size 1m;\n  server {\n    listen 127.0.0.1:8080;\n    \
-     location / { proxy_pass http://127.0.0.1:3001; }\n  }\n}\n";
+const ONE_SERVER: &str = "events {}
+http {
+  gzip on;
+  client_max_body_size 1m;
+  server {
+    listen 127.0.0.1:8080;
+    location / { proxy_pass http://127.0.0.1:3001; }
+  }
+}
+";
 
 #[test]
 fn what_changes_traffic_is_listed_first_with_its_line_and_refused_where_it_counts() {

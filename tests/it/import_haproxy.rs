@@ -1,4 +1,5 @@
-//! HAProxy and lb with the same haproxy.cfg, one after the other, before the same servers: what clients and servers see.
+//! HAProxy and lb with the same haproxy.cfg, one after the other, before the same servers: what clients and servers
+//! see.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -18,10 +19,10 @@ const STRANGER: &str = "203.0.113.7";
 fn tls_server(folder: &Folder, address: &str, name: &str) -> Program {
     let at = folder.path().display();
     let server = format!(
-        "http {{ $TEMP server {{ listen {address} ssl; ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; \
+        "http {{ $TEMP server {{ listen {address} ssl; \
+         ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; \
          location / {{ return 200 '{name}'; }} }} }}"
     );
-    let _ = std::fs::create_dir_all(folder.path().join(name));
     nginx(folder, address.parse().unwrap(), &server)
 }
 
@@ -45,8 +46,6 @@ fn a_clusters_ports_lead_to_the_node_for_the_installation_only_while_the_others_
     ) {
         return;
     }
-    let folder = Folder::new();
-    self_signed(&folder);
     // Checks every ten seconds are too slow for a test.
     let text = case("cluster-install.cfg").replace("inter 10s", "inter 100ms").replace("inter 1s", "inter 100ms");
     let stage = Stage::of("haproxy.cfg", &text, "127.0.0.1:16443");

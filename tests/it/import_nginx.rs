@@ -128,7 +128,7 @@ fn a_plain_reverse_proxy_sets_the_same_headers_and_uses_its_backup() {
     assert_eq!((&spread, by_backup), (&vec![50, 50, 0], 10));
     assert_eq!((spread_of_lb, by_backup_of_lb), (spread, by_backup));
     let names = ["Host", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Other"];
-    // $http_host is the Host line to nginx, even where the request line has another host, which counts (RFC 9112, 3.2.2).
+    // $http_host is the Host line to nginx, even where the request line has another host (RFC 9112, 3.2.2).
     let has_one_host = |request: &Message| !request.head.starts_with("GET /x?y");
     let all = [headers, headers_of_lb].concat();
     assert_same_halves(&all.into_iter().filter(has_one_host).collect::<Vec<_>>(), &names);

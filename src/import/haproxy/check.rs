@@ -24,7 +24,7 @@ const MAX_RESULTS: usize = 1000;
 pub fn health_check(pool: &mut PoolSpec, proxy: &Proxy<'_>, servers: &[Server<'_>], notes: &mut Notes) {
     let kind = kind_line(proxy);
     let Some(first) = servers.iter().find(|server| server.parameters.has("check")) else {
-        for line in http_and_tcp_lines(proxy) {
+        for line in kind.into_iter().chain(http_and_tcp_lines(proxy)) {
             notes.harmless(&line.place, &line.text(), "no server has a `check`");
         }
         return;

@@ -54,10 +54,13 @@ pub fn headers(scope: &Scope<'_>, facts: &Facts<'_>, notes: &mut Notes) -> Heade
 }
 
 /// A value with the variables of lb; the error is the name of a variable that it doesn't have.
-fn value<'a>(text: &'a str, scope: &Scope<'a>, facts: &Facts<'_>) -> Result<String, &'a str> {
+fn value(text: &str, scope: &Scope<'_>, facts: &Facts<'_>) -> Result<String, String> {
     let mut value = String::new();
     let mut parts = parts(text).into_iter().peekable();
     while let Some(part) = parts.next() {
+        // nginx takes their names in any case.
+        let lower = if let Part::Variable(name) = part { name.to_ascii_lowercase() } else { String::new() };
+        let part = if lower.is_empty() { part } else { Part::Variable(&lower) };
         let own = match part {
             Part::Text(text) => {
                 value += &text.replace('$', "$$");
@@ -69,7 +72,7 @@ fn value<'a>(text: &'a str, scope: &Scope<'a>, facts: &Facts<'_>) -> Result<Stri
             Part::Variable("proxy_protocol_server_port") => "server_port",
             Part::Variable(name) if SHARED.contains(&name) || name.starts_with("http_") && name.len() > 5 => name,
             Part::Variable(name) => {
-                value += &fixed(name, scope, facts).ok_or(name)?.replace('$', "$$");
+                value += &fixed(name, scope, facts).ok_or(name.to_owned())?.replace('$', "$$");
                 continue;
             }
         };

@@ -1,0 +1,29 @@
+//! An nginx.conf or haproxy.cfg of any bytes is refused with one of its lines, or becomes an lb.yaml that is valid.
+#![no_main]
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use lb::bench::config::Source;
+use lb::bench::import::{Format, Import, MAX_BYTES, Surroundings};
+use libfuzzer_sys::fuzz_target;
+use tempfile::NamedTempFile;
+
+fuzz_target!(|text: &str| {
+    let Some(format) = Format::of(text) else { return };
+    let mut surroundings = Surroundings {
+        files: &mut |pattern| Err(format!("{pattern} is not there")),
+        variable: &|_| None,
+        bytes_left: MAX_BYTES,
+    };
+    match Import::of(format, "file", text, &mut surroundings) {
+        Err(error) => assert!((1..=text.lines().count().max(1)).contains(&error.place.line), "{error:?}"),
+        Ok(import) => {
+            let yaml = import.to_yaml("file");
+            let mut file = NamedTempFile::new().expect("a temporary file");
+            file.write_all(yaml.as_bytes()).expect("room for it");
+            let source = Source { file: Some(PathBuf::from(file.path())), ..Source::default() };
+            source.load().unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
+        }
+    }
+});
