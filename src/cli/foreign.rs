@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Problem, Problems, read_text};
+use crate::config::{Problem, Problems, read_bytes};
 use crate::import::{Format, Impact, Import, MAX_BYTES, Surroundings, Unreadable};
 
 use super::environment::variable;
@@ -70,5 +70,6 @@ fn read(path: &Path) -> Result<(String, String), String> {
     if !fs::metadata(path).map_err(wrong)?.is_file() {
         return Err(format!("{} is no regular file", path.display()));
     }
-    Ok((path.display().to_string(), read_text(path).map_err(wrong)?))
+    let bytes = read_bytes(path).map_err(wrong)?;
+    Ok((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()))
 }

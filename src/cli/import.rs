@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::config::{Problem, Problems, read_text};
+use crate::config::{Problem, Problems, read_bytes};
 use crate::import::{Format, Impact, Import, Unreadable};
 
 use super::environment::print_line;
@@ -49,7 +49,8 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
 fn read(file: &Path) -> Result<Import, CliError> {
     let problem = |place: String, message: String| CliError::Config(Problems(vec![Problem::at(place, "", message)]));
     let shown = file.display().to_string();
-    let text = read_text(file).map_err(|error| problem(shown.clone(), format!("can't be read: {error}")))?;
+    let bytes = read_bytes(file).map_err(|error| problem(shown.clone(), format!("can't be read: {error}")))?;
+    let text = String::from_utf8_lossy(&bytes);
     let format = Format::of(&text)
         .or_else(|| Format::guess(&text))
         .ok_or_else(|| problem(format!("{shown}:1"), "is neither an nginx.conf nor a haproxy.cfg".to_owned()))?;

@@ -1,5 +1,6 @@
 //! Loads the configuration from a file, the environment and flags: one that can run, or every problem with it.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -90,13 +91,19 @@ impl Source {
 
     fn read_tree(&self, path: &Path) -> Result<Tree, Problems> {
         let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
-        let text = read_text(path).map_err(|error| {
+        let unreadable = |error: io::Error| {
             let message = format!("can't be read: {error}");
             Problems(vec![Problem::at(name.clone(), "", message)])
-        })?;
+        };
+        let bytes = read_bytes(path).map_err(unreadable)?;
+        // Comments of other programs' files may be in any encoding.
+        let text = String::from_utf8_lossy(&bytes);
         match self.translate.and_then(|translate| translate(path, &text)) {
             // Lines are those of the translation, which `lb import` shows.
             Some(translated) => Tree::read(&format!("{name} as lb.yaml"), &translated?),
+            None if matches!(text, Cow::Owned(_)) => {
+                return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8")));
+            }
             None => Tree::read(&name, &text),
         }
         .map_err(Problems)
@@ -110,19 +117,18 @@ pub fn problems_of(file: &File) -> Vec<Problem> {
     reporter.problems
 }
 
-/// A configuration's text, of a limited size.
+/// A configuration's bytes, without the mark that some editors begin a file with (U+FEFF in UTF-8).
 ///
 /// # Errors
-/// It can't be read, is no UTF-8, or too large.
-pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    // Some editors begin a file with U+FEFF, which marks it as UTF-8.
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
+/// It can't be read, or is too large.
+pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        bytes.drain(.."\u{feff}".len());
     }
-    if text.len() as u64 > MAX_BYTES {
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {MAX_BYTES} bytes")));
     }
-    Ok(text)
+    Ok(bytes)
 }

@@ -29,7 +29,7 @@ pub use health_check::{
 };
 pub use http::{BackendKeepAlive, RequestTrailers, TrustedSenders};
 pub use listener::{ListenerConfig, Mode, ProxyProtocol, Route};
-pub use load::{Loaded, Source, problems_of, read_text};
+pub use load::{Loaded, Source, problems_of, read_bytes};
 pub use log::{LogConfig, LogDestination, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;

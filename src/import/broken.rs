@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use crate::config::Source;
 
@@ -62,14 +63,18 @@ fn every_file_cut_at_every_byte_is_refused_or_translated() {
 #[test]
 fn every_file_changed_at_random_is_refused_or_translated() {
     let folder = tempfile::tempdir().expect("the temporary directory is writable");
-    let yaml = folder.path().join("lb.yaml");
-    for (seed, file) in files().into_iter().enumerate() {
-        let text = fs::read_to_string(&file).expect("it is a text");
-        let mut random = fastrand::Rng::with_seed(seed as u64);
-        for _ in 0..MUTATIONS {
-            assert_handled(&mutated(&text, &mut random), &yaml);
+    thread::scope(|scope| {
+        for (seed, file) in files().into_iter().enumerate() {
+            let yaml = folder.path().join(format!("{seed}.yaml"));
+            scope.spawn(move || {
+                let text = fs::read_to_string(&file).expect("it is a text");
+                let mut random = fastrand::Rng::with_seed(seed as u64);
+                for _ in 0..MUTATIONS {
+                    assert_handled(&mutated(&text, &mut random), &yaml);
+                }
+            });
         }
-    }
+    });
 }
 
 /// With a few bytes, words or lines replaced, removed or repeated.

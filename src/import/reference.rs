@@ -54,7 +54,7 @@ mod tests {
             std::fs::write(path, reference()).expect("docs can be written");
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(written == reference(), "write it anew: LB_WRITE_REFERENCE=1 cargo test the_page_in_docs");
+        assert!(written == reference(), "write it anew: LB_WRITE_REFERENCE=1 cargo test --lib the_page_in_docs");
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub const KEYWORDS: &[Row] = &[
     ),
     row("option_forwardfor", Translated("listeners.*.http.set_headers")),
     row("option_allbackups", Translated("backup: true for all backups, in place of ranks")),
-    row("option_tcpka option_clitcpka option_srvtcpka", Translated("tcp.keepalive, which is on in any case")),
+    row("option_tcpka option_clitcpka option_srvtcpka", Harmless("TCP keep-alive is on in any case")),
     row("stats monitor-uri", Translated("admin.bind, for a proxy that has nothing else")),
     row("nameserver resolvers hold", Translated("pools.*.resolve")),
     row("nbthread nbproc", Translated("workers")),

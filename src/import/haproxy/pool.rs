@@ -28,6 +28,8 @@ const QUEUE_LENGTH: usize = 10_000;
 pub fn pool(proxy: &Proxy<'_>, port: Option<u16>, sections: &[Section], notes: &mut Notes) -> Result<PoolSpec, String> {
     let mut pool = PoolSpec { failure_detection: OffOr::Off, ..PoolSpec::default() };
     let mut servers = servers(proxy, notes);
+    // Whether requests are read is up to the listener.
+    let _ = proxy.is_http();
     let has_all_backups = proxy.option("allbackups").is_some();
     let mut rank = 0;
     servers.retain(|server| match backend(server, port, notes) {
