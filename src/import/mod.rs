@@ -77,7 +77,7 @@ impl Import {
             return Err(nothing_left(file, draft.notes.in_order()));
         }
         let start = Place { file: file.into(), line: 1 };
-        if let Some(problem) = config::problems_of(&draft.file).first() {
+        if let Some(problem) = config::problems_of(&draft.file).iter().find(|one| !is_of_another_machine(one)) {
             let of = |(path, _): &(&String, &Place)| problem.path.starts_with(path.as_str());
             let place = draft.places.iter().rfind(of).map_or(&start, |(_, place)| place);
             return Err(Unreadable { place: place.clone(), message: format!("as lb.yaml, {problem}") });
@@ -89,6 +89,11 @@ impl Import {
     pub fn changes_traffic(&self) -> bool {
         self.notes.iter().any(|note| note.impact == Impact::ChangesTraffic)
     }
+}
+
+/// Files of TLS may be where the configuration is to run, and not here.
+fn is_of_another_machine(problem: &config::Problem) -> bool {
+    problem.path.contains(".tls")
 }
 
 /// There is no listener: why, if something was left out.
