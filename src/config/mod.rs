@@ -38,7 +38,7 @@ pub use pool::{
 };
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use tls::TlsTo;
+pub use tls::{ClientAuthMode, TlsTo};
 #[cfg(test)]
 pub use yaml::print;
 pub use yaml::print_compact;

@@ -44,7 +44,7 @@ fn assert_handled(text: &str, yaml: &Path) {
     let written = import.to_yaml("file");
     fs::write(yaml, &written).expect("the folder is writable");
     let loaded = Source { file: Some(yaml.to_owned()), ..Source::default() }.load();
-    // Authorities of certificates are on the machine where the file comes from.
+    // Certificates and their authorities are on the machine where the file comes from.
     let is_of_tls = |problem: &crate::config::Problem| problem.path.contains(".tls");
     if loaded.as_ref().is_err_and(|problems| problems.0.iter().all(is_of_tls)) {
         return;

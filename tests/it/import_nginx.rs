@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -266,12 +267,17 @@ fn brokers_keep_their_clients_and_one_that_is_down_gets_none() {
         // Hashes differ, and so do the shares of a hundred clients: two thirds and one third.
         let share = clients["11"];
         assert!((45..=88).contains(&share), "{clients:?}");
-        clients.into_keys().collect::<Vec<_>>()
+        // Over TLS, without a PROXY header.
+        let mut command = Command::new("sh");
+        command.args(["-c", "(echo hello; sleep 1) | openssl s_client -quiet -connect 127.0.0.1:18883"]);
+        let over_tls = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let over_tls = over_tls.split_once('|').unwrap().1.to_owned();
+        (clients.into_keys().collect::<Vec<_>>(), over_tls)
     };
     let nginx = stage.nginx();
     let of_nginx = observe();
     nginx.stop();
-    let _lb = stage.lb_without_what_is_left_out();
-    assert_eq!(of_nginx, ["11", "13"]);
+    let _lb = stage.lb();
+    assert_eq!(of_nginx, (vec!["11".to_owned(), "13".to_owned()], "hello\n".to_owned()));
     assert_eq!(observe(), of_nginx);
 }

@@ -29,13 +29,17 @@ pub enum Test {
 pub type All = Vec<(bool, Test)>;
 
 /// The named ACLs of a proxy.
-pub struct Acls<'a>(BTreeMap<&'a str, Test>);
+pub struct Acls<'a> {
+    named: BTreeMap<&'a str, Test>,
+    /// Whether the listener ends TLS: `ssl_fc`.
+    is_tls: bool,
+}
 
 impl<'a> Acls<'a> {
-    pub fn of(proxy: &Proxy<'a>) -> Self {
+    pub fn of(proxy: &Proxy<'a>, is_tls: bool) -> Self {
         let mut acls = BTreeMap::new();
         for line in proxy.section.all(&["acl"]) {
-            let test = test(line.from(2));
+            let test = test(line.from(2), is_tls);
             // One that is defined again holds if any of its definitions does.
             let joined = match (acls.remove(line.word(1)), test) {
                 (None, test) => test,
@@ -45,7 +49,7 @@ impl<'a> Acls<'a> {
             };
             acls.insert(line.word(1), joined);
         }
-        Self(acls)
+        Self { named: acls, is_tls }
     }
 
     /// The condition that these words are; without one, it always holds. Any of the results has to hold.
@@ -69,10 +73,10 @@ impl<'a> Acls<'a> {
                     any.push(All::new());
                     continue;
                 }
-                "{" => test(&words.by_ref().take_while(|word| *word != "}").cloned().collect::<Vec<_>>()),
+                "{" => test(&words.by_ref().take_while(|word| *word != "}").cloned().collect::<Vec<_>>(), self.is_tls),
                 "TRUE" => Test::Always,
                 "FALSE" => Test::Never,
-                name => self.0.get(name).cloned().unwrap_or(Test::Unknown),
+                name => self.named.get(name).cloned().unwrap_or(Test::Unknown),
             };
             any.last_mut().expect("there is one").push((is_negated, test));
             is_negated = false;
@@ -107,7 +111,7 @@ fn simplified(all: All) -> All {
 }
 
 /// An ACL's definition: what is fetched, flags, values.
-fn test(words: &[String]) -> Test {
+fn test(words: &[String], is_tls: bool) -> Test {
     let fetch = words.first().map_or("", String::as_str);
     let fetch = fetch.split(',').next().unwrap_or_default();
     let (mut matching, mut values) = ("", Vec::new());
@@ -131,7 +135,8 @@ fn test(words: &[String]) -> Test {
         }
         ("req.ssl_sni" | "req_ssl_sni", "found") => Test::Unknown,
         ("req.ssl_hello_type" | "req_ssl_hello_type", "") if values == ["1"] => Test::IsTls,
-        ("ssl_fc" | "ssl_bc", "") => Test::Never,
+        ("ssl_fc", "") if is_tls => Test::Always,
+        ("ssl_fc", "") => Test::Never,
         ("always_true", _) => Test::Always,
         ("always_false", _) => Test::Never,
         _ => Test::Unknown,

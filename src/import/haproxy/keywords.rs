@@ -167,7 +167,7 @@ pub const SERVER_PARAMETERS: &[Row] = &[
     row("on-marked-up", Translated("pools.*.on_return: close_backups")),
     row("observe error-limit", Translated("pools.*.failure_detection")),
     row("resolvers resolve-prefer", Translated("pools.*.resolve")),
-    row("verify ca-file crt sni verifyhost", Translated("TLS of the check")),
+    row("ssl verify ca-file crl-file crt sni verifyhost", Translated("pools.*.tls, and TLS of the check")),
     row(
         "init-addr resolve-opts resolve-net check-send-proxy tfo id pool-low-conn pool-max-conn \
          pool-purge-delay non-stick log-proto guid idle-ping max-reuse tcp-ut tcp-md5sig allow-0rtt ssl-reuse \
@@ -176,12 +176,11 @@ pub const SERVER_PARAMETERS: &[Row] = &[
         Harmless("lb does it by itself, or has no need of it"),
     ),
     row("cookie", Changes("lb has no sticky sessions by cookie")),
-    row("ssl", Changes("TLS to this server was not translated")),
     row("alpn npn proto ws", Changes("lb speaks HTTP/1.1 to backends, or passes TCP bytes")),
     row("send-proxy-v2-ssl send-proxy-v2-ssl-cn proxy-v2-options", Changes("the PROXY header has no fields of TLS")),
     row("agent-check agent-inter agent-addr agent-port agent-send", Changes("lb asks no agents for weights")),
     row(
-        "track redir on-error namespace shard socks4 check-via-socks4 crl-file ca-names check-pool-conn-name \
+        "track redir on-error namespace shard socks4 check-via-socks4 ca-names check-pool-conn-name \
          usesrc interface quic-cc-algo ca-verify-file crl-verify-file",
         Changes("lb has no such function"),
     ),
@@ -198,12 +197,18 @@ pub const BIND_PARAMETERS: &[Row] = &[
         Harmless("it has no part in what clients see"),
     ),
     row(
-        "ssl crt crt-list ca-file verify alpn npn ciphers ciphersuites curves ecdhe crl-file no-sslv3 \
-         no-tlsv10 no-tlsv11 no-tlsv12 no-tlsv13 no-tls-tickets force-tlsv12 force-tlsv13 force-tlsv11 \
-         force-tlsv10 force-sslv3 ssl-min-ver ssl-max-ver strict-sni prefer-client-ciphers \
-         generate-certificates ca-sign-file ca-sign-pass tls-ticket-keys allow-0rtt crt-ignore-err \
-         ca-ignore-err ca-verify-file ocsp-update sigalgs client-sigalgs",
-        Changes("the listener doesn't end TLS"),
+        "ssl crt crt-list ca-file verify alpn crl-file ssl-min-ver force-tlsv13 strict-sni",
+        Translated("listeners.*.tls"),
+    ),
+    row(
+        "npn ciphers ciphersuites curves ecdhe no-sslv3 no-tlsv10 no-tlsv11 no-tlsv12 no-tlsv13 no-tls-tickets \
+         force-tlsv12 force-tlsv11 force-tlsv10 force-sslv3 ssl-max-ver prefer-client-ciphers tls-ticket-keys \
+         allow-0rtt ocsp-update sigalgs client-sigalgs",
+        Harmless(TLS_DETAIL),
+    ),
+    row(
+        "generate-certificates ca-sign-file ca-sign-pass crt-ignore-err ca-ignore-err ca-verify-file",
+        Changes("lb has no such function"),
     ),
     row("accept-netscaler-cip transparent interface namespace proto quic-socket", Changes("lb has no such function")),
 ];

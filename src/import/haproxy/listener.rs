@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::ProxyProtocol;
 use crate::config::file::duration_or_off::DurationOrOff;
 use crate::config::file::listener::{ListenerSpec, ModeSpec, RouteSpec};
+use crate::config::file::off::OffOr;
 use crate::import::headers::EVERYBODY;
 use crate::import::note::Notes;
 use crate::import::values::{or_off, positive};
@@ -23,17 +24,26 @@ pub struct Destinations<'a> {
     pub default: Option<&'a str>,
 }
 
-/// Where a proxy listens, and with which parameters.
-pub fn listen(proxy: &Proxy<'_>, notes: &mut Notes) -> ListenerSpec {
+/// Where a proxy listens, with TLS or without it, and with which parameters.
+pub fn listen(proxy: &Proxy<'_>, of_tls: bool, notes: &mut Notes) -> ListenerSpec {
     let mut listener = ListenerSpec::default();
     let lines: Vec<&Line> = proxy.section.all(&["bind"]).collect();
     for line in &lines {
         let mut parameters = Parameters::default();
         let is_tls = line.from(2).iter().any(|word| word == "ssl");
-        if is_tls && !tls::of_bind(line, notes) {
+        if is_tls != of_tls {
             continue;
         }
         parameters.read(line, 2, BIND_PARAMETERS, notes);
+        if is_tls {
+            match tls::of_bind(line, &parameters, proxy.is_http()) {
+                Ok(spec) => listener.tls = OffOr::On(spec),
+                Err(why) => {
+                    notes.changes(&line.place, &line.text(), format!("it isn't served: {why}"));
+                    continue;
+                }
+            }
+        }
         match addresses(line, &parameters, &lines) {
             Ok(addresses) => listener.bind.0.extend(addresses),
             Err(why) => notes.changes(&line.place, &line.text(), why),
@@ -47,7 +57,7 @@ pub fn listen(proxy: &Proxy<'_>, notes: &mut Notes) -> ListenerSpec {
         }
     }
     // `listen NAME ADDRESS`, as it was before 1.5.
-    if let Some(address) = proxy.section.head.words.get(2).filter(|word| word.contains(':')) {
+    if let Some(address) = proxy.section.head.words.get(2).filter(|word| word.contains(':') && !of_tls) {
         listener.bind.0.extend(binds(address, true).unwrap_or_default());
     }
     listener.bind.0.dedup();

@@ -18,6 +18,7 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::file::listener::{ListenerSpec, ModeSpec};
+use crate::config::file::off::OffOr;
 use crate::config::file::units::AutoOr;
 
 use super::draft::Draft;
@@ -103,12 +104,8 @@ fn set_process(global: &Section, draft: &mut Draft) {
 
 impl<'a> Translation<'a> {
     fn note_ports(&mut self, proxy: &Proxy<'a>) {
-        let ports = listen(proxy, &mut Notes::default())
-            .bind
-            .0
-            .iter()
-            .filter_map(|address| port_of(address))
-            .collect::<Vec<_>>();
+        let binds = [false, true].map(|of_tls| listen(proxy, of_tls, &mut Notes::default()).bind.0).concat();
+        let ports: Vec<u16> = binds.iter().filter_map(|address| port_of(address)).collect();
         let used = proxy.section.lines.iter().filter(|line| matches!(line.word(0), "use_backend" | "default_backend"));
         let inherited = proxy.value(&["default_backend"]);
         for name in used.map(|line| line.word(1)).chain(inherited).chain([proxy.name()]) {
@@ -141,9 +138,20 @@ impl<'a> Translation<'a> {
             proxy.section.see_all();
             return draft.notes.harmless(proxy.place(), &proxy.section.head.text(), "it is disabled");
         }
-        let acls = Acls::of(proxy);
+        let plain = listen(proxy, false, &mut draft.notes);
+        let with_tls = listen(proxy, true, &mut draft.notes);
+        let has_tls = !with_tls.bind.0.is_empty();
+        if has_tls {
+            self.translate_listener(proxy, with_tls, true, draft);
+        }
+        if !has_tls || !plain.bind.0.is_empty() {
+            self.translate_listener(proxy, plain, false, draft);
+        }
+    }
+
+    fn translate_listener(&mut self, proxy: &Proxy<'a>, mut listener: ListenerSpec, is_tls: bool, draft: &mut Draft) {
+        let acls = Acls::of(proxy, is_tls);
         let destinations = destinations(proxy, &acls, &mut draft.notes);
-        let mut listener = listen(proxy, &mut draft.notes);
         if destinations.default.is_none() && destinations.by_name.is_empty() {
             return translate_pages(proxy, &listener, draft);
         }
@@ -180,7 +188,8 @@ fn set_http(
     draft: &mut Draft,
 ) {
     let backend = backend.filter(|backend| !std::ptr::eq(backend.section, proxy.section));
-    let of_backend = backend.map(|backend| (backend, Acls::of(backend)));
+    let is_tls = matches!(listener.tls, OffOr::On(_));
+    let of_backend = backend.map(|backend| (backend, Acls::of(backend, is_tls)));
     let mut proxies = vec![(proxy, acls)];
     proxies.extend(of_backend.as_ref().map(|(backend, acls)| (*backend, acls)));
     rules::set_headers(listener, &proxies, &mut draft.notes);

@@ -236,15 +236,17 @@ pub const DIRECTIVES: &[Row] = &[
         Changes("each request goes to one backend, with all that the client sent"),
     ),
     row(
-        "ssl_certificate ssl_certificate_key ssl_protocols ssl_client_certificate ssl_verify_client ssl_crl \
-         ssl_password_file ssl_ocsp ssl_alpn ssl http2 http2_push",
-        Changes("it belongs to a server with TLS, which was not translated"),
+        "ssl_certificate ssl_certificate_key ssl_protocols ssl_client_certificate ssl_verify_client ssl_crl ssl_alpn",
+        Translated("listeners.*.tls"),
     ),
+    row("ssl_password_file ssl_ocsp ssl", Changes("lb has no such function; TLS is ended by `listen … ssl`")),
+    row("http2 http2_push", Harmless("clients speak HTTP/1.1, as those of HTTP/2 can")),
     row(
         "proxy_ssl proxy_ssl_verify proxy_ssl_trusted_certificate proxy_ssl_server_name proxy_ssl_name \
-         proxy_ssl_certificate proxy_ssl_certificate_key proxy_ssl_crl proxy_ssl_password_file",
-        Changes("TLS to backends was not translated"),
+         proxy_ssl_certificate proxy_ssl_certificate_key proxy_ssl_crl",
+        Translated("pools.*.tls"),
     ),
+    row("proxy_ssl_password_file", Changes("lb reads keys without a password")),
     row("pass mgmt otel_exporter otel_trace opentracing", Changes("lb has no such function")),
 ];
 
@@ -271,7 +273,7 @@ pub const LISTEN_PARAMETERS: &[Row] = &[
         "reuseport backlog rcvbuf sndbuf deferred bind fastopen accept_filter setfib",
         Harmless("lb has a socket for each worker, and the system's buffers"),
     ),
-    row("http2 spdy", Changes("clients speak HTTP/1.1")),
-    row("ssl", Changes("the listener doesn't end TLS")),
+    row("http2 spdy", Harmless("clients speak HTTP/1.1, as those of HTTP/2 can")),
+    row("ssl", Translated("listeners.*.tls")),
     row("quic udp", Changes("lb passes on TCP")),
 ];

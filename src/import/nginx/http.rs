@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::file::listener::{ListenerSpec, ModeSpec};
+use crate::config::file::off::OffOr;
 use crate::config::file::pool::PoolSpec;
 use crate::import::draft::Draft;
 use crate::import::headers::EVERYBODY;
@@ -69,7 +70,9 @@ fn translate_server(
         return pages::translate(server, scope, draft);
     };
     let mut all = listening(scope, &mut draft.notes);
-    all.retain(|one| !one.is_tls || tls::of_listener(server, scope, one, &mut draft.notes));
+    let tls =
+        if all.iter().any(|one| one.is_tls) { tls::of_clients(server, scope, &mut draft.notes) } else { OffOr::Off };
+    all.retain(|one| !one.is_tls || matches!(tls, OffOr::On(_)));
     for one in &mut all {
         one.bind.retain(|address| taken.insert(address.clone()));
     }
@@ -86,6 +89,9 @@ fn translate_server(
         match pass(main, one, &within, upstreams, &mut draft.notes) {
             Ok(Passed { pool_name, pool, mut listener }) => {
                 listener.pool = Some(draft.add_pool(&pool_name, &server.place, pool));
+                if one.is_tls {
+                    listener.tls = tls.clone();
+                }
                 draft.add_listener(&name, &server.place, listener);
             }
             Err(why) => return leave_out(server, &why, &mut draft.notes),
@@ -164,7 +170,7 @@ fn pass(
     let _ = scope.one("proxy_pass");
     let mut pool = upstreams.pool(&to.host, Some(if to.is_tls { 443 } else { 80 }), scope, notes)?;
     if to.is_tls {
-        tls::to_backends(&mut pool, &to.host, scope, notes)?;
+        tls::to_backends(&mut pool, &to.host, scope);
     }
     let mut listener = listener(listening, scope, notes);
     listener.mode = ModeSpec::Http;

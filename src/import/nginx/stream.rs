@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::file::listener::{ListenerSpec, RouteSpec};
+use crate::config::file::off::OffOr;
 use crate::import::draft::Draft;
 use crate::import::note::Notes;
 use crate::import::values::or_off;
@@ -48,11 +49,9 @@ fn translate_server<'a>(
     let pass = scope.one("proxy_pass").ok_or("it passes nothing on")?;
     let target = target(pass, scope, maps)?;
     let mut all = listening(scope, &mut draft.notes);
-    if scope.word("proxy_ssl") == "on" {
-        let mut pool = crate::config::file::pool::PoolSpec::default();
-        tls::to_backends(&mut pool, pass.arg(0), scope, &mut draft.notes)?;
-    }
-    all.retain(|one| !one.is_tls || tls::of_listener(server, scope, one, &mut draft.notes));
+    let tls =
+        if all.iter().any(|one| one.is_tls) { tls::of_clients(server, scope, &mut draft.notes) } else { OffOr::Off };
+    all.retain(|one| !one.is_tls || matches!(tls, OffOr::On(_)));
     if all.is_empty() {
         return Err("none of its addresses is left".to_owned());
     }
@@ -60,6 +59,9 @@ fn translate_server<'a>(
         let mut listener = listener(one, scope, &mut draft.notes);
         if let Some(timeout) = time(scope.word("proxy_timeout")) {
             listener.timeouts.idle = or_off(timeout);
+        }
+        if one.is_tls {
+            listener.tls = tls.clone();
         }
         set_client_limit(&mut listener, scope, &mut draft.notes);
         match &target {
@@ -99,7 +101,10 @@ fn add_pool<'a>(
     upstreams: &Upstreams<'a>,
     draft: &mut Draft,
 ) -> Result<String, String> {
-    let pool = upstreams.pool(name, None, scope, &mut draft.notes)?;
+    let mut pool = upstreams.pool(name, None, scope, &mut draft.notes)?;
+    if scope.word("proxy_ssl") == "on" {
+        tls::to_backends(&mut pool, name, scope);
+    }
     Ok(draft.add_pool(name.trim_start_matches("unix:"), &server.place, pool))
 }
 

@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::clients::{bound, read_to_end};
 use super::files::Folder;
-use super::lb::{Lb, run_to_end};
+use super::lb::Lb;
 use super::network::put_in_place_of;
 use super::packages::required;
 use super::peers::STREAM_MODULE;
@@ -67,14 +67,6 @@ impl Stage {
     /// lb with the same file.
     pub fn lb(&self) -> Lb {
         Lb::with_arguments(&["-c", &self.file.display().to_string()]).start()
-    }
-
-    /// lb with what `lb import` makes of the file, where something is left out.
-    pub fn lb_without_what_is_left_out(&self) -> Lb {
-        let output = run_to_end(self.folder.path(), &["import", &self.file.display().to_string()], &[]);
-        assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
-        let yaml = self.folder.write("lb.yaml", &output.stdout);
-        Lb::with_arguments(&["-c", &yaml.display().to_string()]).start()
     }
 }
 
