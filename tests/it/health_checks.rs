@@ -350,8 +350,8 @@ fn results_are_counted_and_the_last_check_is_shown() {
     assert!(last["took"].as_f64().unwrap() > 0.0 && last["time"].as_str().unwrap().contains('T'), "{last}");
 }
 
-/// A pool of many is asked at all times, not all at once: of 50 backends in an interval of half a second, most tenths of
-/// it see some. A busy machine makes some of them wait for others, which leaves gaps, but none as long as an interval.
+/// A pool of many is asked at all times, not all at once: of 50 backends in an interval of half a second, most tenths
+/// of it see some. A busy machine makes some wait for others, which leaves gaps, but none as long as an interval.
 #[test]
 fn checks_of_a_pool_are_spread_over_the_interval() {
     let asked = Arc::<Mutex<Vec<std::time::Instant>>>::default();
