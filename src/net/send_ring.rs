@@ -14,15 +14,17 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::SendFlags;
 
 /// A longer send goes by itself: the copy that is made here would cost more than is gained.
 const MAX_SEND_BYTES: usize = 16 * 1024;
@@ -31,6 +33,8 @@ const MAX_SENDS: u32 = 256;
 const MAX_BYTES: usize = 512 * 1024;
 /// No socket's buffer is larger by default.
 const PROBE_BYTES: usize = 64 * 1024 * 1024;
+/// What was sent is there long before.
+const PROBE_TIME: Duration = Duration::from_secs(1);
 /// Descriptors of one worker's ring.
 pub const RING_FILES_PER_WORKER: u64 = 1;
 
@@ -39,10 +43,10 @@ thread_local! {
     static RING: RefCell<Option<SendRing>> = const { RefCell::new(None) };
 }
 
-/// Which turn of this thread it is, from 1; wraps. One that is mistaken for another costs a call, and no more.
+/// Which turn of this thread it is, from 1; wraps. An old one that is taken for this one costs a call.
 pub(super) type Turn = u16;
 
-/// Whether [`open_send_ring`] would work, and sends go as they should: some are tried between two sockets.
+/// Whether [`open_send_ring`] would work, and sends go as they should: some are tried on the loopback interface.
 ///
 /// # Errors
 /// As there; or what was sent did not arrive, or what was not taken was not reported.
@@ -96,12 +100,24 @@ pub(super) fn hand_over() {
             task.wake();
         }
     }
-    with_ring(|ring| ring.sends = sends);
+    with_ring(|ring| {
+        if ring.sends.is_empty() {
+            ring.sends = sends;
+        }
+    });
 }
 
 /// What the socket did not take of what was handed over. Whoever takes it, sends it, or keeps it again.
 pub(super) fn take_refused(socket: &impl AsRawFd) -> Option<Refused> {
     with_ring(|ring| if ring.refused.is_empty() { None } else { ring.refused.remove(&socket.as_raw_fd()) })?
+}
+
+/// Why the socket has failed, if a send has told. The kernel tells it once: later calls find an ordinary end.
+pub(super) fn failure_of(socket: &impl AsRawFd) -> Option<Errno> {
+    with_ring(|ring| match ring.refused.get(&socket.as_raw_fd()) {
+        Some(Refused::Failed(error)) => Some(*error),
+        _ => None,
+    })?
 }
 
 /// Until [`take_refused`] asks for it.
@@ -216,8 +232,13 @@ impl SendRing {
 
     /// Fills a socket that nobody reads, and compares what has arrived with what was reported.
     fn probe(mut self) -> io::Result<()> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // TCP, which takes a part of a send where that is all it has room for: early kernels lost the number.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let ours = TcpStream::connect(listener.local_addr()?)?;
+        let (mut theirs, _) = listener.accept()?;
+        ours.set_nonblocking(true)?;
+        // Should another process have connected in between.
+        theirs.set_read_timeout(Some(PROBE_TIME))?;
         self.at_end = Some(Waker::noop().clone());
         let mut sent = 0;
         let rest = loop {
@@ -232,10 +253,9 @@ impl SendRing {
                 Some(Refused::Failed(error)) => return Err(error.into()),
             }
         };
-        let mut arrived = 0;
-        while let Ok((_, received)) = rustix::net::recv(&theirs, &mut [0; MAX_SEND_BYTES][..], RecvFlags::empty()) {
-            arrived += received;
-        }
+        drop(ours);
+        let arrived = io::copy(&mut theirs, &mut io::sink())?;
+        let (sent, rest) = (sent as u64, rest as u64);
         if arrived == 0 || arrived + rest != sent {
             return Err(io::Error::other(format!("of {sent} bytes {rest} were reported back, and {arrived} arrived")));
         }
@@ -311,7 +331,6 @@ fn send_now(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
     use std::task::Wake;
     use std::thread;
 

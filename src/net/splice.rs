@@ -94,6 +94,8 @@ impl Pipe {
     /// Sends what the pipe holds, as much as `to` takes now; at least one byte.
     pub(super) fn poll_empty(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<usize>> {
         to.before_send();
+        // What was collected before it and refused just now goes first.
+        ready!(to.poll_taken(cx))?;
         loop {
             let mut guard = ready!(to.fd.poll_write_ready(cx))?;
             match splice(&self.read_end, None, &to.fd, None, self.held, SpliceFlags::NONBLOCK) {

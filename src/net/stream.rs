@@ -78,6 +78,7 @@ impl Stream {
         loop {
             let mut guard = ready!(self.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
+                Ok((_, 0)) if let Some(failure) = self.failed_send() => return Poll::Ready(Err(failure)),
                 Ok((_, received)) => {
                     if 0 < received && received < buffer.len() && !self.has_urgent_data_come() {
                         guard.clear_ready();
@@ -162,6 +163,7 @@ impl Stream {
                 return Poll::Ready(if self.pending_error().is_some() { Hangup::Gone } else { Hangup::Ended });
             }
             match rustix::net::recv(&self.fd, &mut [0u8; 1][..], RecvFlags::PEEK) {
+                Ok((_, 0)) if self.failed_send().is_some() => return Poll::Ready(Hangup::Gone),
                 Ok((_, 0)) => return Poll::Ready(Hangup::Ended),
                 Ok(_) => return Poll::Ready(Hangup::Hidden),
                 Err(Errno::AGAIN) => guard.clear_ready(),
@@ -190,6 +192,10 @@ impl Stream {
     }
 
     fn pending_error(&self) -> Option<io::Error> {
+        self.failed_send().or_else(|| self.socket_error())
+    }
+
+    fn socket_error(&self) -> Option<io::Error> {
         match sockopt::socket_error(&self.fd) {
             Ok(Err(errno)) | Err(errno) => Some(errno.into()),
             Ok(Ok(())) => None,

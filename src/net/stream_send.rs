@@ -28,9 +28,10 @@ impl Stream {
     /// Ready when the socket has taken what was collected in earlier turns.
     pub(super) fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let turn = self.collected_in.get();
-        if turn == 0 || send_ring::is_turn(turn) {
+        if turn == 0 {
             return Poll::Ready(Ok(()));
         }
+        // First: while something is refused, nothing is collected.
         match send_ring::take_refused(&self.fd) {
             Some(Refused::Full(rest)) => self.poll_send_rest(cx, rest),
             Some(Refused::Failed(error)) => {
@@ -38,9 +39,27 @@ impl Stream {
                 Poll::Ready(Err(error.into()))
             }
             None => {
-                self.collected_in.set(0);
+                if !send_ring::is_turn(turn) {
+                    self.collected_in.set(0);
+                }
                 Poll::Ready(Ok(()))
             }
+        }
+    }
+
+    /// Why it has failed, if a collected send has told.
+    pub(super) fn failed_send(&self) -> Option<io::Error> {
+        if self.collected_in.get() == 0 {
+            return None;
+        }
+        send_ring::failure_of(&self.fd).map(Into::into)
+    }
+
+    /// What was collected and refused is given up, and the close is a clean one all the same.
+    pub(super) fn forgo_refused(&self) {
+        if self.collected_in.replace(0) != 0 {
+            send_ring::hand_over();
+            drop(send_ring::take_refused(&self.fd));
         }
     }
 

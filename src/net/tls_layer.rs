@@ -18,6 +18,9 @@ use super::stream::{Hangup, Stream};
 const WIRE_BYTES: usize = 272 * 1024;
 /// What one receive asks for at least: a record that is not whole can't be decrypted.
 const LEAST_RECEIVE_BYTES: usize = MAX_PLAINTEXT_BYTES + MAX_OVERHEAD_BYTES;
+/// What a peer may send before a handshake message is whole. rustls bounds the message by 64 KiB, but not the records,
+/// of which each byte could have one of its own.
+const MAX_HANDSHAKE_BYTES: usize = 96 * 1024;
 /// What one send encrypts at most.
 const MAX_RECORDS_AT_ONCE: usize = 16;
 const OUTGOING_BYTES: usize = MAX_RECORDS_AT_ONCE * (MAX_PLAINTEXT_BYTES + MAX_OVERHEAD_BYTES);
@@ -98,6 +101,9 @@ impl TlsLayer {
             let received = ready!(stream.poll_receive(cx, &mut wire[..LEAST_RECEIVE_BYTES]))?;
             if received == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if self.incomplete.len() + received > MAX_HANDSHAKE_BYTES {
+                return Poll::Ready(Err(io::Error::other("its handshake messages are too long")));
             }
             self.incomplete.extend_from_slice(&wire[..received]);
             Poll::Ready(Ok(()))
@@ -316,6 +322,10 @@ impl TlsLayer {
     /// The close is to be a reset.
     pub(super) fn cut(&mut self) {
         self.is_cut = true;
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// The connection is about to be closed: says so as far as that goes without a wait.

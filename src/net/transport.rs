@@ -8,10 +8,12 @@ use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustls::CommonState;
+use tokio::task::unconstrained;
 
 use crate::tls::Session;
 
@@ -177,11 +179,11 @@ impl Transport {
 
     /// Ready when it can be dropped without the loss of a byte: with TLS, when the socket has taken the close_notify.
     pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(tls) = self.tls.get() {
-            // An error means that the peer is gone: nobody waits for it.
-            let _ = ready!(tls.borrow_mut().poll_end(&self.stream, cx));
+        // An error means that the peer is gone: nobody waits for it.
+        match self.tls.get() {
+            None => self.stream.poll_all_taken(cx).map(drop),
+            Some(tls) => tls.borrow_mut().poll_end(&self.stream, cx).map(drop),
         }
-        Poll::Ready(())
     }
 
     /// Makes the close a reset, so that the peer can't take what it has received for everything (RFC 9293, 3.10.4).
@@ -224,7 +226,11 @@ impl Transport {
         match self.tls.get() {
             None => self.stream.is_idle(),
             // Records without a byte for us, such as tickets, are taken in.
-            Some(_) => self.poll_hangup(&mut Context::from_waker(Waker::noop())).is_pending(),
+            Some(_) => {
+                // Whatever else the task has done in its turn: "not now" would look idle.
+                let hangup = pin!(unconstrained(poll_fn(|cx| self.poll_hangup(cx))));
+                hangup.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            }
         }
     }
 
@@ -248,7 +254,13 @@ impl Transport {
 impl Drop for Transport {
     fn drop(&mut self) {
         if let Some(tls) = self.tls.get() {
-            tls.borrow_mut().close(&self.stream);
+            let mut tls = tls.borrow_mut();
+            tls.close(&self.stream);
+            if !tls.is_cut() {
+                // A peer that lacks the close_notify knows that something is missing. A reset would take from it what
+                // is on its way, too.
+                self.stream.forgo_refused();
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::backends::{Lease, RetryPermit};
 use crate::balancer::{PickError, PickRequest};
+use crate::config::TlsTo;
 use crate::lifecycle::{ConnectionId, IdleTimer};
 use crate::net::{ConnectFailure, Peer, Transport};
 use crate::protocol::proxy_header::{Header, Origin};
@@ -18,9 +19,12 @@ use super::record::connection_span;
 use super::refusal::Refusal;
 use super::upstream::Upstream;
 
-/// A connection to a backend, counted on it.
+/// A connection to a backend, counted on it. Dropped in this order: the backend's place is given back once its socket
+/// is closed.
 pub(super) struct Connected {
     pub(super) transport: Transport,
+    /// How it was made.
+    pub(super) tls: Option<TlsTo>,
     pub(super) lease: Lease,
     /// It has served a request before.
     pub(super) is_reused: bool,
@@ -72,9 +76,11 @@ pub(super) async fn to_backend(context: ConnectContext<'_>, attempts: &mut Attem
         if retry.is_some() {
             pool.count_retry();
         }
-        if let Some(transport) = context.idle_pool.and_then(|idle_pool| idle_pool.take(lease.backend())) {
+        let tls = pool.settings().tls.clone();
+        let idle = context.idle_pool.and_then(|idle_pool| idle_pool.take(lease.backend(), tls.as_ref()));
+        if let Some(transport) = idle {
             attempts.connected(lease.backend(), None);
-            return Ok(Connected { transport, lease, is_reused: true });
+            return Ok(Connected { transport, tls, lease, is_reused: true });
         }
         match dial(context, lease, attempts).await {
             Ok(connected) => return Ok(connected),
@@ -112,6 +118,8 @@ enum DialFailure {
 async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts) -> Result<Connected, DialFailure> {
     let upstream = context.upstream;
     let started = Instant::now();
+    // Before the connector looks at them: at worst they are older than those that it uses.
+    let tls = upstream.pool().settings().tls.clone();
     let dialled = tokio::select! {
         biased;
         dialled = upstream.connector().connect(lease.backend(), || header(context)) => dialled,
@@ -125,7 +133,7 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
             lease.connected(took, now);
             upstream.pool().histograms().connect.record(took);
             attempts.connected(lease.backend(), Some(took));
-            return Ok(Connected { transport, lease, is_reused: false });
+            return Ok(Connected { transport, tls, lease, is_reused: false });
         }
         Err(error) => error,
     };

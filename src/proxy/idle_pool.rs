@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::backends::Backend;
-use crate::config::BackendKeepAlive;
+use crate::config::{BackendKeepAlive, TlsTo};
 use crate::lifecycle::{BackendId, ConnectionLimit, Permit};
 use crate::net::Transport;
 
@@ -29,6 +29,8 @@ struct IdleConnections {
 
 struct IdleConnection {
     transport: Transport,
+    /// How it was made.
+    tls: Option<TlsTo>,
     /// By the settings of its own listener.
     expires: Instant,
     _permit: Permit,
@@ -47,14 +49,14 @@ impl IdlePool {
     }
 
     /// Takes the connection that was used last: the older ones are likelier to be closed by the backend at any moment,
-    /// and are the ones to expire.
-    pub(super) fn take(&self, backend: &Arc<Backend>) -> Option<Transport> {
+    /// and are the ones to expire. One that was made with other settings of `tls`, before a reload, is closed.
+    pub(super) fn take(&self, backend: &Arc<Backend>, tls: Option<&TlsTo>) -> Option<Transport> {
         let mut by_backend = self.by_backend.borrow_mut();
         let idle = by_backend.get_mut(&Arc::as_ptr(backend))?;
         // One that the backend has ended, or sent something on unasked, is closed here instead.
         let usable = loop {
             match idle.connections.pop_back() {
-                Some(IdleConnection { transport, .. }) if transport.is_idle() => break Some(transport),
+                Some(idle) if idle.tls.as_ref() == tls && idle.transport.is_idle() => break Some(idle.transport),
                 Some(_) => {}
                 None => break None,
             }
@@ -65,7 +67,13 @@ impl IdlePool {
 
     /// Adds a connection, in place of the oldest if there are as many as allowed. It is closed instead if its backend
     /// is to get no further requests.
-    pub(super) fn put(&self, backend: &Arc<Backend>, transport: Transport, settings: BackendKeepAlive, now: Instant) {
+    pub(super) fn put(
+        &self,
+        backend: &Arc<Backend>,
+        (transport, tls): (Transport, Option<TlsTo>),
+        settings: BackendKeepAlive,
+        now: Instant,
+    ) {
         if settings.idle_connections == 0 || !backend.accepts_idle() {
             return;
         }
@@ -85,7 +93,7 @@ impl IdlePool {
         });
         let Some(permit) = permit else { return idle.publish_count(self.worker) };
         let expires = now + settings.idle_timeout;
-        idle.connections.push_back(IdleConnection { transport, expires, _permit: permit });
+        idle.connections.push_back(IdleConnection { transport, tls, expires, _permit: permit });
         idle.publish_count(self.worker);
     }
 

@@ -174,6 +174,7 @@ impl Relay<'_> {
             return Poll::Ready(Outcome::Over(Cause::ClientReset));
         }
         self.backend.acknowledge();
+        self.finish_half_close(cx);
         if let Some(first_byte) = self.limits.first_byte {
             self.limit_wait_for_first_byte(first_byte);
         }
@@ -269,6 +270,16 @@ impl Relay<'_> {
                 cx.waker().wake_by_ref();
                 None
             }
+        }
+    }
+
+    /// An end that a socket did not take at once (with TLS it has bytes) goes on, whatever the other direction waits for.
+    fn finish_half_close(&mut self, cx: &mut Context<'_>) {
+        if self.to_client.is_done() && !self.to_backend.is_done() {
+            let _ = self.client.poll_end(cx);
+        }
+        if self.to_backend.is_done() && !self.to_client.is_done() && !self.backend_is_gone {
+            let _ = self.backend.poll_end(cx);
         }
     }
 

@@ -90,7 +90,10 @@ impl Session {
     /// Takes in all whole records at the beginning of `received`, and gives their plaintext to `take` piece by piece.
     /// What is to be sent in return is appended to `outgoing`.
     pub fn process(&mut self, received: &mut [u8], take: &mut dyn FnMut(&[u8]), outgoing: &mut Records) -> Processed {
-        debug_assert!(!self.has_failed);
+        if self.has_failed {
+            // rustls must not be asked again; what still comes is of no use.
+            return Processed { consumed: received.len(), result: Err(Error::General("the session is over".into())) };
+        }
         let mut consumed = 0;
         let result = loop {
             let rest = &mut received[consumed..];

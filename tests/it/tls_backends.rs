@@ -1,8 +1,10 @@
 //! TLS to backends: whose certificates are good, and what is said of the others.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
-use crate::support::{Authority, Lb, Program, get, get_from, tls_nginx, wait_until_equal};
+use crate::support::{Authority, Lb, Program, Server, get, get_from, tls_nginx, wait_until_equal};
 
 /// In http mode; nothing is ejected, so that each backend is asked.
 fn lb(backends: &[SocketAddr], tls: &str) -> Lb {
@@ -67,4 +69,36 @@ fn a_backend_gets_the_certificate_that_it_wants() {
     let without = lb(&[backend.address()], &format!("{{ca_file: '{ca}'}}"));
     assert_eq!(get_from(without.address(), "/who").unwrap().status, 400, "nginx says so within TLS");
     wait_until_equal("both were asked", &1.0, || without.metrics().sum("backend_connections_total", &[]));
+}
+
+#[test]
+fn after_a_reload_that_adds_tls_no_request_goes_by_a_connection_without() {
+    let first_bytes = Arc::<Mutex<Vec<u8>>>::default();
+    let server = Server::that({
+        let first_bytes = first_bytes.clone();
+        move |mut stream| {
+            let mut request = [0; 4096];
+            let received = stream.read(&mut request).unwrap_or(0);
+            first_bytes.lock().unwrap().push(request[0]);
+            // Plain HTTP, for as many requests as come; of TLS it knows nothing.
+            let mut more = received;
+            while more > 0 && request[0] == b'G' {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+                more = stream.read(&mut request).unwrap_or(0);
+            }
+        }
+    });
+    let yaml = |tls: &str| {
+        let pool = format!("{{backends: ['{}']{tls}}}", server.address());
+        format!("workers: 1\nlisteners: {{a: {{bind: '127.0.0.1:0', mode: http, pool: p}}}}\npools: {{p: {pool}}}\n")
+    };
+    let lb = Lb::with_config(&yaml("")).start();
+    for _ in 0..2 {
+        assert_eq!(get(lb.address(), "/").status, 200);
+    }
+    assert_eq!(*first_bytes.lock().unwrap(), b"G", "the connection is reused");
+    assert_eq!(lb.reload_with(&yaml(", tls: {verify: off}")), "configuration reloaded");
+    assert_eq!(get(lb.address(), "/").status, 503);
+    // A handshake record (RFC 8446, 5.1).
+    assert_eq!(first_bytes.lock().unwrap()[1], 22);
 }

@@ -112,6 +112,23 @@ fn what_is_no_tls_gets_an_alert() {
     assert_counted(&lb, "not_tls", 3.0);
 }
 
+/// A ClientHello of 60,000 bytes, as its first record says, of which each has a record of its own: 360 KB, more than is
+/// kept of anybody. Such a client is let go.
+#[test]
+fn a_hello_in_records_of_a_byte_each_is_let_go() {
+    let (authority, echo) = (authority(), Server::echo());
+    let lb = lb(&authority, echo.address(), "", "");
+    let record = |bytes: &[u8]| [&[22, 3, 1, 0, u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    let mut hello = record(&[1, 0, 0xEA, 0x60]);
+    hello.extend((0..60_000).flat_map(|_| record(b"x")));
+    let mut client = connect(lb.address());
+    // It may be reset before all is sent.
+    let _ = client.write_all(&hello);
+    let _ = client.read(&mut [0; 64]);
+    let rejected = || lb.metrics().sum("connections_rejected_total", &[("reason", "tls_handshake")]);
+    wait_until_equal("rejections", &1.0, rejected);
+}
+
 #[test]
 fn a_client_that_does_not_trust_the_certificate_is_counted_as_that() {
     let (authority, stranger, echo) = (authority(), Authority::new(), Server::echo());

@@ -245,6 +245,8 @@ impl<'a> Exchange<'a> {
     fn send_interims(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeEnd>> {
         let Parties { client, pump_context, .. } = self.parties;
         let Down::Head(awaited) = &mut self.down else { return Poll::Ready(Ok(())) };
+        // From here on: TLS may have taken some of it before it says so.
+        awaited.is_within_interim = !awaited.unsent.is_empty();
         while !awaited.unsent.is_empty() {
             match client.poll_send(cx, &awaited.unsent) {
                 Poll::Pending => return Poll::Pending,

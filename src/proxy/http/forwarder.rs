@@ -72,14 +72,11 @@ impl Forwarder<'_> {
         let mut may_replay = request.is_replayable();
         let mut connected = connect::to_backend(context, &mut record.attempts).await;
         loop {
-            // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
-            // closed.
-            let Connected { lease, transport, is_reused } = match connected {
+            let connection = match connected {
                 Ok(connected) => connected,
                 Err(refusal) => return no_backend(refusal, record.attempts.failures()),
             };
-            let end = self.exchange_with(&transport, &lease, request, record, tally).await;
-            let connection = Connected { lease, transport, is_reused };
+            let end = self.exchange_with(&connection, request, record, tally).await;
             connected = match self.conclude(end, connection, request, &mut may_replay, record, tally).await {
                 Verdict::Over(outcome) => return outcome,
                 Verdict::Elsewhere => connect::to_backend(context, &mut record.attempts).await,
@@ -92,7 +89,7 @@ impl Forwarder<'_> {
     async fn conclude(
         &self,
         (end, overrun): (ExchangeEnd, Vec<u8>),
-        Connected { lease, transport, is_reused }: Connected,
+        Connected { lease, transport, tls, is_reused }: Connected,
         request: &Request<'_>,
         may_replay: &mut bool,
         record: &mut RequestRecord<'_>,
@@ -116,7 +113,7 @@ impl Forwarder<'_> {
                 self.judge_answer(record, &lease, status);
                 let idle_pool = self.idle_pool().filter(|_| backend_keeps && !self.worker.is_closing());
                 if let Some(idle_pool) = idle_pool {
-                    idle_pool.put(lease.backend(), transport, self.http.backend_keep_alive, Instant::now());
+                    idle_pool.put(lease.backend(), (transport, tls), self.http.backend_keep_alive, Instant::now());
                 }
                 RequestOutcome::Answered { client_keeps, overrun }
             }
@@ -147,8 +144,7 @@ impl Forwarder<'_> {
     /// One exchange on one connection; gives also what the client sent beyond its request meanwhile.
     async fn exchange_with(
         &self,
-        backend: &Transport,
-        lease: &Lease,
+        Connected { transport: backend, lease, .. }: &Connected,
         request: &Request<'_>,
         record: &RequestRecord<'_>,
         tally: &Tally,

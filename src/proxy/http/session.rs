@@ -47,7 +47,11 @@ pub(in crate::proxy) async fn serve(
         let next = match poll_fn(|cx| session.poll_request(cx)).await {
             Received::Request(head) => session.answer(&head).await,
             Received::Refused { status, reason } => session.refuse(status, &reason).await,
-            Received::Ended(cause) => return cause,
+            Received::Ended(cause) => {
+                // The last answer may be waiting for the end of the turn, or for the client to take it.
+                session.end().await;
+                return cause;
+            }
         };
         if let Next::Close(cause) = next {
             return cause;
