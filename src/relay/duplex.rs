@@ -273,7 +273,7 @@ impl Relay<'_> {
         }
     }
 
-    /// An end that a socket did not take at once (with TLS it has bytes) goes on, whatever the other direction waits for.
+    /// An end that a socket did not take at once (with TLS it has bytes) goes on, whatever the other direction does.
     fn finish_half_close(&mut self, cx: &mut Context<'_>) {
         if self.to_client.is_done() && !self.to_backend.is_done() {
             let _ = self.client.poll_end(cx);
