@@ -34,6 +34,11 @@ impl Headers {
         Ok(())
     }
 
+    /// What one is set to; `None`: it is removed.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(own, _)| own.eq_ignore_ascii_case(name))?.1.as_deref()
+    }
+
     /// Whether a value has this in it.
     pub fn mention(&self, text: &str) -> bool {
         self.0.values().flatten().any(|value| value.contains(text))

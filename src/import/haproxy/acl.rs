@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::import::access::network;
 use crate::protocol::client_hello::ServerNamePattern;
 
-use super::tree::Proxy;
+use super::tree::Section;
 
 /// What is asked of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Test {
 /// Tests that all must hold, or not hold where negated.
 pub type All = Vec<(bool, Test)>;
 
-/// The named ACLs of a proxy.
+/// The named ACLs of a section.
 pub struct Acls<'a> {
     named: BTreeMap<&'a str, Test>,
     /// Whether the listener ends TLS: `ssl_fc`.
@@ -36,9 +36,9 @@ pub struct Acls<'a> {
 }
 
 impl<'a> Acls<'a> {
-    pub fn of(proxy: &Proxy<'a>, is_tls: bool) -> Self {
+    pub fn of(section: &'a Section, is_tls: bool) -> Self {
         let mut acls = BTreeMap::new();
-        for line in proxy.section.all(&["acl"]) {
+        for line in section.all(&["acl"]) {
             let test = test(line.from(2), is_tls);
             // One that is defined again holds if any of its definitions does.
             let joined = match (acls.remove(line.word(1)), test) {
@@ -113,7 +113,12 @@ fn simplified(all: All) -> All {
 /// An ACL's definition: what is fetched, flags, values.
 fn test(words: &[String], is_tls: bool) -> Test {
     let fetch = words.first().map_or("", String::as_str);
-    let fetch = fetch.split(',').next().unwrap_or_default();
+    // Names are compared in lower case anyway; other converters make something else of what is fetched.
+    let fetch = match fetch.split_once(',') {
+        Some((name @ ("req.ssl_sni" | "req_ssl_sni"), "lower")) => name,
+        Some(_) => return Test::Unknown,
+        None => fetch,
+    };
     let (mut matching, mut values) = ("", Vec::new());
     let mut rest = words.iter().skip(1).map(String::as_str);
     while let Some(word) = rest.next() {
@@ -127,7 +132,9 @@ fn test(words: &[String], is_tls: bool) -> Test {
     }
     match (fetch, matching) {
         ("src", "" | "ip") => {
-            values.iter().map(|value| network(value)).collect::<Option<_>>().map_or(Test::Unknown, Test::Source)
+            let networks: Option<Vec<IpNet>> = values.iter().map(|value| network(value)).collect();
+            // None at all would be everybody.
+            networks.filter(|networks| !networks.is_empty()).map_or(Test::Unknown, Test::Source)
         }
         ("req.ssl_sni" | "req_ssl_sni", "" | "str" | "end") => {
             let names: Option<Vec<String>> = values.iter().map(|value| server_name(value, matching == "end")).collect();

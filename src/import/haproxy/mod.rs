@@ -1,6 +1,7 @@
 //! haproxy.cfg: read as HAProxy reads it (`lexer`, `tree`), and translated proxy by proxy. `keywords` has all that are
 //! known; what no translation has asked for in the end is noted by it.
 
+mod access;
 mod acl;
 mod check;
 mod check_http;
@@ -11,6 +12,8 @@ mod listener;
 mod pool;
 mod rules;
 mod server;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod tree;
 mod values;
@@ -150,7 +153,7 @@ impl<'a> Translation<'a> {
     }
 
     fn translate_listener(&mut self, proxy: &Proxy<'a>, mut listener: ListenerSpec, is_tls: bool, draft: &mut Draft) {
-        let acls = Acls::of(proxy, is_tls);
+        let acls = Acls::of(proxy.section, is_tls);
         let destinations = destinations(proxy, &acls, &mut draft.notes);
         if destinations.default.is_none() && destinations.by_name.is_empty() {
             return translate_pages(proxy, &listener, draft);
@@ -171,28 +174,20 @@ impl<'a> Translation<'a> {
         let names = destinations.by_name.iter().map(|(_, backend)| *backend).chain(destinations.default);
         let backends: Vec<&Proxy<'a>> = names.filter_map(|name| self.backends.get(name)).collect();
         set_timeouts(&mut listener, proxy, &backends, &mut draft.notes);
-        rules::set_access(&mut listener, proxy, &acls, &mut draft.notes);
+        access::set_access(&mut listener, proxy, is_tls, &mut draft.notes);
         if listener.mode == ModeSpec::Http {
-            set_http(&mut listener, proxy, &acls, destinations.default.and_then(|name| self.backends.get(name)), draft);
+            set_http(&mut listener, proxy, destinations.default.and_then(|name| self.backends.get(name)), draft);
         }
         note_pages(proxy, &mut draft.notes);
         draft.add_listener(proxy.name(), proxy.place(), listener);
     }
 }
 
-fn set_http(
-    listener: &mut ListenerSpec,
-    proxy: &Proxy<'_>,
-    acls: &Acls<'_>,
-    backend: Option<&Proxy<'_>>,
-    draft: &mut Draft,
-) {
+fn set_http(listener: &mut ListenerSpec, proxy: &Proxy<'_>, backend: Option<&Proxy<'_>>, draft: &mut Draft) {
     let backend = backend.filter(|backend| !std::ptr::eq(backend.section, proxy.section));
     let is_tls = matches!(listener.tls, OffOr::On(_));
-    let of_backend = backend.map(|backend| (backend, Acls::of(backend, is_tls)));
-    let mut proxies = vec![(proxy, acls)];
-    proxies.extend(of_backend.as_ref().map(|(backend, acls)| (*backend, acls)));
-    rules::set_headers(listener, &proxies, &mut draft.notes);
+    let proxies: Vec<&Proxy<'_>> = [proxy].into_iter().chain(backend).collect();
+    rules::set_headers(listener, &proxies, is_tls, &mut draft.notes);
     let closes = |proxy: &Proxy<'_>| {
         let options = ["http-server-close", "httpclose", "forceclose"].map(|name| proxy.option(name).is_some());
         options.contains(&true) || proxy.value(&["http-reuse"]) == Some("never")

@@ -1,108 +1,29 @@
-//! Rules of `tcp-request` and `http-request`: who may connect, which headers are set.
+//! Rules of `http-request` on the headers of requests.
 
 use crate::config::file::listener::ListenerSpec;
-use crate::import::access::{Rule, lists};
 use crate::import::headers::{EVERYBODY, Headers};
 use crate::import::note::Notes;
 
+use super::access::{is_rule_of_access, verb_and_condition};
 use super::acl::{Acls, Test};
-use super::tree::{Line, Proxy};
-
-/// Sets whom the rules let in.
-pub fn set_access(listener: &mut ListenerSpec, proxy: &Proxy<'_>, acls: &Acls<'_>, notes: &mut Notes) {
-    let mut rules = Vec::new();
-    let mut lines = Vec::new();
-    for line in proxy.section.lines.iter().filter(|line| is_rule_of_access(line)) {
-        line.see();
-        let (verb, condition) = verb_and_condition(line);
-        if verb == "inspect-delay" {
-            notes.harmless(&line.place, &line.text(), "lb waits for a ClientHello where routes need it");
-            continue;
-        }
-        match access_rules(matches!(verb, "accept" | "allow"), &acls.condition(condition)) {
-            Some(of_line) => {
-                rules.extend(of_line);
-                lines.push(line);
-            }
-            None => notes.changes(&line.place, &line.text(), "clients are let in or refused by their address alone"),
-        }
-    }
-    match lists(&rules) {
-        Some(lists) => (listener.allow, listener.deny) = (lists.allow, lists.deny),
-        None => {
-            for line in lines {
-                let why = "in lb `deny` wins over `allow`, whatever their order: write both lists anew";
-                notes.changes(&line.place, &line.text(), why);
-            }
-        }
-    }
-}
-
-fn is_rule_of_access(line: &Line) -> bool {
-    match line.word(0) {
-        "tcp-request" => {
-            line.begins_with(&["tcp-request", "inspect-delay"])
-                || matches!(line.word(1), "connection" | "content" | "session")
-                    && matches!(line.word(2), "accept" | "reject")
-        }
-        "http-request" => matches!(line.word(1), "deny" | "allow" | "reject"),
-        _ => false,
-    }
-}
-
-/// What the rule does, and the words of its condition.
-fn verb_and_condition(line: &Line) -> (&str, &[String]) {
-    let verb =
-        if line.word(0) == "tcp-request" && line.word(1) != "inspect-delay" { line.word(2) } else { line.word(1) };
-    let at = line.words.iter().position(|word| word == "if" || word == "unless").unwrap_or(line.words.len());
-    (verb, line.from(at))
-}
-
-/// `None`: it depends on more than the client's address.
-fn access_rules(allow: bool, condition: &[Vec<(bool, Test)>]) -> Option<Vec<Rule>> {
-    let mut rules = Vec::new();
-    for all in condition {
-        let [(is_negated, test)] = &all[..] else { return None };
-        match (test, is_negated) {
-            (Test::Always, false) => rules.push(Rule { allow, networks: Vec::new() }),
-            (Test::Never, false) => {}
-            // That a client which speaks TLS is let in says nothing about the others.
-            (Test::IsTls, false) if allow => {}
-            (Test::Source(networks), false) => rules.push(Rule { allow, networks: networks.clone() }),
-            // Whoever is not one of these: the others go on to be let in.
-            (Test::Source(networks), true) => {
-                rules.push(Rule { allow: !allow, networks: networks.clone() });
-                rules.push(Rule { allow, networks: Vec::new() });
-            }
-            _ => return None,
-        }
-    }
-    Some(rules)
-}
+use super::tree::{Line, Proxy, Section};
 
 /// Sets the headers that the proxies (the frontend, and the backend of its requests) set.
-pub fn set_headers(listener: &mut ListenerSpec, proxies: &[(&Proxy<'_>, &Acls<'_>)], notes: &mut Notes) {
+pub fn set_headers(listener: &mut ListenerSpec, proxies: &[&Proxy<'_>], is_tls: bool, notes: &mut Notes) {
     let mut headers = Headers::as_sent();
-    for (proxy, acls) in proxies {
-        if let Some(option) = proxy.option("forwardfor") {
-            read_forwardfor(&mut headers, option, notes);
+    for (index, proxy) in proxies.iter().enumerate() {
+        for section in proxy.sections() {
+            // Those that let in or refuse are the frontend's; its backend may inherit them from the same defaults.
+            let is_of_frontend = index == 0 || proxies[0].sections().any(|other| std::ptr::eq(other, section));
+            set_of_section(&mut headers, section, is_of_frontend, is_tls, notes);
         }
-        for line in proxy.all_lines(&["http-request"]) {
-            let (verb, condition) = verb_and_condition(line);
-            if std::ptr::eq(*proxy, proxies[0].0) && is_rule_of_access(line) {
-                continue;
-            }
-            if !matches!(verb, "set-header" | "add-header" | "del-header") {
-                notes.changes(&line.place, &line.text(), "lb decides nothing by a request's content");
-                continue;
-            }
-            match acls.condition(condition)[..] {
-                [ref all] if all[..] == [(false, Test::Never)] => {
-                    notes.harmless(&line.place, &line.text(), "its condition never holds here");
-                }
-                [ref all] if all[..] == [(false, Test::Always)] => read_header(&mut headers, verb, line, notes),
-                _ => notes.changes(&line.place, &line.text(), "a header is set on all requests alike"),
-            }
+    }
+    // HAProxy adds it after all rules.
+    let options: Vec<&Line> = proxies.iter().filter_map(|proxy| proxy.option("forwardfor")).collect();
+    if let Some((last, others)) = options.split_last() {
+        read_forwardfor(&mut headers, last, notes);
+        for other in others.iter().filter(|other| other.text() != last.text()) {
+            notes.changes(&other.place, &other.text(), "the backend's `option forwardfor` is taken");
         }
     }
     if headers.mention("$proxy_add_x_forwarded_for") {
@@ -111,11 +32,32 @@ pub fn set_headers(listener: &mut ListenerSpec, proxies: &[(&Proxy<'_>, &Acls<'_
     listener.http.set_headers = headers.into_map();
 }
 
+fn set_of_section(headers: &mut Headers, section: &Section, is_of_frontend: bool, is_tls: bool, notes: &mut Notes) {
+    let acls = Acls::of(section, is_tls);
+    for line in section.all(&["http-request"]).filter(|line| !(is_of_frontend && is_rule_of_access(line))) {
+        let (verb, condition) = verb_and_condition(line);
+        if !matches!(verb, "set-header" | "add-header" | "del-header") {
+            notes.changes(&line.place, &line.text(), "lb decides nothing by a request's content");
+            continue;
+        }
+        match acls.condition(condition)[..] {
+            [ref all] if all[..] == [(false, Test::Never)] => {
+                notes.harmless(&line.place, &line.text(), "its condition never holds here");
+            }
+            [ref all] if all[..] == [(false, Test::Always)] => read_header(headers, verb, line, notes),
+            _ => notes.changes(&line.place, &line.text(), "a header is set on all requests alike"),
+        }
+    }
+}
+
 fn read_forwardfor(headers: &mut Headers, option: &Line, notes: &mut Notes) {
+    const NAME: &str = "X-Forwarded-For";
     let after = |name: &str| option.words.iter().skip_while(|word| *word != name).nth(1);
-    let set = match after("header") {
-        Some(name) => headers.set(name, "$remote_addr"),
-        None => headers.set("X-Forwarded-For", "$proxy_add_x_forwarded_for"),
+    let set = match (after("header"), headers.value(NAME)) {
+        (Some(name), _) => headers.set(name, "$remote_addr"),
+        (None, Some("$http_x_forwarded_for")) => headers.set(NAME, "$proxy_add_x_forwarded_for"),
+        (None, None) => headers.set(NAME, "$remote_addr"),
+        (None, Some(own)) => headers.set(NAME, &format!("{own}, $remote_addr")),
     };
     if set.is_err() || after("except").is_some() || option.words.iter().any(|word| word == "if-none") {
         notes.changes(&option.place, &option.text(), "the header is set for all clients alike");
@@ -133,6 +75,10 @@ fn read_header(headers: &mut Headers, verb: &str, line: &Line, notes: &mut Notes
         None => Err("lb has no such value".to_owned()),
     };
     match set {
+        // What the client sent in its place would be taken for HAProxy's.
+        Err(why) if verb == "set-header" && headers.set(name, "").is_ok() => {
+            notes.changes(&line.place, &line.text(), format!("{why}: the header is removed"));
+        }
         Err(why) => notes.changes(&line.place, &line.text(), why),
         Ok(()) if verb == "add-header" => {
             notes.harmless(&line.place, &line.text(), "it is set: what the client sent of it doesn't stay");

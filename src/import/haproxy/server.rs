@@ -55,7 +55,7 @@ pub struct Server<'a> {
 /// The servers of a proxy, in order.
 pub fn servers<'a>(proxy: &Proxy<'a>, notes: &mut Notes) -> Vec<Server<'a>> {
     let mut defaults = Parameters::default();
-    for line in proxy.all_lines(&["default-server"]) {
+    for line in proxy.sections().flat_map(|section| section.all(&["default-server"])) {
         defaults.read(line, 1, SERVER_PARAMETERS, notes);
     }
     let mut servers = Vec::new();

@@ -180,10 +180,15 @@ impl<'a> Proxy<'a> {
         &self.section.head.place
     }
 
+    /// Its defaults, the outermost first, then itself: where lines add up, they do so in this order.
+    pub fn sections(&self) -> impl Iterator<Item = &'a Section> {
+        self.defaults.iter().rev().copied().chain([self.section])
+    }
+
     /// The lines that begin with these words: its own, else those of the nearest defaults.
     pub fn all_lines(&self, words: &[&str]) -> Vec<&'a Line> {
         let mut found = Vec::new();
-        for section in self.defaults.iter().rev().chain([&self.section]) {
+        for section in self.sections() {
             let own: Vec<_> = section.all(words).collect();
             if !own.is_empty() {
                 found = own;
@@ -205,7 +210,7 @@ impl<'a> Proxy<'a> {
     /// The line of an option that is on; `no option …` switches it off.
     pub fn option(&self, name: &str) -> Option<&'a Line> {
         let mut found = None;
-        for section in self.defaults.iter().rev().chain([&self.section]) {
+        for section in self.sections() {
             for line in &section.lines {
                 if line.begins_with(&["option", name]) {
                     found = Some(line.see());
