@@ -93,7 +93,9 @@ impl Import {
 
 /// Files of TLS may be where the configuration is to run, and not here.
 fn is_of_another_machine(problem: &config::Problem) -> bool {
-    problem.path.contains(".tls")
+    let is_of_files =
+        [": can't be read: ", "the system has no certificates"].iter().any(|it| problem.message.contains(it));
+    problem.path.contains(".tls") && is_of_files
 }
 
 /// There is no listener: why, if something was left out.
@@ -108,5 +110,20 @@ fn nothing_left(file: &str, notes: Vec<Note>) -> Unreadable {
             let place = Place { file: file.into(), line: 1 };
             Unreadable { place, message: "nothing in it passes traffic on".to_owned() }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_tls_may_be_on_another_machine() {
+        let of = |path: &str, message: &str| {
+            is_of_another_machine(&config::Problem { place: None, path: path.into(), message: message.into() })
+        };
+        assert!(of("listeners.a.tls.certificates[0].cert", "/a.pem: can't be read: No such file or directory"));
+        assert!(!of("listeners.a.tls.client_auth", "needs a `client_ca`"));
+        assert!(!of("listeners.a.access_log", "/a: can't be read: No such file or directory"));
     }
 }

@@ -35,10 +35,12 @@ pub fn health_check(pool: &mut PoolSpec, proxy: &Proxy<'_>, servers: &[Server<'_
     let mut check = HealthCheckSpec::default();
     set_times(&mut check, pool, proxy, first);
     set_places(&mut check, pool, servers, notes);
-    if first.parameters.has("check-ssl") || first.parameters.has("ssl") && !first.parameters.has("no-ssl") {
-        check.tls = OnOffOr::On(tls::towards(&first.parameters));
+    // A check at another place is without TLS, unless it is said to have it.
+    let has = |name: &str| first.parameters.has(name);
+    if has("check-ssl") || has("ssl") && !has("port") && !has("addr") {
+        check.tls = OnOffOr::On(tls::of_check(&first.parameters, None));
     }
-    set_kind(&mut check, kind, proxy, notes);
+    set_kind(&mut check, kind, proxy, first, notes);
     pool.health_check = OffOr::On(check);
 }
 
@@ -116,13 +118,20 @@ fn http_and_tcp_lines<'a>(proxy: &Proxy<'a>) -> Vec<&'a Line> {
     [proxy.all_lines(&["http-check"]), proxy.all_lines(&["tcp-check"])].concat()
 }
 
-fn set_kind(check: &mut HealthCheckSpec, line: Option<&Line>, proxy: &Proxy<'_>, notes: &mut Notes) {
+/// Sets what is asked; `server` is the first that is checked.
+fn set_kind(
+    check: &mut HealthCheckSpec,
+    line: Option<&Line>,
+    proxy: &Proxy<'_>,
+    server: &Server<'_>,
+    notes: &mut Notes,
+) {
     let Some(line) = line else { return };
     // `option x-check user NAME`
     let user = || line.from(2).iter().skip_while(|word| *word != "user").nth(1).cloned();
     match line.word(1) {
-        "httpchk" => check.http = Some(http_check(line, proxy, check, notes)),
-        "tcp-check" => check.exchange = exchange(proxy, check, notes),
+        "httpchk" => check.http = Some(http_check(line, proxy, check, server, notes)),
+        "tcp-check" => check.exchange = exchange(proxy, check, server, notes),
         "mysql-check" => check.mysql = Some(MysqlCheckSpec { user: user().filter(|user| !user.is_empty()) }),
         "pgsql-check" => {
             let mut postgres = PostgresCheckSpec::default();

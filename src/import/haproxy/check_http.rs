@@ -3,19 +3,25 @@
 use regex::Regex;
 
 use crate::config::file::health_check::{BodySpec, HealthCheckSpec, HttpCheckSpec};
-use crate::config::file::off::OnOffOr;
-use crate::config::file::tls::TlsClientSpec;
 use crate::config::file::units::OneOrMany;
 use crate::import::note::Notes;
 use crate::protocol::http1::is_token;
 
+use super::check_connect::read_connect;
+use super::server::Server;
 use super::tree::{Line, Proxy};
 
 /// Statuses of answers.
 const STATUSES: std::ops::RangeInclusive<u16> = 200..=599;
 
 /// The check that `option httpchk` begins, with the `http-check` lines.
-pub fn http_check(option: &Line, proxy: &Proxy<'_>, check: &mut HealthCheckSpec, notes: &mut Notes) -> HttpCheckSpec {
+pub fn http_check(
+    option: &Line,
+    proxy: &Proxy<'_>,
+    check: &mut HealthCheckSpec,
+    server: &Server<'_>,
+    notes: &mut Notes,
+) -> HttpCheckSpec {
     let mut http = HttpCheckSpec { method: "OPTIONS".to_owned(), ..HttpCheckSpec::default() };
     match option.from(2) {
         [] => {}
@@ -36,7 +42,7 @@ pub fn http_check(option: &Line, proxy: &Proxy<'_>, check: &mut HealthCheckSpec,
         match line.word(1) {
             "send" => read_send(&mut http, line, notes),
             "expect" => read_expect(&mut http, line, notes),
-            "connect" => read_connect(check, line),
+            "connect" => read_connect(check, line.from(2), server),
             // It gets no new connections, and isn't failed.
             "disable-on-404" => http.standby_status = OneOrMany(vec!["404".to_owned()]),
             "send-state" | "comment" => notes.harmless(&line.place, &line.text(), "it only tells the server more"),
@@ -97,16 +103,6 @@ fn read_send(http: &mut HttpCheckSpec, line: &Line, notes: &mut Notes) {
             }
             _ => return notes.changes(&line.place, &line.text(), "the check's request has no body, and a fixed path"),
         }
-    }
-}
-
-fn read_connect(check: &mut HealthCheckSpec, line: &Line) {
-    let after = |name: &str| line.words.iter().skip_while(|word| *word != name).nth(1);
-    if let Some(port) = after("port").and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0) {
-        check.port = Some(port);
-    }
-    if line.words.iter().any(|word| word == "ssl") && matches!(check.tls, OnOffOr::Off) {
-        check.tls = OnOffOr::On(TlsClientSpec { server_name: after("sni").cloned(), ..TlsClientSpec::default() });
     }
 }
 

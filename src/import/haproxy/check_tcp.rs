@@ -3,22 +3,27 @@
 use std::fmt::Write;
 
 use crate::config::file::health_check::{HealthCheckSpec, StepSpec};
-use crate::config::file::off::OnOffOr;
-use crate::config::file::tls::TlsClientSpec;
 use crate::import::note::Notes;
 
+use super::check_connect::read_connect;
 use super::check_http::is_regex;
+use super::server::Server;
 use super::tree::{Line, Proxy};
 
 /// Steps that `config` takes.
 const MAX_STEPS: usize = 100;
 
 /// The steps; `None`: an accepted connection is enough.
-pub fn exchange(proxy: &Proxy<'_>, check: &mut HealthCheckSpec, notes: &mut Notes) -> Option<Vec<StepSpec>> {
+pub fn exchange(
+    proxy: &Proxy<'_>,
+    check: &mut HealthCheckSpec,
+    server: &Server<'_>,
+    notes: &mut Notes,
+) -> Option<Vec<StepSpec>> {
     let mut steps = Vec::new();
     let mut connects = 0;
     for line in proxy.all_lines(&["tcp-check"]) {
-        match step(line, check) {
+        match step(line, check, server) {
             Some(Some(step)) if steps.len() < MAX_STEPS => steps.push(step),
             Some(None) if line.word(1) == "comment" => {}
             Some(None) if connects == 0 => connects += 1,
@@ -29,11 +34,11 @@ pub fn exchange(proxy: &Proxy<'_>, check: &mut HealthCheckSpec, notes: &mut Note
 }
 
 /// `Some(None)`: the line is no step of its own. `None`: lb has no such step.
-fn step(line: &Line, check: &mut HealthCheckSpec) -> Option<Option<StepSpec>> {
+fn step(line: &Line, check: &mut HealthCheckSpec, server: &Server<'_>) -> Option<Option<StepSpec>> {
     let step = match (line.word(1), line.from(2)) {
         ("comment", _) => return Some(None),
         ("connect", options) => {
-            read_connect(options, check);
+            read_connect(check, options, server);
             return Some(None);
         }
         ("send", [text, ..]) => StepSpec { send: Some(escaped(text).replace("${", "$${")), ..StepSpec::default() },
@@ -51,16 +56,6 @@ fn step(line: &Line, check: &mut HealthCheckSpec) -> Option<Option<StepSpec>> {
         _ => return None,
     };
     Some(Some(step))
-}
-
-fn read_connect(options: &[String], check: &mut HealthCheckSpec) {
-    let after = |name: &str| options.iter().skip_while(|word| *word != name).nth(1);
-    if let Some(port) = after("port").and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0) {
-        check.port = Some(port);
-    }
-    if options.iter().any(|word| word == "ssl") && matches!(check.tls, OnOffOr::Off) {
-        check.tls = OnOffOr::On(TlsClientSpec { server_name: after("sni").cloned(), ..TlsClientSpec::default() });
-    }
 }
 
 /// As lb.yaml writes bytes that can't be typed.

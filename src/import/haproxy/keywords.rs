@@ -57,6 +57,7 @@ pub const KEYWORDS: &[Row] = &[
     row("nbthread nbproc", Translated("workers")),
     row("hard-stop-after", Translated("drain.timeout")),
     row("grace", Translated("drain.grace")),
+    row("ca-base crt-base", Translated("files of TLS")),
     row("setenv presetenv", Translated("values within the file")),
     row("disabled enabled", Translated("a disabled proxy is left out")),
     row(
@@ -106,7 +107,7 @@ pub const KEYWORDS: &[Row] = &[
     row(
         "ssl-default-* h2.* httpclient.* ssl-server-verify ssl-dh-param-file ssl-engine ssl-load-extra-files \
          ssl-load-extra-del-ext ssl-mode-async ssl-skip-self-issued-ca ssl-security-level ssl-propquery \
-         ssl-provider ca-base crt-base key-base issuers-chain-path",
+         ssl-provider key-base issuers-chain-path",
         Harmless(TLS_DETAIL),
     ),
     row(
@@ -197,14 +198,17 @@ pub const BIND_PARAMETERS: &[Row] = &[
         Harmless("it has no part in what clients see"),
     ),
     row(
-        "ssl crt crt-list ca-file verify alpn crl-file ssl-min-ver force-tlsv13 strict-sni",
+        "ssl crt crt-list ca-file verify alpn crl-file ssl-min-ver force-tlsv13 no-tlsv12 strict-sni",
         Translated("listeners.*.tls"),
     ),
     row(
-        "npn ciphers ciphersuites curves ecdhe no-sslv3 no-tlsv10 no-tlsv11 no-tlsv12 no-tlsv13 no-tls-tickets \
-         force-tlsv12 force-tlsv11 force-tlsv10 force-sslv3 ssl-max-ver prefer-client-ciphers tls-ticket-keys \
-         allow-0rtt ocsp-update sigalgs client-sigalgs",
+        "npn ciphers ciphersuites curves ecdhe no-sslv3 no-tlsv10 no-tlsv11 no-tls-tickets prefer-client-ciphers \
+         tls-ticket-keys allow-0rtt ocsp-update sigalgs client-sigalgs",
         Harmless(TLS_DETAIL),
+    ),
+    row(
+        "no-tlsv13 force-tlsv12 force-tlsv11 force-tlsv10 force-sslv3 ssl-max-ver",
+        Changes("lb speaks TLS 1.2 and 1.3, or 1.3 alone"),
     ),
     row(
         "generate-certificates ca-sign-file ca-sign-pass crt-ignore-err ca-ignore-err ca-verify-file",

@@ -1,5 +1,6 @@
 //! A `frontend` or `listen` as a listener: binds, limits, times, and which pool gets its clients.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::config::ProxyProtocol;
@@ -9,6 +10,7 @@ use crate::config::file::off::OffOr;
 use crate::import::headers::EVERYBODY;
 use crate::import::note::Notes;
 use crate::import::values::{or_off, positive};
+use crate::protocol::client_hello::ServerNamePattern;
 
 use super::acl::{Acls, Test};
 use super::keywords::BIND_PARAMETERS;
@@ -24,61 +26,86 @@ pub struct Destinations<'a> {
     pub default: Option<&'a str>,
 }
 
-/// Where a proxy listens, with TLS or without it, and with which parameters.
-pub fn listen(proxy: &Proxy<'_>, of_tls: bool, notes: &mut Notes) -> ListenerSpec {
-    let mut listener = ListenerSpec::default();
+/// The listeners of a proxy: binds with the same TLS, PROXY header and limit share one.
+pub fn listeners(proxy: &Proxy<'_>, notes: &mut Notes) -> Vec<ListenerSpec> {
+    let mut listeners = Vec::new();
     let lines: Vec<&Line> = proxy.section.all(&["bind"]).collect();
-    for line in &lines {
-        let mut parameters = Parameters::default();
-        let is_tls = line.from(2).iter().any(|word| word == "ssl");
-        if is_tls != of_tls {
-            continue;
-        }
-        parameters.read(line, 2, BIND_PARAMETERS, notes);
-        if is_tls {
-            match tls::of_bind(line, &parameters, proxy.is_http()) {
-                Ok(spec) => listener.tls = OffOr::On(spec),
-                Err(why) => {
-                    notes.changes(&line.place, &line.text(), format!("it isn't served: {why}"));
-                    continue;
-                }
-            }
-        }
-        match addresses(line, &parameters, &lines) {
-            Ok(addresses) => listener.bind.0.extend(addresses),
-            Err(why) => notes.changes(&line.place, &line.text(), why),
-        }
-        if parameters.has("accept-proxy") {
-            listener.proxy_protocol = ProxyProtocol::Required;
-            listener.trusted_proxies = EVERYBODY.map(str::to_owned).to_vec();
-        }
-        if let Some(limit) = parameters.value("maxconn").and_then(|text| text.parse().ok()) {
-            listener.max_connections = limit;
+    let ipv4_ports = ipv4_ports(&lines);
+    let limit = proxy.value(&["maxconn"]).and_then(|text| text.parse().ok());
+    for line in lines {
+        match listener(line, proxy.is_http(), limit, &ipv4_ports, notes) {
+            Ok(listener) => add_listener(&mut listeners, listener),
+            Err(why) => notes.changes(&line.place, &line.text(), format!("it isn't served: {why}")),
         }
     }
     // `listen NAME ADDRESS`, as it was before 1.5.
-    if let Some(address) = proxy.section.head.words.get(2).filter(|word| word.contains(':') && !of_tls) {
-        listener.bind.0.extend(binds(address, true).unwrap_or_default());
+    if let Some(address) = proxy.section.head.words.get(2).filter(|word| word.contains(':')) {
+        let mut listener = ListenerSpec::default();
+        listener.bind.0 = binds(address, true).unwrap_or_default();
+        listener.max_connections = limit.unwrap_or(listener.max_connections);
+        set_mode(&mut listener, proxy.is_http());
+        add_listener(&mut listeners, listener);
     }
-    listener.bind.0.dedup();
-    if let Some(limit) = proxy.value(&["maxconn"]).and_then(|text| text.parse().ok()) {
-        listener.max_connections = limit;
-    }
-    if proxy.is_http() {
+    listeners.into_iter().map(|(_, listener)| listener).collect()
+}
+
+/// Each listener has a text that says all but its addresses.
+fn add_listener(listeners: &mut Vec<(String, ListenerSpec)>, mut listener: ListenerSpec) {
+    let addresses = std::mem::take(&mut listener.bind.0);
+    let text = format!("{listener:?}");
+    let at = listeners.iter().position(|(other, _)| *other == text).unwrap_or_else(|| {
+        listeners.push((text, listener));
+        listeners.len() - 1
+    });
+    let known = &mut listeners[at].1.bind.0;
+    known.extend(addresses);
+    known.dedup();
+}
+
+fn set_mode(listener: &mut ListenerSpec, is_http: bool) {
+    if is_http {
         listener.mode = ModeSpec::Http;
     }
-    listener
+}
+
+/// The listener of a bind; `limit` is that of its proxy.
+fn listener(
+    line: &Line,
+    is_http: bool,
+    limit: Option<usize>,
+    ipv4_ports: &BTreeSet<u16>,
+    notes: &mut Notes,
+) -> Result<ListenerSpec, String> {
+    let mut listener = ListenerSpec::default();
+    set_mode(&mut listener, is_http);
+    let mut parameters = Parameters::default();
+    parameters.read(line, 2, BIND_PARAMETERS, notes);
+    if parameters.has("ssl") {
+        listener.tls = OffOr::On(tls::of_bind(line, &parameters, is_http, notes)?);
+    }
+    listener.bind.0 = addresses(line, &parameters, ipv4_ports)?;
+    if parameters.has("accept-proxy") {
+        listener.proxy_protocol = ProxyProtocol::Required;
+        listener.trusted_proxies = EVERYBODY.map(str::to_owned).to_vec();
+    }
+    let own = parameters.value("maxconn").and_then(|text| text.parse().ok());
+    if let Some(limit) = own.into_iter().chain(limit).min() {
+        listener.max_connections = limit;
+    }
+    Ok(listener)
+}
+
+/// The ports at which binds listen on every address of IPv4.
+fn ipv4_ports(lines: &[&Line]) -> BTreeSet<u16> {
+    let addresses = lines.iter().flat_map(|line| binds(line.word(1), false).unwrap_or_default());
+    addresses.filter(|address| address.starts_with("0.0.0.0:")).filter_map(|address| port_of(&address)).collect()
 }
 
 /// An IPv6 wildcard takes IPv4 clients as well, unless it isn't to, or another bind has them.
-fn addresses(line: &Line, parameters: &Parameters<'_>, all: &[&Line]) -> Result<Vec<String>, String> {
+fn addresses(line: &Line, parameters: &Parameters<'_>, ipv4_ports: &BTreeSet<u16>) -> Result<Vec<String>, String> {
     let own = binds(line.word(1), true)?;
-    let has_ipv4 = |port: Option<u16>| {
-        let others = all.iter().filter(|other| !std::ptr::eq(**other, line));
-        let mut others = others.flat_map(|other| binds(other.word(1), false).unwrap_or_default());
-        others.any(|other| other.starts_with("0.0.0.0:") && port_of(&other) == port)
-    };
-    let is_shared = own.iter().any(|address| address.starts_with("*:") && has_ipv4(port_of(address)));
+    let has_ipv4 = |address: &String| port_of(address).is_some_and(|port| ipv4_ports.contains(&port));
+    let is_shared = own.iter().any(|address| address.starts_with("*:") && has_ipv4(address));
     if parameters.has("v6only") || is_shared { binds(line.word(1), false) } else { Ok(own) }
 }
 
@@ -136,7 +163,15 @@ pub fn destinations<'a>(proxy: &Proxy<'a>, acls: &Acls<'_>, notes: &mut Notes) -
         };
         match names {
             Some(names) => {
-                found.by_name.extend(names.into_iter().flatten().map(|name| (name, line.word(1))));
+                let known = found.by_name.len();
+                for name in names.into_iter().flatten() {
+                    if is_covered(&name, &found.by_name[..known]) {
+                        let why = format!("clients for {name} go where an earlier rule sends them");
+                        notes.harmless(&line.place, &line.text(), why);
+                    } else {
+                        found.by_name.push((name, line.word(1)));
+                    }
+                }
             }
             None => {
                 let why = "clients are told apart by the server name of TLS alone, not by requests or addresses";
@@ -159,7 +194,16 @@ fn names_of(test: &(bool, Test)) -> Option<Vec<String>> {
     }
 }
 
-/// The first rule that fits decides in HAProxy, the longest name in lb: a name has one route.
+/// The first rule that fits decides in HAProxy, the longest name in lb: whether an earlier one fits all of these names.
+fn is_covered(name: &str, earlier: &[(String, &str)]) -> bool {
+    // A name within the pattern's: of `*.example.org`, any below example.org.
+    let within = name.replacen('*', "x", 1).to_ascii_lowercase();
+    earlier.iter().filter_map(|(pattern, _)| pattern.parse().ok()).any(|pattern: ServerNamePattern| {
+        pattern.matches(&within) && (!name.starts_with('*') || pattern.matches(&format!("x.{within}")))
+    })
+}
+
+/// A name has one route.
 pub fn add_route(listener: &mut ListenerSpec, sni: String, pool: String) {
     if !listener.routes.iter().any(|route| route.sni.eq_ignore_ascii_case(&sni)) {
         listener.routes.push(RouteSpec { sni, pool });

@@ -4,11 +4,13 @@
 mod access;
 mod acl;
 mod check;
+mod check_connect;
 mod check_http;
 mod check_tcp;
 mod keywords;
 mod lexer;
 mod listener;
+mod pages;
 mod pool;
 mod rules;
 mod server;
@@ -36,14 +38,14 @@ pub use keywords::{BIND_PARAMETERS, SERVER_PARAMETERS};
 pub use tree::SECTIONS;
 
 use acl::Acls;
-use listener::{add_route, destinations, listen, set_timeouts};
+use listener::{add_route, destinations, listeners, set_timeouts};
 use tree::{Line, Proxy, Section};
 use values::port_of;
 
 /// The most workers that `config` takes.
 const MAX_WORKERS: usize = 1024;
-/// Answers of the admin server with status 200.
-const ADMIN_PATHS: [&str; 4] = ["/", "/healthz", "/readyz", "/metrics"];
+/// Of all binds together.
+const MAX_ADDRESSES: usize = 10_000;
 
 /// A proxy of the file, and where its clients come in.
 struct Translation<'a> {
@@ -65,7 +67,9 @@ pub fn translate(
     surroundings: &mut Surroundings<'_>,
     draft: &mut Draft,
 ) -> Result<(), Unreadable> {
-    let sections = tree::read(file, text, surroundings, &mut draft.notes)?;
+    let mut sections = tree::read(file, text, surroundings, &mut draft.notes)?;
+    tls::join_bases(&mut sections);
+    check_addresses(&sections)?;
     for section in sections.iter().filter(|section| section.kind() == "global") {
         section.head.see();
         set_process(section, draft);
@@ -87,6 +91,20 @@ pub fn translate(
     Ok(())
 }
 
+/// # Errors
+/// There are so many that it could take long, or much memory.
+fn check_addresses(sections: &[Section]) -> Result<(), Unreadable> {
+    let mut addresses = 0;
+    for line in sections.iter().flat_map(|section| &section.lines).filter(|line| line.word(0) == "bind") {
+        addresses += values::binds(line.word(1), false).map_or(0, |of_line| of_line.len());
+        if addresses > MAX_ADDRESSES {
+            let message = format!("more than {MAX_ADDRESSES} addresses");
+            return Err(Unreadable { place: line.place.clone(), message });
+        }
+    }
+    Ok(())
+}
+
 fn set_process(global: &Section, draft: &mut Draft) {
     for line in &global.lines {
         let number = line.word(1).parse::<usize>().ok().filter(|number| *number > 0);
@@ -99,6 +117,12 @@ fn set_process(global: &Section, draft: &mut Draft) {
             ("stats" | "setenv" | "presetenv", ..) => {
                 draft.notes.harmless(&line.place, &line.text(), "the admin server has metrics, health and commands");
             }
+            ("ssl-server-verify", ..) if line.word(1) == "none" => {
+                draft.notes.changes(&line.place, &line.text(), "lb verifies servers: write `verify none` at each");
+            }
+            ("ssl-default-bind-options", ..) if line.words.iter().any(|word| tls::LIMITS.contains(&word.as_str())) => {
+                draft.notes.changes(&line.place, &line.text(), "versions of TLS are chosen at each bind");
+            }
             _ => continue,
         }
         line.see();
@@ -107,8 +131,8 @@ fn set_process(global: &Section, draft: &mut Draft) {
 
 impl<'a> Translation<'a> {
     fn note_ports(&mut self, proxy: &Proxy<'a>) {
-        let binds = [false, true].map(|of_tls| listen(proxy, of_tls, &mut Notes::default()).bind.0).concat();
-        let ports: Vec<u16> = binds.iter().filter_map(|address| port_of(address)).collect();
+        let listeners = listeners(proxy, &mut Notes::default());
+        let ports: Vec<u16> = listeners.iter().flat_map(|one| &one.bind.0).filter_map(|at| port_of(at)).collect();
         let used = proxy.section.lines.iter().filter(|line| matches!(line.word(0), "use_backend" | "default_backend"));
         let inherited = proxy.value(&["default_backend"]);
         for name in used.map(|line| line.word(1)).chain(inherited).chain([proxy.name()]) {
@@ -141,22 +165,24 @@ impl<'a> Translation<'a> {
             proxy.section.see_all();
             return draft.notes.harmless(proxy.place(), &proxy.section.head.text(), "it is disabled");
         }
-        let plain = listen(proxy, false, &mut draft.notes);
-        let with_tls = listen(proxy, true, &mut draft.notes);
-        let has_tls = !with_tls.bind.0.is_empty();
-        if has_tls {
-            self.translate_listener(proxy, with_tls, true, draft);
+        let listeners = listeners(proxy, &mut draft.notes);
+        if pages::is_of_pages(proxy) {
+            return pages::translate(proxy, &listeners, draft);
         }
-        if !has_tls || !plain.bind.0.is_empty() {
-            self.translate_listener(proxy, plain, false, draft);
+        if listeners.is_empty() {
+            return leave_out(proxy, "it has no address that lb can use", &mut draft.notes);
+        }
+        for listener in listeners {
+            self.translate_listener(proxy, listener, draft);
         }
     }
 
-    fn translate_listener(&mut self, proxy: &Proxy<'a>, mut listener: ListenerSpec, is_tls: bool, draft: &mut Draft) {
+    fn translate_listener(&mut self, proxy: &Proxy<'a>, mut listener: ListenerSpec, draft: &mut Draft) {
+        let is_tls = matches!(listener.tls, OffOr::On(_));
         let acls = Acls::of(proxy.section, is_tls);
         let destinations = destinations(proxy, &acls, &mut draft.notes);
         if destinations.default.is_none() && destinations.by_name.is_empty() {
-            return translate_pages(proxy, &listener, draft);
+            return leave_out(proxy, "it has no servers, and lb serves nothing itself", &mut draft.notes);
         }
         for (name, backend) in &destinations.by_name {
             if let Some(pool) = self.pool(backend, draft) {
@@ -164,12 +190,8 @@ impl<'a> Translation<'a> {
             }
         }
         listener.pool = destinations.default.and_then(|backend| self.pool(backend, draft));
-        let is_empty = listener.pool.is_none() && listener.routes.is_empty();
-        if is_empty || listener.bind.0.is_empty() {
-            let why =
-                if is_empty { "no backend of it could be translated" } else { "it has no address that lb can use" };
-            proxy.section.see_all();
-            return draft.notes.changes(proxy.place(), &proxy.section.head.text(), why);
+        if listener.pool.is_none() && listener.routes.is_empty() {
+            return leave_out(proxy, "no backend of it could be translated", &mut draft.notes);
         }
         let names = destinations.by_name.iter().map(|(_, backend)| *backend).chain(destinations.default);
         let backends: Vec<&Proxy<'a>> = names.filter_map(|name| self.backends.get(name)).collect();
@@ -178,7 +200,7 @@ impl<'a> Translation<'a> {
         if listener.mode == ModeSpec::Http {
             set_http(&mut listener, proxy, destinations.default.and_then(|name| self.backends.get(name)), draft);
         }
-        note_pages(proxy, &mut draft.notes);
+        pages::note(proxy, &mut draft.notes);
         draft.add_listener(proxy.name(), proxy.place(), listener);
     }
 }
@@ -198,40 +220,10 @@ fn set_http(listener: &mut ListenerSpec, proxy: &Proxy<'_>, backend: Option<&Pro
     }
 }
 
-/// A proxy without servers: its pages of statistics and health are the admin server's.
-fn translate_pages(proxy: &Proxy<'_>, listener: &ListenerSpec, draft: &mut Draft) {
-    let has = |words: &[&str]| !proxy.all_lines(words).is_empty();
-    let is_of_pages = has(&["stats"]) || has(&["monitor-uri"]) || has(&["http-request", "use-service"]);
-    let (place, head) = (proxy.place(), proxy.section.head.text());
-    let Some(bind) = listener.bind.0.first().filter(|_| is_of_pages && proxy.name() != "") else {
-        proxy.section.see_all();
-        return draft.notes.changes(place, &head, "it has no servers, and lb serves nothing itself");
-    };
-    let needs_password = has(&["stats", "auth"]);
-    let monitor = proxy.value(&["monitor-uri"]);
-    for line in &proxy.section.lines {
-        line.see();
-    }
-    if needs_password || draft.places.contains_key("admin") {
-        let why = "the status page is the admin server's, on this machine only: it asks for no password";
-        return draft.notes.harmless(place, &head, why);
-    }
-    if let Some(path) = monitor.filter(|path| !ADMIN_PATHS.contains(path)) {
-        draft.notes.changes(place, &format!("monitor-uri {path}"), "the admin server's health page is /healthz");
-    }
-    draft.file.admin.bind.clone_from(bind);
-    draft.places.insert("admin".to_owned(), place.clone());
-    draft.notes.harmless(place, &head, "the admin server answers at this address, with metrics and a status page");
-}
-
-/// Pages beside traffic.
-fn note_pages(proxy: &Proxy<'_>, notes: &mut Notes) {
-    for line in proxy.all_lines(&["stats"]) {
-        notes.harmless(&line.place, &line.text(), "the admin server has a status page, at an address of its own");
-    }
-    for line in proxy.all_lines(&["monitor-uri"]) {
-        notes.changes(&line.place, &line.text(), "the admin server has /healthz, at an address of its own");
-    }
+/// A proxy isn't translated at all.
+fn leave_out(proxy: &Proxy<'_>, why: &str, notes: &mut Notes) {
+    proxy.section.see_all();
+    notes.changes(proxy.place(), &proxy.section.head.text(), why);
 }
 
 /// Notes what no translation has asked for.
