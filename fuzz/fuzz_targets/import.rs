@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use lb::bench::config::Source;
-use lb::bench::import::{Format, Import, MAX_BYTES, Surroundings};
+use lb::bench::import::{Format, Import, Surroundings};
 use libfuzzer_sys::fuzz_target;
 use tempfile::NamedTempFile;
 
@@ -14,7 +14,6 @@ fuzz_target!(|text: &str| {
     let mut surroundings = Surroundings {
         files: &mut |pattern| Err(format!("{pattern} is not there")),
         variable: &|_| None,
-        bytes_left: MAX_BYTES,
     };
     match Import::of(format, "file", text, &mut surroundings) {
         Err(error) => assert!((1..=text.lines().count().max(1)).contains(&error.place.line), "{error:?}"),

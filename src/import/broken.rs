@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::config::Source;
 
-use super::{Format, Import, MAX_BYTES, Surroundings};
+use super::{Format, Import, Surroundings};
 
 /// For each file.
 const MUTATIONS: usize = 1_000;
@@ -21,11 +21,8 @@ fn files() -> Vec<PathBuf> {
 }
 
 fn import(text: &str) -> Option<Result<Import, super::Unreadable>> {
-    let mut surroundings = Surroundings {
-        files: &mut |pattern| Err(format!("{pattern} is not there")),
-        variable: &|_| None,
-        bytes_left: MAX_BYTES,
-    };
+    let mut surroundings =
+        Surroundings { files: &mut |pattern| Err(format!("{pattern} is not there")), variable: &|_| None };
     let format = Format::of(text)?;
     Some(Import::of(format, "file", text, &mut surroundings))
 }

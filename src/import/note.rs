@@ -76,10 +76,18 @@ impl Notes {
             Some((end, _)) => format!("{}…", &directive[..end]),
             None => directive.to_owned(),
         };
-        let note = Note { place: place.clone(), directive: escaped(&directive).to_string(), impact, why };
+        self.push(Note { place: place.clone(), directive: escaped(&directive).to_string(), impact, why });
+    }
+
+    fn push(&mut self, note: Note) {
         if self.known.insert((note.place.file.clone(), note.place.line, note.directive.clone())) {
             self.notes.push(note);
         }
+    }
+
+    /// Adds the notes of a part that was translated by itself.
+    pub fn extend(&mut self, other: Self) {
+        other.notes.into_iter().for_each(|note| self.push(note));
     }
 
     /// By file, in the order in which they were read, and line.

@@ -6,27 +6,8 @@ pub type Files = Result<Vec<(String, String)>, String>;
 
 /// Where a configuration is read.
 pub struct Surroundings<'a> {
-    /// Those that match a pattern.
+    /// Those that match a pattern, in order. All together they are no larger than `MAX_BYTES`.
     pub files: &'a mut dyn FnMut(&str) -> Files,
     /// A variable of the environment.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
-    /// Bytes that may still be read of other files.
-    pub bytes_left: usize,
-}
-
-impl Surroundings<'_> {
-    /// The texts of the files that match, in order.
-    ///
-    /// # Errors
-    /// There is no such file, it can't be read, or all of them together are too large.
-    pub fn files(&mut self, pattern: &str) -> Files {
-        let files = (self.files)(pattern)?;
-        for (name, text) in &files {
-            self.bytes_left = self
-                .bytes_left
-                .checked_sub(text.len())
-                .ok_or_else(|| format!("{name}: the included files are too large together"))?;
-        }
-        Ok(files)
-    }
 }

@@ -4,11 +4,10 @@ use std::path::Path;
 
 use crate::config::file::File;
 use crate::config::file::off::{OffOr, OnOffOr};
-use crate::import::{Format, Impact, Import, MAX_BYTES, Surroundings, Unreadable};
+use crate::import::{Format, Impact, Import, Surroundings, Unreadable};
 
 fn import(text: &str) -> Result<Import, Unreadable> {
-    let mut surroundings =
-        Surroundings { files: &mut |_| Err("none".to_owned()), variable: &|_| None, bytes_left: MAX_BYTES };
+    let mut surroundings = Surroundings { files: &mut |_| Err("none".to_owned()), variable: &|_| None };
     Import::of(Format::Haproxy, "file", text, &mut surroundings)
 }
 

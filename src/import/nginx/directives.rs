@@ -116,7 +116,6 @@ pub const DIRECTIVES: &[Row] = &[
         Harmless("a kept connection serves any number of requests"),
     ),
     row("proxy_http_version", Harmless("lb speaks HTTP/1.1 to backends")),
-    row("proxy_redirect", Harmless("with the client's Host, backends redirect to where the client came from")),
     row(
         "types default_type charset charset_types source_charset override_charset etag if_modified_since \
          open_file_cache open_file_cache_valid open_file_cache_min_uses open_file_cache_errors index \
@@ -202,6 +201,10 @@ pub const DIRECTIVES: &[Row] = &[
          more_set_input_headers sub_filter sub_filter_once sub_filter_types sub_filter_last_modified \
          addition_types add_before_body add_after_body userid",
         Changes(RESPONSES),
+    ),
+    row(
+        "proxy_redirect",
+        Changes("Location and Refresh pass as the backend sends them; harmless: `default` with the client's Host"),
     ),
     row(
         "error_page proxy_intercept_errors",

@@ -7,12 +7,12 @@ use crate::config::file::listener::{ListenerSpec, ModeSpec};
 use crate::config::file::off::OffOr;
 use crate::config::file::pool::PoolSpec;
 use crate::import::draft::Draft;
-use crate::import::headers::EVERYBODY;
+use crate::import::headers::{EVERYBODY, Headers};
 use crate::import::note::Notes;
 use crate::import::values::{or_off, positive};
 
 use super::headers::{Facts, constant, headers, map_default};
-use super::listen::{Listening, listener, listening};
+use super::listen::{Listening, listener, listening, port};
 use super::pages;
 use super::pool::Upstreams;
 use super::tls;
@@ -47,9 +47,18 @@ pub fn translate(http: &Scope<'_>, draft: &mut Draft) {
     // Of the servers at one address, the default one is translated, else the first.
     servers.sort_by_key(|server| !is_default(server));
     let mut taken = BTreeSet::new();
+    let mut others = Vec::new();
     for server in servers {
-        server.see();
-        translate_server(server, &http.within(server.inner()), &upstreams, &mut taken, draft);
+        let scope = http.within(server.see().inner());
+        let destinations = destinations(&scope);
+        match main_destination(&destinations) {
+            Some(main) => translate_server(server, &scope, (main, &destinations), &upstreams, &mut taken, draft),
+            None => others.push(server),
+        }
+    }
+    // The admin server may have an address that none of these has.
+    for server in others {
+        pages::translate(server, &http.within(server.inner()), &taken, draft);
     }
 }
 
@@ -61,15 +70,12 @@ fn is_default(server: &Directive) -> bool {
 fn translate_server(
     server: &Directive,
     scope: &Scope<'_>,
+    (main, destinations): (&Destination<'_>, &[Destination<'_>]),
     upstreams: &Upstreams<'_>,
     taken: &mut BTreeSet<String>,
     draft: &mut Draft,
 ) {
-    let destinations = destinations(scope);
-    let Some(main) = main_destination(&destinations) else {
-        return pages::translate(server, scope, draft);
-    };
-    let mut all = listening(scope, &mut draft.notes);
+    let mut all = listening(scope, draft);
     let tls =
         if all.iter().any(|one| one.is_tls) { tls::of_clients(server, scope, &mut draft.notes) } else { OffOr::Off };
     all.retain(|one| !one.is_tls || matches!(tls, OffOr::On(_)));
@@ -99,17 +105,13 @@ fn translate_server(
     }
     note_main_location(main, &mut draft.notes);
     for other in scope.own.iter().filter(|directive| directive.name == "location") {
-        note_other_location(other, main, &destinations, &all[0], scope, upstreams, &mut draft.notes);
+        note_other_location(other, main, destinations, &all[0], scope, upstreams, &mut draft.notes);
     }
 }
 
 fn leave_out(directive: &Directive, why: &str, notes: &mut Notes) {
     directive.see_all();
     notes.changes(&directive.place, &directive.text(), why);
-}
-
-fn port(address: &str) -> &str {
-    address.rsplit(':').next().unwrap_or_default()
 }
 
 /// The locations of a server that pass requests on.
@@ -170,9 +172,9 @@ fn pass(
     let _ = scope.one("proxy_pass");
     let mut pool = upstreams.pool(&to.host, Some(if to.is_tls { 443 } else { 80 }), scope, notes)?;
     if to.is_tls {
-        tls::to_backends(&mut pool, &to.host, scope);
+        tls::to_backends(&mut pool, &to.host, scope, notes);
     }
-    let mut listener = listener(listening, scope, notes);
+    let mut listener = listener(listening, scope, "X-Real-IP", notes)?;
     listener.mode = ModeSpec::Http;
     let facts = Facts {
         proxy_host: &to.host,
@@ -180,6 +182,7 @@ fn pass(
         scheme: if listening.is_tls { "https" } else { "http" },
     };
     let headers = headers(scope, &facts, notes);
+    note_redirects(scope, &headers, notes);
     if headers.mention("$proxy_add_x_forwarded_for") {
         listener.http.forwarded_from = Some(EVERYBODY.map(str::to_owned).to_vec());
         let added = scope.all("proxy_set_header").into_iter().find(|one| one.arg(1).contains("proxy_add_x_forwarded"));
@@ -194,6 +197,20 @@ fn pass(
     set_keep_alive(&mut listener, &Scope::of(upstreams.block(&to.host)), notes);
     let pool_name = if upstreams.has(&to.host) { to.host.as_str() } else { to.host.trim_start_matches("unix:") };
     Ok(Passed { pool_name: pool_name.to_owned(), pool, listener })
+}
+
+/// nginx's own choice rewrites the backend's address in Location, which backends that know the client's Host don't use.
+fn note_redirects(scope: &Scope<'_>, headers: &Headers, notes: &mut Notes) {
+    for redirect in scope.all("proxy_redirect") {
+        let (place, text) = (&redirect.place, redirect.text());
+        match redirect.arg(0) {
+            "off" => notes.harmless(place, &text, "it is off"),
+            "default" if headers.is_host_of_client() => {
+                notes.harmless(place, &text, "with the client's Host, backends redirect to where the client came from");
+            }
+            _ => notes.changes(place, &text, "Location and Refresh pass as the backend sends them"),
+        }
+    }
 }
 
 fn set_timeouts(listener: &mut ListenerSpec, scope: &Scope<'_>) {
@@ -225,7 +242,7 @@ fn set_keep_alive(listener: &mut ListenerSpec, upstream: &Scope<'_>, notes: &mut
 /// What differs although the location is translated.
 fn note_main_location(main: &Destination<'_>, notes: &mut Notes) {
     let (location, path) = (main.location, path_of(main.location));
-    if !matches!(path, "/" | "^/" | "^" | ".*" | "^.*") {
+    if location.arg(0) == "=" || !matches!(path, "/" | "^/" | "^" | ".*" | "^.*") {
         let why = "requests for all other paths go to its backends, too: lb doesn't choose by path";
         notes.changes(&location.place, &location.text(), why);
     }
@@ -252,13 +269,19 @@ fn note_other_location(
         return;
     }
     let own = destinations.iter().find(|one| std::ptr::eq(one.location, other));
-    let passed = |to: &Destination<'_>| {
+    let passed = |to: &Destination<'_>, notes: &mut Notes| {
         let scope = server.within(to.location.inner());
-        let passed = pass(to, listening, &scope, upstreams, &mut Notes::default()).ok();
+        let passed = pass(to, listening, &scope, upstreams, notes).ok();
         passed.map(|Passed { pool, listener, .. }| format!("{pool:?} {listener:?}"))
     };
+    let mut own_notes = Notes::default();
     match own {
-        Some(own) if (own.path.is_empty() || own.path == path_of(other)) && passed(own) == passed(main) => {}
+        Some(own)
+            if (own.path.is_empty() || own.path == path_of(other))
+                && passed(own, &mut own_notes) == passed(main, &mut Notes::default()) =>
+        {
+            notes.extend(own_notes);
+        }
         _ if pages::is_monitoring(other) => {
             other.see_all();
             notes.harmless(&other.place, &other.text(), "the admin server has metrics and a status page");

@@ -8,6 +8,7 @@ use crate::config::ProxyProtocol;
 use crate::config::file::duration_or_off::DurationOrOff;
 use crate::config::file::listener::ListenerSpec;
 use crate::import::access::{Rule, lists, network};
+use crate::import::draft::{Draft, MAX_ADDRESSES};
 use crate::import::headers::EVERYBODY;
 use crate::import::note::Notes;
 use crate::import::treatment::Treatment::Translated;
@@ -31,7 +32,8 @@ pub struct Listening<'a> {
 }
 
 /// Where a server listens. What can't be translated is noted.
-pub fn listening<'a>(server: &Scope<'a>, notes: &mut Notes) -> Vec<Listening<'a>> {
+pub fn listening<'a>(server: &Scope<'a>, draft: &mut Draft) -> Vec<Listening<'a>> {
+    let notes = &mut draft.notes;
     let mut all: Vec<Listening<'a>> = Vec::new();
     let directives = server.all("listen");
     for listen in &directives {
@@ -40,7 +42,17 @@ pub fn listening<'a>(server: &Scope<'a>, notes: &mut Notes) -> Vec<Listening<'a>
             continue;
         }
         match addresses(listen) {
-            Ok(bind) => add(&mut all, listen, bind, notes),
+            Ok(bind) if draft.addresses + bind.len() > MAX_ADDRESSES => {
+                notes.changes(
+                    &listen.place,
+                    &listen.text(),
+                    format!("the file has more than {MAX_ADDRESSES} addresses"),
+                );
+            }
+            Ok(bind) => {
+                draft.addresses += bind.len();
+                add(&mut all, listen, bind, notes);
+            }
             Err(why) => notes.changes(&listen.place, &listen.text(), why),
         }
     }
@@ -111,11 +123,26 @@ fn addresses(listen: &Directive) -> Result<Vec<String>, String> {
     range.map(|port| format!("{host}:{port}").parse().map(|address: BindAddress| address.to_string())).collect()
 }
 
+/// An address's port, or a path.
+pub fn port(address: &str) -> &str {
+    address.rsplit(':').next().unwrap_or_default()
+}
+
 /// The keys of a listener that both kinds of server have.
-pub fn listener(listening: &Listening<'_>, server: &Scope<'_>, notes: &mut Notes) -> ListenerSpec {
+/// `default_header`: where nginx reads a client's address, unless `real_ip_header` says so.
+///
+/// # Errors
+/// Other clients could come in than with nginx.
+pub fn listener(
+    listening: &Listening<'_>,
+    server: &Scope<'_>,
+    default_header: &str,
+    notes: &mut Notes,
+) -> Result<ListenerSpec, String> {
     let mut listener = ListenerSpec::default();
     listener.bind.0.clone_from(&listening.bind);
     set_access(&mut listener, server, notes);
+    set_proxy_header(&mut listener, listening, server, default_header, notes)?;
     let access_logs = server.all("access_log");
     listener.access_log = !access_logs.iter().any(|log| log.arg(0) == "off");
     for log in access_logs.iter().filter(|log| log.arg(0) != "off") {
@@ -133,7 +160,6 @@ pub fn listener(listening: &Listening<'_>, server: &Scope<'_>, notes: &mut Notes
         }
         None => {}
     }
-    set_proxy_header(&mut listener, listening, server, notes);
     let timeout = ["preread_timeout", "client_header_timeout", "proxy_protocol_timeout"].map(|name| server.word(name));
     if let Some(timeout) = timeout.into_iter().find_map(time).filter(|timeout| !timeout.is_zero()) {
         listener.timeouts.client_header = crate::import::values::positive(timeout);
@@ -142,51 +168,92 @@ pub fn listener(listening: &Listening<'_>, server: &Scope<'_>, notes: &mut Notes
         let (number, bytes) = (buffers.arg(0).parse::<u64>().unwrap_or(4), size(buffers.arg(1)).unwrap_or(8 << 10));
         listener.http.max_header_bytes.0 = number.saturating_mul(bytes).clamp(16 << 10, 1 << 20);
     }
-    listener
+    Ok(listener)
 }
 
+/// Where lb can't say the same, fewer clients are let in.
 fn set_access(listener: &mut ListenerSpec, server: &Scope<'_>, notes: &mut Notes) {
     let directives = server.all_of(&["allow", "deny"]);
+    let has_unix = listener.bind.0.iter().any(|address| address.starts_with("unix:"));
     let mut rules = Vec::new();
     for directive in &directives {
-        let networks = match directive.arg(0) {
-            "all" => Vec::new(),
-            text => match network(text) {
-                Some(network) => vec![network],
-                None => return notes.changes(&directive.place, &directive.text(), "it is not a network"),
-            },
-        };
-        rules.push(Rule { allow: directive.name == "allow", networks });
-    }
-    match lists(&rules) {
-        Some(lists) => (listener.allow, listener.deny) = (lists.allow, lists.deny),
-        None => {
-            for directive in directives {
-                let why = "in lb `deny` wins over `allow`, whatever their order: write both lists anew";
-                notes.changes(&directive.place, &directive.text(), why);
+        let allow = directive.name == "allow";
+        let networks = match (directive.arg(0), network(directive.arg(0))) {
+            ("all", _) => Vec::new(),
+            (_, Some(network)) => vec![network],
+            ("unix:", _) if !has_unix => continue,
+            _ => {
+                let whom = if allow { "nobody is let in by it" } else { "from here on nobody is let in" };
+                notes.changes(&directive.place, &directive.text(), format!("it is not a network: {whom}"));
+                if allow {
+                    continue;
+                }
+                Vec::new()
             }
-        }
+        };
+        rules.push(Rule { allow, networks });
+    }
+    if let Some(lists) = lists(&rules) {
+        (listener.allow, listener.deny) = (lists.allow, lists.deny);
+        return;
+    }
+    let of = |allow: bool| {
+        let networks = rules.iter().filter(move |rule| rule.allow == allow).flat_map(|rule| &rule.networks);
+        networks.map(ToString::to_string).collect()
+    };
+    listener.deny = of(false);
+    if rules.iter().find(|rule| rule.networks.is_empty()).is_some_and(|rest| !rest.allow) {
+        listener.allow = of(true);
+    }
+    for directive in directives {
+        let why = "in lb `deny` wins over `allow`, whatever their order, and fewer are let in: write both lists anew";
+        notes.changes(&directive.place, &directive.text(), why);
     }
 }
 
-fn set_proxy_header(listener: &mut ListenerSpec, listening: &Listening<'_>, server: &Scope<'_>, notes: &mut Notes) {
+/// Whose PROXY header is believed. Without `set_real_ip_from`, nginx's rules are on the peer that sends it, lb's
+/// on the client that it names.
+fn set_proxy_header(
+    listener: &mut ListenerSpec,
+    listening: &Listening<'_>,
+    server: &Scope<'_>,
+    default_header: &str,
+    notes: &mut Notes,
+) -> Result<(), String> {
     let trusted = server.all("set_real_ip_from");
-    let by_header = server.one("real_ip_header");
-    if listening.has_proxy_header {
-        listener.proxy_protocol = ProxyProtocol::Required;
-        listener.trusted_proxies = EVERYBODY.map(str::to_owned).to_vec();
-    }
-    let is_proxy_protocol = by_header.is_none_or(|header| header.arg(0) == "proxy_protocol");
-    if listening.has_proxy_header && is_proxy_protocol && !trusted.is_empty() {
-        let networks = trusted.iter().filter_map(|directive| network(directive.arg(0)));
-        listener.trusted_proxies = networks.map(|network| network.to_string()).collect();
-        if listener.trusted_proxies.is_empty() {
-            listener.trusted_proxies = EVERYBODY.map(str::to_owned).to_vec();
-        }
-    } else if let Some(header) = by_header.filter(|_| !trusted.is_empty()) {
+    let header = server.one("real_ip_header");
+    let is_by_proxy_header = header.map_or(default_header, |header| header.arg(0)) == "proxy_protocol";
+    if !trusted.is_empty() && !is_by_proxy_header {
         let why = "the client is who connects, or whom a PROXY header names: X-Real-IP, `allow` and hashes follow that";
-        notes.changes(&header.place, &header.text(), why);
+        for directive in header.map_or(trusted.clone(), |header| vec![header]) {
+            notes.changes(&directive.place, &directive.text(), why);
+        }
     }
+    if !listening.has_proxy_header {
+        return Ok(());
+    }
+    listener.proxy_protocol = ProxyProtocol::Required;
+    listener.trusted_proxies = match (listener.allow.is_empty(), listener.deny.is_empty()) {
+        _ if is_by_proxy_header && !trusted.is_empty() => proxies(&trusted, notes),
+        (true, true) => EVERYBODY.map(str::to_owned).to_vec(),
+        (false, true) if trusted.is_empty() => std::mem::take(&mut listener.allow),
+        _ => return Err("its `allow` and `deny` are on who sends the PROXY header, lb's on whom it names".to_owned()),
+    };
+    if listener.trusted_proxies.is_empty() {
+        return Err("no network of proxies is left in its `set_real_ip_from`".to_owned());
+    }
+    Ok(())
+}
+
+fn proxies(trusted: &[&Directive], notes: &mut Notes) -> Vec<String> {
+    let mut networks = Vec::new();
+    for directive in trusted {
+        match network(directive.arg(0)) {
+            Some(network) => networks.push(network.to_string()),
+            None => notes.changes(&directive.place, &directive.text(), "it is not a network: nobody is trusted by it"),
+        }
+    }
+    networks
 }
 
 /// `limit_conn` of a stream: connections of a client at once.

@@ -6,6 +6,8 @@ mod headers;
 mod http;
 mod lexer;
 mod listen;
+#[cfg(test)]
+mod meaning;
 mod pages;
 mod pool;
 mod stream;
@@ -90,12 +92,21 @@ fn set_process(main: &Scope<'_>, draft: &mut Draft) {
     }
 }
 
+/// What lb has on always: `off` is what it can't do.
+const ALWAYS_ON: [&str; 3] = ["proxy_pass_request_body", "proxy_pass_request_headers", "mirror_request_body"];
+
 /// Notes what no translation has asked for.
 fn note_unseen(directive: &Directive, notes: &mut Notes) {
     if !directive.is_seen() {
-        let is_off = directive.args.len() == 1 && matches!(directive.arg(0), "off" | "0");
-        let treatment = treatment_of(DIRECTIVES, &directive.name);
-        note_left_out(treatment, is_off, &directive.place, &directive.text(), notes);
+        let (place, text) = (&directive.place, directive.text());
+        let is = |values: &[&str]| directive.args.len() == 1 && values.contains(&directive.arg(0));
+        match ALWAYS_ON.contains(&directive.name.as_str()) {
+            true if is(&["on"]) => notes.harmless(place, &text, "it is on"),
+            is_always_on => {
+                let treatment = treatment_of(DIRECTIVES, &directive.name);
+                note_left_out(treatment, !is_always_on && is(&["off", "0"]), place, &text, notes);
+            }
+        }
         directive.see_all();
     }
     directive.inner().iter().for_each(|inner| note_unseen(inner, notes));

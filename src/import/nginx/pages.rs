@@ -1,23 +1,44 @@
 //! Servers of `http` that pass nothing on. One that only answers health checks and shows the status becomes the admin
 //! server; others are left out.
 
+use std::collections::BTreeSet;
+
 use crate::import::draft::Draft;
 
-use super::listen::listening;
+use super::listen::{Listening, listening, port};
 use super::tree::{Directive, Scope};
 
 /// Answers of the admin server with status 200.
 const ADMIN_PATHS: [&str; 4] = ["/", "/healthz", "/readyz", "/metrics"];
 
-/// Translates a server without a location that passes requests on.
-pub fn translate(server: &Directive, scope: &Scope<'_>, draft: &mut Draft) {
+/// What stands in a server or a location that anybody may see.
+const OF_PAGES: [&str; 9] = [
+    "listen",
+    "server_name",
+    "location",
+    "access_log",
+    "error_log",
+    "default_type",
+    "return",
+    "stub_status",
+    "add_header",
+];
+
+/// What keeps clients from pages, also where it stands in `http`.
+const GUARDS: [&str; 5] = ["allow", "deny", "auth_basic", "auth_request", "auth_jwt"];
+
+/// Translates a server without a location that passes requests on. `taken`: the addresses of those that do.
+pub fn translate(server: &Directive, scope: &Scope<'_>, taken: &BTreeSet<String>, draft: &mut Draft) {
     let locations: Vec<&Directive> = scope.own.iter().filter(|directive| directive.name == "location").collect();
     let is_page = |location: &&Directive| is_monitoring(location) || is_health_page(location);
     let is_of_pages = !locations.is_empty() && locations.iter().all(is_page) && !has(server, "return");
-    let mut all = if is_of_pages { listening(scope, &mut draft.notes) } else { Vec::new() };
+    let is_open = is_open(server) && scope.find(|one| GUARDS.contains(&one.name.as_str())).is_none();
+    let mut all = if is_of_pages && is_open { listening(scope, draft) } else { Vec::new() };
     let has_other = draft.places.contains_key("admin");
-    let address = all.pop().filter(|one| all.is_empty() && !one.is_tls).and_then(|mut one| one.bind.pop());
-    let Some(bind) = address.filter(|_| !has_other) else {
+    let is_plain = |one: &Listening<'_>| !one.is_tls && !one.has_proxy_header;
+    let address = all.pop().filter(|one| all.is_empty() && is_plain(one)).and_then(|mut one| one.bind.pop());
+    let is_free = |address: &String| !taken.iter().any(|other| port(other) == port(address));
+    let Some(bind) = address.filter(|address| !has_other && is_free(address)) else {
         server.see_all();
         return draft.notes.changes(&server.place, &server.text(), why(server));
     };
@@ -40,8 +61,13 @@ fn why(server: &Directive) -> &'static str {
     } else if all().any(|directive| directive.name == "proxy_pass") {
         "where its requests go depends on each request"
     } else {
-        "it passes no requests on, and lb serves nothing itself"
+        "it passes no requests on, and lb serves nothing itself but the admin server's pages, to all who reach them"
     }
+}
+
+/// Whether a block has nothing but what `OF_PAGES` lists.
+fn is_open(block: &Directive) -> bool {
+    block.inner().iter().all(|inner| OF_PAGES.contains(&inner.name.as_str()) && is_open(inner))
 }
 
 fn has(block: &Directive, name: &str) -> bool {

@@ -10,7 +10,7 @@ use crate::import::values::or_off;
 use crate::protocol::client_hello::ServerNamePattern;
 
 use super::headers::constant;
-use super::listen::{listener, listening, set_client_limit};
+use super::listen::{listener, listening, port, set_client_limit};
 use super::pool::Upstreams;
 use super::tls;
 use super::tree::{Directive, Scope};
@@ -48,7 +48,7 @@ fn translate_server<'a>(
 ) -> Result<(), String> {
     let pass = scope.one("proxy_pass").ok_or("it passes nothing on")?;
     let target = target(pass, scope, maps)?;
-    let mut all = listening(scope, &mut draft.notes);
+    let mut all = listening(scope, draft);
     let tls =
         if all.iter().any(|one| one.is_tls) { tls::of_clients(server, scope, &mut draft.notes) } else { OffOr::Off };
     all.retain(|one| !one.is_tls || matches!(tls, OffOr::On(_)));
@@ -56,7 +56,7 @@ fn translate_server<'a>(
         return Err("none of its addresses is left".to_owned());
     }
     for one in &all {
-        let mut listener = listener(one, scope, &mut draft.notes);
+        let mut listener = listener(one, scope, "proxy_protocol", &mut draft.notes)?;
         if let Some(timeout) = time(scope.word("proxy_timeout")) {
             listener.timeouts.idle = or_off(timeout);
         }
@@ -68,7 +68,7 @@ fn translate_server<'a>(
             Target::One(name) => listener.pool = Some(add_pool(name, server, scope, upstreams, draft)?),
             Target::Map(map) => add_routes(&mut listener, map, server, scope, upstreams, draft)?,
         }
-        let port = one.bind[0].rsplit(':').next().unwrap_or_default();
+        let port = port(&one.bind[0]);
         draft.add_listener(&format!("stream-{port}"), &server.place, listener);
     }
     let _ = scope.one("ssl_preread");
@@ -103,7 +103,7 @@ fn add_pool<'a>(
 ) -> Result<String, String> {
     let mut pool = upstreams.pool(name, None, scope, &mut draft.notes)?;
     if scope.word("proxy_ssl") == "on" {
-        tls::to_backends(&mut pool, name, scope);
+        tls::to_backends(&mut pool, name, scope, &mut draft.notes);
     }
     Ok(draft.add_pool(name.trim_start_matches("unix:"), &server.place, pool))
 }

@@ -52,7 +52,9 @@ fn server_spec(scope: &Scope<'_>, notes: &mut Notes) -> Result<TlsServerSpec, St
         other => return Err(format!("lb has no ssl_verify_client {other}")),
     };
     if spec.client_auth != ClientAuthMode::Off {
-        spec.client_ca = scope.one("ssl_client_certificate").map(|file| file.arg(0).into());
+        let authorities = scope.one("ssl_client_certificate").or_else(|| scope.one("ssl_trusted_certificate"));
+        let file = authorities.ok_or("it names no authority of client certificates (ssl_client_certificate)")?;
+        spec.client_ca = Some(file.arg(0).into());
         spec.client_crl = scope.one("ssl_crl").map(|file| file.arg(0).into());
     }
     if let Some(alpn) = scope.one("ssl_alpn") {
@@ -62,17 +64,22 @@ fn server_spec(scope: &Scope<'_>, notes: &mut Notes) -> Result<TlsServerSpec, St
 }
 
 /// Sets TLS towards the backends of a pool; nginx verifies no certificate unless it is told to.
-pub fn to_backends(pool: &mut PoolSpec, host: &str, scope: &Scope<'_>) {
+pub fn to_backends(pool: &mut PoolSpec, host: &str, scope: &Scope<'_>, notes: &mut Notes) {
     let file = |name: &str| scope.one(name).map(|directive| directive.arg(0).into());
     let is_verified = scope.word("proxy_ssl_verify") == "on";
-    let name = scope.one("proxy_ssl_name").map_or(host, |name| name.arg(0));
+    let named_by = scope.one("proxy_ssl_name");
     let is_named = is_verified || scope.word("proxy_ssl_server_name") == "on";
-    let name = name.split(':').next().filter(|_| is_named).map(str::to_owned);
+    let name = named_by.map_or(host, |name| name.arg(0)).split(':').next().filter(|_| is_named).map(str::to_owned);
+    let is_name = |name: &String| crate::tls::ServerName::try_from(name.clone()).is_ok();
+    if let Some(directive) = named_by.filter(|_| name.as_ref().is_some_and(|name| !is_name(name))) {
+        let why = "lb asks for one name, the same for each client: `tls.server_name`, else the backend's own";
+        notes.changes(&directive.place, &directive.text(), why);
+    }
     pool.tls = OnOffOr::On(TlsClientSpec {
         verify: OnOff(is_verified),
         ca_file: file("proxy_ssl_trusted_certificate").filter(|_| is_verified),
         crl_file: file("proxy_ssl_crl").filter(|_| is_verified),
-        server_name: name.filter(|name| crate::tls::ServerName::try_from(name.clone()).is_ok()),
+        server_name: name.filter(is_name),
         cert: file("proxy_ssl_certificate"),
         key: file("proxy_ssl_certificate_key"),
         alpn: OneOrMany::default(),

@@ -144,7 +144,7 @@ impl Reader<'_, '_> {
             return Err(error(format!("more than {MAX_INCLUDE_DEPTH} includes in each other")));
         }
         let pattern = directive.arg(0);
-        let files = match self.surroundings.files(pattern) {
+        let files = match (self.surroundings.files)(pattern) {
             Ok(files) => files,
             Err(why) if is_of_no_traffic(pattern) => {
                 self.notes.harmless(&directive.place, &directive.text(), format!("types of static files ({why})"));

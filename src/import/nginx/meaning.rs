@@ -1,0 +1,180 @@
+//! What a snippet means stays so, or its line is said to change traffic; nobody comes in whom nginx refuses.
+
+use crate::import::{Format, Impact, Import, Surroundings};
+
+/// The lines that change traffic, and the YAML without its heading.
+fn import(text: &str) -> (Vec<usize>, String) {
+    let mut surroundings =
+        Surroundings { files: &mut |pattern| Err(format!("{pattern} is not there")), variable: &|_| None };
+    let import = Import::of(Format::Nginx, "file", text, &mut surroundings);
+    let import = import.unwrap_or_else(|error| panic!("{error:?} in:\n{text}"));
+    let changes = import.notes.iter().filter(|note| note.impact == Impact::ChangesTraffic);
+    let mut lines: Vec<usize> = changes.map(|note| note.place.line).collect();
+    lines.dedup();
+    let yaml = import.to_yaml("file");
+    (lines, yaml.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n"))
+}
+
+/// Fails unless these lines change traffic, and the YAML has these parts, and none that begins with `!`.
+#[track_caller]
+fn assert_means(text: &str, lines: &[usize], parts: &[&str]) {
+    let (changes, yaml) = import(text);
+    assert_eq!(changes, lines, "{text}\n{yaml}");
+    for part in parts {
+        match part.strip_prefix('!') {
+            Some(part) => assert!(!yaml.contains(part), "`{part}` for:\n{text}\n{yaml}"),
+            None => assert!(yaml.contains(part), "no `{part}` for:\n{text}\n{yaml}"),
+        }
+    }
+}
+
+/// A server of `http` that passes on, with these lines from line 3 on, and another one beside it.
+fn http(lines: &str) -> String {
+    format!(
+        "http {{ server {{ listen 9; location / {{ proxy_pass http://127.0.0.1:2; }} }}\n\
+         server {{ location / {{ proxy_pass http://127.0.0.1:1; }}\n{lines} }} }}"
+    )
+}
+
+/// A server of `stream`, in the same way.
+fn stream(lines: &str) -> String {
+    format!(
+        "stream {{ server {{ listen 9; proxy_pass 127.0.0.1:2; }}\nserver {{ proxy_pass 127.0.0.1:1;\n{lines} }} }}"
+    )
+}
+
+#[test]
+fn what_is_no_network_lets_nobody_in() {
+    for make in [http, stream] {
+        let means = |lines: &str, changes: &[usize], parts: &[&str]| assert_means(&make(lines), changes, parts);
+        means("listen 7;\nallow unix:;\nallow 10.0.0.0/8;\ndeny all;", &[], &["allow:\n    - 10.0.0.0/8", "!deny"]);
+        means("listen 7;\nallow bad;\nallow 10.0.0.0/8;\ndeny all;", &[4], &["allow:\n    - 10.0.0.0/8", "!deny"]);
+        means("listen 7;\nallow bad;\ndeny all;", &[4], &["deny:\n    - 0.0.0.0/0\n    - ::/0", "!allow:"]);
+        means("listen 7;\nallow 10.0.0.0/8;\ndeny bad;", &[5], &["allow:\n    - 10.0.0.0/8", "!deny"]);
+        means("listen unix:/a;\ndeny unix:;", &[4], &["deny:\n    - 0.0.0.0/0"]);
+        // No lists say the same; these let fewer in.
+        let nested = "listen 7;\nallow 10.1.0.0/16;\ndeny 10.0.0.0/8;\nallow 11.0.0.0/8;";
+        means(nested, &[4, 5, 6], &["deny:\n    - 10.0.0.0/8", "!allow:"]);
+        let nested = format!("{nested}\ndeny all;");
+        means(&nested, &[4, 5, 6, 7], &["deny:\n    - 10.0.0.0/8", "allow:\n    - 10.1.0.0/16\n    - 11.0.0.0/8"]);
+    }
+}
+
+#[test]
+fn rules_on_who_sends_a_proxy_header_say_whose_is_believed() {
+    const BY_HEADER: &str = "real_ip_header proxy_protocol;";
+    for make in [http, stream] {
+        let means = |lines: &str, changes: &[usize], parts: &[&str]| assert_means(&make(lines), changes, parts);
+        let required = "proxy_protocol: required";
+        means("listen 7 proxy_protocol;", &[], &[required, "trusted_proxies:\n    - 0.0.0.0/0\n    - ::/0"]);
+        let rules = "listen 7 proxy_protocol;\nallow 10.0.0.0/8;\ndeny all;";
+        means(rules, &[], &[required, "trusted_proxies:\n    - 10.0.0.0/8", "!allow:", "!deny:"]);
+        // Lists of clients, once the header is believed.
+        let real = format!("{rules}\n{BY_HEADER} set_real_ip_from 11.0.0.0/8;");
+        means(&real, &[], &["trusted_proxies:\n    - 11.0.0.0/8", "allow:\n    - 10.0.0.0/8"]);
+        means("listen 7 proxy_protocol;\ndeny 10.0.0.0/8;", &[2], &["!:7", "!deny"]);
+        means("listen 7 proxy_protocol;\ndeny 10.1.0.0/16;\nallow 10.0.0.0/8;\ndeny all;", &[2], &["!:7"]);
+        let part =
+            format!("listen 7 proxy_protocol;\n{BY_HEADER}\nset_real_ip_from unix:;\nset_real_ip_from 11.0.0.1;");
+        means(&part, &[5], &["trusted_proxies:\n    - 11.0.0.1/32", "!0.0.0.0/0"]);
+        let none = format!("listen 7 proxy_protocol;\n{BY_HEADER}\nset_real_ip_from unix:;\nset_real_ip_from name;");
+        means(&none, &[2, 5, 6], &["!:7"]);
+    }
+}
+
+#[test]
+fn http_reads_clients_from_x_real_ip_unless_told_otherwise() {
+    assert_means(&http("listen 7;\nset_real_ip_from 10.0.0.0/8;"), &[4], &[]);
+    let lines = "listen 7 proxy_protocol;\nset_real_ip_from 10.0.0.0/8;";
+    assert_means(&http(lines), &[4], &["trusted_proxies:\n    - 0.0.0.0/0"]);
+    assert_means(&stream(lines), &[], &["trusted_proxies:\n    - 10.0.0.0/8"]);
+    let guarded = format!("{lines}\nallow 10.0.0.0/8;\ndeny all;");
+    assert_means(&http(&guarded), &[2, 4], &["!:7"]);
+}
+
+#[test]
+fn locations_are_alike_only_if_what_is_left_out_of_them_is_said() {
+    let other = |line: &str| http(&format!("listen 7;\nlocation /a {{\n{line}\nproxy_pass http://127.0.0.1:1; }}"));
+    assert_means(&other("proxy_connect_timeout 2s;"), &[], &[]);
+    assert_means(&other("allow bad;"), &[5], &[]);
+    assert_means(&other("proxy_bind $remote_addr transparent;"), &[5], &[]);
+    assert_means(&other("allow 10.1.0.0/16; deny 10.0.0.0/8; allow 11.0.0.0/8; deny all;"), &[4], &["!allow"]);
+}
+
+#[test]
+fn pages_become_the_admin_server_only_if_everybody_may_see_them() {
+    let beside = |page: &str, around: &str| {
+        format!("http {{ {around}\nserver {{ listen 80; location / {{ proxy_pass http://127.0.0.1:1; }} }}\n{page} }}")
+    };
+    let status = "location /s { stub_status; }";
+    let page = |inner: &str| format!("server {{ listen 8081; access_log off; {inner} }}");
+    assert_means(&beside(&page(status), ""), &[], &["bind: 0.0.0.0:8081"]);
+    let health = "location = /healthz { add_header Content-Type text/plain; return 200 ok; }";
+    assert_means(&beside(&page(health), ""), &[], &["bind: 0.0.0.0:8081"]);
+    for guard in ["allow 127.0.0.1; deny all;", "auth_basic x;", "if ($a) { return 403; }", "satisfy any;"] {
+        assert_means(&beside(&page(&format!("{guard} {status}")), ""), &[3], &["!8081"]);
+        let inside = format!("location /s {{ stub_status; {guard} }}");
+        assert_means(&beside(&page(&inside), ""), &[3], &["!8081"]);
+    }
+    let (changes, yaml) = import(&beside(&page(status), "allow 10.0.0.0/8; deny all;"));
+    assert!(changes == [3] && !yaml.contains("8081"), "{changes:?} {yaml}");
+    assert_means(&beside(&page(status).replace("8081", "8081 proxy_protocol"), ""), &[3], &["!8081"]);
+    // An address that a server that passes on has is no admin server's.
+    let default = "server { listen 80 default_server; location / { return 200; } }";
+    assert_means(&beside(default, ""), &[3], &["- 0.0.0.0:80", "!admin"]);
+}
+
+#[test]
+fn what_is_on_by_default_changes_traffic_if_it_is_off() {
+    for name in ["proxy_pass_request_body", "proxy_pass_request_headers", "mirror_request_body"] {
+        assert_means(&http(&format!("listen 7;\n{name} off;")), &[4], &[]);
+        assert_means(&http(&format!("listen 7;\n{name} on;")), &[], &[]);
+    }
+    assert_means(&http("listen 7;\ngzip off;"), &[], &[]);
+}
+
+#[test]
+fn other_paths_than_those_of_an_exact_location_are_said() {
+    assert_means("http { server { listen 7;\nlocation = / { proxy_pass http://127.0.0.1:1; } } }", &[2], &[]);
+    assert_means("http { server { listen 7;\nlocation / { proxy_pass http://127.0.0.1:1; } } }", &[], &[]);
+}
+
+#[test]
+fn redirects_of_backends_are_said_to_pass_as_they_are() {
+    const HOST: &str = "proxy_set_header Host $host;";
+    for (line, is_said) in [
+        ("proxy_redirect off;".to_owned(), false),
+        ("proxy_redirect default;".to_owned(), true),
+        (format!("{HOST} proxy_redirect default;"), false),
+        (format!("{HOST} proxy_redirect http:// https://;"), true),
+        (format!("{HOST} proxy_redirect off;"), false),
+    ] {
+        let lines: &[usize] = if is_said { &[4] } else { &[] };
+        assert_means(&http(&format!("listen 7;\n{line}")), lines, &[]);
+    }
+}
+
+#[test]
+fn names_of_tls_that_lb_cant_ask_for_are_said() {
+    let of = |lines: &str| {
+        format!("http {{ server {{ listen 7; location / {{ proxy_pass https://a.example;\n{lines} }} }} }}")
+    };
+    assert_means(&of("proxy_ssl_server_name on;\nproxy_ssl_name b.example;"), &[], &["server_name: b.example"]);
+    assert_means(&of("proxy_ssl_server_name on;\nproxy_ssl_name $host;"), &[3], &["!server_name"]);
+    assert_means(&of("proxy_ssl_name $host;"), &[], &["!server_name"]);
+}
+
+#[test]
+fn clients_have_certificates_of_an_authority_that_the_file_names() {
+    let of = |lines: &str| http(&format!("listen 7 ssl; ssl_certificate a; ssl_certificate_key b;\n{lines}"));
+    let on = "ssl_verify_client on;";
+    assert_means(&of(on), &[2, 3], &["!:7", "!client_auth"]);
+    assert_means(&of(&format!("{on} ssl_trusted_certificate c;")), &[], &["client_auth: required", "client_ca: c"]);
+    assert_means(&of(&format!("{on} ssl_client_certificate c;")), &[], &["client_ca: c"]);
+}
+
+#[test]
+fn addresses_without_end_are_said() {
+    let listens: String = (1..=10).map(|number| format!("listen 127.0.1.{number}:1-1000;")).collect();
+    assert_means(&stream(&format!("{listens}\nlisten 2000-2999;")), &[3, 4], &["!:2000"]);
+}
