@@ -46,8 +46,7 @@ impl Headers {
 
     /// Whether backends see the Host that the client sent.
     pub fn is_host_of_client(&self) -> bool {
-        let mut hosts = self.0.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Host"));
-        hosts.any(|(_, value)| value.as_deref().is_some_and(|value| matches!(value, "$host" | "$http_host")))
+        matches!(self.value("Host"), Some("$host" | "$http_host"))
     }
 
     pub fn into_map(self) -> BTreeMap<String, Option<String>> {
