@@ -62,7 +62,7 @@ class Load:
     timed: bool = True
 
 
-class RelayResources:
+class Tools:
     """The client programs and the backend, whose CPU is set apart from the proxy's."""
 
     def __init__(self, wrk, curl, backend):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import report
 from backend import make_certificate, prove_answers, prove_headers, prove_transfers, running_backend
-from loads import BULK_CLIENTS, BULK_TRANSFERS, BY_NAME, GIB, LOADS, Sizes, RelayResources
+from loads import BULK_CLIENTS, BULK_TRANSFERS, BY_NAME, GIB, LOADS, Sizes, Tools
 from machine import Missing, Ports, describe, find_program, raise_file_limit, version_number
 from measure import pss_kib
 from peers import ALL, DEFAULT
@@ -132,7 +132,7 @@ def compare(options):
         with running_backend(
             backend_nginx, folder, [ports.take(), ports.take()], options.files, sizes.transfer_bytes
         ) as backend:
-            bench = Bench(RelayResources(wrk, curl, backend), ports, folder, sizes, proxy_cores)
+            bench = Bench(Tools(wrk, curl, backend), ports, folder, sizes, proxy_cores)
             working = bench.prove(peers, sorted({load.mode for load in loads}, reverse=True))
             rows = bench.run_rounds(peers, working, loads, options.rounds)
     finally:

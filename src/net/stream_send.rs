@@ -57,9 +57,10 @@ impl Stream {
 
     /// What was collected and refused is given up, and the close is a clean one all the same.
     pub(super) fn forgo_refused(&self) {
-        if self.collected_in.replace(0) != 0 {
-            send_ring::hand_over();
+        if self.collected_in.get() != 0 {
+            self.hand_over();
             drop(send_ring::take_refused(&self.fd));
+            self.collected_in.set(0);
         }
     }
 

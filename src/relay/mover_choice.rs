@@ -9,7 +9,7 @@ use crate::config::RelayMode;
 
 use super::pipes::PIPE_BYTES;
 
-/// A splice of fewer bytes costs more than copying them. Measured on loopback: docs/performance.md.
+/// A splice of fewer bytes costs more than copying them, on loopback.
 pub(super) const SMALL_SPLICE_BYTES: usize = 16 * 1024;
 /// Small messages in a row after which a direction copies again.
 const SMALL_MESSAGES_TO_COPY: u8 = 3;
@@ -45,18 +45,14 @@ impl MoverChoice {
         (1 << self.last_log2).clamp(FEW_BYTES, PIPE_BYTES)
     }
 
-    /// Takes a copying move into account.
-    pub(super) fn note_receive(&mut self, bytes: usize, mode: RelayMode) {
-        self.note(bytes, mode);
-    }
-
     /// Takes a splicing move into account, which might have brought `most` bytes.
     pub(super) fn note_splice(&mut self, bytes: usize, most: usize, mode: RelayMode) {
         self.confirms = bytes < most.min(BULK_BYTES);
-        self.note(bytes, mode);
+        self.note_receive(bytes, mode);
     }
 
-    fn note(&mut self, bytes: usize, mode: RelayMode) {
+    /// Takes a copying move into account.
+    pub(super) fn note_receive(&mut self, bytes: usize, mode: RelayMode) {
         self.last_log2 = bytes.min(PIPE_BYTES).next_power_of_two().ilog2().try_into().expect("below 64");
         if bytes >= SMALL_SPLICE_BYTES {
             (self.splices, self.small) = (mode != RelayMode::Copy, 0);

@@ -1,10 +1,5 @@
 //! TLS from clients: which certificate each gets, which clients are let in, and what their backends are told.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
-
 use crate::support::{Authority, Lb, LbBuilder, Seen, Server, required, shake_hands, wait_until, wait_until_equal};
 
 /// In mode tcp, in front of a server that greets.
@@ -333,70 +328,4 @@ fn a_client_whose_certificate_has_expired_since_can_not_resume_its_session() {
     // Killed, it would leave the library's shared memory behind.
     lb.signal(rustix::process::Signal::TERM);
     assert!(lb.wait_for_end().success());
-}
-
-/// A client of the authority, for as many handshakes as are wanted.
-fn client(ca: &Path) -> Arc<rustls::ClientConfig> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
-    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.resumption = rustls::client::Resumption::disabled();
-    Arc::new(config)
-}
-
-#[test]
-fn a_thousand_reloads_of_certificates_fail_no_handshake() {
-    use std::io::{Read, Write};
-    let authority = three_certificates();
-    for half in ["one", "two"] {
-        authority.sign(half, "DNS:site.example").done();
-    }
-    let server = Server::echo();
-    let config = |name: &str| {
-        let pair = authority.pair(name);
-        format!("listen: 127.0.0.1:0\nbackends: ['{}']\ntls: {{certificates: [{pair}]}}\n", server.address())
-    };
-    // Its own files, which each reload finds changed.
-    let swap = |from: &str| {
-        for extension in ["key", "pem"] {
-            let (from, to) = (format!("{from}.{extension}"), format!("site.{extension}"));
-            std::fs::copy(authority.folder.path().join(from), authority.folder.path().join(to)).unwrap();
-        }
-    };
-    swap("one");
-    let lb = Lb::with_config(&config("site")).set("log.access", "off").start();
-    let (stopped, handshakes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let client_config = client(&authority.folder.path().join("ca.pem"));
-    let clients: Vec<_> = (0..4)
-        .map(|_| {
-            let (stopped, handshakes) = (stopped.clone(), handshakes.clone());
-            let (config, address) = (client_config.clone(), lb.address());
-            thread::spawn(move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    let name = rustls::pki_types::ServerName::try_from("site.example").unwrap();
-                    let session = rustls::ClientConnection::new(config.clone(), name).unwrap();
-                    let mut stream = rustls::StreamOwned::new(session, crate::support::connect(address));
-                    stream.write_all(b"ping").unwrap();
-                    let mut answer = [0; 4];
-                    stream.read_exact(&mut answer).unwrap();
-                    stream.conn.send_close_notify();
-                    stream.flush().unwrap();
-                    handshakes.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
-    for round in 0..1000 {
-        swap(if round % 2 == 0 { "two" } else { "one" });
-        assert_eq!(lb.post(crate::support::RELOAD).0, 200, "round {round}");
-    }
-    stopped.store(true, Ordering::Relaxed);
-    clients.into_iter().for_each(|client| client.join().expect("no handshake failed"));
-    let made = handshakes.load(Ordering::Relaxed);
-    assert!(made > 100, "only {made} handshakes beside the reloads");
-    let worked = || lb.metrics().sum("tls_handshakes_total", &[("result", "ok")]) - made as f64;
-    wait_until_equal("handshakes that went well", &0.0, worked);
-    assert_eq!(lb.metrics().sum("connections_rejected_total", &[]), 0.0);
 }
