@@ -119,12 +119,14 @@ impl Mariadb {
         let (data, socket) = (folder.path().join("data"), folder.path().join("socket"));
         let init = folder.write("init.sql", statements.join("\n"));
         give_to("mysql", folder.path());
+        // As it starts, MariaDB removes what looks like the temporary tables of one that crashed, of others too.
+        let tmpdir = format!("--tmpdir={}", folder.path().display());
         let mut install = as_user("mysql", &required("mariadb-install-db"));
-        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &tmpdir]);
         run(install.arg(format!("--datadir={}", data.display())));
         let address = free_port();
         let mut command = as_user("mysql", &required("mariadbd"));
-        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]).args(arguments);
+        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", &tmpdir]).args(arguments);
         command.arg(format!("--port={}", address.port())).arg(format!("--datadir={}", data.display()));
         command.arg(format!("--socket={}", socket.display())).arg(format!("--init-file={}", init.display()));
         Self { program: Program::serving_at(address, &mut command).ended_by(Signal::TERM), socket }
