@@ -1,11 +1,13 @@
 //! How these tests are run: as `cargo test` does everywhere, except that a test is ignored when this machine lacks what
-//! it needs. With `LB_TESTS=all` that is a failure.
+//! it needs. With `LB_TESTS=all` that is a failure. With `LB_TESTS_TRIES=2` a test that fails is run again at once; what
+//! it said the first time is shown, and the last line names the tests that passed only then.
 //!
 //! The tests know nothing of it: `#[test]` is the attribute of `tests/attribute` here, which makes the list.
 
 use std::cell::RefCell;
 use std::panic;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -28,6 +30,9 @@ struct Lack {
 /// Tests that were ignored for want of a program.
 static WITHOUT_PROGRAM: AtomicUsize = AtomicUsize::new(0);
 
+/// Tests that failed and passed when they were run again.
+static PASSED_LATER: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+
 thread_local! {
     /// What is shown of the test on this thread if it fails. `None`: there is no test on it.
     static REPORT: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -41,13 +46,17 @@ pub fn main() -> ExitCode {
     tests.sort_by_key(|test| test.path);
     let trials = tests.into_iter().map(|test| {
         let (_crate, name) = test.path.split_once("::").expect("a path of modules");
-        Trial::ignorable_test(name, || run(test.run))
+        Trial::ignorable_test(name, || run_and_retry(name, test.run))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     let ignored = WITHOUT_PROGRAM.load(Ordering::Relaxed);
     if ignored > 0 {
         let packages = Vec::from_iter(missing_packages()).join(" ");
         println!("ignored for want of programs: {ignored}; on Debian: apt-get install {packages}");
+    }
+    let passed_later = PASSED_LATER.lock().unwrap();
+    if !passed_later.is_empty() {
+        println!("failed once and passed when run again, for reasons to be found: {}", passed_later.join(" "));
     }
     conclusion.exit_code()
 }
@@ -86,6 +95,21 @@ fn report_panics() {
             show(panic);
         }
     }));
+}
+
+/// The same up to `LB_TESTS_TRIES` times, until it passes.
+fn run_and_retry(name: &'static str, test: fn()) -> Result<Completion, Failed> {
+    let tries = std::env::var("LB_TESTS_TRIES").map_or(1, |tries| tries.parse().expect("a number in LB_TESTS_TRIES"));
+    let mut result = run(test);
+    for _ in 1..tries {
+        let Err(failed) = &result else { break };
+        eprintln!("{name} failed and is run again:\n{}", failed.message().unwrap_or_default());
+        result = run(test);
+        if result.is_ok() {
+            PASSED_LATER.lock().unwrap().push(name);
+        }
+    }
+    result
 }
 
 fn run(test: fn()) -> Result<Completion, Failed> {
