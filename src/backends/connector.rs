@@ -32,7 +32,7 @@ impl Connector {
     }
 
     /// Connects for a client, within the pool's connect timeout. `header` is called where the pool wants a PROXY header
-    /// only: finding it out costs a system call. Safe to cancel.
+    /// only: finding it out costs a system call. `has_asked`: bytes of the client follow at once. Safe to cancel.
     ///
     /// # Errors
     /// Why it did not work.
@@ -40,10 +40,13 @@ impl Connector {
         &self,
         backend: &Backend,
         header: impl FnOnce() -> Header<'h>,
+        has_asked: bool,
     ) -> Result<Transport, DialError> {
         let settings = self.pool.settings();
         let started = Instant::now();
-        let transport = self.dial(backend.target(), settings.connect_timeout, Purpose::Data).await?;
+        let speaks_first = has_asked || settings.tls.is_some() || self.pool.proxy_version().is_some();
+        let purpose = if speaks_first { Purpose::Data } else { Purpose::Talk };
+        let transport = self.dial(backend.target(), settings.connect_timeout, purpose).await?;
         let transport = self.begin(transport, header)?;
         if let Some(tls) = &settings.tls {
             let name = tls.server_name.clone().unwrap_or_else(|| backend.server_name());

@@ -37,8 +37,9 @@ pub struct DialOptions {
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Bytes that follow at once, or [`Transport::acknowledge`]: the handshake's last acknowledgement goes with them,
-    /// which spares a packet.
+    /// Bytes that follow at once: the handshake's last acknowledgement goes with them, which spares a packet. Without
+    /// them a server that speaks first could stay silent for ever: where its queues are full, Linux forgets the
+    /// handshake (tcp_syncookies in tcp(7)), and only bytes are sent again.
     Data,
     /// To show that it can be made; it is dropped at once: TCP's handshake is left without its last acknowledgement,
     /// and then reset, so that the application's accept(2) never returns it.
@@ -106,9 +107,7 @@ fn start_tcp(
     }
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => {
-            let stream = Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })?;
-            stream.owes_acknowledgement.set(options.purpose == Purpose::Data);
-            Ok(stream)
+            Ok(Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })?)
         }
         // With IPv6 off there is no address to connect to `::1` from. That isn't the lack of a port, for which the
         // kernel has the same errno.

@@ -45,8 +45,6 @@ pub(super) struct Stream {
     pub(super) nodelay: Cell<NoDelay>,
     /// When its last small send was collected ([`send_ring`]); 0: never, or the socket has taken all of it.
     pub(super) collected_in: Cell<Turn>,
-    /// The kernel waits for the first send to acknowledge the peer's half of the handshake.
-    pub(super) owes_acknowledgement: Cell<bool>,
 }
 
 /// When TCP_NODELAY is set. Nagle's algorithm holds bytes back only while earlier ones are unacknowledged (RFC 9293,
@@ -65,12 +63,7 @@ impl Stream {
     /// Registers a non-blocking socket with this thread's runtime.
     pub(super) fn register(fd: OwnedFd, nodelay: NoDelay) -> io::Result<Self> {
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        Ok(Self {
-            fd: register(fd, interest)?,
-            nodelay: Cell::new(nodelay),
-            collected_in: Cell::new(0),
-            owes_acknowledgement: Cell::new(false),
-        })
+        Ok(Self { fd: register(fd, interest)?, nodelay: Cell::new(nodelay), collected_in: Cell::new(0) })
     }
 
     /// Receives into `buffer`; 0 is the peer's end of stream.
@@ -143,6 +136,12 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// Whether a byte waits to be received. Asks the kernel: epoll may not have reported it yet.
+    pub(super) fn has_received(&self) -> bool {
+        let peeked = rustix::net::recv(&self.fd, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(peeked, Ok((_, 1)))
     }
 
     /// Whether nothing waits to be received. Costs a call only where epoll has reported something since the last one.
@@ -243,14 +242,6 @@ impl Stream {
         self.hand_over();
         // An error means that the peer is gone, which the next receive reports.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
-    }
-
-    /// TCP_QUICKACK (tcp(7)): set, it sends the acknowledgement that is due.
-    pub(super) fn acknowledge(&self) {
-        if self.owes_acknowledgement.replace(false) {
-            // An error means that it has failed already.
-            let _ = sockopt::set_tcp_quickack(&self.fd, true);
-        }
     }
 
     /// TCP_KEEPIDLE and TCP_KEEPINTVL (tcp(7)).

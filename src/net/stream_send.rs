@@ -131,7 +131,6 @@ impl Stream {
 
     pub(super) fn before_send(&self) {
         self.hand_over();
-        self.owes_acknowledgement.set(false);
         match self.nodelay.get() {
             NoDelay::Settled => {}
             NoDelay::Wanted => self.nodelay.set(NoDelay::Due),

@@ -91,6 +91,11 @@ impl TlsLayer {
     pub(super) fn session(&self) -> &Session {
         &self.session
     }
+
+    /// Whether plaintext waits to be asked for.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
 }
 
 /// The handshake.

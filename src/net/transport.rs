@@ -221,6 +221,11 @@ impl Transport {
         }
     }
 
+    /// Whether the peer has sent something that was not received yet. With TLS that may be no byte for us.
+    pub fn has_received(&self) -> bool {
+        self.tls.get().is_some_and(|tls| tls.borrow().has_unread()) || self.stream.has_received()
+    }
+
     /// Whether there is nothing to receive: no byte, no end, no error.
     pub fn is_idle(&self) -> bool {
         match self.tls.get() {
@@ -232,12 +237,6 @@ impl Transport {
                 hangup.poll(&mut Context::from_waker(Waker::noop())).is_pending()
             }
         }
-    }
-
-    /// Nothing is sent for now: the peer, who may be the one to speak first, gets the acknowledgement of its handshake
-    /// that the first bytes were to bring ([`Purpose::Data`](super::Purpose::Data)).
-    pub fn acknowledge(&self) {
-        self.stream.acknowledge();
     }
 
     /// Makes the kernel probe the peer after `idle` without a byte, to notice one that vanished (tcp(7)).

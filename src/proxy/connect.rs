@@ -120,9 +120,10 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     let started = Instant::now();
     // Before the connector looks at them: at worst they are older than those that it uses.
     let tls = upstream.pool().settings().tls.clone();
+    let has_asked = context.has_asked || context.client.has_received();
     let dialled = tokio::select! {
         biased;
-        dialled = upstream.connector().connect(lease.backend(), || header(context)) => dialled,
+        dialled = upstream.connector().connect(lease.backend(), || header(context), has_asked) => dialled,
         // A client that has only ended its side may still wait for an answer.
         () = context.client.reset_by_peer() => return Err(DialFailure::Client),
     };

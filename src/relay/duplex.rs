@@ -173,7 +173,6 @@ impl Relay<'_> {
         if self.has_client_failed(cx) {
             return Poll::Ready(Outcome::Over(Cause::ClientReset));
         }
-        self.backend.acknowledge();
         self.finish_half_close(cx);
         if let Some(first_byte) = self.limits.first_byte {
             self.limit_wait_for_first_byte(first_byte);

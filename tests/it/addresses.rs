@@ -248,7 +248,7 @@ fn a_new_process_that_takes_no_socket_blocks_nothing() {
     let binds = vec!["127.0.0.1:0"; LISTENERS];
     let config = format!("listen: {binds:?}\nbackends: ['{}']\n", server.address());
     // It is asked to take over, and never ends by itself.
-    let lb = Lb::with_config(&config).with(&["--workers", "1"]).in_its_folder().start().unwatched();
+    let lb = Lb::with_config(&config).with(&["--workers", "1"]).in_its_folder().unwatched().start();
     let program = lb.folder().join("lb");
     fs::remove_file(&program).unwrap();
     fs::write(&program, "#!/bin/sh\nexec sleep 60\n").unwrap();

@@ -53,7 +53,7 @@ fn changes_of_the_hosts_file_and_of_the_name_servers_are_followed() {
     let port = fleet.port();
     let config = format!("listen: 127.0.0.1:0\nbackends: ['app:{port}', 'my_host:{port}']\n");
     // Not checked at its end: at its start it has sockets to the dead server, which it has not later.
-    let lb = Lb::with_config(&config).set("resolve.max_ttl", "1h").start().unwatched();
+    let lb = Lb::with_config(&config).set("resolve.max_ttl", "1h").unwatched().start();
     assert_eq!(known(&lb), set(&[fleet.at("127.0.0.3")]));
     symlink("v2", folder.path().join("next")).unwrap();
     fs::rename(folder.path().join("next"), folder.path().join("data")).unwrap();
@@ -96,7 +96,7 @@ fn names_give_a_pool_no_more_backends_than_its_tables_can_hold() {
     let config = format!("listen: 127.0.0.1:0\npolicy: source_hash\nbackends: {names:?}\n");
     // Without the admin server, and so without the checks of its end: a scrape of so many takes a debug build long.
     let config = folder.write("lb.yaml", config).display().to_string();
-    let lb = Lb::with_arguments(&["-c", &config, "--admin", "off"]).start().unwatched();
+    let lb = Lb::with_arguments(&["-c", &config, "--admin", "off"]).unwatched().start();
     let told = || lb.log_lines_with("too many backends");
     wait_until("it is told", || !told().is_empty());
     assert_eq!(told()[0]["used"], 16_384);

@@ -1,16 +1,17 @@
 //! What hands small sends to the kernel: many of a worker's at once by io_uring, or each by itself.
 
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::support::{
-    Ending, Lb, LbBuilder, Pair, Pairs, Server, connect, greeting, read_to_end, receive_pattern, required, reset,
-    send_pattern, send_pattern_from, send_portions_until_stuck,
+    Ending, Lb, LbBuilder, Pair, Pairs, Refusing, Server, connect, greeting, read_to_end, receive_pattern, required,
+    reset, send_pattern, send_pattern_from, send_portions_until_stuck, wait_until_equal,
 };
 
 /// Far less than is collected, so that none of these goes by itself.
@@ -126,4 +127,22 @@ fn a_server_that_speaks_first_does_not_wait_for_a_delayed_acknowledgement() {
     }
     let each = began.elapsed() / CONNECTIONS;
     assert!(each < Duration::from_millis(100), "{each:?} a connection");
+}
+
+#[test]
+fn a_server_that_speaks_first_greets_all_of_a_burst_that_is_larger_than_its_queues() {
+    const CLIENTS: usize = 100;
+    let backend = Refusing::new();
+    let lb = Lb::in_front_of(&[backend.address()]).with(&["--connect-timeout", "15s"]).start();
+    let listener = backend.listen_with_backlog(64);
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(lb.address())).collect();
+    wait_until_equal("clients", &(CLIENTS as f64), || lb.metrics().sum("connections_accepted_total", &[]));
+    thread::spawn(move || {
+        for stream in listener.incoming().take(CLIENTS) {
+            stream.unwrap().write_all(b"welcome").unwrap();
+        }
+    });
+    for client in &mut clients {
+        assert_eq!(read_to_end(client), (b"welcome".to_vec(), Ending::Clean));
+    }
 }

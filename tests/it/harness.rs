@@ -1,6 +1,6 @@
 //! How these tests are run: as `cargo test` does everywhere, except that a test is ignored when this machine lacks what
-//! it needs. With `LB_TESTS=all` that is a failure. With `LB_TESTS_TRIES=2` a test that fails is run again at once; what
-//! it said the first time is shown, and the last line names the tests that passed only then.
+//! it needs. With `LB_TESTS=all` that is a failure. With `LB_TESTS_TRIES=2` a test that fails is run again at once;
+//! what it said the first time is shown, and the last line names the tests that passed only then.
 //!
 //! The tests know nothing of it: `#[test]` is the attribute of `tests/attribute` here, which makes the list.
 

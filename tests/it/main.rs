@@ -80,6 +80,7 @@ mod tls_certificates; // which certificate a client gets, and which clients are 
 mod tls_facts; // what backends and logs are told of a client's TLS
 mod tls_files; // certificates and keys: refused, renewed, about to expire
 mod tls_handshakes; // handshakes that fail: what the client is told, and what is counted
+mod tls_lifecycle; // open TLS connections through reloads, upgrades and a drain
 mod tls_peers; // TLS with other people's clients and servers
 mod tls_relay; // every byte and every end, with TLS on either side
 mod upgrade; // another process takes over

@@ -227,10 +227,11 @@ fn the_page_says_that_nobody_answers_and_recovers() {
     let admin = free_port();
     let backend = server.address().to_string();
     let start = || {
-        Lb::with_arguments(&["--listen", "127.0.0.1:0", "--backend", &backend, "--admin", &admin.to_string()]).start()
+        let lb = Lb::with_arguments(&["--listen", "127.0.0.1:0", "--backend", &backend, "--admin", &admin.to_string()]);
+        // The page is connected to the first until its end, and to the second from its start.
+        lb.unwatched().start()
     };
-    // The page is connected to it until its end.
-    let first = start().unwatched();
+    let first = start();
     let browser = open(&first);
     assert_eq!(browser.count("#offline[hidden]"), 1);
     drop(first);
@@ -238,8 +239,6 @@ fn the_page_says_that_nobody_answers_and_recovers() {
     assert!(browser.text(&row(&backend)).contains(&backend), "the last values stay");
     let _second = start();
     wait_until("it is back", || browser.count("#offline[hidden]") == 1);
-    // Its connections to the admin server would outlive this one.
-    drop(browser);
 }
 
 #[test]

@@ -306,7 +306,7 @@ fn a_weight_of_a_name_changes_while_its_addresses_stay() {
         yaml(&backends, &format!("resolve: {{min_ttl: 1s, max_ttl: 1m, nameservers: ['{nameserver}']}}\n"))
     };
     // At its end, one look-up or another waits for an answer.
-    let lb = Lb::with_config(&config(1)).start().unwatched();
+    let lb = Lb::with_config(&config(1)).unwatched().start();
     assert_eq!(share(&next(&lb, 4), "127.0.0.2"), 2);
     lb.reload_with(&config(2));
     assert_eq!(share(&next(&lb, 6), "127.0.0.2"), 4);

@@ -91,9 +91,9 @@ fn postgresql_writers_follow_the_primary_and_reach_no_replica() {
         check("primary"),
         check("replica")
     ))
-    .start()
     // A check is always under way, at its start too: its files are nothing to compare with.
-    .unwatched();
+    .unwatched()
+    .start();
     let state = |pool: &str, address: SocketAddr| {
         let pools = lb.api("/api/v1/pools");
         let pools = pools["pools"].as_array().expect("a list");

@@ -128,7 +128,7 @@ fn a_connection_older_than_the_balancer_keeps_its_urgent_byte() {
     client.write_all(b"def").unwrap();
     let yaml = format!("listen: fd@3\nbackends: ['{}']\n", backends.address());
     // At its start it has a task more than at its end.
-    let _lb = Lb::with_config(&yaml).with_socket(socket).start().unwatched();
+    let _lb = Lb::with_config(&yaml).with_socket(socket).unwatched().start();
     let mut backend = backends.accept();
     assert_receives(&mut backend, b"abc!def");
     drop((client, backend));

@@ -59,6 +59,7 @@ pub struct LbBuilder {
     filter: Vec<String>,
     log_format: &'static str,
     output: Stdio,
+    is_watched: bool,
     folder: Folder,
 }
 
@@ -202,7 +203,7 @@ impl LbBuilder {
             addresses: Vec::new(),
             admin: None,
             at_rest: AtRest::default(),
-            is_watched: true,
+            is_watched: self.is_watched,
             is_stopped: AtomicBool::new(false),
             successor: None,
         };
@@ -242,6 +243,7 @@ impl Lb {
             filter: Vec::new(),
             log_format: "json",
             output: Stdio::piped(),
+            is_watched: true,
             folder: Folder::new(),
         };
         empty.with(arguments)

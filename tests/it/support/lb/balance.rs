@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::process::{self, OpenFiles};
-use super::{Lb, http, wait_until, wait_until_equal};
+use super::{Lb, LbBuilder, http, wait_until, wait_until_equal};
 
 /// Each worker has a pipe for splicing, from its start on or once the system grants it.
 const PIPE_FILES_PER_WORKER: u64 = 2;
@@ -22,6 +22,14 @@ pub(super) struct AtRest {
     shape: (u64, usize),
 }
 
+impl LbBuilder {
+    /// What is left at its end is not checked: the test says why.
+    pub fn unwatched(mut self) -> Self {
+        self.is_watched = false;
+        self
+    }
+}
+
 impl Lb {
     /// Waits until it is ready: what it has then.
     pub(super) fn at_rest(&self) -> AtRest {
@@ -34,6 +42,9 @@ impl Lb {
         let mut files_now = looks.min_by_key(|files| files.others).expect("there are some looks");
         let Some(admin) = self.admin else { return AtRest { files: files_now, ..AtRest::default() } };
         wait_until("lb is ready", || http::get_from(admin, "/readyz").is_ok_and(|answer| answer.status == 200));
+        if !self.is_watched {
+            return AtRest::default();
+        }
         let before = files_now.others;
         wait_until("the files of its start are closed", || {
             files_now = files();
@@ -42,12 +53,6 @@ impl Lb {
         let tasks = self.metrics().sum("tasks", &[]);
         assert!(tasks > 0.0, "every worker has some");
         AtRest { files: files_now, tasks, shape: self.shape() }
-    }
-
-    /// Its end is not checked: the test says why.
-    pub fn unwatched(mut self) -> Self {
-        self.is_watched = false;
-        self
     }
 
     /// It has not failed in any task, and unless it was asked to stop, it serves and nothing is left of the test.
