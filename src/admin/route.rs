@@ -200,7 +200,7 @@ async fn apply_change(change: Change<'_>, view: &View) -> AdminResponse {
 
 /// For a command that the main loop dropped.
 fn stopping() -> AdminResponse {
-    error(StatusCode::SERVICE_UNAVAILABLE, "the balancer is stopping")
+    error(StatusCode::SERVICE_UNAVAILABLE, "the balancer is stopping, or handing over to a new process; ask again")
 }
 
 fn decoded(segment: &str) -> String {

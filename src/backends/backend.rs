@@ -15,6 +15,7 @@ use crate::net::Target;
 use crate::telemetry::BackendCounters;
 use crate::tls::ServerName;
 
+use super::admin_state::AdminState;
 use super::check_log::CheckLog;
 use super::counts::Counts;
 use super::endpoint::{CheckPlace, Endpoint, server_name};
@@ -22,7 +23,7 @@ use super::health::Health;
 use super::pool_events::PoolEvents;
 use super::rise_fall::CheckFinding;
 use super::snapshot::BackendSnapshot;
-use super::status::{AdminState, BackendState};
+use super::status::BackendState;
 
 /// One server of a pool.
 #[derive(Debug)]

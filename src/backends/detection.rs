@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::FailureDetection;
 
+use super::carried::CarriedDetector;
 use super::evidence::{TrackRecord, probes_have_failed};
 
 /// Ejections vary by this share either way, so that balancers don't all probe at one instant.
@@ -100,6 +101,41 @@ impl Detector {
     /// Continues under other settings; what was seen stays.
     pub fn with_settings(self, settings: FailureDetection) -> Self {
         Self { settings, ..self }
+    }
+
+    /// For the process that an upgrade starts. Which connections began when is not among it: that one has none.
+    pub(super) fn carried(&self, now: Instant) -> CarriedDetector {
+        CarriedDetector {
+            failures: self.failures.iter().map(|at| now.saturating_duration_since(*at)).collect(),
+            ejected_for: match self.state {
+                DetectorState::Up => None,
+                DetectorState::Ejected { until } => Some(until.saturating_duration_since(now)),
+                // The next connection probes.
+                DetectorState::Probing { .. } => Some(Duration::ZERO),
+            },
+            is_by_evidence: self.is_by_evidence,
+            repeats: self.repeats,
+            last_ejection: self.last_ejection,
+            up_for: now.saturating_duration_since(self.up_since),
+        }
+    }
+
+    /// Continues where another process was.
+    pub(super) fn carry_on(&mut self, carried: &CarriedDetector, now: Instant) {
+        let most = self.settings.failures.get();
+        self.failures =
+            carried.failures.iter().rev().take(most).rev().filter_map(|ago| now.checked_sub(*ago)).collect();
+        self.is_by_evidence = carried.is_by_evidence;
+        self.repeats = carried.repeats;
+        self.last_ejection = carried.last_ejection;
+        self.up_since = now.checked_sub(carried.up_for).unwrap_or(now);
+        // Not for longer than an ejection may last here.
+        let longest = self.settings.max_ejection.mul_f64(1.0 + JITTER);
+        if let Some(left) = carried.ejected_for {
+            self.sequence += 1;
+            self.ejection = self.sequence;
+            self.state = DetectorState::Ejected { until: now + left.min(longest) };
+        }
     }
 
     pub(super) fn settings(&self) -> &FailureDetection {

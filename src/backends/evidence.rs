@@ -8,6 +8,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::FailureDetection;
 
 /// Parts of a window. It slides by one part at a time, so it covers between 7/8 of its length and all of it.
@@ -77,7 +79,8 @@ impl Evidence {
 }
 
 /// Outcomes of a backend's connections (in http mode requests).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Outcomes {
     /// It answered, or took what it was sent to the end.
     pub good: u32,
@@ -223,8 +226,19 @@ impl OutcomeCounts {
 
     /// The window that ends with `tick`, and the longer record.
     pub(super) fn track_record(&self, tick: u64) -> TrackRecord {
-        let longer = Slot::unpack(self.longer.load(Ordering::Relaxed)).outcomes;
-        TrackRecord { window: self.window(tick), longer }
+        TrackRecord { window: self.window(tick), longer: self.longer() }
+    }
+
+    /// The longer record.
+    pub(super) fn longer(&self) -> Outcomes {
+        Slot::unpack(self.longer.load(Ordering::Relaxed)).outcomes
+    }
+
+    /// Begins with a longer record.
+    pub(super) fn set_longer(&self, outcomes: Outcomes) {
+        let Outcomes { good, bad } = outcomes;
+        let outcomes = Outcomes { good: good.min(MOST_REMEMBERED), bad: bad.min(MOST_REMEMBERED) };
+        self.longer.store(Slot { tick: 0, outcomes }.pack(), Ordering::Relaxed);
     }
 
     /// Forgets everything.

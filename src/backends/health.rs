@@ -3,21 +3,23 @@
 //!
 //! Knows neither addresses nor connections. What counts as a failure is decided by the caller and the status.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::net::ConnectFailure;
 
+use super::admin_state::AdminState;
+use super::carried::CarriedBackend;
 use super::detection::{Began, Detector, DetectorState, Transition};
 use super::evidence::{ClientsSeen, Evidence, OutcomeCounts, Outcomes, TrackRecord, tick_of};
 use super::pool_events::PoolEvents;
 use super::rise_fall::CheckFinding;
-use super::status::{AdminState, BackendState, FULL_SHARE, Status};
+use super::snapshot::HealthSnapshot;
+use super::status::{BackendState, FULL_SHARE, Status};
 
 /// One backend's status, shared.
 #[derive(Debug)]
@@ -38,18 +40,6 @@ pub(super) struct Health {
     outcomes: OutcomeCounts,
     /// The window's length; 0: failure detection is off.
     window_millis: AtomicU64,
-}
-
-/// What is shown of it.
-pub(super) struct HealthSnapshot {
-    pub(super) state: BackendState,
-    /// Why it isn't up; `None`: it is, or an operator wants it so.
-    pub(super) reason: Option<String>,
-    /// So far, by reason.
-    pub(super) ejections: BTreeMap<&'static str, u64>,
-    /// Time until a probe is allowed, where it is ejected.
-    pub(super) ejected_for: Option<Duration>,
-    pub(super) last_error: Option<(String, SystemTime)>,
 }
 
 impl Health {
@@ -75,6 +65,19 @@ impl Health {
         }
         let mut status = self.status();
         status.reconfigure(settings, now);
+        self.publish(&mut status, now);
+    }
+
+    /// For the process that an upgrade starts.
+    pub(super) fn carried(&self, now: Instant) -> CarriedBackend {
+        CarriedBackend { outcomes: self.outcomes.longer(), ..self.status().carried(now) }
+    }
+
+    /// Continues where the old process was.
+    pub(super) fn carry_on(&self, carried: CarriedBackend, now: Instant) {
+        self.outcomes.set_longer(carried.outcomes);
+        let mut status = self.status();
+        status.carry_on(carried, now);
         self.publish(&mut status, now);
     }
 

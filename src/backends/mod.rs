@@ -2,9 +2,11 @@
 //!
 //! Knows nothing of listeners or clients. Which usable backend is next is the `balancer`'s question.
 
+mod admin_state;
 mod backend;
 #[cfg(test)]
 mod blame_properties;
+mod carried;
 mod check_log;
 mod checks;
 mod connector;
@@ -34,7 +36,9 @@ mod snapshot;
 mod status;
 mod unanswered;
 
+pub use admin_state::AdminState;
 pub use backend::Backend;
+pub use carried::CarriedPool;
 pub use check_log::{CheckResult, LastCheck};
 pub use connector::Connector;
 pub use endpoint::Endpoint;
@@ -46,4 +50,4 @@ pub use pool::{Pool, Unresolved};
 pub use resolver::most_lookup_files;
 pub use retry_budget::RetryPermit;
 pub use roles::follow_roles;
-pub use status::{AdminState, BackendState};
+pub use status::BackendState;

@@ -2,15 +2,16 @@
 //!
 //! Doesn't know where its backends come from, nor which of them is next.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
+use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::config;
@@ -20,6 +21,7 @@ use crate::protocol::proxy_header;
 use crate::telemetry::PoolHistograms;
 
 use super::backend::Backend;
+use super::carried::Expected;
 use super::endpoint::Endpoint;
 use super::evidence::Evidence;
 use super::lease::Lease;
@@ -49,6 +51,8 @@ pub struct Pool {
     retries: AtomicU64,
     outliers: Outliers,
     histograms: PoolHistograms,
+    /// What an upgrade has carried on. `None`: this process was started by none.
+    expected: Mutex<Option<Expected>>,
 }
 
 /// A name of the pool, or the target of a service, that doesn't resolve now. What it gave before is still used.
@@ -72,6 +76,7 @@ impl Pool {
             retries: AtomicU64::new(0),
             outliers: Outliers::default(),
             histograms: PoolHistograms::default(),
+            expected: Mutex::default(),
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
             events,
@@ -85,6 +90,26 @@ impl Pool {
         self.settings.store(Arc::new(settings));
         self.events.changed(None);
         self.events.queue().call_all();
+    }
+
+    /// What an upgrade passes on of its backends, by address.
+    pub fn carried(&self, now: Instant) -> BTreeMap<String, Value> {
+        let entry = |backend: &Arc<Backend>| {
+            // Numbers, texts and lists: there is nothing that JSON can't hold.
+            let entry = serde_json::to_value(backend.health().carried(now)).unwrap_or_default();
+            (backend.label().to_owned(), entry)
+        };
+        self.backends().iter().map(entry).collect()
+    }
+
+    /// Takes what an upgrade has passed on: each backend has it from when it comes into the pool.
+    pub fn carry_on(&self, backends: BTreeMap<String, Value>, now: Instant) {
+        *self.expected() = Some(Expected::new(backends, now));
+    }
+
+    /// Backends that the old process had in this pool, and that are not in it so far.
+    pub fn missing(&self) -> Vec<String> {
+        self.expected().iter().flat_map(Expected::addresses).map(str::to_owned).collect()
     }
 
     pub fn histograms(&self) -> &PoolHistograms {
@@ -142,7 +167,7 @@ impl Pool {
                 is_changed |= backend.update_from(&endpoint);
                 (*backend).clone()
             }
-            None => Backend::new(&endpoint, &self.settings(), self.workers, self.events.clone(), now),
+            None => self.add(&endpoint, now),
         };
         let backends: Vec<_> = wanted.into_iter().map(&mut take).collect();
         if !is_changed {
@@ -157,6 +182,24 @@ impl Pool {
         self.events.changed(None);
         self.events.queue().call_all();
         self.replaced.notify_waiters();
+    }
+
+    fn add(&self, endpoint: &Endpoint, now: Instant) -> Arc<Backend> {
+        let backend = Backend::new(endpoint, &self.settings(), self.workers, self.events.clone(), now);
+        let carried = self.expected().as_mut().and_then(|expected| expected.take(&self.name, backend.label(), now));
+        if let Some(carried) = carried {
+            backend.health().carry_on(carried, now);
+            if !backend.is_up() {
+                let (pool, state) = (&*self.name, backend.state().as_str());
+                tracing::info!(pool, backend = backend.label(), state, "its state is that of before the upgrade");
+            }
+        }
+        backend
+    }
+
+    /// A thread that panicked while it held the lock left a whole value.
+    fn expected(&self) -> MutexGuard<'_, Option<Expected>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The configuration has it no more: connections of its clients stay open and may still need a backend, and nothing

@@ -1,11 +1,15 @@
 //! Active health checks, the deciding part: from results to up or down. Pure.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::HealthCheck;
 
 /// What the checks of one backend say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CheckVerdict {
     /// No check has ended yet.
+    #[default]
     Unknown,
     /// The last checks went well.
     Up,
@@ -48,6 +52,16 @@ impl RiseFall {
     /// What the checks say now.
     pub fn verdict(&self) -> CheckVerdict {
         self.verdict
+    }
+
+    /// Results in a row that speak against the verdict.
+    pub(super) fn against(&self) -> usize {
+        self.against
+    }
+
+    /// Continues where another process was.
+    pub(super) fn carry_on(&mut self, verdict: CheckVerdict, against: usize) {
+        (self.verdict, self.against) = (verdict, against);
     }
 
     /// Takes a result; true where it changed the verdict. The first result of all decides by itself: a backend that is

@@ -52,3 +52,15 @@ impl BackendSnapshot {
         blamed.map(|failure| self.connect_failures[*failure as usize]).sum::<u64>() + self.bad_ends.iter().sum::<u64>()
     }
 }
+
+/// What its health contributes to that.
+pub(super) struct HealthSnapshot {
+    pub(super) state: BackendState,
+    /// Why it isn't up; `None`: it is, or an operator wants it so.
+    pub(super) reason: Option<String>,
+    /// So far, by reason.
+    pub(super) ejections: BTreeMap<&'static str, u64>,
+    /// Time until a probe is allowed, where it is ejected.
+    pub(super) ejected_for: Option<Duration>,
+    pub(super) last_error: Option<(String, SystemTime)>,
+}

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::{self, FailureDetection, OnDown, OnReturn};
 use crate::net::ConnectFailure;
 
+use super::admin_state::AdminState;
+use super::carried::{CarriedBackend, CarriedChecks};
 use super::detection::{Detector, DetectorState};
 use super::evidence::ClientsSeen;
 use super::rise_fall::{CheckFinding, CheckVerdict, RiseFall};
@@ -33,18 +35,6 @@ labels! {
         /// An operator has taken it out: no new connections, whatever its checks say.
         Disabled = "disabled",
     }
-}
-
-/// What an operator wants of a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AdminState {
-    /// That it serves.
-    #[default]
-    Enable,
-    /// That it takes no new connections.
-    Drain,
-    /// That it is out of service.
-    Disable,
 }
 
 impl BackendState {
@@ -125,6 +115,39 @@ impl Status {
         (self.on_down, self.on_return) = (pool.on_down, pool.on_return);
         self.is_waiting &= pool.on_return == OnReturn::Wait;
         self.slow_start = pool.slow_start;
+    }
+
+    /// For the process that an upgrade starts; the record of outcomes is its owner's to add.
+    pub(super) fn carried(&self, now: Instant) -> CarriedBackend {
+        CarriedBackend {
+            admin_state: self.admin_state,
+            is_waiting: self.is_waiting,
+            checks: self.rise_fall.as_ref().map(|rise_fall| CarriedChecks {
+                verdict: rise_fall.verdict(),
+                against: rise_fall.against(),
+                failed_check: self.failed_check.clone(),
+                is_standby: self.is_standby,
+            }),
+            detector: self.detector.as_ref().map(|detector| detector.carried(now)),
+            ejection_reason: self.ejection_reason.clone(),
+            back_for: self.back_since.map(|since| now.saturating_duration_since(since)),
+            ..CarriedBackend::default()
+        }
+    }
+
+    /// Takes on what the old process has told, as far as the pool's settings have a use for it.
+    pub(super) fn carry_on(&mut self, carried: CarriedBackend, now: Instant) {
+        self.admin_state = carried.admin_state;
+        self.is_waiting = carried.is_waiting && self.on_return == OnReturn::Wait;
+        self.ejection_reason = carried.ejection_reason;
+        self.back_since = carried.back_for.and_then(|duration| now.checked_sub(duration));
+        if let (Some(rise_fall), Some(checks)) = (&mut self.rise_fall, carried.checks) {
+            rise_fall.carry_on(checks.verdict, checks.against);
+            (self.failed_check, self.is_standby) = (checks.failed_check, checks.is_standby);
+        }
+        if let (Some(detector), Some(carried)) = (&mut self.detector, carried.detector) {
+            detector.carry_on(&carried, now);
+        }
     }
 
     /// The operator's word comes first; then passive detection and active checks must both say up.

@@ -10,7 +10,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -42,6 +42,16 @@ impl Balancer {
     pub fn new(pool: Arc<Pool>) -> Arc<Self> {
         let table = ArcSwap::from_pointee(Table::new(&pool));
         Arc::new(Self { pool, turn: AtomicU64::new(0), table })
+    }
+
+    /// How many turns it has given.
+    pub fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    /// Continues behind so many turns.
+    pub fn continue_at(&self, turn: u64) {
+        self.turn.store(turn, Ordering::Relaxed);
     }
 
     pub fn pool(&self) -> &Arc<Pool> {

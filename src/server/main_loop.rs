@@ -140,6 +140,8 @@ impl MainLoop {
                 let _ = answer.send(reload(&mut self.state).await);
                 None
             }
+            // It would not reach the new process, which was told already. Dropped, it is answered: ask again.
+            Some(Command::SetAdminState { .. }) if self.upgrade.is_under_way() => None,
             Some(Command::SetAdminState { pool, backend, admin_state, answer }) => {
                 let _ = answer.send(self.state.running.pools().set_admin_state(&pool, &backend, admin_state));
                 None

@@ -12,6 +12,7 @@ mod listen_sockets;
 mod main_loop;
 mod off_thread;
 mod own_backends;
+mod pool_state;
 mod pools;
 mod reload;
 mod running_config;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::backends::{AdminState, BackendState, Membership, Pool, follow_roles, watch_health};
+use crate::backends::{AdminState, BackendState, CarriedPool, Membership, Pool, follow_roles, watch_health};
 use crate::config;
 use crate::lifecycle::Cutter;
 use crate::proxy::Upstream;
@@ -17,11 +17,16 @@ use crate::proxy::Upstream;
 /// the others from working.
 const FIRST_RESOLVE: Duration = Duration::from_secs(1);
 
+/// What an upgrade carries on, by the names of the pools.
+pub(super) type CarriedPools = BTreeMap<String, CarriedPool>;
+
 /// All pools, by name.
 pub(super) struct Pools {
     workers: usize,
     cutter: Cutter,
     running: BTreeMap<String, RunningPool>,
+    /// Of the old process, until a pool of that name starts.
+    carried: CarriedPools,
 }
 
 struct RunningPool {
@@ -35,8 +40,31 @@ struct RunningPool {
 }
 
 impl Pools {
-    pub(super) fn new(workers: usize, cutter: Cutter) -> Self {
-        Self { workers, cutter, running: BTreeMap::new() }
+    /// Without one yet. `carried`: what the old process of an upgrade knew.
+    pub(super) fn new(workers: usize, cutter: Cutter, carried: CarriedPools) -> Self {
+        Self { workers, cutter, running: BTreeMap::new(), carried }
+    }
+
+    /// For the process that an upgrade starts.
+    pub(super) fn carried(&self) -> CarriedPools {
+        let now = Instant::now();
+        let entry = |(name, pool): (&String, &RunningPool)| {
+            let (turn, backends) = (pool.upstream.balancer().turn(), pool.upstream.pool().carried(now));
+            (name.clone(), CarriedPool { turn, backends })
+        };
+        self.running.iter().map(entry).collect()
+    }
+
+    /// Says what of the old process has found no place here, after the first [`Pools::apply`].
+    pub(super) fn report_missing(&mut self) {
+        for (pool, _) in std::mem::take(&mut self.carried) {
+            tracing::info!(pool, "the old process had this pool, and it is not here");
+        }
+        for (pool, running) in &self.running {
+            for backend in running.upstream.pool().missing() {
+                tracing::info!(pool, backend, "the old process had this backend, and it is not here, or not yet");
+            }
+        }
     }
 
     /// New pools start; those that stay continue under their new settings, with all that is known of their backends.
@@ -45,7 +73,8 @@ impl Pools {
             match self.running.get_mut(&settings.name) {
                 Some(pool) => pool.reconfigure(settings),
                 None => {
-                    let pool = RunningPool::start(settings, self.workers, self.cutter.clone());
+                    let carried = self.carried.remove(&settings.name).unwrap_or_default();
+                    let pool = RunningPool::start(settings, self.workers, self.cutter.clone(), carried);
                     self.running.insert(settings.name.clone(), pool);
                 }
             }
@@ -108,10 +137,12 @@ impl Pools {
 }
 
 impl RunningPool {
-    fn start(settings: &config::PoolConfig, workers: usize, cutter: Cutter) -> Self {
+    fn start(settings: &config::PoolConfig, workers: usize, cutter: Cutter, carried: CarriedPool) -> Self {
         let pool = Pool::new(settings.clone(), workers, cutter, Instant::now());
+        pool.carry_on(carried.backends, Instant::now());
         let membership = Rc::new(Membership::new(pool.clone()));
         let upstream = Upstream::new(pool.clone());
+        upstream.balancer().continue_at(carried.turn);
         let mut upkeep = JoinSet::new();
         upkeep.spawn_local(follow_roles(pool));
         upkeep.spawn_local(membership.clone().follow_names());

@@ -16,7 +16,8 @@ use crate::telemetry::ListenerTotals;
 use super::error::RunError;
 use super::listen_sockets::{ListenSockets, SharedSockets};
 use super::own_backends::warn_of_own_backends;
-use super::pools::Pools;
+use super::pool_state;
+use super::pools::{CarriedPools, Pools};
 use super::session_keys;
 use super::tls_upkeep::keep_up;
 
@@ -39,8 +40,13 @@ struct RunningListener {
 
 impl RunningConfig {
     /// Nothing runs yet.
-    pub(super) fn new(deps: ListenerDeps, listen_sockets: ListenSockets, cutter: Cutter) -> Self {
-        let pools = Pools::new(deps.workers, cutter);
+    pub(super) fn new(
+        deps: ListenerDeps,
+        listen_sockets: ListenSockets,
+        cutter: Cutter,
+        carried: CarriedPools,
+    ) -> Self {
+        let pools = Pools::new(deps.workers, cutter, carried);
         Self { deps, pools, listen_sockets, listeners: BTreeMap::new(), removed: Vec::new() }
     }
 
@@ -70,16 +76,19 @@ impl RunningConfig {
         Ok(())
     }
 
-    /// What an upgrade passes on: all sockets, and the keys of TLS sessions.
+    /// What an upgrade passes on: all sockets, the state of the pools, and the keys of TLS sessions.
     pub(super) fn passed_on(&self) -> Vec<(String, SharedSockets)> {
         let with_tls = self.listeners.iter().filter_map(|(name, it)| Some((name, it.settings.tls.as_ref()?)));
         // Where there is no file for a pipe, clients begin new sessions.
         let keys = with_tls.filter_map(|(name, tls)| session_keys::pass(name, tls).ok());
-        self.listen_sockets.sockets().into_iter().chain(keys).collect()
+        let state = pool_state::pass(&self.pools);
+        self.listen_sockets.sockets().into_iter().chain(state).chain(keys).collect()
     }
 
-    /// Resumes TLS sessions of the old process, if this one was started by an upgrade.
-    pub(super) fn continue_sessions(&mut self) {
+    /// Ends the taking over, if this process was started by an upgrade: resumes TLS sessions of the old one, and says
+    /// what was not taken over.
+    pub(super) fn finish_take_over(&mut self) {
+        self.pools.report_missing();
         for (name, RunningListener { settings, .. }) in &self.listeners {
             if let Some(tls) = &settings.tls {
                 session_keys::take(name, tls, &mut self.listen_sockets);

@@ -136,7 +136,9 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         worker_configs(config, workers, cut_orders, (&pipes, &engine), shortest_limit, &watch);
     let deps =
         ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
-    let mut running = RunningConfig::new(deps, ListenSockets::new(new_sockets, old_process.take_sockets()), cutter);
+    let carried = old_process.take_pools();
+    let listen_sockets = ListenSockets::new(new_sockets, old_process.take_sockets());
+    let mut running = RunningConfig::new(deps, listen_sockets, cutter, carried);
     running.apply(config).await?;
     let (sender, commands) = unbounded_channel();
     let view = Arc::new(View {
@@ -156,7 +158,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         former_processes: upgrade.former_processes().clone(),
     });
     let admin = start_admin(config.admin.bind.as_ref(), &mut running.listen_sockets, &view, exporter).await?;
-    running.continue_sessions();
+    running.finish_take_over();
     running.listen_sockets.close_unclaimed();
     let (workers, runtimes) = start_workers(worker_configs)?;
     view.runtimes.set(runtimes).expect("nobody else starts workers");

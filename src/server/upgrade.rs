@@ -20,6 +20,8 @@ use crate::lifecycle::FormerProcesses;
 use crate::net::{PassedSockets, receive_sockets, send_sockets};
 
 use super::listen_sockets::SharedSockets;
+use super::pool_state;
+use super::pools::CarriedPools;
 
 /// Set for the new process, whose standard input is the socket then.
 const VARIABLE: &str = "LB_HANDOVER";
@@ -38,18 +40,25 @@ const INIT: u32 = 1;
 pub(super) struct OldProcess {
     socket: Option<OwnedFd>,
     passed: Vec<PassedSockets>,
+    pools: CarriedPools,
 }
 
 impl OldProcess {
     /// Receives its listening sockets, if this process was started by an upgrade.
     pub(super) fn receive() -> io::Result<Self> {
         if std::env::var_os(VARIABLE).is_none() {
-            return Ok(Self { socket: None, passed: Vec::new() });
+            return Ok(Self { socket: None, passed: Vec::new(), pools: CarriedPools::new() });
         }
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
-        let passed = receive_sockets(&socket)?;
+        let mut passed = receive_sockets(&socket)?;
+        let pools = pool_state::take(&mut passed);
         tracing::info!(addresses = passed.len(), "taking over from the old process");
-        Ok(Self { socket: Some(socket), passed })
+        Ok(Self { socket: Some(socket), passed, pools })
+    }
+
+    /// What it knew of its pools.
+    pub(super) fn take_pools(&mut self) -> CarriedPools {
+        std::mem::take(&mut self.pools)
     }
 
     /// `None`: there is no old process.
@@ -88,6 +97,11 @@ impl Upgrade {
         let former_processes = std::env::var(FORMER_VARIABLE).ok().and_then(|text| text.parse().ok());
         let former_processes = former_processes.unwrap_or_default();
         Self { program: std::env::current_exe().ok(), former_processes, under_way: None }
+    }
+
+    /// Whether a new process was started, and doesn't accept yet.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
     }
 
     /// Those that have open connections of the time before.

@@ -84,6 +84,7 @@ mod tls_lifecycle; // open TLS connections through reloads, upgrades and a drain
 mod tls_peers; // TLS with other people's clients and servers
 mod tls_relay; // every byte and every end, with TLS on either side
 mod upgrade; // another process takes over
+mod upgrade_state; // what an upgrade carries on
 mod urgent_data; // MSG_OOB: every byte in its place
 
 fn main() -> ExitCode {

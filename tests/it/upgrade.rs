@@ -162,11 +162,16 @@ fn while_the_new_process_takes_its_time_the_former_one_goes_on() {
     lb.signal(Signal::USR2);
     wait_until("one at a time", || !lb.log_lines_with("an upgrade is under way already").is_empty());
     assert_eq!(started().len(), 1);
+    // It would not reach the new process.
+    let drain = format!("/api/v1/pools/default/backends/{}/drain", two.address());
+    let (status, said) = lb.post(&drain);
+    assert!(status == 503 && said.contains("ask again"), "{status} {said}");
     // Somebody loses patience with it.
     lb.signal_to(u32::try_from(started()[0]["pid"].as_u64().unwrap()).unwrap(), Signal::KILL);
     wait_until("the failure is said", || lb.log_lines_with(FAILED).len() == 1);
     assert_eq!(lb.ask("/readyz").status, 200);
     assert_eq!(greeting(lb.address()), "two");
+    assert_eq!(lb.post(&drain).0, 200);
 }
 
 #[test]
