@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
@@ -17,7 +17,7 @@ use crate::config;
 use crate::lifecycle::{Cut, Cutter};
 use crate::net::Target;
 use crate::protocol::proxy_header;
-use crate::telemetry::PoolHistograms;
+use crate::telemetry::{FailureCounters, PoolHistograms};
 
 use super::backend::Backend;
 use super::endpoint::Endpoint;
@@ -49,6 +49,8 @@ pub struct Pool {
     retries: AtomicU64,
     outliers: Outliers,
     histograms: PoolHistograms,
+    failures: FailureCounters,
+    outage: Mutex<Option<SystemTime>>,
 }
 
 /// A name of the pool, or the target of a service, that doesn't resolve now. What it gave before is still used.
@@ -72,6 +74,8 @@ impl Pool {
             retries: AtomicU64::new(0),
             outliers: Outliers::default(),
             histograms: PoolHistograms::default(),
+            failures: FailureCounters::default(),
+            outage: Mutex::default(),
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
             events,
@@ -89,6 +93,21 @@ impl Pool {
 
     pub fn histograms(&self) -> &PoolHistograms {
         &self.histograms
+    }
+
+    /// Its clients, in mode http requests, that were not served.
+    pub fn failures(&self) -> &FailureCounters {
+        &self.failures
+    }
+
+    /// Since when none of its backends is usable; `None`: one is.
+    pub fn outage_since(&self) -> Option<SystemTime> {
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called by the one that follows the states.
+    pub(super) fn set_outage_since(&self, since: Option<SystemTime>) {
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Its name in logs and metrics.
