@@ -147,9 +147,12 @@ fn collect_listener(stats: &ListenerStats) {
         let errors = counter!(metric::ACCEPT_ERRORS, "listener" => listener(), "reason" => reason.as_str());
         errors.absolute(totals.accept_errors[*reason as usize]);
     }
-    for (status, requests) in totals.requests {
-        let code = status.to_string();
-        counter!(metric::HTTP_REQUESTS, "listener" => listener(), "code" => code).absolute(requests);
+    for ((status, answerer), requests) in totals.requests {
+        let labels = [("listener", listener()), ("code", status.to_string()), ("origin", answerer.as_str().to_owned())];
+        counter!(metric::HTTP_REQUESTS, &labels).absolute(requests);
+    }
+    for (failure, count) in totals.failures.by_why() {
+        counter!(metric::FAILED, "listener" => listener(), "reason" => failure.as_str()).absolute(count);
     }
     for (result, version, resumed, count) in totals.handshakes.iter().flat_map(handshakes) {
         let labels = [("listener", listener()), ("result", result), ("version", version), ("resumed", resumed)];
@@ -189,6 +192,10 @@ fn collect_pool(pool: &Pool) {
     gauge!(metric::POOL_USABLE, "pool" => pool.name().to_owned()).set(pool.usable() as f64);
     gauge!(metric::POOL_QUEUE, "pool" => pool.name().to_owned()).set(pool.waiting() as f64);
     counter!(metric::RETRIES, "pool" => pool.name().to_owned()).absolute(pool.retries());
+    for (failure, count) in pool.failures().totals().by_why() {
+        let failed = counter!(metric::POOL_FAILED, "pool" => pool.name().to_owned(), "reason" => failure.as_str());
+        failed.absolute(count);
+    }
     pool.backends().iter().for_each(|backend| collect_backend(pool, backend));
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::backends::AdminState;
 
-use super::api::{PoolsReport, StatusReport};
+use super::api::{EventsReport, PoolsReport, StatusReport};
 use super::authorization::{AdminRefusal, Guard, Readers};
 use super::metrics::Exporter;
 use super::view::{Command, View};
@@ -55,6 +55,10 @@ enum Resource {
     Metrics,
     Status,
     Pools,
+    /// `None`: what was given is no number.
+    Events {
+        after: Option<u64>,
+    },
     Description,
 }
 
@@ -67,7 +71,7 @@ enum Change<'a> {
 /// Answers a request, whose body is ignored.
 pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> AdminResponse {
     let path = request.uri().path();
-    match (Operation::parse(path), request.method()) {
+    match (Operation::parse(path, request.uri().query()), request.method()) {
         (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
         (Some(Operation::Read(resource)), &Method::GET | &Method::HEAD) => {
             match admin.view.guard.judge_read(request.headers(), resource.readers()) {
@@ -100,15 +104,19 @@ impl Resource {
         match self {
             Self::Health | Self::Ready => Readers::Everybody,
             Self::Metrics => Readers::Scrapers,
-            Self::Page | Self::Style | Self::Script | Self::Status | Self::Pools | Self::Description => {
-                Readers::Operators
-            }
+            Self::Page
+            | Self::Style
+            | Self::Script
+            | Self::Status
+            | Self::Pools
+            | Self::Events { .. }
+            | Self::Description => Readers::Operators,
         }
     }
 }
 
 impl<'a> Operation<'a> {
-    fn parse(path: &'a str) -> Option<Self> {
+    fn parse(path: &'a str, query: Option<&str>) -> Option<Self> {
         let resource = match path {
             "/" => Resource::Page,
             "/style.css" => Resource::Style,
@@ -118,6 +126,9 @@ impl<'a> Operation<'a> {
             "/metrics" => Resource::Metrics,
             "/api/v1/status" => Resource::Status,
             "/api/v1/pools" => Resource::Pools,
+            "/api/v1/events" => {
+                Resource::Events { after: parameter(query, "after").map_or(Some(0), |id| id.parse().ok()) }
+            }
             "/api/v1/openapi.json" => Resource::Description,
             _ => return Change::parse(path).map(Self::Change),
         };
@@ -146,6 +157,12 @@ impl<'a> Change<'a> {
     }
 }
 
+/// What the query gives for a parameter; `None`: nothing.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    let mut pairs = query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
 fn show(resource: &Resource, admin: &Admin) -> AdminResponse {
     let view = &*admin.view;
     match resource {
@@ -165,6 +182,8 @@ fn show(resource: &Resource, admin: &Admin) -> AdminResponse {
         Resource::Metrics => respond(StatusCode::OK, METRICS, admin.exporter.render(view)),
         Resource::Status => json(StatusCode::OK, &StatusReport::new(view)),
         Resource::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
+        Resource::Events { after: Some(id) } => json(StatusCode::OK, &EventsReport::after(*id)),
+        Resource::Events { after: None } => error(StatusCode::BAD_REQUEST, "after is to be the id of an event"),
     }
 }
 

@@ -170,11 +170,20 @@ impl Health {
         let (pool, backend) = (self.events.pool(), &*self.label);
         match result {
             CheckFinding::Well if state == BackendState::Waiting => {
-                tracing::warn!(pool, backend, "health checks say up; it waits for `lb backend enable`");
+                tracing::warn!(
+                    event = "waiting",
+                    pool,
+                    backend,
+                    "health checks say up; it waits for `lb backend enable`"
+                );
             }
-            CheckFinding::Well => tracing::info!(pool, backend, "health checks say up"),
-            CheckFinding::Standby(reason) => tracing::info!(pool, backend, reason, "health checks say standby"),
-            CheckFinding::Failed(reason) => tracing::warn!(pool, backend, reason, "health checks say down"),
+            CheckFinding::Well => tracing::info!(event = "check_up", pool, backend, "health checks say up"),
+            CheckFinding::Standby(reason) => {
+                tracing::info!(event = "standby", pool, backend, reason, "health checks say standby");
+            }
+            CheckFinding::Failed(reason) => {
+                tracing::warn!(event = "check_down", pool, backend, reason, "health checks say down");
+            }
         }
         closes && result != CheckFinding::Well
     }
@@ -373,12 +382,13 @@ impl Health {
     fn ejected(&self, duration: Duration, label: &'static str, why: String) {
         let (pool, backend, seconds) =
             (self.events.pool(), &*self.label, (duration.as_secs_f64() * 10.0).round() / 10.0);
-        tracing::warn!(pool, backend, reason = why, seconds, "backend ejected");
+        tracing::warn!(event = "ejected", pool, backend, reason = why, seconds, "backend ejected");
         self.status().note_ejection(label, why);
     }
 
     fn log_recovery(&self, reason: &str) {
-        tracing::info!(pool = self.events.pool(), backend = &*self.label, reason, "backend is in use again");
+        let (pool, backend) = (self.events.pool(), &*self.label);
+        tracing::info!(event = "recovered", pool, backend, reason, "backend is in use again");
     }
 }
 

@@ -8,7 +8,7 @@ use std::future::pending;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use serde_json::Value;
@@ -18,7 +18,7 @@ use crate::config;
 use crate::lifecycle::{Cut, Cutter};
 use crate::net::Target;
 use crate::protocol::proxy_header;
-use crate::telemetry::PoolHistograms;
+use crate::telemetry::{FailureCounters, PoolHistograms};
 
 use super::backend::Backend;
 use super::carried::Expected;
@@ -53,6 +53,8 @@ pub struct Pool {
     histograms: PoolHistograms,
     /// What an upgrade has carried on. `None`: this process was started by none.
     expected: Mutex<Option<Expected>>,
+    failures: FailureCounters,
+    outage: Mutex<Option<SystemTime>>,
 }
 
 /// A name of the pool, or the target of a service, that doesn't resolve now. What it gave before is still used.
@@ -77,6 +79,8 @@ impl Pool {
             outliers: Outliers::default(),
             histograms: PoolHistograms::default(),
             expected: Mutex::default(),
+            failures: FailureCounters::default(),
+            outage: Mutex::default(),
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
             events,
@@ -114,6 +118,21 @@ impl Pool {
 
     pub fn histograms(&self) -> &PoolHistograms {
         &self.histograms
+    }
+
+    /// Its clients, in mode http requests, that were not served.
+    pub fn failures(&self) -> &FailureCounters {
+        &self.failures
+    }
+
+    /// Since when none of its backends is usable; `None`: one is.
+    pub fn outage_since(&self) -> Option<SystemTime> {
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called by the one that follows the states.
+    pub(super) fn set_outage_since(&self, since: Option<SystemTime>) {
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Its name in logs and metrics.

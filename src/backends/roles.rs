@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::config::OnReturn;
 use crate::lifecycle::Cut;
@@ -22,7 +23,7 @@ pub async fn follow_roles(pool: Arc<Pool>) -> Infallible {
         let now = pool.service();
         // That a pool has no backend yet is reported for the name that gives none.
         if now != service && !pool.backends().is_empty() {
-            report(&pool, now);
+            report(&pool, service, now);
             service = now;
         }
         if pool.settings().on_return == OnReturn::CloseBackups {
@@ -32,13 +33,21 @@ pub async fn follow_roles(pool: Arc<Pool>) -> Infallible {
     }
 }
 
-fn report(pool: &Pool, service: Service) {
+/// An outage is one, whatever its clients get meanwhile.
+fn report(pool: &Pool, before: Service, now: Service) {
+    if before == Service::Served || now == Service::Served {
+        pool.set_outage_since((now != Service::Served).then(SystemTime::now));
+    }
     let states = states(pool);
     let pool = pool.name();
-    match service {
-        Service::Served => tracing::info!(pool, states, "clients are served again"),
-        Service::AllTried => tracing::warn!(pool, states, "no backend passes its health check: all are tried"),
-        Service::Refused => tracing::warn!(pool, states, "no backend may be used: clients are refused"),
+    let event = if before == Service::Served { "pool_down" } else { "pool_still_down" };
+    match now {
+        Service::Served => tracing::info!(event = "pool_up", pool, states, "clients are served again"),
+        Service::EjectedTried => {
+            tracing::warn!(event, pool, states, "no backend is usable: those that have failed are tried");
+        }
+        Service::AllTried => tracing::warn!(event, pool, states, "no backend passes its health check: all are tried"),
+        Service::Refused => tracing::warn!(event, pool, states, "no backend may be used: clients are refused"),
     }
 }
 

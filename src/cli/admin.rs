@@ -9,20 +9,24 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::config::means_off;
+use crate::config::{AdminConfig, Overrides, Source, means_off};
 
 use super::client;
 use super::environment::variable;
 use super::error::CliError;
+use super::foreign;
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 /// The admin server's address, and the token that changes need.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AdminArgs {
-    /// The balancer's admin address: host:port or unix:/path [env: LB_ADMIN] [default: 127.0.0.1:9900]
+    /// The balancer's admin address: host:port, unix:/path or its page's URL [env: LB_ADMIN] [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    /// The balancer's configuration, which has the address and the token's file
+    #[arg(long, short, value_name = "FILE", conflicts_with = "admin")]
+    config: Option<PathBuf>,
     /// Has the bearer token that changes need [env: LB_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -47,18 +51,33 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 impl AdminArgs {
     /// The address is that of the flag, of the variable that the balancer itself reads, or the default.
     pub(super) fn admin(&self) -> Result<AdminClient, CliError> {
-        let address = self.admin.clone().or_else(|| variable("LB_ADMIN")).unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
+        let configured = self.config.as_deref().map(read_config).transpose()?;
+        let (bind, token_file) = configured.map_or((None, None), |admin| {
+            (Some(admin.bind.map_or_else(|| "off".to_owned(), |bind| bind.to_string())), admin.token_file)
+        });
+        let address = self.admin.clone().or(bind).or_else(|| variable("LB_ADMIN"));
+        let address = address.unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
         if means_off(&address) {
             return Err(CliError::AdminOff);
         }
+        // As the demo and browsers show it.
+        let address = address.strip_prefix("http://").map_or(&*address, |rest| rest.trim_end_matches('/')).to_owned();
         // The balancer may listen on every address; this connects to one of them.
         let address = match address.strip_prefix("*:") {
             Some(port) => format!("127.0.0.1:{port}"),
             None => address,
         };
-        let file = self.token_file.clone().or_else(|| variable("LB_TOKEN_FILE").map(PathBuf::from));
+        let file = self.token_file.clone().or(token_file).or_else(|| variable("LB_TOKEN_FILE").map(PathBuf::from));
         Ok(AdminClient { address, token: file.as_deref().map(read_token).transpose()? })
     }
+}
+
+/// Its admin server, as the balancer itself would run it.
+fn read_config(file: &Path) -> Result<AdminConfig, CliError> {
+    let environment = Overrides::from_environment(variable);
+    let source =
+        Source { translate: Some(foreign::translate), file: Some(file.to_owned()), environment, ..Source::default() };
+    Ok(source.load()?.config.admin)
 }
 
 fn read_token(file: &Path) -> Result<String, CliError> {
@@ -69,11 +88,6 @@ impl AdminClient {
     pub(super) async fn report<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         let (_, body) = self.request(Method::GET, path).await?;
         self.read(path, &body)
-    }
-
-    /// The status and the body.
-    pub(super) async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), CliError> {
-        self.request(Method::GET, path).await
     }
 
     /// Makes a change, and returns its result.

@@ -37,6 +37,8 @@ pub(super) enum CliError {
     Refused(String),
     /// The balancer is not ready for traffic.
     NotReady(String),
+    /// Pools without a usable backend.
+    PoolsDown(String),
     /// The demo's servers or its balancer could not be started.
     Demo(io::Error),
     /// A request of the demo failed.
@@ -77,7 +79,7 @@ impl fmt::Display for CliError {
             Self::Output { file, source } => write!(f, "can't write {}: {source}", file.display()),
             Self::Run(error) => error.fmt(f),
             Self::Runtime(error) => write!(f, "can't start the runtime: {error}"),
-            Self::AdminOff => f.write_str("the admin server is off (by LB_ADMIN or --admin)"),
+            Self::AdminOff => f.write_str("the admin server is off (by LB_ADMIN, --admin or the configuration)"),
             Self::Token { file, source } => write!(f, "can't read the token from {}: {source}", file.display()),
             Self::NoAnswer { address, source } => {
                 write!(f, "no answer from the admin server at {address}: {source} (is lb running? see --admin ADDR)")
@@ -86,6 +88,7 @@ impl fmt::Display for CliError {
             Self::Unauthorized(reason) => write!(f, "{reason} (see --token-file FILE)"),
             Self::Refused(reason) => f.write_str(reason),
             Self::NotReady(reason) => write!(f, "not ready: {reason}"),
+            Self::PoolsDown(pools) => write!(f, "no usable backend in: {pools}"),
             Self::Demo(error) => write!(f, "the demo can't start: {error}"),
             Self::DemoRequest(error) => write!(f, "a GET through the balancer failed: {error}"),
             Self::UnequalShares => f.write_str("the requests were not shared equally"),

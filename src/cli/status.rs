@@ -32,6 +32,9 @@ pub(super) struct StatusArgs {
     /// Print the API's reports as one JSON object
     #[arg(long)]
     json: bool,
+    /// Exit with 1 also when a pool has no usable backend
+    #[arg(long, conflicts_with = "watch")]
+    strict: bool,
 }
 
 /// Both reports, as `--json` prints them.
@@ -48,19 +51,17 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
         if args.watch {
             return watch(&admin).await;
         }
-        if !args.quiet {
-            let reports = fetch_reports(&admin).await?;
-            if args.json {
-                print_line(serde_json::to_string_pretty(&reports).expect("reports have text keys only"));
-            } else {
-                print_line(tables(&reports, None).trim_end());
-            }
+        let reports = fetch_reports(&admin).await?;
+        if args.json {
+            print_line(serde_json::to_string_pretty(&reports).expect("reports have text keys only"));
+        } else if !args.quiet {
+            print_line(tables(&reports, None).trim_end());
         }
-        let (ready, body) = admin.get("/readyz").await?;
-        if ready.is_success() {
-            return Ok(());
+        if let Some(reason) = reports.status.unready_reason {
+            return Err(CliError::NotReady(reason));
         }
-        Err(CliError::NotReady(String::from_utf8_lossy(&body).trim_end().to_owned()))
+        let down: Vec<_> = reports.pools.pools.iter().filter(|pool| pool.is_down()).map(|pool| &*pool.name).collect();
+        if args.strict && !down.is_empty() { Err(CliError::PoolsDown(down.join(", "))) } else { Ok(()) }
     })
 }
 
@@ -123,8 +124,14 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
         "POOL", "BACKEND", "STATE", "RANK", "WEIGHT", "ACTIVE", "TOTAL", "FAILURES", "CONNECT ms"
     );
     for pool in &reports.pools.pools {
-        for backend in &pool.backends {
+        let mut backends: Vec<_> = pool.backends.iter().collect();
+        // Bad first: in a long list they would be missed.
+        backends.sort_by_key(|backend| backend.state == "up");
+        for backend in backends {
             text += &backend_row(pool, backend, before);
+        }
+        if pool.backends.is_empty() {
+            text += &format!("{:<12} {:<24} none of its names has resolved yet\n", pool.name, "no backend");
         }
         for unresolved in &pool.unresolved {
             text += &format!("{:<12} {:<24} not resolved: {}\n", pool.name, unresolved.name, unresolved.error);
@@ -133,12 +140,23 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
     for ListenerReport { name, tls, .. } in &status.listeners {
         text += &tls.as_ref().map(|tls| tls_lines(name, tls)).unwrap_or_default();
     }
-    for PoolReport { name, service, .. } in &reports.pools.pools {
-        match service.as_str() {
-            "refused" => text += &format!("\npool {name}: no backend may be used, clients are refused\n"),
-            "all_tried" => text += &format!("\npool {name}: no backend passes its health check, all are tried\n"),
-            _ => {}
-        }
+    reports.pools.pools.iter().for_each(|pool| text += &pool_lines(pool));
+    text
+}
+
+/// What its clients meet.
+fn pool_lines(PoolReport { name, service, outage_since, failed, failures, .. }: &PoolReport) -> String {
+    let service = match service.as_str() {
+        "refused" => Some("no backend may be used, clients are refused"),
+        "all_tried" => Some("no backend passes its health check, all are tried"),
+        "ejected_tried" => Some("no backend is usable, those that have failed are tried"),
+        _ => None,
+    };
+    let since = outage_since.as_ref().map_or(String::new(), |since| format!(" (since {since})"));
+    let mut text = service.map_or(String::new(), |service| format!("\npool {name}: {service}{since}\n"));
+    if *failed > 0 {
+        let reasons: Vec<_> = failures.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        text += &format!("\npool {name}: {failed} clients were not served: {}\n", reasons.join(", "));
     }
     text
 }

@@ -9,7 +9,7 @@ use crate::access_log::Entry;
 use crate::lifecycle::ConnectionId;
 use crate::net::{Peer, Transport};
 use crate::relay::Tally;
-use crate::telemetry::{Cause, Rejection};
+use crate::telemetry::{Cause, ClientFailure, Rejection};
 
 use super::arrival::Arrival;
 use super::attempts::Attempts;
@@ -66,6 +66,15 @@ impl<'a> Record<'a> {
         connection_span(self.arrival.id, self.peer)
     }
 
+    /// Mode http counts its requests.
+    fn count_failure(&self, failure: Option<ClientFailure>) {
+        let (Some(failure), None) = (failure, &self.arrival.frontend.http) else { return };
+        self.arrival.frontend.counters(self.arrival.load.worker()).failed(failure);
+        if let Some(upstream) = self.upstream {
+            upstream.pool().failures().count(failure);
+        }
+    }
+
     fn first_byte(&self) -> Option<Duration> {
         self.tally.first_byte().map(|at| at - self.arrival.accepted_at)
     }
@@ -104,6 +113,7 @@ impl Drop for Record<'_> {
         match self.end.unwrap_or_else(|| ConnectionEnd::Closed(load.cause_of_cut())) {
             ConnectionEnd::Closed(cause) => {
                 counters.closed(cause);
+                self.count_failure(ClientFailure::of_end(cause));
                 frontend.stats.connection_duration.record(duration);
                 if let (Some(first_byte), Some(upstream)) = (self.first_byte(), self.upstream) {
                     upstream.pool().histograms().first_byte.record(first_byte);
@@ -115,6 +125,7 @@ impl Drop for Record<'_> {
             }
             ConnectionEnd::Rejected(reason) => {
                 counters.rejected(reason);
+                self.count_failure(ClientFailure::of_rejection(reason));
                 self.log(duration, Cause::Rejected, Some(reason));
             }
         }

@@ -70,7 +70,7 @@ impl MainLoop {
         tokio::select! {
             () = run_drain(drain, sockets, grace, connections) => DrainEnd::Over,
             (why, end) = time_is_over(signals, ending, grace, state.config.drain) => {
-                tracing::warn!(active = connections.active(), "{why}; closing what is left");
+                tracing::warn!(event = "cut", active = connections.active(), "{why}; closing what is left");
                 end
             }
         }
@@ -113,7 +113,7 @@ impl MainLoop {
         match action {
             SignalAction::Stop(signal) => {
                 let active = self.state.view.connections.active();
-                tracing::info!(signal, active, "stopping; a second signal stops at once");
+                tracing::info!(event = "stopping", signal, active, "stopping; a second signal stops at once");
                 return Some(Ending::Requested);
             }
             SignalAction::Reload => {
@@ -148,7 +148,7 @@ impl MainLoop {
             }
             Some(Command::Shutdown) | None => {
                 let active = self.state.view.connections.active();
-                tracing::info!(active, "stopping; a signal stops at once");
+                tracing::info!(event = "stopping", active, "stopping; a signal stops at once");
                 Some(Ending::Requested)
             }
         }

@@ -110,7 +110,7 @@ impl Pools {
         let state = known.state();
         if has_changed {
             upstream.balancer().rebuild();
-            tracing::info!(pool, backend, state = state.as_str(), "changed by the API");
+            tracing::info!(event = "operator", pool, backend, state = state.as_str(), "changed by the API");
         }
         Ok(state)
     }

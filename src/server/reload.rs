@@ -20,8 +20,14 @@ pub(super) async fn reload(state: &mut ServerState) -> Result<String, String> {
     };
     systemd::ready();
     match &result {
-        Ok(what) => tracing::info!(took_ms = began.elapsed().as_millis(), "{what}"),
-        Err(error) => tracing::error!(%error, "the configuration was not reloaded; the previous one stays in use"),
+        Ok(what) => tracing::info!(event = "reloaded", took_ms = began.elapsed().as_millis(), "{what}"),
+        Err(error) => {
+            tracing::error!(
+                event = "reload_failed",
+                %error,
+                "the configuration was not reloaded; the previous one stays in use"
+            );
+        }
     }
     state.view.reloads.ended(result.clone());
     result

@@ -60,6 +60,15 @@ pub fn start(source: Source, loaded: &Loaded) -> Result<Running, RunError> {
     let config = &loaded.config;
     let settings = LogSettings { level: config.log.level, json: config.log.format == LogFormat::Json };
     start_log(settings).map_err(RunError::Log)?;
+    let names = |names: Vec<&str>| names.join(", ");
+    tracing::info!(
+        event = "started",
+        version = env!("CARGO_PKG_VERSION"),
+        config = loaded.file.as_ref().map(|file| file.display().to_string()),
+        listeners = names(config.listeners.iter().map(|listener| &*listener.name).collect()),
+        pools = names(config.pools.iter().map(|pool| &*pool.name).collect()),
+        "starting"
+    );
     let runtime =
         Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(RunError::Runtime)?;
     let (workers, main_loop) = runtime.block_on(set_up(source, loaded))?;

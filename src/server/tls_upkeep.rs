@@ -58,10 +58,19 @@ async fn read_again(listener: &str, server: &Server) {
     match result {
         Ok(true) => {
             let certificates = server.loaded().certificates().len();
-            tracing::info!(listener, certificates, "TLS files reloaded; new connections meet what they hold now");
+            let event = "tls_reloaded";
+            tracing::info!(
+                event,
+                listener,
+                certificates,
+                "TLS files reloaded; new connections meet what they hold now"
+            );
         }
         Ok(false) => {}
-        Err(error) => tracing::error!(listener, %error, "TLS files can't be used; what they held before stays in use"),
+        Err(error) => {
+            let event = "tls_failed";
+            tracing::error!(event, listener, %error, "TLS files can't be used; what they held before stays in use");
+        }
     }
 }
 
@@ -78,9 +87,9 @@ fn tell_expiry(listener: &str, server: &Server) {
     for certificate in loaded.certificates().filter(|it| it.expires_soon(now)) {
         let (name, expires) = (&certificate.name, rfc3339(certificate.expires));
         if certificate.expires <= now {
-            tracing::error!(listener, name, %expires, "a certificate has expired");
+            tracing::error!(event = "expired", listener, name, %expires, "a certificate has expired");
         } else {
-            tracing::warn!(listener, name, %expires, "a certificate expires soon; renew it");
+            tracing::warn!(event = "expires_soon", listener, name, %expires, "a certificate expires soon; renew it");
         }
     }
 }

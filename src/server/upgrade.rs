@@ -129,14 +129,16 @@ impl Upgrade {
         }
         match self.start() {
             Ok((child, socket)) => {
-                tracing::info!(pid = child.id(), "upgrading: a new process was started");
+                tracing::info!(event = "upgrading", pid = child.id(), "upgrading: a new process was started");
                 let (pid, (sender, result)) = (child.id(), oneshot::channel());
                 // On a thread of its own, as all of it blocks: the sending, if the child doesn't receive, and the waits
                 // for its answer and its end.
                 std::thread::spawn(move || sender.send(hand_over(child, &socket, sockets)));
                 self.under_way = Some(UnderWay { pid, result });
             }
-            Err(error) => tracing::error!(%error, "the upgrade failed; this process continues"),
+            Err(error) => {
+                tracing::error!(event = "upgrade_failed", %error, "the upgrade failed; this process continues")
+            }
         }
     }
 
@@ -174,11 +176,12 @@ impl Upgrade {
         self.under_way = None;
         match result {
             Ok(pid) => {
-                tracing::info!(pid, "upgraded: the new process accepts, this one ends with its connections");
+                let event = "upgraded";
+                tracing::info!(event, pid, "upgraded: the new process accepts, this one ends with its connections");
                 Some(pid)
             }
             Err(error) => {
-                tracing::error!(%error, "the upgrade failed; this process continues");
+                tracing::error!(event = "upgrade_failed", %error, "the upgrade failed; this process continues");
                 None
             }
         }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::cause::{AcceptError, Cause, Rejection};
+use super::failures::{ClientFailure, FailureCounters, FailureTotals};
 use super::handshakes::{HandshakeCounters, HandshakeTotals};
 use super::histogram::Histogram;
 use super::metric::{LATENCY_BUCKETS, LIFE_BUCKETS};
@@ -89,11 +90,22 @@ pub struct ListenerCounters {
     closed: [AtomicU64; Cause::ALL.len()],
     rejected: [AtomicU64; Rejection::ALL.len()],
     accept_errors: [AtomicU64; AcceptError::ALL.len()],
-    /// By status from 100 to 999; allocated with the first request, as only http mode has any.
-    requests: OnceLock<Box<[AtomicU64]>>,
+    failures: FailureCounters,
+    /// By [`Answerer`], and by status from 100 to 999; allocated with the first, as only http mode has any.
+    requests: [OnceLock<Box<[AtomicU64]>>; Answerer::ALL.len()],
     /// Allocated with the first one: few listeners end TLS.
     handshakes: OnceLock<Box<HandshakeCounters>>,
     pub bytes: ByteCounters,
+}
+
+labels! {
+    /// Who gave a request its answer.
+    Answerer {
+        /// The balancer itself: no backend did.
+        Lb = "lb",
+        /// A backend.
+        Backend = "backend",
+    }
 }
 
 /// The statuses of HTTP (RFC 9110 section 15): three digits, the first from 1 on.
@@ -152,9 +164,15 @@ impl ListenerCounters {
         self.rejected[reason as usize].fetch_add(1, Ordering::Release);
     }
 
+    /// Counts a client, or a request, that was not served.
+    pub fn failed(&self, failure: ClientFailure) {
+        self.failures.count(failure);
+    }
+
     /// Counts an HTTP request by the status of its answer.
-    pub fn request(&self, status: u16) {
-        let requests = self.requests.get_or_init(|| (0..STATUSES).map(|_| AtomicU64::new(0)).collect());
+    pub fn request(&self, status: u16, answerer: Answerer) {
+        let requests =
+            self.requests[answerer as usize].get_or_init(|| (0..STATUSES).map(|_| AtomicU64::new(0)).collect());
         if let Some(counter) = requests.get(usize::from(status.wrapping_sub(FIRST_STATUS))) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
@@ -180,8 +198,10 @@ pub struct ListenerTotals {
     pub rejected: [u64; Rejection::ALL.len()],
     /// By [`AcceptError`].
     pub accept_errors: [u64; AcceptError::ALL.len()],
-    /// Answered HTTP requests by status, without those that never occurred.
-    pub requests: BTreeMap<u16, u64>,
+    /// Clients, in mode http requests, that were not served.
+    pub failures: FailureTotals,
+    /// Answered HTTP requests by status and who answered, without those that never occurred.
+    pub requests: BTreeMap<(u16, Answerer), u64>,
     /// `None`: there was no TLS handshake.
     pub handshakes: Option<HandshakeTotals>,
     pub bytes: Traffic,
@@ -198,6 +218,7 @@ impl ListenerTotals {
             rejected,
             accepted: counters.iter().map(|worker| worker.accepted.load(Ordering::Relaxed)).sum(),
             accept_errors: sums(counters, |worker| &worker.accept_errors),
+            failures: counters.iter().map(|worker| worker.failures.totals()).sum(),
             requests: requests(counters),
             handshakes: handshakes(counters),
             bytes: counters.iter().map(|worker| worker.bytes.total()).sum(),
@@ -211,13 +232,15 @@ impl ListenerTotals {
     }
 }
 
-fn requests(counters: &PerWorker<ListenerCounters>) -> BTreeMap<u16, u64> {
+fn requests(counters: &PerWorker<ListenerCounters>) -> BTreeMap<(u16, Answerer), u64> {
     let mut sums = BTreeMap::new();
-    for of_worker in counters.iter().filter_map(|worker| worker.requests.get()) {
-        for (status, counter) in (FIRST_STATUS..).zip(of_worker.iter()) {
-            let count = counter.load(Ordering::Relaxed);
-            if count > 0 {
-                *sums.entry(status).or_default() += count;
+    for answerer in Answerer::ALL {
+        for of_worker in counters.iter().filter_map(|worker| worker.requests[*answerer as usize].get()) {
+            for (status, counter) in (FIRST_STATUS..).zip(of_worker.iter()) {
+                let count = counter.load(Ordering::Relaxed);
+                if count > 0 {
+                    *sums.entry((status, *answerer)).or_default() += count;
+                }
             }
         }
     }

@@ -10,9 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use tracing::Level;
-use tracing_subscriber::fmt;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
 use super::escape::{escaped, escaped_json};
+use super::events::EventLayer;
 use super::log_writer::{LogWriter, LogWriterOptions};
 
 #[derive(Clone, Copy, Debug)]
@@ -43,15 +47,17 @@ pub fn start(settings: LogSettings) -> io::Result<()> {
     }
     let LogSettings { level, json } = settings;
     let is_colored = !json && io::stderr().is_terminal();
-    let builder = fmt()
-        .with_max_level(level)
+    let lines = fmt::layer()
         .with_target(false)
         .with_ansi(is_colored)
         // It would report errors of the writer, which has none, to standard error directly.
         .log_internal_errors(false)
         .with_writer(move || EventWriter { json, is_colored });
+    let lines = if json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
+    // Events are kept whatever lines the log shows.
+    let events = EventLayer.with_filter(EventLayer::filter());
     // An error means that another log was started before.
-    let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
+    let _ = registry().with(lines.with_filter(LevelFilter::from_level(level))).with(events).try_init();
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }

@@ -35,6 +35,10 @@ names! {
     counter ACCEPTED = "lb_connections_accepted_total", "Client connections accepted.";
     counter CLOSED = "lb_connections_closed_total", "Client connections that ended, by cause.";
     counter REJECTED = "lb_connections_rejected_total", "Client connections refused after accept, by reason.";
+    counter FAILED = "lb_clients_failed_total",
+        "Clients of a listener (in http mode requests) that were not served, by why.";
+    counter POOL_FAILED = "lb_pool_clients_failed_total",
+        "Clients of a pool (in http mode requests) that were not served, by why.";
     counter BYTES = "lb_bytes_total", "Bytes relayed: in from clients, out to clients.";
     counter BACKEND_CONNECTIONS = "lb_backend_connections_total", "Connections made to a backend.";
     counter CONNECT_FAILURES = "lb_backend_connect_failures_total", "Connections to a backend that failed, by reason.";
@@ -54,7 +58,7 @@ names! {
     counter LOG_DROPPED = "lb_log_dropped_total",
         "Lines of the program's own log lost because they could not be written, or not in time.";
     counter HTTP_REQUESTS = "lb_http_requests_total",
-        "HTTP requests, by the status of the answer; 499: the client left before it.";
+        "HTTP requests, by the status of the answer and who gave it; 499: the client left before it.";
     counter TLS_HANDSHAKES = "lb_tls_handshakes_total",
         "TLS handshakes with clients, by result: ok, with version and whether a session was resumed, or why not.";
     counter RELOADS = "lb_config_reloads_total", "Reloads of the configuration, by result.";

@@ -8,6 +8,8 @@ mod cause;
 mod clock;
 mod counters;
 mod escape;
+mod events;
+mod failures;
 mod handshakes;
 mod histogram;
 mod log;
@@ -17,9 +19,12 @@ pub mod metric;
 pub use cause::{AcceptError, Cause, Rejection};
 pub use clock::rfc3339;
 pub use counters::{
-    BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker, PoolHistograms, Traffic,
+    Answerer, BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker,
+    PoolHistograms, Traffic,
 };
 pub use escape::{Unquoted, Word, escaped, escaped_json};
+pub use events::{PastEvent, events_after};
+pub use failures::{ClientFailure, FailureCounters, FailureTotals};
 pub use handshakes::{HandshakeFailure, HandshakeKind, HandshakeTotals};
 pub use histogram::{Histogram, HistogramTotals};
 pub use log::{LogSettings, start as start_log, writer as log_writer};

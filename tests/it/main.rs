@@ -55,6 +55,7 @@ mod log_readers; // logs that nobody reads, and nothing waits for
 mod notify; // what systemd is told
 mod observe; // numbers under load, against the log, through Prometheus, of a thousand backends
 mod others_bugs; // what has broken other balancers
+mod outage; // a pool without a usable backend, seen everywhere; events; clients that fail
 mod overrides; // file, environment, flags: who wins
 mod page; // the status page in a real browser
 mod protocols; // redis and PostgreSQL through the balancer

@@ -19,7 +19,10 @@ const ROW_CLASSES = {
 const CHANGES = {
   up: ["drain", "disable"], waiting: ["enable", "disable"], draining: ["enable", "disable"], disabled: ["enable"],
 };
-const SERVICES = { refused: "clients are refused", all_tried: "none passes its check, all are tried" };
+const SERVICES = {
+  refused: "clients are refused", all_tried: "none passes its check, all are tried",
+  ejected_tried: "none is usable, those that have failed are tried",
+};
 const OUTCOMES = { enable: "is enabled", drain: "is draining", disable: "is disabled" };
 
 const element = (id) => document.getElementById(id);

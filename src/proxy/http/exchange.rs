@@ -11,7 +11,7 @@ use crate::lifecycle::IdleTimer;
 use crate::net::{Hangup, Transport};
 use crate::protocol::http1::{Body, ClientSide, Passes, ResponseHead, TrailerFilter, Version, write_response_head};
 use crate::relay::{Direction, Framer, Limits, Pump, PumpContext, Step};
-use crate::telemetry::Cause;
+use crate::telemetry::{Answerer, Cause};
 
 use super::super::frontend::Frontend;
 use super::super::http_settings::HttpSettings;
@@ -273,7 +273,7 @@ impl<'a> Exchange<'a> {
                 let reason = "the backend upgraded before the request's end";
                 return Some(ExchangeEnd::invalid(reason, Cause::BackendClosed));
             }
-            self.parties.record.answered(head.status);
+            self.parties.record.answered(head.status, Answerer::Backend);
             write_response_head(&mut unsent, bytes, head, ClientSide { version, close: false });
             unsent.extend_from_slice(&bytes[head.len..]);
             return Some(ExchangeEnd::Upgraded(unsent));
@@ -311,7 +311,7 @@ impl<'a> Exchange<'a> {
             Err(error) => return Some(ExchangeEnd::invalid(error, Cause::BackendClosed)),
             Ok(data) => draft.extend_from_slice(&data),
         }
-        record.answered(head.status);
+        record.answered(head.status, Answerer::Backend);
         let sent = match client.poll_send(cx, &draft) {
             Poll::Pending => 0,
             Poll::Ready(Err(_)) => return Some(ExchangeEnd::Cut(Cause::ClientReset, None)),

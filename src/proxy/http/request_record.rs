@@ -8,7 +8,7 @@ use tracing::Span;
 use crate::access_log::{Entry, HttpEntry};
 use crate::protocol::http1::RequestHead;
 use crate::relay::Tally;
-use crate::telemetry::Cause;
+use crate::telemetry::{Answerer, Cause, ClientFailure};
 
 use super::super::attempts::Attempts;
 use super::super::client_facts::ClientFacts;
@@ -50,6 +50,7 @@ pub(super) struct RequestRecord<'a> {
     pub(super) attempts: Attempts,
     tally: &'a Tally,
     status: Cell<Option<u16>>,
+    answerer: Cell<Answerer>,
     /// `None`: it was cut, by the drain or by a bug of ours.
     cause: Cell<Option<RequestCause>>,
 }
@@ -79,13 +80,15 @@ impl<'a> RequestRecord<'a> {
             attempts: Attempts::default(),
             tally,
             status: Cell::new(None),
+            answerer: Cell::new(Answerer::Lb),
             cause: Cell::new(None),
         }
     }
 
     /// The client gets an answer of this status.
-    pub(super) fn answered(&self, status: u16) {
+    pub(super) fn answered(&self, status: u16, answerer: Answerer) {
         self.status.set(Some(status));
+        self.answerer.set(answerer);
     }
 
     /// Whether the client has got a part of an answer.
@@ -101,6 +104,16 @@ impl<'a> RequestRecord<'a> {
     /// It ended before that, for this cause.
     pub(super) fn ended(&self, cause: Cause) {
         self.cause.set(Some(RequestCause::Ended(cause)));
+    }
+
+    /// Why the request was not served.
+    fn failure(&self) -> Option<ClientFailure> {
+        let cause = match self.cause.get() {
+            Some(RequestCause::Ended(cause)) => Some(cause),
+            Some(RequestCause::Completed) | None => None,
+        };
+        let ours = self.status.get().filter(|_| self.answerer.get() == Answerer::Lb);
+        ours.and_then(|status| ClientFailure::of_answer(status, cause))
     }
 
     pub(super) fn span(&self) -> Span {
@@ -127,7 +140,12 @@ impl Drop for RequestRecord<'_> {
         let status = self.status.get().unwrap_or(CLIENT_LEFT);
         let duration = self.began.elapsed();
         let first_byte = self.tally.first_byte().map(|at| at - self.began);
-        self.frontend.counters(self.worker.id).request(status);
+        let counters = self.frontend.counters(self.worker.id);
+        counters.request(status, self.answerer.get());
+        if let Some(failure) = self.failure() {
+            counters.failed(failure);
+            self.context.upstream.pool().failures().count(failure);
+        }
         self.frontend.stats.request_duration.record(duration);
         if let Some(first_byte) = first_byte {
             self.context.upstream.pool().histograms().first_byte.record(first_byte);

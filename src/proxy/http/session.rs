@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use crate::lifecycle::IdleTimer;
 use crate::protocol::http1::{Framing, RequestHead, Version};
 use crate::relay::{Limits, Tally};
-use crate::telemetry::Cause;
+use crate::telemetry::{Answerer, Cause};
 
 use super::super::connect::ConnectContext;
 use super::super::frontend::Frontend;
@@ -163,7 +163,7 @@ impl Session<'_> {
 
     /// Sends an answer of our own; `false`: the client did not take it.
     async fn reply(&self, record: &RequestRecord<'_>, tally: &Tally, status: u16, page: &[u8]) -> bool {
-        record.answered(status);
+        record.answered(status, Answerer::Lb);
         self.idle_timer.touch();
         self.idle_timer.set_limit(self.http.client_header);
         let sent = reply::send(self.context.client, page, self.idle_timer).await;

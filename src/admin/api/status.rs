@@ -1,17 +1,16 @@
-//! The answers of the API: what is true now, as JSON.
+//! `GET /api/v1/status`: the process and its listeners.
 
-use std::num::NonZeroUsize;
-use std::time::{Duration, Instant, SystemTime};
+use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backends::{Backend, LastCheck, Unresolved};
-use crate::config::Policy;
 use crate::relay::{Engine, Pipes};
 use crate::telemetry::{ListenerTotals, rfc3339};
 use crate::tls;
 
-use super::view::{LastReload, ShownListener, View};
+use super::super::view::{LastReload, ShownListener, View};
+use super::failures;
 
 /// `GET /api/v1/status`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -74,6 +73,12 @@ pub struct ListenerReport {
     pub closed: u64,
     /// Connections rejected so far, after accept.
     pub rejected: u64,
+    /// Requests so far; 0 in mode tcp.
+    pub requests: u64,
+    /// Clients, in mode http requests, that were not served so far.
+    pub failed: u64,
+    /// Those by why, as of a pool.
+    pub failures: BTreeMap<String, u64>,
     /// Bytes from clients.
     pub bytes_in: u64,
     /// Bytes to clients.
@@ -137,96 +142,8 @@ pub struct SpliceReport {
     pub spliced_bytes: u64,
 }
 
-/// `GET /api/v1/pools`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct PoolsReport {
-    /// In the order of their names.
-    pub pools: Vec<PoolReport>,
-}
-
-/// One pool.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct PoolReport {
-    pub name: String,
-    /// How the next backend is chosen.
-    pub policy: Policy,
-    /// `served`; `refused`: no backend may be used; `all_tried`: none passes its health check.
-    pub service: String,
-    /// Backends that get new connections.
-    pub usable: usize,
-    /// Clients in the queue.
-    pub waiting: usize,
-    /// Retries so far: further backends tried.
-    pub retries: u64,
-    /// In the order of the configuration.
-    pub backends: Vec<BackendReport>,
-    /// Names, and targets of services, that don't resolve now; what they gave before stays in use.
-    #[serde(default)]
-    pub unresolved: Vec<UnresolvedReport>,
-}
-
-/// A name that doesn't resolve.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct UnresolvedReport {
-    pub name: String,
-    /// Why.
-    pub error: String,
-}
-
-/// One backend.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct BackendReport {
-    pub address: String,
-    pub weight: u16,
-    /// Whether its rank is above 0.
-    pub backup: bool,
-    /// 0: a primary. A backup is used only when no backend of a lower rank is usable.
-    pub rank: u8,
-    /// The limit of open connections; null: none.
-    pub max_connections: Option<usize>,
-    /// `up`, `ejected`, `probing`, `down`, `standby`, `waiting`, `draining` or `disabled`.
-    pub state: String,
-    /// Why it is ejected, probing, down, standby or waiting; null in the other states.
-    pub reason: Option<String>,
-    /// Open connections; in mode http, requests under way.
-    pub active: usize,
-    /// Connections made so far.
-    pub total: u64,
-    /// Failures so far: connects that failed by its fault, and connections (in mode http requests) that ended badly.
-    pub failures: u64,
-    /// Ejections so far.
-    pub ejections: u64,
-    /// When a probe may come (RFC 3339); null unless ejected.
-    pub ejected_until: Option<String>,
-    /// Milliseconds that the last connect took; null before the first.
-    pub latency: Option<f64>,
-    /// What went wrong last.
-    pub last_error: Option<String>,
-    /// When that was (RFC 3339).
-    pub last_error_at: Option<String>,
-    /// The last health check; null before the first.
-    pub last_check: Option<CheckReport>,
-    /// Bytes to the backend.
-    pub bytes_in: u64,
-    /// Bytes from the backend.
-    pub bytes_out: u64,
-}
-
-/// One health check.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct CheckReport {
-    /// RFC 3339.
-    pub time: String,
-    /// `success`, `standby`, `failure`, or `skipped`: this machine had no file or no port for it.
-    pub result: String,
-    /// What was wrong; null: nothing.
-    pub reason: Option<String>,
-    /// Milliseconds that it took.
-    pub took: f64,
-}
-
 impl StatusReport {
-    pub(super) fn new(view: &View) -> Self {
+    pub(in crate::admin) fn new(view: &View) -> Self {
         let shown = view.shown.load();
         let listeners = shown.listeners.iter();
         Self {
@@ -287,6 +204,9 @@ impl ListenerReport {
             accepted: totals.accepted,
             closed: totals.closed.iter().sum(),
             rejected: totals.rejected.iter().sum(),
+            requests: totals.requests.values().sum(),
+            failed: totals.failures.all(),
+            failures: failures(totals.failures),
             bytes_in: totals.bytes.to_backend,
             bytes_out: totals.bytes.to_client,
             tls: listener.tls.as_ref().map(TlsReport::new),
@@ -311,74 +231,4 @@ impl CertificateReport {
             expires_soon: certificate.expires_soon(now),
         }
     }
-}
-
-impl PoolsReport {
-    pub(super) fn new(view: &View) -> Self {
-        let now = Instant::now();
-        let shown = view.shown.load();
-        let pools = shown
-            .pools
-            .iter()
-            .map(|pool| PoolReport {
-                name: pool.name().to_owned(),
-                policy: pool.settings().policy,
-                service: pool.service().as_str().to_owned(),
-                usable: pool.usable(),
-                waiting: pool.waiting(),
-                retries: pool.retries(),
-                backends: pool.backends().iter().map(|backend| BackendReport::new(backend, now)).collect(),
-                unresolved: pool.unresolved().iter().map(UnresolvedReport::new).collect(),
-            })
-            .collect();
-        Self { pools }
-    }
-}
-
-impl UnresolvedReport {
-    fn new(unresolved: &Unresolved) -> Self {
-        Self { name: unresolved.name.clone(), error: unresolved.error.clone() }
-    }
-}
-
-impl BackendReport {
-    fn new(backend: &Backend, now: Instant) -> Self {
-        let snapshot = backend.snapshot(now);
-        Self {
-            address: backend.label().to_owned(),
-            weight: backend.weight(),
-            backup: backend.rank() > 0,
-            rank: backend.rank(),
-            max_connections: backend.max_connections().map(NonZeroUsize::get),
-            state: snapshot.state.as_str().to_owned(),
-            reason: snapshot.reason.clone(),
-            active: snapshot.active,
-            total: snapshot.total,
-            failures: snapshot.failures(),
-            ejections: snapshot.ejections.values().sum(),
-            ejected_until: snapshot.ejected_for.map(rfc3339_in),
-            // Microseconds divided by a thousand: no digits that nothing measured.
-            latency: snapshot.last_connect.map(|took| took.as_micros() as f64 / 1e3),
-            last_error: snapshot.last_error.as_ref().map(|(error, _)| error.clone()),
-            last_error_at: snapshot.last_error.as_ref().map(|(_, at)| rfc3339(*at).to_string()),
-            last_check: snapshot.last_check.as_ref().map(CheckReport::new),
-            bytes_in: snapshot.bytes.to_backend,
-            bytes_out: snapshot.bytes.to_client,
-        }
-    }
-}
-
-impl CheckReport {
-    fn new(check: &LastCheck) -> Self {
-        Self {
-            time: rfc3339(check.at).to_string(),
-            result: check.result.as_str().to_owned(),
-            reason: (!check.reason.is_empty()).then(|| check.reason.clone()),
-            took: check.took.as_micros() as f64 / 1e3,
-        }
-    }
-}
-
-fn rfc3339_in(wait: Duration) -> String {
-    rfc3339(SystemTime::now() + wait).to_string()
 }
