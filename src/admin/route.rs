@@ -71,7 +71,7 @@ pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> AdminR
         (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
         (Some(Operation::Read(resource)), &Method::GET | &Method::HEAD) => {
             match admin.view.guard.judge_read(request.headers(), resource.readers()) {
-                Ok(()) => show(&resource, admin),
+                Ok(()) => show(&resource, request.uri().query().unwrap_or_default(), admin),
                 Err(refusal) => refuse(path, refusal, &admin.view.guard),
             }
         }
@@ -146,7 +146,7 @@ impl<'a> Change<'a> {
     }
 }
 
-fn show(resource: &Resource, admin: &Admin) -> AdminResponse {
+fn show(resource: &Resource, query: &str, admin: &Admin) -> AdminResponse {
     let view = &*admin.view;
     match resource {
         Resource::Page => {
@@ -158,13 +158,28 @@ fn show(resource: &Resource, admin: &Admin) -> AdminResponse {
         Resource::Script => respond(StatusCode::OK, SCRIPT, include_str!("page/page.js")),
         Resource::Description => respond(StatusCode::OK, JSON, include_str!("openapi.json")),
         Resource::Health => respond(StatusCode::OK, TEXT, "ok\n"),
-        Resource::Ready => match view.unready() {
-            Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
-            None => respond(StatusCode::OK, TEXT, "ready\n"),
-        },
+        Resource::Ready => show_readiness(query, view),
         Resource::Metrics => respond(StatusCode::OK, METRICS, admin.exporter.render(view)),
         Resource::Status => json(StatusCode::OK, &StatusReport::new(view)),
         Resource::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
+    }
+}
+
+/// Of the balancer, and with `?pool=NAME` of that pool, too: what a check in front of it asks that serves one pool.
+fn show_readiness(query: &str, view: &View) -> AdminResponse {
+    let asked = query.split('&').filter_map(|parameter| parameter.strip_prefix("pool=")).map(decoded);
+    let shown = view.shown.load();
+    for name in asked {
+        let Some(pool) = shown.pools.iter().find(|pool| pool.name() == name) else {
+            return error(StatusCode::NOT_FOUND, &format!("there is no pool {name}"));
+        };
+        if pool.usable() == 0 {
+            return error(StatusCode::SERVICE_UNAVAILABLE, &format!("pool {name} has no usable backend"));
+        }
+    }
+    match view.unready() {
+        Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
+        None => respond(StatusCode::OK, TEXT, "ready\n"),
     }
 }
 

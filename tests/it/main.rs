@@ -59,6 +59,7 @@ mod overrides; // file, environment, flags: who wins
 mod page; // the status page in a real browser
 mod protocols; // redis and PostgreSQL through the balancer
 mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
+mod proxy_from_trusted; // clients with and without a PROXY header at one listener
 mod proxy_protocol; // who the client is, told by whom may tell it
 mod relay; // bytes, ends and resets from one side to the other
 mod reload; // listeners that come, change and go; a configuration that is refused
@@ -70,6 +71,7 @@ mod roles; // primaries and backups by rank: who serves, and what becomes of ope
 mod roles_databases; // Redis and PostgreSQL whose nodes change their roles
 mod roles_return; // a primary that returns, roles that change hands
 mod seed; // the scenario that it all began with
+mod routes; // several protocols on one port: by TLS, by first bytes, by silence
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it
 mod splice; // bulk moved by the kernel: stalls, ends, resets, changes of the method
