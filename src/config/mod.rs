@@ -35,11 +35,12 @@ pub use log::{LogConfig, LogDestination, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;
 pub use pool::{
-    AddressFamily, BackendConfig, FailureDetection, OnDown, OnReturn, Policy, PoolConfig, Resolve, WhenAllDown,
+    AddressFamily, BackendConfig, FailureDetection, OnDown, OnReturn, Policy, PoolConfig, Resolve, SourceAddress,
+    WhenAllDown,
 };
 pub use problem::{Problem, Problems};
-pub use schema::schema;
 pub use route::{Route, RouteClients};
+pub use schema::schema;
 pub use tls::{ClientAuthMode, TlsTo};
 #[cfg(test)]
 pub use yaml::print;

@@ -122,7 +122,7 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     let tls = upstream.pool().settings().tls.clone();
     let dialled = tokio::select! {
         biased;
-        dialled = upstream.connector().connect(lease.backend(), || header(context)) => dialled,
+        dialled = upstream.connector().connect(lease.backend(), context.peer.ip(), || header(context)) => dialled,
         // A client that has only ended its side may still wait for an answer.
         () = context.client.reset_by_peer() => return Err(DialFailure::Client),
     };

@@ -23,6 +23,7 @@ mod backends_policies; // weights, hashes, loads
 mod backends_system_names; // names by /etc/hosts and /etc/resolv.conf, which change
 mod balance; // who gets the next connection
 mod blame; // what is a backend's fault, and what is its clients'
+mod client_source; // backends that see clients' own addresses
 mod clock; // a wall clock that jumps
 mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
 mod config; // broken configurations, and how they are refused
@@ -58,8 +59,8 @@ mod others_bugs; // what has broken other balancers
 mod overrides; // file, environment, flags: who wins
 mod page; // the status page in a real browser
 mod protocols; // redis and PostgreSQL through the balancer
-mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
 mod proxy_from_trusted; // clients with and without a PROXY header at one listener
+mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
 mod proxy_protocol; // who the client is, told by whom may tell it
 mod relay; // bytes, ends and resets from one side to the other
 mod reload; // listeners that come, change and go; a configuration that is refused
@@ -70,8 +71,8 @@ mod reload_watch; // a file that is followed, however it is replaced
 mod roles; // primaries and backups by rank: who serves, and what becomes of open connections
 mod roles_databases; // Redis and PostgreSQL whose nodes change their roles
 mod roles_return; // a primary that returns, roles that change hands
-mod seed; // the scenario that it all began with
 mod routes; // several protocols on one port: by TLS, by first bytes, by silence
+mod seed; // the scenario that it all began with
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it
 mod splice; // bulk moved by the kernel: stalls, ends, resets, changes of the method
