@@ -14,8 +14,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lb::bench::config::RelayMode;
 use lb::bench::lifecycle::IdleTimeouts;
 use lb::bench::net::{
-    DialOptions, ListenAddress, ListenSocket, Purpose, Target, TcpOptions, Transport, bind_listen_sockets, dial,
-    local_address,
+    DialOptions, ListenAddress, ListenSocket, Purpose, Source, Target, TcpOptions, Transport, bind_listen_sockets,
+    dial, local_address,
 };
 use lb::bench::relay::{self, Limits, Meter, Pipes, RelayResources, Start, Tally, WorkerPipe};
 use lb::bench::telemetry::ByteCounters;
@@ -39,7 +39,7 @@ async fn connection() -> (Transport, Transport) {
     let dial_options =
         DialOptions { timeout: Duration::from_secs(5), nodelay: true, user_timeout: None, purpose: Purpose::Talk };
     let target = Target::Tcp(address);
-    let (dialled, accepted) = tokio::join!(dial(&target, None, &dial_options), listener.accept());
+    let (dialled, accepted) = tokio::join!(dial(&target, Source::Any, &dial_options), listener.accept());
     let (accepted, _) = accepted.expect("somebody connects");
     (dialled.expect("it listens"), accepted.into_transport().expect("within the runtime"))
 }

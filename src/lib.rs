@@ -47,8 +47,8 @@ pub mod bench {
     }
     pub mod net {
         pub use crate::net::{
-            DialOptions, ListenAddress, ListenSocket, Purpose, Target, TcpOptions, Transport, bind_listen_sockets,
-            dial, local_address,
+            DialOptions, ListenAddress, ListenSocket, Purpose, Source, Target, TcpOptions, Transport,
+            bind_listen_sockets, dial, local_address,
         };
     }
     pub mod relay {

@@ -42,16 +42,19 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 
 /// What a path does.
 enum Operation<'a> {
-    Read(Resource),
+    Read(Resource<'a>),
     Change(Change<'a>),
 }
 
-enum Resource {
+enum Resource<'a> {
     Page,
     Style,
     Script,
     Health,
-    Ready,
+    /// Of the balancer, and of these pools: what a check in front of it asks that serves them.
+    Ready {
+        pools: Vec<&'a str>,
+    },
     Metrics,
     Status,
     Pools,
@@ -99,10 +102,10 @@ fn refuse(path: &str, refusal: AdminRefusal, guard: &Guard) -> AdminResponse {
     answer
 }
 
-impl Resource {
+impl Resource<'_> {
     fn readers(&self) -> Readers {
         match self {
-            Self::Health | Self::Ready => Readers::Everybody,
+            Self::Health | Self::Ready { .. } => Readers::Everybody,
             Self::Metrics => Readers::Scrapers,
             Self::Page
             | Self::Style
@@ -116,18 +119,18 @@ impl Resource {
 }
 
 impl<'a> Operation<'a> {
-    fn parse(path: &'a str, query: Option<&str>) -> Option<Self> {
+    fn parse(path: &'a str, query: Option<&'a str>) -> Option<Self> {
         let resource = match path {
             "/" => Resource::Page,
             "/style.css" => Resource::Style,
             "/page.js" => Resource::Script,
             "/healthz" => Resource::Health,
-            "/readyz" => Resource::Ready,
+            "/readyz" => Resource::Ready { pools: parameters(query, "pool").collect() },
             "/metrics" => Resource::Metrics,
             "/api/v1/status" => Resource::Status,
             "/api/v1/pools" => Resource::Pools,
             "/api/v1/events" => {
-                Resource::Events { after: parameter(query, "after").map_or(Some(0), |id| id.parse().ok()) }
+                Resource::Events { after: parameters(query, "after").next().map_or(Some(0), |id| id.parse().ok()) }
             }
             "/api/v1/openapi.json" => Resource::Description,
             _ => return Change::parse(path).map(Self::Change),
@@ -157,13 +160,13 @@ impl<'a> Change<'a> {
     }
 }
 
-/// What the query gives for a parameter; `None`: nothing.
-fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    let mut pairs = query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+/// What the query gives for a parameter.
+fn parameters<'a>(query: Option<&'a str>, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value)
 }
 
-fn show(resource: &Resource, admin: &Admin) -> AdminResponse {
+fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
     let view = &*admin.view;
     match resource {
         Resource::Page => {
@@ -175,15 +178,28 @@ fn show(resource: &Resource, admin: &Admin) -> AdminResponse {
         Resource::Script => respond(StatusCode::OK, SCRIPT, include_str!("page/page.js")),
         Resource::Description => respond(StatusCode::OK, JSON, include_str!("openapi.json")),
         Resource::Health => respond(StatusCode::OK, TEXT, "ok\n"),
-        Resource::Ready => match view.unready() {
-            Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
-            None => respond(StatusCode::OK, TEXT, "ready\n"),
-        },
+        Resource::Ready { pools } => show_readiness(pools, view),
         Resource::Metrics => respond(StatusCode::OK, METRICS, admin.exporter.render(view)),
         Resource::Status => json(StatusCode::OK, &StatusReport::new(view)),
         Resource::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
         Resource::Events { after: Some(id) } => json(StatusCode::OK, &EventsReport::after(*id)),
         Resource::Events { after: None } => error(StatusCode::BAD_REQUEST, "after is to be the id of an event"),
+    }
+}
+
+fn show_readiness(pools: &[&str], view: &View) -> AdminResponse {
+    let shown = view.shown.load();
+    for name in pools.iter().map(|name| decoded(name)) {
+        let Some(pool) = shown.pools.iter().find(|pool| pool.name() == name) else {
+            return error(StatusCode::NOT_FOUND, &format!("there is no pool {name}"));
+        };
+        if pool.usable() == 0 {
+            return error(StatusCode::SERVICE_UNAVAILABLE, &format!("pool {name} has no usable backend"));
+        }
+    }
+    match view.unready() {
+        Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
+        None => respond(StatusCode::OK, TEXT, "ready\n"),
     }
 }
 

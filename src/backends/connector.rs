@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::config::TlsTo;
-use crate::net::{self, ConnectFailure, DialError, DialOptions, HandshakeError, Purpose, Target, Transport};
+use crate::config::{SourceAddress, TlsTo};
+use crate::net::{self, ConnectFailure, DialError, DialOptions, HandshakeError, Purpose, Source, Target, Transport};
 use crate::protocol::proxy_header::{self, Header, Origin};
 use crate::tls::{self, ServerName, Session};
 
@@ -25,6 +25,15 @@ pub struct Connector {
     next_source: AtomicUsize,
 }
 
+/// Whom a backend is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectingClient {
+    /// `None`: it has come by a unix socket.
+    pub ip: Option<IpAddr>,
+    /// Bytes of it follow at once.
+    pub has_asked: bool,
+}
+
 impl Connector {
     /// Under the settings that `pool` has at each connect.
     pub fn new(pool: Arc<Pool>) -> Self {
@@ -32,21 +41,22 @@ impl Connector {
     }
 
     /// Connects for a client, within the pool's connect timeout. `header` is called where the pool wants a PROXY header
-    /// only: finding it out costs a system call. `has_asked`: bytes of the client follow at once. Safe to cancel.
+    /// only: finding it out costs a system call. Safe to cancel.
     ///
     /// # Errors
     /// Why it did not work.
     pub async fn connect<'h>(
         &self,
         backend: &Backend,
+        client: ConnectingClient,
         header: impl FnOnce() -> Header<'h>,
-        has_asked: bool,
     ) -> Result<Transport, DialError> {
         let settings = self.pool.settings();
         let started = Instant::now();
-        let speaks_first = has_asked || settings.tls.is_some() || self.pool.proxy_version().is_some();
+        let speaks_first = client.has_asked || settings.tls.is_some() || self.pool.proxy_version().is_some();
         let purpose = if speaks_first { Purpose::Data } else { Purpose::Talk };
-        let transport = self.dial(backend.target(), settings.connect_timeout, purpose).await?;
+        let source = self.next_source(backend.target(), client.ip);
+        let transport = self.dial(backend.target(), source, settings.connect_timeout, purpose).await?;
         let transport = self.begin(transport, header)?;
         if let Some(tls) = &settings.tls {
             let name = tls.server_name.clone().unwrap_or_else(|| backend.server_name());
@@ -64,7 +74,8 @@ impl Connector {
     /// # Errors
     /// Why it did not work.
     pub(super) async fn connect_for_check(&self, target: &Target, is_own: bool) -> Result<Transport, DialError> {
-        let backend = self.dial(target, Duration::MAX, Purpose::Talk).await?;
+        let source = self.next_source(target, None);
+        let backend = self.dial(target, source, Duration::MAX, Purpose::Talk).await?;
         // LOCAL: the connection is the balancer's own, and belongs to no client.
         if is_own { self.begin(backend, || Origin::Local.into()) } else { Ok(backend) }
     }
@@ -76,7 +87,8 @@ impl Connector {
     /// # Errors
     /// Why it can't.
     pub(super) async fn try_connect(&self, target: &Target) -> Result<(), DialError> {
-        self.dial(target, Duration::MAX, Purpose::Unseen).await.map(drop)
+        let source = self.next_source(target, None);
+        self.dial(target, source, Duration::MAX, Purpose::Unseen).await.map(drop)
     }
 
     /// The pool whose backends these are.
@@ -84,12 +96,18 @@ impl Connector {
         &self.pool
     }
 
-    async fn dial(&self, target: &Target, timeout: Duration, purpose: Purpose) -> Result<Transport, DialError> {
+    async fn dial(
+        &self,
+        target: &Target,
+        source: Source,
+        timeout: Duration,
+        purpose: Purpose,
+    ) -> Result<Transport, DialError> {
         let options = {
             let tcp = &self.pool.settings().tcp;
             DialOptions { timeout, nodelay: tcp.nodelay, user_timeout: tcp.user_timeout, purpose }
         };
-        net::dial(target, self.next_source(target), &options).await
+        net::dial(target, source, &options).await
     }
 
     fn begin<'h>(&self, backend: Transport, header: impl FnOnce() -> Header<'h>) -> Result<Transport, DialError> {
@@ -98,18 +116,18 @@ impl Connector {
         Ok(backend)
     }
 
-    /// The address that the next connection to `target` comes from: the next one of its family. `None`: the kernel
-    /// chooses.
-    fn next_source(&self, target: &Target) -> Option<IpAddr> {
+    /// The address that the next connection to `target` comes from. `client`: for whom it is, if for anybody.
+    fn next_source(&self, target: &Target, client: Option<IpAddr>) -> Source {
         let settings = self.pool.settings();
-        let target = target.ip_and_port()?;
-        if settings.source.is_empty() {
-            return None;
-        }
+        let addresses = match &settings.source {
+            SourceAddress::Client => return client.map_or(Source::Any, Source::Foreign),
+            SourceAddress::Addresses(addresses) => addresses,
+        };
+        let Some(target) = target.ip_and_port().filter(|_| !addresses.is_empty()) else { return Source::Any };
         let turn = self.next_source.fetch_add(1, Ordering::Relaxed);
         let fits = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
-        let count = settings.source.iter().filter(fits).count().max(1);
-        settings.source.iter().filter(fits).nth(turn % count).copied()
+        let count = addresses.iter().filter(fits).count().max(1);
+        addresses.iter().filter(fits).nth(turn % count).map_or(Source::Any, |source| Source::Own(*source))
     }
 
     /// Says whose connection it is, in a header of the PROXY protocol, where the pool wants one.

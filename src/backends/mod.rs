@@ -40,7 +40,7 @@ pub use admin_state::AdminState;
 pub use backend::Backend;
 pub use carried::CarriedPool;
 pub use check_log::{CheckResult, LastCheck};
-pub use connector::Connector;
+pub use connector::{ConnectingClient, Connector};
 pub use endpoint::Endpoint;
 pub use evidence::Evidence;
 pub use health_check::watch as watch_health;

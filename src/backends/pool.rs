@@ -150,6 +150,12 @@ impl Pool {
         self.settings().send_proxy
     }
 
+    /// Whether a connection to a backend says nothing of its client, so that it can serve another one later.
+    pub fn has_shared_connections(&self) -> bool {
+        let settings = self.settings();
+        settings.send_proxy.is_none() && settings.source != config::SourceAddress::Client
+    }
+
     /// Every backend, whatever its state, in the order of the configuration.
     pub fn backends(&self) -> Arc<Vec<Arc<Backend>>> {
         self.backends.load_full()

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::ClientLimits;
 use crate::net::TcpOptions;
-use crate::protocol::client_hello::ServerNamePattern;
 use crate::tls;
 
 use super::address::BindAddress;
 use super::http::HttpConfig;
 use super::networks::Networks;
+use super::route::Route;
 
 /// Where connections are accepted, and what is done with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct ListenerConfig {
     pub idle_timeout: Option<Duration>,
     /// The same once one side has ended.
     pub half_closed_timeout: Option<Duration>,
-    /// A request's head, a PROXY header and a TLS ClientHello must each be complete in this time.
+    /// A request's head, a PROXY header, a TLS handshake and what a route goes by must each be there in this time.
     pub client_header_timeout: Duration,
     pub proxy_protocol: ProxyProtocol,
     /// `None`: bytes are taken as they come.
@@ -63,7 +63,8 @@ impl ListenerConfig {
         }
     }
 
-    /// Whether clients must say something before a backend can be chosen: a PROXY header, a ClientHello.
+    /// Whether something of a client is waited for before a backend can be chosen: a PROXY header, a TLS handshake,
+    /// what routes go by.
     fn reads_preface(&self) -> bool {
         self.proxy_protocol != ProxyProtocol::Off || self.tls.is_some() || !self.mode.routes().is_empty()
     }
@@ -74,7 +75,7 @@ impl ListenerConfig {
 pub enum Mode {
     /// Nothing: any protocol passes unchanged.
     Tcp {
-        /// Pools by the server name of a TLS client; the best match decides.
+        /// Pools by what clients say first.
         routes: Vec<Route>,
     },
     /// HTTP/1: requests are balanced one by one, and headers are set on each.
@@ -99,14 +100,6 @@ impl Mode {
     }
 }
 
-/// The pool for TLS clients with certain server names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    pub sni: ServerNamePattern,
-    /// The pool's name.
-    pub pool: String,
-}
-
 /// Whether a listener's connections begin with a PROXY header (the PROXY protocol, versions 1 and 2).
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,4 +109,6 @@ pub enum ProxyProtocol {
     Off,
     /// They must, and it names the client.
     Required,
+    /// Those of `trusted_proxies` must, and of unix sockets; all others are clients themselves.
+    FromTrusted,
 }

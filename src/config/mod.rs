@@ -17,6 +17,7 @@ mod networks;
 mod overrides;
 mod pool;
 mod problem;
+mod route;
 mod schema;
 mod tls;
 mod yaml;
@@ -28,15 +29,17 @@ pub use health_check::{
     CheckKind, HealthCheck, HttpCheck, MysqlCheck, Pattern, PostgresCheck, PostgresRole, RedisCheck, RedisRole, Step,
 };
 pub use http::{BackendKeepAlive, RequestTrailers, TrustedSenders};
-pub use listener::{ListenerConfig, Mode, ProxyProtocol, Route};
+pub use listener::{ListenerConfig, Mode, ProxyProtocol};
 pub use load::{Loaded, Source, problems_of, read_bytes};
 pub use log::{LogConfig, LogDestination, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;
 pub use pool::{
-    AddressFamily, BackendConfig, FailureDetection, OnDown, OnReturn, Policy, PoolConfig, Resolve, WhenAllDown,
+    AddressFamily, BackendConfig, FailureDetection, OnDown, OnReturn, Policy, PoolConfig, Resolve, SourceAddress,
+    WhenAllDown,
 };
 pub use problem::{Problem, Problems};
+pub use route::{Route, RouteClients};
 pub use schema::schema;
 pub use tls::{ClientAuthMode, TlsTo};
 #[cfg(test)]

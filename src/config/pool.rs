@@ -41,8 +41,7 @@ pub struct PoolConfig {
     pub on_return: OnReturn,
     /// The share of a backend that recovered grows to its full weight over this time.
     pub slow_start: Duration,
-    /// Addresses that connections to backends come from, in turn; empty: the kernel chooses.
-    pub source: Vec<IpAddr>,
+    pub source: SourceAddress,
     /// The PROXY header that each connection to a backend begins with; `None`: none.
     pub send_proxy: Option<proxy_header::ProxyVersion>,
     /// `None`: backends are spoken to without TLS.
@@ -123,6 +122,15 @@ pub struct BackendConfig {
     pub max_connections: Option<NonZeroUsize>,
     /// Where its health check goes; `None`: its own address, with the port of the pool's check.
     pub check: Option<BackendAddress>,
+}
+
+/// Where connections to backends come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceAddress {
+    /// These addresses of this machine, in turn; where none is of the backend's family, the kernel chooses.
+    Addresses(Vec<IpAddr>),
+    /// The client's address.
+    Client,
 }
 
 /// Clients that may wait for room on the backends.

@@ -1,6 +1,7 @@
 //! Connects to a backend.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -14,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipprot
 
 use super::address::Target;
 use super::connect_failure::{ConnectFailure, DialError};
-use super::socket_option::set_bind_address_no_port;
+use super::socket_option::{set_bind_address_no_port, set_transparent};
 use super::stream::{NoDelay, Stream, keep_urgent_data_inline, reset_on_close};
 use super::transport::Transport;
 
@@ -48,11 +49,22 @@ pub enum Purpose {
     Talk,
 }
 
-/// Connects to `target`, from `source` where one is given. Safe to cancel: the half-made connection is closed.
+/// The address that a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The kernel chooses.
+    Any,
+    /// One of this machine's.
+    Own(IpAddr),
+    /// Another machine's; its network has to bring the answers here.
+    Foreign(IpAddr),
+}
+
+/// Connects to `target`, from `source` unless it is a unix socket. Safe to cancel: the half-made connection is closed.
 ///
 /// # Errors
 /// The connect failed, by the backend's fault or by our own.
-pub async fn dial(target: &Target, source: Option<IpAddr>, options: &DialOptions) -> Result<Transport, DialError> {
+pub async fn dial(target: &Target, source: Source, options: &DialOptions) -> Result<Transport, DialError> {
     let (stream, address) = match target {
         Target::Tcp(address) => (start_tcp(open_tcp(address)?, *address, source, options)?, Some(*address)),
         Target::Zoned(zoned) => {
@@ -83,12 +95,7 @@ fn open_tcp(address: &SocketAddr) -> Result<OwnedFd, DialError> {
     Ok(fd)
 }
 
-fn start_tcp(
-    fd: OwnedFd,
-    address: SocketAddr,
-    source: Option<IpAddr>,
-    options: &DialOptions,
-) -> Result<Stream, DialError> {
+fn start_tcp(fd: OwnedFd, address: SocketAddr, source: Source, options: &DialOptions) -> Result<Stream, DialError> {
     if let Some(timeout) = options.user_timeout {
         sockopt::set_tcp_user_timeout(&fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
     }
@@ -99,23 +106,52 @@ fn start_tcp(
     if options.purpose == Purpose::Unseen {
         reset_on_close(&fd);
     }
-    if let Some(source) = source {
-        // Else bind would choose a port that no other connection from this source may use, whatever its backend: there
-        // could be no more connections than ports.
-        set_bind_address_no_port(&fd)?;
-        rustix::net::bind(&fd, &SocketAddr::new(source, 0))?;
-    }
+    bind_to(&fd, source, address)?;
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => {
             Ok(Stream::register(fd, if options.nodelay { NoDelay::Wanted } else { NoDelay::Settled })?)
         }
         // With IPv6 off there is no address to connect to `::1` from. That isn't the lack of a port, for which the
         // kernel has the same errno.
-        Err(error @ Errno::ADDRNOTAVAIL) if source.is_none() && !has_source_for(&address) => {
+        Err(error @ Errno::ADDRNOTAVAIL) if source == Source::Any && !has_source_for(&address) => {
             Err(DialError::new(ConnectFailure::Unreachable, error.into()))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+fn bind_to(fd: &OwnedFd, source: Source, to: SocketAddr) -> Result<(), DialError> {
+    let ip = match source {
+        Source::Any => return Ok(()),
+        Source::Own(ip) => ip,
+        Source::Foreign(ip) => {
+            let ours = |error| DialError::new(ConnectFailure::Local, error);
+            // The kernel's errors for these would blame the backend.
+            if ip.is_ipv4() != to.is_ipv4() || ip.is_loopback() && !to.ip().is_loopback() {
+                return Err(ours(io::Error::other(format!("{ip}, the client's address, can't be used to reach {to}"))));
+            }
+            set_transparent(fd, ip.is_ipv4()).map_err(ours)?;
+            ip
+        }
+    };
+    // Else bind would choose a port that no other connection from this source may use, whatever its backend: there
+    // could be no more connections than ports.
+    set_bind_address_no_port(fd)?;
+    Ok(rustix::net::bind(fd, &SocketAddr::new(ip, 0))?)
+}
+
+/// Finds out whether connections may come from addresses of other machines ([`Source::Foreign`]).
+///
+/// # Errors
+/// They may not, for want of CAP_NET_ADMIN.
+pub fn check_foreign_sources() -> io::Result<()> {
+    for (family, is_ipv4) in [(AddressFamily::INET, true), (AddressFamily::INET6, false)] {
+        // A machine may lack IPv6.
+        if let Ok(socket) = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None) {
+            set_transparent(socket, is_ipv4)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether this machine has an address from which it could reach `address`. A UDP connect chooses one as a TCP connect

@@ -22,7 +22,7 @@ mod transport;
 
 pub use address::{ListenAddress, Target};
 pub use connect_failure::{ConnectFailure, DialError};
-pub use dial::{DialOptions, Purpose, dial, is_own_address};
+pub use dial::{DialOptions, Purpose, Source, check_foreign_sources, dial, is_own_address};
 pub use fd_passing::{PassedSockets, receive_sockets, send_sockets};
 pub use handshake::HandshakeError;
 pub use inherited::inherited_listen_socket;

@@ -10,6 +10,16 @@ pub(super) fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
+/// IP_TRANSPARENT (ip(7)), of IPv6 IPV6_TRANSPARENT: the socket may be bound to an address of another machine. Needs
+/// CAP_NET_ADMIN or CAP_NET_RAW.
+pub(super) fn set_transparent(socket: impl AsFd, is_ipv4: bool) -> io::Result<()> {
+    let (level, name) = match is_ipv4 {
+        true => (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+        false => (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
+    };
+    set(socket, level, name, 1)
+}
+
 /// SO_RCVLOWAT (socket(7)): the socket counts as readable, and wakes, only with this many bytes.
 pub(super) fn set_receive_low_watermark(socket: impl AsFd, bytes: usize) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, c_int::try_from(bytes).unwrap_or(c_int::MAX))

@@ -144,7 +144,7 @@ fn admit(worker: &Rc<Worker>, frontend: &Arc<Frontend>, accepted: Accepted, peer
 /// The right to one more connection. A client is judged here rather than in a task of its own, so that a flood from
 /// denied addresses stays cheap; but behind a proxy its address is known only from the PROXY header.
 fn permits(frontend: &Frontend, peer: Peer) -> Result<Permits, Rejection> {
-    let is_client = !frontend.requires_proxy_header;
+    let is_client = !frontend.awaits_proxy_header(peer);
     if is_client {
         frontend.access_rules.check(peer)?;
     }

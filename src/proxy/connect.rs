@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::backends::{Lease, RetryPermit};
+use crate::backends::{ConnectingClient, Lease, RetryPermit};
 use crate::balancer::{PickError, PickRequest};
 use crate::config::TlsTo;
 use crate::lifecycle::{ConnectionId, IdleTimer};
@@ -121,9 +121,10 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     // Before the connector looks at them: at worst they are older than those that it uses.
     let tls = upstream.pool().settings().tls.clone();
     let has_asked = context.has_asked || context.client.has_received();
+    let client = ConnectingClient { ip: context.peer.ip(), has_asked };
     let dialled = tokio::select! {
         biased;
-        dialled = upstream.connector().connect(lease.backend(), || header(context), has_asked) => dialled,
+        dialled = upstream.connector().connect(lease.backend(), client, || header(context)) => dialled,
         // A client that has only ended its side may still wait for an answer.
         () = context.client.reset_by_peer() => return Err(DialFailure::Client),
     };

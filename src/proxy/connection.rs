@@ -96,7 +96,7 @@ async fn read_preface<'a>(
     permits: &mut Permits,
 ) -> Result<Preface<'a>, Refusal> {
     let frontend = &*record.arrival.frontend;
-    if frontend.needs_preface() {
+    if frontend.needs_preface(record.peer) {
         // Boxed: few listeners need it, and every connection would be as large as this.
         Box::pin(Preface::read(worker, frontend, record.arrival.id, client, &mut record.peer, permits)).await
     } else {

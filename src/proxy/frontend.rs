@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::access_log::AccessLog;
 use crate::config::{self, ProxyProtocol};
 use crate::lifecycle::{ConnectionLimit, Permit};
+use crate::net::Peer;
 use crate::relay::Limits;
 use crate::telemetry::{ListenerCounters, ListenerStats, Rejection};
 use crate::tls;
@@ -33,11 +34,11 @@ pub struct Frontend {
     /// Serves clients without a route of their own; `None`: such a connection is refused.
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) access_rules: AccessRules,
-    pub(super) requires_proxy_header: bool,
+    proxy_protocol: ProxyProtocol,
     /// `None`: bytes are taken as they come.
     pub(super) tls: Option<tls::Server>,
     pub(super) routes: Routes,
-    /// A PROXY header, a ClientHello and a TLS handshake must each be complete in this time.
+    /// A PROXY header, a TLS handshake and what the routes go by must each be there in this time.
     pub(super) preface_timeout: Duration,
     /// Both: [`Duration::MAX`] for no limit.
     idle: Duration,
@@ -70,7 +71,7 @@ impl Frontend {
         Arc::new(Self {
             stats,
             access_rules: AccessRules::new(listener, before.map(|before| &before.access_rules)),
-            requires_proxy_header: listener.proxy_protocol == ProxyProtocol::Required,
+            proxy_protocol: listener.proxy_protocol,
             tls: listener.tls.clone(),
             routes: Routes::new(listener.mode.routes(), &upstream_of),
             preface_timeout: listener.client_header_timeout,
@@ -107,9 +108,18 @@ impl Frontend {
         self.stats.counters.worker(worker)
     }
 
-    /// Whether a client's first bytes must be read before a backend can be chosen.
-    pub(super) fn needs_preface(&self) -> bool {
-        self.requires_proxy_header || self.tls.is_some() || !self.routes.is_empty()
+    /// Whether something must be known of a client, beside its address, before a backend can be chosen.
+    pub(super) fn needs_preface(&self, peer: Peer) -> bool {
+        self.awaits_proxy_header(peer) || self.tls.is_some() || !self.routes.is_empty()
+    }
+
+    /// Whether what this peer sends must begin with a PROXY header.
+    pub(super) fn awaits_proxy_header(&self, peer: Peer) -> bool {
+        match self.proxy_protocol {
+            ProxyProtocol::Off => false,
+            ProxyProtocol::Required => true,
+            ProxyProtocol::FromTrusted => self.access_rules.trusts_header_of(peer),
+        }
     }
 
     /// One more connection within the limits of the process and of the listener.

@@ -1,22 +1,22 @@
-//! What a client sends before a backend can be chosen: a PROXY header with its address, a ClientHello with a server
-//! name; and, where the listener ends TLS, the handshake.
+//! What a client sends before a backend can be chosen: a PROXY header with its address; where the listener ends TLS,
+//! the handshake; and what the routes go by, which is a ClientHello or other first bytes, or that none come.
 //!
-//! The first two are parsed in the kernel's buffer (MSG_PEEK), and only the PROXY header is taken out of it: a client
-//! that sends a part of one and waits costs no memory of this process, and what comes next, relay or handshake, begins
-//! with the ClientHello's first byte.
+//! What is looked at stays where it is (MSG_PEEK, or what TLS has decrypted), and only the PROXY header is taken: a
+//! client that sends a part and waits costs no memory of this process, and the relay begins with its first byte.
 
 use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::lifecycle::ConnectionId;
 use crate::net::{Peer, Transport};
-use crate::protocol::client_hello::{self, MAX_HELLO_BYTES};
 use crate::protocol::proxy_header::{self, MAX_HEADER_BYTES, Origin};
 use crate::telemetry::{Cause, Rejection};
+use crate::tls::SessionInfo;
 
 use super::admitted::Permits;
 use super::client_facts::ClientFacts;
@@ -24,6 +24,7 @@ use super::frontend::Frontend;
 use super::handshake::Handshake;
 use super::record::connection_span;
 use super::refusal::Refusal;
+use super::routes::Choice;
 use super::upstream::Upstream;
 use super::worker::Worker;
 
@@ -52,21 +53,16 @@ impl<'a> Preface<'a> {
     ) -> Result<Self, Refusal> {
         let peeker = Peeker { worker, frontend, id, client, peer: *peer };
         let mut facts = ClientFacts::default();
-        if frontend.requires_proxy_header {
+        if frontend.awaits_proxy_header(*peer) {
             facts.server = peeker.proxy_header(peer, permits).await?;
         }
-        let mut routed = None;
-        if !frontend.routes.is_empty() {
-            let hello = peeker.peek(MAX_HELLO_BYTES, Rejection::ClientHello, client_hello::parse).await?;
-            routed = hello.server_name.and_then(|name| frontend.routes.find(&name));
-        }
-        let upstream = match routed {
-            Some(upstream) => upstream,
-            None => default_upstream(frontend)?,
-        };
         if let Some(server) = &frontend.tls {
             facts.tls = Some(Handshake { worker, frontend, id, peer: *peer, client }.run(server).await?);
         }
+        let upstream = match peeker.route(facts.tls.as_ref()).await? {
+            Some(upstream) => upstream,
+            None => default_upstream(frontend)?,
+        };
         let has_some = facts.server.is_some() || facts.tls.is_some();
         Ok(Self { facts: has_some.then(|| Box::new(facts)), upstream })
     }
@@ -77,15 +73,15 @@ fn default_upstream(frontend: &Frontend) -> Result<&Arc<Upstream>, Refusal> {
 }
 
 /// Parses what a client sends first, without taking it out of the socket.
-struct Peeker<'a> {
-    worker: &'a Worker,
+struct Peeker<'a, 'w> {
+    worker: &'w Worker,
     frontend: &'a Frontend,
     id: ConnectionId,
-    client: &'a Transport,
+    client: &'w Transport,
     peer: Peer,
 }
 
-impl Peeker<'_> {
+impl<'a> Peeker<'a, '_> {
     /// Takes the PROXY header, and judges the client that it names. Returns the address that the client connected to.
     async fn proxy_header(&self, peer: &mut Peer, permits: &mut Permits) -> Result<Option<SocketAddr>, Refusal> {
         let rules = &self.frontend.access_rules;
@@ -108,6 +104,36 @@ impl Peeker<'_> {
         Ok(server)
     }
 
+    /// The pool whose route fits the client; `None`: none fits. `session`: the listener has ended its TLS.
+    ///
+    /// A client that doesn't say enough within the listener's time is taken for a silent one, or else refused.
+    async fn route(&self, session: Option<&SessionInfo>) -> Result<Option<&'a Arc<Upstream>>, Refusal> {
+        let routes = &self.frontend.routes;
+        if let Some(upstream) = session.and_then(|session| routes.of_session(session)) {
+            return Ok(Some(upstream));
+        }
+        let judge = routes.judge(session.is_some());
+        if !judge.is_needed() {
+            return Ok(None);
+        }
+        let end = Instant::now() + self.frontend.preface_timeout;
+        let (mut known, mut best) = (0, None);
+        let late = loop {
+            let until = routes.silence().map_or(end, |silence| end.min(Instant::now() + silence));
+            match timeout_at(until, self.peek_beyond(known, judge.most_bytes(), |bytes| judge.judge(bytes))).await {
+                Ok(Ok((_, Ok(Choice::Route(upstream))))) => return Ok(Some(upstream)),
+                Ok(Ok((_, Ok(Choice::Rest)))) => return Ok(None),
+                Ok(Ok((seen, Ok(Choice::Open { so_far })))) => (known, best) = (seen, so_far),
+                Ok(Ok((_, Err(fault)))) => return Err(self.refuse(Rejection::ClientHello, Some(&fault))),
+                Ok(Err(Cause::ClientClosed)) => break Refusal::Closed(Cause::ClientClosed),
+                Ok(Err(cause)) => return Err(Refusal::Closed(cause)),
+                Err(_) if judge.awaits_hello_alone() => break Rejection::ClientHello.into(),
+                Err(_) => break Rejection::FirstBytes.into(),
+            }
+        };
+        best.or(routes.of_silence()).map_or(Err(late), |upstream| Ok(Some(upstream)))
+    }
+
     /// Peeks until `parse` has a verdict, on `most` bytes at most. A client whose bytes don't parse, or don't come in
     /// time, is refused for `reason`.
     async fn peek<T, E: Debug>(
@@ -116,30 +142,35 @@ impl Peeker<'_> {
         reason: Rejection,
         parse: impl Fn(&[u8]) -> Result<Option<T>, E>,
     ) -> Result<T, Refusal> {
-        // Peeked bytes stay in the socket, which therefore stays readable: the next peek waits for more than `known`.
-        let mut known = 0;
-        let verdict = poll_fn(|cx| {
+        let verdict = async {
+            let mut known = 0;
             loop {
-                let scratch = &self.worker.resources.scratch;
-                let parse_with_length = |bytes: &[u8]| (bytes.len(), parse(bytes));
                 // One byte more than allowed: after `most` undecided ones the wait still ends, with a refusal.
-                match ready!(scratch.poll_peek(cx, self.client, known, most + 1, parse_with_length)) {
-                    Ok((_, Ok(Some(parsed)))) => return Poll::Ready(Ok(parsed)),
-                    Ok((seen, Ok(None))) if seen <= most => known = seen,
-                    Ok((_, parsed)) => {
-                        // Malformed; or `None`: still undecided, and too long.
-                        let error = parsed.err();
-                        connection_span(self.id, self.peer)
-                            .in_scope(|| tracing::debug!(reason = reason.as_str(), ?error, "client refused"));
-                        return Poll::Ready(Err(Refusal::Rejected(reason)));
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                        return Poll::Ready(Err(Refusal::Closed(Cause::ClientClosed)));
-                    }
-                    Err(_) => return Poll::Ready(Err(Refusal::Closed(Cause::ClientReset))),
+                match self.peek_beyond(known, most + 1, &parse).await.map_err(Refusal::Closed)? {
+                    (_, Ok(Some(parsed))) => return Ok(parsed),
+                    (seen, Ok(None)) if seen <= most => known = seen,
+                    // Malformed; or `None`: still undecided, and too long.
+                    (_, parsed) => return Err(self.refuse(reason, parsed.err().as_ref())),
                 }
             }
-        });
-        tokio::time::timeout(self.frontend.preface_timeout, verdict).await.unwrap_or(Err(Refusal::Rejected(reason)))
+        };
+        timeout(self.frontend.preface_timeout, verdict).await.unwrap_or(Err(Refusal::Rejected(reason)))
+    }
+
+    /// Looks at what the client has sent, `most` bytes at most, once that is more than the `known` ones, and says how
+    /// many there are: they stay where they are, and the next look waits for more. Safe to cancel.
+    async fn peek_beyond<T>(&self, known: usize, most: usize, look: impl Fn(&[u8]) -> T) -> Result<(usize, T), Cause> {
+        let scratch = &self.worker.resources.scratch;
+        let look = |bytes: &[u8]| (bytes.len(), look(bytes));
+        poll_fn(|cx| scratch.poll_peek(cx, self.client, known, most, look)).await.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Cause::ClientClosed,
+            _ => Cause::ClientReset,
+        })
+    }
+
+    fn refuse(&self, reason: Rejection, error: Option<&impl Debug>) -> Refusal {
+        connection_span(self.id, self.peer)
+            .in_scope(|| tracing::debug!(reason = reason.as_str(), ?error, "client refused"));
+        reason.into()
     }
 }

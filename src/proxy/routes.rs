@@ -1,28 +1,166 @@
-//! A listener's routes: which pool serves a TLS client, by the server name in its ClientHello.
+//! A listener's routes: which pool serves a client, by what it says first, or that it says nothing.
+//!
+//! Judges bytes that others peek at, and reads no clock: how long a client was silent is for the caller to know.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config;
-use crate::protocol::client_hello::ServerNamePattern;
+use crate::config::{self, RouteClients};
+use crate::protocol::client_hello::{self, ClientHello, MAX_HELLO_BYTES, NotClientHello, ServerNamePattern};
+use crate::tls::SessionInfo;
 
 use super::upstream::Upstream;
 
-/// Patterns and their pools, the best match first.
-pub(super) struct Routes(Vec<(ServerNamePattern, Arc<Upstream>)>);
+/// By kind, in the order in which they are asked: the first that fits decides.
+#[derive(Default)]
+pub(super) struct Routes {
+    tls: Vec<TlsRoute>,
+    /// The longest first.
+    first_bytes: Vec<(Vec<u8>, Arc<Upstream>)>,
+    silent: Option<(Duration, Arc<Upstream>)>,
+}
+
+struct TlsRoute {
+    sni: Option<ServerNamePattern>,
+    alpn: Option<Vec<u8>>,
+    upstream: Arc<Upstream>,
+}
+
+/// What the bytes decide that a client has sent so far.
+#[derive(Clone, Copy)]
+pub(super) enum Choice<'a> {
+    Route(&'a Arc<Upstream>),
+    /// No route fits, whatever follows.
+    Rest,
+    /// More bytes are needed; if none come, `so_far` fits.
+    Open {
+        so_far: Option<&'a Arc<Upstream>>,
+    },
+}
 
 impl Routes {
     pub(super) fn new(routes: &[config::Route], upstream_of: &impl Fn(&str) -> Arc<Upstream>) -> Self {
-        let mut routes: Vec<_> = routes.iter().map(|route| (route.sni.clone(), upstream_of(&route.pool))).collect();
-        routes.sort_by_key(|(pattern, _)| Reverse(pattern.rank()));
-        Self(routes)
+        let mut sorted = Self::default();
+        for config::Route { clients, pool } in routes {
+            let upstream = upstream_of(pool);
+            match clients.clone() {
+                RouteClients::Tls { sni, alpn } => sorted.tls.push(TlsRoute { sni, alpn, upstream }),
+                RouteClients::FirstBytes(bytes) => sorted.first_bytes.push((bytes, upstream)),
+                RouteClients::Silent(duration) => sorted.silent = Some((duration, upstream)),
+            }
+        }
+        sorted.first_bytes.sort_by_key(|(bytes, _)| Reverse(bytes.len()));
+        sorted
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tls.is_empty() && self.goes_by_tls_alone()
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.0.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, upstream)| upstream)
+    /// A client that speaks no TLS is refused then: this is a port for TLS.
+    fn goes_by_tls_alone(&self) -> bool {
+        self.first_bytes.is_empty() && self.silent.is_none()
+    }
+
+    /// By a handshake that the listener has made.
+    pub(super) fn of_session(&self, session: &SessionInfo) -> Option<&Arc<Upstream>> {
+        self.of_tls(session.server_name.as_deref(), |alpn| {
+            session.alpn.as_deref().is_some_and(|own| own == alpn).then_some(0)
+        })
+    }
+
+    fn of_hello(&self, hello: &ClientHello) -> Option<&Arc<Upstream>> {
+        self.of_tls(hello.server_name.as_deref(), |alpn| hello.protocols().position(|offered| offered == alpn))
+    }
+
+    /// The best of those that fit: the name decides, then whether it is for a protocol, then the client's preference,
+    /// which `place_of` knows.
+    fn of_tls(&self, name: Option<&str>, place_of: impl Fn(&[u8]) -> Option<usize>) -> Option<&Arc<Upstream>> {
+        let fitting = self.tls.iter().filter_map(|route| {
+            let rank = match &route.sni {
+                Some(pattern) => {
+                    1 + name.filter(|name| pattern.matches(name)).map(|_| pattern.rank().min(usize::MAX - 1))?
+                }
+                None => 0,
+            };
+            let place = match &route.alpn {
+                Some(alpn) => place_of(alpn)?,
+                None => usize::MAX,
+            };
+            Some(((Reverse(rank), place), &route.upstream))
+        });
+        fitting.min_by_key(|(order, _)| *order).map(|(_, upstream)| upstream)
+    }
+
+    /// How long a client is silent that the route for such clients fits.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        self.silent.as_ref().map(|(duration, _)| *duration)
+    }
+
+    /// For a client of which no more bytes come.
+    pub(super) fn of_silence(&self) -> Option<&Arc<Upstream>> {
+        self.silent.as_ref().map(|(_, upstream)| upstream)
+    }
+
+    /// For the bytes of one client. `is_tls_ended`: they come out of TLS, whose handshake the routes have seen already.
+    pub(super) fn judge(&self, is_tls_ended: bool) -> Judge<'_> {
+        Judge { routes: self, awaits_hello: !self.tls.is_empty() && !is_tls_ended }
+    }
+}
+
+/// Judges what a client has sent so far.
+pub(super) struct Judge<'a> {
+    routes: &'a Routes,
+    awaits_hello: bool,
+}
+
+impl<'a> Judge<'a> {
+    /// Whether there is anything that bytes, or their lack, can decide.
+    pub(super) fn is_needed(&self) -> bool {
+        self.awaits_hello || !self.routes.goes_by_tls_alone()
+    }
+
+    /// Whether it waits for a ClientHello and nothing else.
+    pub(super) fn awaits_hello_alone(&self) -> bool {
+        self.awaits_hello && self.routes.goes_by_tls_alone()
+    }
+
+    /// So many bytes decide in any case.
+    pub(super) fn most_bytes(&self) -> usize {
+        let hello = if self.awaits_hello { MAX_HELLO_BYTES } else { 1 };
+        self.routes.first_bytes.first().map_or(hello, |(longest, _)| hello.max(longest.len()))
+    }
+
+    /// The verdict is the same wherever the network cut the bytes, of which there is at least one.
+    ///
+    /// # Errors
+    /// Only a ClientHello could be, and this is none.
+    pub(super) fn judge(&self, bytes: &[u8]) -> Result<Choice<'a>, NotClientHello> {
+        if self.awaits_hello {
+            match client_hello::parse(bytes) {
+                Ok(None) => return Ok(Choice::Open { so_far: None }),
+                Ok(Some(hello)) => {
+                    if let Some(upstream) = self.routes.of_hello(&hello) {
+                        return Ok(Choice::Route(upstream));
+                    }
+                }
+                Err(fault) if self.awaits_hello_alone() => return Err(fault),
+                Err(_) => {}
+            }
+        }
+        Ok(self.of_first_bytes(bytes))
+    }
+
+    fn of_first_bytes(&self, bytes: &[u8]) -> Choice<'a> {
+        let mut may_be_longer = false;
+        for (first, upstream) in &self.routes.first_bytes {
+            if bytes.starts_with(first) {
+                let so_far = Some(upstream);
+                return if may_be_longer { Choice::Open { so_far } } else { Choice::Route(upstream) };
+            }
+            may_be_longer |= first.starts_with(bytes);
+        }
+        if may_be_longer { Choice::Open { so_far: None } } else { Choice::Rest }
     }
 }

@@ -33,6 +33,8 @@ pub enum RunError {
     },
     /// The thread of the program's log can't be started.
     Log(io::Error),
+    /// A pool's connections may not come from clients' addresses.
+    ClientSource { pool: String, source: io::Error },
     /// `relay.engine` requires what doesn't work here.
     Engine(io::Error),
     /// In an upgrade, the old process did not pass all its listening sockets.
@@ -75,6 +77,12 @@ impl fmt::Display for RunError {
                 write!(f, "relay.engine: io_uring does not work here (with auto or epoll it is not needed): {source}")
             }
             Self::Worker(source) => write!(f, "can't start a worker: {source}"),
+            Self::ClientSource { pool, source } => write!(
+                f,
+                "pool `{pool}`: `source: client` needs the capability CAP_NET_ADMIN: start lb with it (systemd: \
+                 AmbientCapabilities=CAP_NET_ADMIN; containers: --cap-add NET_ADMIN and a user that keeps it; a file: \
+                 setcap cap_net_admin+ep), or remove that key: {source}"
+            ),
         }
     }
 }
@@ -92,6 +100,7 @@ impl std::error::Error for RunError {
             | Self::Signals(source)
             | Self::Runtime(source)
             | Self::Engine(source)
+            | Self::ClientSource { source, .. }
             | Self::Worker(source) => Some(source),
             Self::SameAddress { .. } => None,
         }

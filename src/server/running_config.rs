@@ -8,8 +8,9 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::admin::{Shown, ShownListener};
-use crate::config::{self, Config};
+use crate::config::{self, Config, SourceAddress};
 use crate::lifecycle::Cutter;
+use crate::net;
 use crate::proxy::{Frontend, ListenerDeps};
 use crate::telemetry::ListenerTotals;
 
@@ -53,9 +54,10 @@ impl RunningConfig {
     /// Applies `config`. Open connections continue as they began, and what stays the same keeps its state.
     ///
     /// # Errors
-    /// An address can't be bound; nothing has changed.
+    /// An address can't be bound, or not be connected from; nothing has changed.
     pub(super) async fn apply(&mut self, config: &Config) -> Result<(), RunError> {
-        // The only step that can fail comes first. Pools come before the listeners whose frontends refer to them.
+        // The only steps that can fail come first. Pools come before the listeners whose frontends refer to them.
+        check_sources(&config.pools)?;
         let plan = self.listen_sockets.plan(config).await?;
         self.pools.apply(&config.pools).await;
         let listeners: BTreeMap<String, RunningListener> =
@@ -127,6 +129,13 @@ impl RunningConfig {
         let removed = self.removed.iter().map(|removed| removed.shown(Vec::new()));
         Shown { listeners: present.chain(removed).collect(), pools: self.pools.all() }
     }
+}
+
+/// Whether this process may connect as pools want it to.
+fn check_sources(pools: &[config::PoolConfig]) -> Result<(), RunError> {
+    let mut of_clients = pools.iter().filter(|pool| pool.source == SourceAddress::Client);
+    let Some(pool) = of_clients.next() else { return Ok(()) };
+    net::check_foreign_sources().map_err(|source| RunError::ClientSource { pool: pool.name.clone(), source })
 }
 
 /// The same with the TLS that runs, where its settings are the same: sessions can be resumed, and open connections'

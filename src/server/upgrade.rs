@@ -137,7 +137,7 @@ impl Upgrade {
                 self.under_way = Some(UnderWay { pid, result });
             }
             Err(error) => {
-                tracing::error!(event = "upgrade_failed", %error, "the upgrade failed; this process continues")
+                tracing::error!(event = "upgrade_failed", %error, "the upgrade failed; this process continues");
             }
         }
     }

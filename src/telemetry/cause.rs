@@ -55,7 +55,9 @@ labels! {
         ClientHello = "client_hello",
         /// The TLS handshake failed.
         TlsHandshake = "tls_handshake",
-        /// No route matches the client's server name, and there is no pool for the rest.
+        /// What the client sent decides for no route yet, and no more came in time.
+        FirstBytes = "first_bytes",
+        /// No route fits the client, and there is no pool for the rest.
         NoRoute = "no_route",
         /// The global limit of connections.
         MaxConnections = "max_connections",

@@ -110,7 +110,9 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let value = &value[..value.floor_char_boundary(MOST_TEXT_BYTES)];
+        let end =
+            value.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MOST_TEXT_BYTES).last();
+        let value = &value[..end.unwrap_or(0)];
         let event = &mut self.0;
         match field.name() {
             KIND => value.clone_into(&mut event.kind),

@@ -11,8 +11,8 @@ use std::thread;
 use rustix::process::Signal;
 
 use crate::support::{
-    Folder, Lb, Metrics, Refusing, Server, connect, exchange, free_port, get, get_from, required, reset, run_to_end,
-    short_read, wait_until,
+    Folder, Lb, Metrics, Refusing, Server, connect, exchange, free_port, get, get_from, post, required, reset,
+    run_to_end, short_read, wait_until,
 };
 
 #[test]
@@ -27,6 +27,26 @@ fn says_that_it_lives_and_is_ready() {
     let nowhere = lb.ask("/nowhere");
     assert_eq!(nowhere.status, 404);
     assert!(nowhere.head.contains("application/json") && nowhere.body.contains("\"error\""), "{nowhere:?}");
+}
+
+#[test]
+fn says_of_one_pool_whether_it_is_ready() {
+    let (server, nobody) = (Server::named("a"), free_port());
+    let lb = Lb::with_config(&format!(
+        "listeners: {{one: {{bind: '127.0.0.1:0', pool: a}}, two: {{bind: '127.0.0.1:0', pool: b}}}}\n\
+         pools:\n  a: {{backends: ['{}']}}\n  \
+         b: {{backends: ['{nobody}'], health_check: {{interval: 20ms, fall: 1}}}}\n",
+        server.address()
+    ))
+    .start();
+    wait_until("the check fails", || lb.ask("/readyz?pool=b").status == 503);
+    assert_eq!(lb.ask("/readyz?pool=b").body, r#"{"error":"pool b has no usable backend"}"#);
+    assert_eq!((lb.ask("/readyz?pool=a").status, lb.ask("/readyz").status), (200, 200));
+    assert_eq!((lb.ask("/readyz?pool=a&pool=b").status, lb.ask("/readyz?verbose").status), (503, 200));
+    assert_eq!((lb.ask("/readyz?pool=c").status, lb.ask("/readyz?pool=%61").status), (404, 200));
+    let drain = format!("/api/v1/pools/a/backends/{}/drain", server.address());
+    assert_eq!(post(lb.admin(), &drain, &[]).status, 200);
+    assert_eq!(lb.ask("/readyz?pool=a").status, 503);
 }
 
 #[test]

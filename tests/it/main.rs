@@ -23,6 +23,7 @@ mod backends_policies; // weights, hashes, loads
 mod backends_system_names; // names by /etc/hosts and /etc/resolv.conf, which change
 mod balance; // who gets the next connection
 mod blame; // what is a backend's fault, and what is its clients'
+mod client_source; // backends that see clients' own addresses
 mod clock; // a wall clock that jumps
 mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
 mod config; // broken configurations, and how they are refused
@@ -59,6 +60,7 @@ mod outage; // a pool without a usable backend, seen everywhere; events; clients
 mod overrides; // file, environment, flags: who wins
 mod page; // the status page in a real browser
 mod protocols; // redis and PostgreSQL through the balancer
+mod proxy_from_trusted; // clients with and without a PROXY header at one listener
 mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
 mod proxy_protocol; // who the client is, told by whom may tell it
 mod relay; // bytes, ends and resets from one side to the other
@@ -70,6 +72,7 @@ mod reload_watch; // a file that is followed, however it is replaced
 mod roles; // primaries and backups by rank: who serves, and what becomes of open connections
 mod roles_databases; // Redis and PostgreSQL whose nodes change their roles
 mod roles_return; // a primary that returns, roles that change hands
+mod routes; // several protocols on one port: by TLS, by first bytes, by silence
 mod seed; // the scenario that it all began with
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it

@@ -54,6 +54,11 @@ impl<'a> Block<'a> {
         self.report.problem(&self.path(key), message);
     }
 
+    /// Reports a problem with the block as a whole.
+    pub fn problem_here(&mut self, message: impl Into<String>) {
+        self.report.problem(&self.path, message);
+    }
+
     /// Whether a problem with the value at `key`, or with something in it, was reported.
     pub fn has_problem_in(&self, key: &str) -> bool {
         self.report.knows_problem_in(&self.path(key))

@@ -7,14 +7,14 @@ use crate::config::address::BindAddress;
 use crate::config::file::File;
 use crate::config::file::listener::{ListenerSpec, ModeSpec};
 use crate::config::file::units::OneOrMany;
-use crate::config::listener::{ListenerConfig, Mode, ProxyProtocol, Route};
-use crate::config::yaml::listed;
+use crate::config::listener::{ListenerConfig, Mode, ProxyProtocol};
 use crate::lifecycle::ClientLimits;
-use crate::protocol::client_hello::ServerNamePattern;
 
 use super::block::Block;
 use super::http::build_http;
 use super::pool::build_tcp;
+use super::pool_name::build_pool_name;
+use super::route::build_routes;
 use super::tls_server::build_tls_server;
 
 /// `bound` are the addresses of all listeners so far, each with the path of its key.
@@ -36,8 +36,8 @@ pub fn build_listener(
         ModeSpec::Http => Mode::Http(http),
     };
     let pool = build_pool_name(spec, file, &mut block);
-    if spec.proxy_protocol == ProxyProtocol::Required && spec.trusted_proxies.is_empty() {
-        let message = "is required, but no peer may send it: list the proxies in front in `trusted_proxies`, such as \
+    if spec.proxy_protocol != ProxyProtocol::Off && spec.trusted_proxies.is_empty() {
+        let message = "is set, but no peer may send a header: list the proxies in front in `trusted_proxies`, such as \
                        [10.0.0.0/8]";
         block.problem("proxy_protocol", message);
     }
@@ -84,54 +84,4 @@ fn build_bind(bind: &OneOrMany, bound: &mut HashMap<BindAddress, String>, block:
         addresses.push(address);
     }
     addresses
-}
-
-fn build_routes(spec: &ListenerSpec, file: &File, block: &mut Block<'_>) -> Vec<Route> {
-    if !spec.routes.is_empty() && spec.mode == ModeSpec::Http {
-        let message = "need the server name of TLS clients, which mode `http` doesn't read; use mode `tcp`";
-        block.problem("routes", message);
-    }
-    let mut routes: Vec<Route> = Vec::new();
-    for (index, route) in spec.routes.iter().enumerate() {
-        let mut block = block.inner(&format!("routes[{index}]"));
-        let sni: Option<ServerNamePattern> = block.parsed("sni", &route.sni);
-        if routes.iter().any(|other| Some(&other.sni) == sni.as_ref()) {
-            block.problem("sni", format!("`{}` has a route already; remove one", route.sni));
-        }
-        check_pool("pool", &route.pool, file, &mut block);
-        routes.extend(sni.map(|sni| Route { sni, pool: route.pool.clone() }));
-    }
-    routes
-}
-
-/// The listener's pool. If there is only one, it need not be named.
-fn build_pool_name(spec: &ListenerSpec, file: &File, block: &mut Block<'_>) -> Option<String> {
-    if let Some(pool) = &spec.pool {
-        check_pool("pool", pool, file, block);
-        return Some(pool.clone());
-    }
-    // In the long form, a listener with routes and no pool refuses clients without a route.
-    if !spec.routes.is_empty() && !block.report.short_form {
-        return None;
-    }
-    if file.pools.len() == 1 {
-        return file.pools.keys().next().cloned();
-    }
-    if file.pools.is_empty() {
-        let message = "no backends configured; add `backends: [127.0.0.1:3001]` or give --backend 127.0.0.1:3001";
-        block.report.problem("backends", message);
-    } else if !block.has_problem_in("routes") {
-        let known = listed(file.pools.keys());
-        block.problem("pool", format!("is missing: choose one of the pools: {known}"));
-    }
-    None
-}
-
-/// Reports a name that no pool has, unless the pool is missing because of a problem that was reported already.
-fn check_pool(key: &str, name: &str, file: &File, block: &mut Block<'_>) {
-    let is_reported = |path: &str| block.report.knows_problem_at(path);
-    if !file.pools.contains_key(name) && !is_reported("pools") && !is_reported(&format!("pools.{name}")) {
-        let known = listed(file.pools.keys());
-        block.problem(key, format!("there is no pool `{name}`; the pools are: {known}"));
-    }
 }

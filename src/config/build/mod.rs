@@ -9,6 +9,8 @@ mod http;
 mod listener;
 mod loops;
 mod pool;
+mod pool_name;
+mod route;
 mod secret;
 mod tls;
 mod tls_server;

@@ -7,7 +7,9 @@ use std::num::NonZeroUsize;
 use crate::config::address::BackendAddress;
 use crate::config::file::off::OffOr;
 use crate::config::file::pool::{BackendSpec, FailureDetectionSpec, PoolSpec, ResolveSpec, SendProxy, TcpSpec};
-use crate::config::pool::{BackendConfig, FailureDetection, OnDown, OnReturn, PoolConfig, Queue, Resolve};
+use crate::config::pool::{
+    BackendConfig, FailureDetection, OnDown, OnReturn, PoolConfig, Queue, Resolve, SourceAddress,
+};
 use crate::config::yaml::Reporter;
 use crate::net::TcpOptions;
 use crate::protocol::proxy_header::ProxyVersion;
@@ -52,7 +54,7 @@ pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConf
         on_return: pool.on_return,
         first_byte_timeout: some_unless_zero(pool.first_byte_timeout),
         slow_start: pool.slow_start.0,
-        source: build_sources(&pool.source.0, &mut block),
+        source: build_source(&pool.source.0, &mut block),
         send_proxy: match pool.send_proxy {
             SendProxy::Off => None,
             SendProxy::V1 => Some(ProxyVersion::V1),
@@ -184,16 +186,23 @@ fn build_resolve(resolve: &ResolveSpec, block: &mut Block<'_>) -> Resolve {
     Resolve { min_ttl, max_ttl: max_ttl.max(min_ttl), nameservers, family: resolve.family }
 }
 
-fn build_sources(texts: &[String], block: &mut Block<'_>) -> Vec<IpAddr> {
+/// In place of addresses: that of the client.
+const CLIENT: &str = "client";
+
+fn build_source(texts: &[String], block: &mut Block<'_>) -> SourceAddress {
+    if texts == [CLIENT] {
+        return SourceAddress::Client;
+    }
     let mut sources = Vec::new();
     for text in texts {
         match text.parse() {
             Ok(source) => sources.push(source),
+            Err(_) if text == CLIENT => block.problem("source", "`client` stands alone; remove it, or the addresses"),
             Err(_) => {
-                let message = format!("`{text}` is not an IP address of this machine, such as 10.0.0.5");
+                let message = format!("`{text}` is not an IP address of this machine, such as 10.0.0.5, nor `client`");
                 block.problem("source", message);
             }
         }
     }
-    sources
+    SourceAddress::Addresses(sources)
 }

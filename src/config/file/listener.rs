@@ -9,8 +9,9 @@ use super::duration_or_off::DurationOrOff;
 use super::http::HttpSpec;
 use super::off::{OffOr, off_or_word, or_false};
 use super::pool::TcpSpec;
+use super::route::RouteSpec;
 use super::tls::TlsServerSpec;
-use super::units::{DurationText, OneOrMany, TextOrBlock, UNREADABLE, texts_or_blocks};
+use super::units::{DurationText, OneOrMany, texts_or_blocks};
 
 /// One listener.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
@@ -22,12 +23,13 @@ pub struct ListenerSpec {
     pub mode: ModeSpec,
     /// The pool that serves it; may be left out if there is only one.
     pub pool: Option<String>,
-    /// Pools by the server name of TLS clients (mode tcp); a client without one goes to `pool`.
+    /// Pools by what clients say first (mode tcp); `pool` has the rest.
     #[serde(deserialize_with = "texts_or_blocks")]
     pub routes: Vec<RouteSpec>,
     /// Connections at once; 0: only the global limit.
     pub max_connections: usize,
-    /// required: each connection must begin with a PROXY header, v1 or v2, from a trusted proxy.
+    /// required: each connection must begin with a PROXY header, v1 or v2, from a trusted proxy. from_trusted: those of
+    /// trusted proxies must, all others are clients themselves.
     #[serde(deserialize_with = "off_or_word")]
     #[schemars(transform = or_false)]
     pub proxy_protocol: ProxyProtocol,
@@ -83,24 +85,6 @@ pub enum ModeSpec {
     Http,
 }
 
-/// One route.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteSpec {
-    /// A name, `*.` and a name (one or more labels), or `*`.
-    pub sni: String,
-    /// The pool's name.
-    pub pool: String,
-}
-
-impl TextOrBlock for RouteSpec {
-    const EXPECTED: &'static str = "a block such as {sni: a.example.com, pool: a}";
-
-    fn from_text(text: &str) -> Option<Self> {
-        (text == UNREADABLE).then(|| Self { sni: text.to_owned(), pool: text.to_owned() })
-    }
-}
-
 /// Limits of each client.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -119,7 +103,7 @@ pub struct ListenerTimeoutsSpec {
     pub idle: DurationOrOff,
     /// The same once one side has ended.
     pub half_closed: DurationOrOff,
-    /// A request's head, a PROXY header and a TLS ClientHello must each be complete in this time.
+    /// A request's head, a PROXY header, a TLS handshake and what a route goes by must each be there in this time.
     pub client_header: DurationText,
 }
 

@@ -10,6 +10,7 @@ pub mod listener;
 pub mod log;
 pub mod off;
 pub mod pool;
+pub mod route;
 pub mod tls;
 pub mod units;
 

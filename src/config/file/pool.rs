@@ -45,7 +45,8 @@ pub struct PoolSpec {
     pub on_return: OnReturn,
     /// The share of a backend that recovered grows to its full weight over this time.
     pub slow_start: DurationText,
-    /// Local addresses that connections to backends come from, in turn.
+    /// Local addresses that connections to backends come from, in turn; or client: each comes from its client's
+    /// address, which needs the capability CAP_NET_ADMIN and routes for the answers.
     pub source: OneOrMany,
     /// The PROXY header that each connection to a backend begins with.
     #[serde(deserialize_with = "off_or_word")]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::config::ProxyProtocol;
 use crate::config::file::duration_or_off::DurationOrOff;
-use crate::config::file::listener::{ListenerSpec, ModeSpec, RouteSpec};
+use crate::config::file::listener::{ListenerSpec, ModeSpec};
 use crate::config::file::off::OffOr;
+use crate::config::file::route::RouteSpec;
 use crate::import::headers::EVERYBODY;
 use crate::import::note::Notes;
 use crate::import::values::{or_off, positive};
@@ -205,7 +206,7 @@ fn is_covered(name: &str, earlier: &[(String, &str)]) -> bool {
 
 /// A name has one route.
 pub fn add_route(listener: &mut ListenerSpec, sni: String, pool: String) {
-    if !listener.routes.iter().any(|route| route.sni.eq_ignore_ascii_case(&sni)) {
-        listener.routes.push(RouteSpec { sni, pool });
+    if !listener.routes.iter().any(|route| route.is_by_name(&sni)) {
+        listener.routes.push(RouteSpec::by_name(sni, pool));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::file::listener::{ListenerSpec, RouteSpec};
+use crate::config::file::listener::ListenerSpec;
 use crate::config::file::off::OffOr;
+use crate::config::file::route::RouteSpec;
 use crate::import::draft::Draft;
 use crate::import::note::Notes;
 use crate::import::values::or_off;
@@ -143,9 +144,9 @@ fn add_route(listener: &mut ListenerSpec, entry: &Directive, pool: &str, has_wil
         _ => vec![name.to_owned()],
     };
     for sni in names {
-        let is_known = listener.routes.iter().any(|route| route.sni.eq_ignore_ascii_case(&sni));
+        let is_known = listener.routes.iter().any(|route| route.is_by_name(&sni));
         if !is_known && sni.parse::<ServerNamePattern>().is_ok() && (has_wildcards || !sni.contains('*')) {
-            listener.routes.push(RouteSpec { sni, pool: pool.to_owned() });
+            listener.routes.push(RouteSpec::by_name(sni, pool.to_owned()));
         } else {
             let why = "routes are by a name, or by all names below one (`*.example.org`)";
             notes.changes(&entry.place, &entry.text(), why);

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// Why no server name can be read.
+/// Why no hello can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotClientHello {
     // Of the records.
@@ -24,6 +24,7 @@ pub enum NotClientHello {
     RepeatedServerName,
     ServerNameList,
     HostName,
+    Protocols,
 }
 
 impl fmt::Display for NotClientHello {
@@ -45,6 +46,7 @@ impl fmt::Display for NotClientHello {
             Self::RepeatedServerName => "more than one server name in the ClientHello",
             Self::ServerNameList => "malformed server name list in the ClientHello",
             Self::HostName => "malformed server name in the ClientHello",
+            Self::Protocols => "malformed or repeated list of protocols (ALPN) in the ClientHello",
         })
     }
 }

@@ -143,7 +143,7 @@ fn says_why_a_hello_is_refused() {
 
 #[test]
 fn takes_a_hello_of_the_most_bytes_and_no_more() {
-    let hello = Ok(Some(ClientHello { server_name: Some("a.example".to_owned()) }));
+    let hello = Ok(Some(ClientHello { server_name: Some("a.example".to_owned()), protocols: Vec::new() }));
     let one_record = 1 << 14;
     assert_eq!(parse(&in_records(&padded(one_record), one_record)), hello);
     let most = in_records(&padded(MAX_HELLO_BYTES - 10), one_record);
@@ -199,7 +199,7 @@ proptest! {
     fn judges_any_extensions_alike_byte_by_byte(bytes in framed()) {
         let verdict = check_prefixes(&bytes);
         prop_assert_eq!(parse(&in_records(&message(&bytes), 300)), verdict.clone(), "in one record");
-        if let Ok(Some(ClientHello { server_name: Some(name) })) = verdict {
+        if let Ok(Some(ClientHello { server_name: Some(name), .. })) = verdict {
             let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
             prop_assert!(!name.is_empty() && name.chars().all(is_part) && !name.ends_with('.'), "{}", name);
             prop_assert!(!name.contains("..") && !name.starts_with('.'), "{}", name);

@@ -32,7 +32,7 @@ impl<'a> ConnectionVariables<'a> {
             Peer::Unix => None,
         };
         // After a PROXY header that names nobody the peer is the proxy, which has not looked into the request.
-        let is_unknown = frontend.requires_proxy_header && context.named_server().is_none();
+        let is_unknown = frontend.awaits_proxy_header(context.peer) && context.named_server().is_none();
         Self {
             remote_addr: ip_text(client),
             remote_port: client.map_or(0, |address| address.port()),

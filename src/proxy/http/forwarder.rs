@@ -196,10 +196,9 @@ impl Forwarder<'_> {
         record.span().in_scope(|| pool.record_evidence(lease, evidence, client, Instant::now()));
     }
 
-    /// Where connections wait for further requests. A PROXY header names one client: a connection that began with one
-    /// is of no use for another's.
+    /// Where connections wait for further requests, of any client.
     fn idle_pool(&self) -> Option<&IdlePool> {
-        self.context.upstream.pool().proxy_version().is_none().then_some(&self.worker.idle_pool)
+        self.context.upstream.pool().has_shared_connections().then_some(&self.worker.idle_pool)
     }
 
     fn meter<'a>(&'a self, lease: &'a Lease, tally: &'a Tally) -> Meter<'a> {
