@@ -104,7 +104,9 @@ fn act(habit: Habit, address: SocketAddr) -> io::Result<()> {
         }
         Habit::Bulk => {
             let mut incoming = stream.try_clone().unwrap();
-            stream.write_all(b"b").unwrap();
+            stream.write_all(b"b")?;
+            // A backend that has begun to answer goes on to the end.
+            incoming.peek(&mut [0])?;
             let sending = thread::spawn(move || {
                 send_pattern(&mut stream, 8 * MIB);
                 stream.shutdown(Shutdown::Write).unwrap();
