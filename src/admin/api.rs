@@ -11,6 +11,7 @@ use crate::relay::{Engine, Pipes};
 use crate::telemetry::{ListenerTotals, rfc3339};
 use crate::tls;
 
+use super::authorization::Reach;
 use super::view::{LastReload, ShownListener, View};
 
 /// `GET /api/v1/status`.
@@ -226,7 +227,7 @@ pub struct CheckReport {
 }
 
 impl StatusReport {
-    pub(super) fn new(view: &View) -> Self {
+    pub(super) fn new(view: &View, reach: Reach) -> Self {
         let shown = view.shown.load();
         let listeners = shown.listeners.iter();
         Self {
@@ -239,7 +240,7 @@ impl StatusReport {
             draining: view.is_draining(),
             ready: view.unready().is_none(),
             unready_reason: view.unready(),
-            may_post: view.guard.is_open(),
+            may_post: view.guard.is_open(reach),
             config_file: view.config_file.clone(),
             last_reload: view.reloads.last().map(|last| ReloadReport::new(&last)),
             former_processes: view.former_processes.pids(),

@@ -1,5 +1,6 @@
 //! Requests to the admin server of a running balancer.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -15,12 +16,16 @@ use super::client;
 use super::environment::variable;
 use super::error::CliError;
 
+/// Where packages and the container image have the admin server's unix socket.
+const SOCKET: &str = "/run/lb/admin.sock";
+/// The admin server's default.
 const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 /// The admin server's address, and the token that changes need.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AdminArgs {
-    /// The balancer's admin address: host:port or unix:/path [env: LB_ADMIN] [default: 127.0.0.1:9900]
+    /// The balancer's admin address: host:port or unix:/path [env: LB_ADMIN_SOCKET, LB_ADMIN] [default:
+    /// unix:/run/lb/admin.sock where this user may write to it, else 127.0.0.1:9900]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// Has the bearer token that changes need [env: LB_TOKEN_FILE]
@@ -45,9 +50,11 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 }
 
 impl AdminArgs {
-    /// The address is that of the flag, of the variable that the balancer itself reads, or the default.
+    /// The address is that of the flag, of the variables that the balancer itself reads, or the default; a unix socket
+    /// first, which needs no token.
     pub(super) fn admin(&self) -> Result<AdminClient, CliError> {
-        let address = self.admin.clone().or_else(|| variable("LB_ADMIN")).unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
+        let socket = || variable("LB_ADMIN_SOCKET").filter(|path| !means_off(path)).map(|path| unix(&path));
+        let address = self.admin.clone().or_else(socket).or_else(|| variable("LB_ADMIN")).unwrap_or_else(default_admin);
         if means_off(&address) {
             return Err(CliError::AdminOff);
         }
@@ -59,6 +66,14 @@ impl AdminArgs {
         let file = self.token_file.clone().or_else(|| variable("LB_TOKEN_FILE").map(PathBuf::from));
         Ok(AdminClient { address, token: file.as_deref().map(read_token).transpose()? })
     }
+}
+
+fn unix(path: &str) -> String {
+    format!("unix:{}", path.trim_start_matches("unix:"))
+}
+
+fn default_admin() -> String {
+    if UnixStream::connect(SOCKET).is_ok() { unix(SOCKET) } else { DEFAULT_ADMIN.to_owned() }
 }
 
 fn read_token(file: &Path) -> Result<String, CliError> {
