@@ -12,6 +12,8 @@ mod view;
 pub use api::{
     BackendReport, EngineReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport, TlsReport,
 };
+#[cfg(test)]
+pub use authorization::AdminRefusal;
 pub use authorization::Guard;
 pub use metrics::Exporter;
 pub use server::{AdminListener, MAX_FILES, serve};

@@ -80,6 +80,12 @@ enum Command {
     Reload(change::ReloadArgs),
 }
 
+/// The command line's description, for the reference.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let _last = LastWords;
