@@ -52,7 +52,7 @@ openapi:
     cargo build
     tests/openapi.sh target/debug/lb
 
-# The Debian package: target/*/debian/lb_*.deb (needs cargo-deb)
+# The Debian package: target/debian/lb_*.deb (needs cargo-deb)
 package *ARGS:
     deploy/debian/build.sh {{ ARGS }}
 

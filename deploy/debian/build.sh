@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the Debian package of a static program, which any Debian can install: target/*/debian/lb_*.deb.
+# Builds the Debian package of a static program, which any Debian can install: target/debian/lb_*.deb.
 #
 #   deploy/debian/build.sh [TARGET]      TARGET: such as aarch64-unknown-linux-gnu; default: this machine's
 #
