@@ -11,7 +11,7 @@ demo *ARGS:
 test *ARGS:
     cargo test --locked {{ ARGS }}
 
-# Churn, resets, slow readers, bulk, reloads and outages for so long; nothing may be lost, or left of it (docs/soak.md)
+# Churn, resets, slow readers, bulk, reloads and outages for so long; nothing may be lost, or left of it (docs/internals/soak.md)
 soak SECONDS="1800":
     LB_SOAK_SECONDS={{ SECONDS }} cargo test --locked --test it a_soak -- --nocapture
 
@@ -28,12 +28,12 @@ deny:
 bench *ARGS:
     cargo bench --locked {{ ARGS }}
 
-# System calls of one connection's life: lb, nginx, HAProxy (docs/syscalls.md)
+# System calls of one connection's life: lb, nginx, HAProxy (docs/explanation/syscalls.md)
 syscalls:
     cargo build --release
     benches/syscalls.sh
 
-# What attackers cost: memory a connection of each kind, CPU time; with --peers lb,nginx,haproxy beside others (docs/faults.md)
+# What attackers cost: memory a connection of each kind, CPU time; with --peers lb,nginx,haproxy beside others (docs/internals/faults.md)
 attackers *ARGS:
     cargo build --release
     python3 benches/attackers/run.py {{ ARGS }}
@@ -51,6 +51,14 @@ deploy-check:
 openapi:
     cargo build
     tests/openapi.sh target/debug/lb
+
+# The Debian package: target/debian/lb_*.deb (needs cargo-deb)
+package *ARGS:
+    deploy/debian/build.sh {{ ARGS }}
+
+# The book as a site (needs mdbook)
+book:
+    mdbook serve docs
 
 # The container image (needs docker, or ENGINE=podman)
 image:

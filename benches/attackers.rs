@@ -1,6 +1,6 @@
 //! What honest clients notice of thousands of idle attackers on their listener: how long each takes with and without
-//! them, in turn. `cargo bench --bench attackers` prints it (docs/faults.md); it needs 10,000 open files a process
-//! (ulimit -Hn).
+//! them, in turn. `cargo bench --bench attackers` prints it (docs/internals/faults.md); it needs 10,000 open files a
+//! process (ulimit -Hn).
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
 //! How many clients change their backend when a replica of the balancer, or a backend, goes or comes: a simulation with
-//! the program's own tables, for docs/scaling.md. `cargo bench --bench replicas` prints its table.
+//! the program's own tables, for docs/guide/scaling-out.md. `cargo bench --bench replicas` prints its table.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

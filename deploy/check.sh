@@ -75,9 +75,9 @@ def substituted(expr, own):
 
 
 def documented_labels():
-    """Labels by metric, as README's table has them."""
+    """Labels by metric, as the reference has them."""
     labels = {}
-    for row in re.findall(r"^\| (`lb_.*)$", pathlib.Path("../README.md").read_text(), re.M):
+    for row in re.findall(r"^\| (`lb_.*)$", pathlib.Path("../docs/reference/metrics.md").read_text(), re.M):
         names, kind = row.split("|")[:2]
         for name in re.findall(r"`(lb_\w+)`", names):
             labels[name] = set(re.findall(r"`(\w+)", kind))
@@ -114,7 +114,7 @@ if not rules:
     findings.append("lb.json: no expression found")
 
 # Elsewhere, in prose too, a histogram may stand without its suffix.
-for path in ("grafana/lb.json", "prometheus/alerts.yaml", "prometheus/alerts_test.yaml", "kubernetes/hpa.yaml", "README.md", "../docs/scaling.md"):
+for path in ("grafana/lb.json", "prometheus/alerts.yaml", "prometheus/alerts_test.yaml", "kubernetes/hpa.yaml", "README.md", "../docs/guide/scaling-out.md"):
     file = pathlib.Path(path)
     for name in set(re.findall(r"\blb_[a-z0-9_]+", file.read_text())) if file.exists() else ():
         if name not in series | histograms:
@@ -214,12 +214,32 @@ else
   skip "style of YAML" "yamllint"
 fi
 
+cat >"$work/package.py" <<'PY'
+import pathlib, sys, tomllib
+
+deb = tomllib.loads(pathlib.Path("../Cargo.toml").read_text())["package"]["metadata"]["deb"]
+# What build.sh makes is not there yet.
+files = [source for source, *_ in deb["assets"] if not source.startswith("target/")] + deb["license-file"]
+missing = [file for file in files if not pathlib.Path("..", file).exists()]
+installed = {target + pathlib.Path(source).name if target.endswith("/") else target for source, target, _ in deb["assets"]}
+missing += [file for file in deb["conf-files"] if file.lstrip("/") not in installed]
+print("\n".join(f"Cargo.toml: there is no {file}" for file in missing))
+sys.exit(bool(missing))
+PY
+check "files of the Debian package" python3 "$work/package.py"
+for script in debian/postinst debian/prerm debian/postrm; do check "sh -n $script" sh -n "$script"; done
+check "bash -n debian/build.sh" bash -n debian/build.sh
+if [[ -n $lb ]]; then check "lb check debian/lb.yaml" env -u LB_CONFIG "$lb" check -c debian/lb.yaml; fi
+if python3 -c 'import yaml' 2>/dev/null; then
+  check "release workflow parses" python3 -c 'import sys, yaml; yaml.safe_load(open(sys.argv[1]))' ../.github/workflows/release.yaml
+fi
+
 # The program need not be installed: another one takes its place.
 verify_units() {
   local said
   mkdir -p "$work/units"
   cp systemd/lb.socket "$work/units/"
-  sed 's#/usr/local/bin/lb#/bin/true#' systemd/lb.service >"$work/units/lb.service"
+  sed 's#=lb #=/bin/true #' systemd/lb.service >"$work/units/lb.service"
   said=$(systemd-analyze verify --man=no --recursive-errors=no "$work/units/lb.service" "$work/units/lb.socket" 2>&1) || said+=" (failed)"
   # An unknown key is only a warning to it.
   echo "$said"

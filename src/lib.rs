@@ -19,6 +19,8 @@ pub(crate) mod lifecycle;
 pub(crate) mod net;
 pub(crate) mod protocol;
 pub(crate) mod proxy;
+#[cfg(test)]
+mod reference;
 pub(crate) mod relay;
 pub(crate) mod server;
 pub(crate) mod telemetry;

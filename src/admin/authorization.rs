@@ -20,7 +20,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// From where the admin server can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// By a unix socket: from this machine, and not by a browser.
+    /// By a unix socket: by those who may write to its file, and not by a browser. They need no token.
     UnixSocket,
     /// From this machine only.
     Loopback,
@@ -42,7 +42,6 @@ pub(super) enum Readers {
 /// Judges requests.
 #[derive(Debug)]
 pub struct Guard {
-    reach: Reach,
     token: ArcSwapOption<String>,
     /// The admin server's names, beside addresses and localhost, in lower case.
     hosts: HashSet<String>,
@@ -101,10 +100,10 @@ impl AdminRefusal {
 
 impl Guard {
     /// `hosts` are names of the admin server, beside addresses and localhost.
-    pub fn new(reach: Reach, hosts: impl IntoIterator<Item = String>) -> Self {
+    pub fn new(hosts: impl IntoIterator<Item = String>) -> Self {
         let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
         let (refused, logged) = Default::default();
-        Self { reach, token: ArcSwapOption::empty(), hosts, refused, logged }
+        Self { token: ArcSwapOption::empty(), hosts, refused, logged }
     }
 
     /// The token that changes need from now on; `None`: they need none.
@@ -113,21 +112,21 @@ impl Guard {
     }
 
     /// Whether changes need no token, so that the page can offer them.
-    pub(super) fn is_open(&self) -> bool {
-        self.reach != Reach::Network && self.token.load().is_none()
+    pub(super) fn is_open(&self, reach: Reach) -> bool {
+        reach == Reach::UnixSocket || reach == Reach::Loopback && self.token.load().is_none()
     }
 
     /// Judges a change by its headers, and counts a refusal.
-    pub(super) fn judge_change(&self, headers: &HeaderMap) -> Result<(), AdminRefusal> {
-        self.counted(self.judge_page(headers).and_then(|()| self.judge_token(headers)))
+    pub(super) fn judge_change(&self, headers: &HeaderMap, reach: Reach) -> Result<(), AdminRefusal> {
+        self.counted(self.judge_page(headers).and_then(|()| self.judge_token(headers, reach)))
     }
 
     /// Judges a request to read by its headers, and counts a refusal.
-    pub(super) fn judge_read(&self, headers: &HeaderMap, readers: Readers) -> Result<(), AdminRefusal> {
+    pub(super) fn judge_read(&self, headers: &HeaderMap, readers: Readers, reach: Reach) -> Result<(), AdminRefusal> {
         let is_answered = match readers {
             Readers::Everybody => true,
             Readers::Scrapers => !is_of_browser(headers),
-            Readers::Operators => self.reach == Reach::UnixSocket,
+            Readers::Operators => reach == Reach::UnixSocket,
         };
         self.counted(if is_answered { Ok(()) } else { self.judge_page(headers) })
     }
@@ -173,9 +172,9 @@ impl Guard {
         Ok(())
     }
 
-    fn judge_token(&self, headers: &HeaderMap) -> Result<(), AdminRefusal> {
+    fn judge_token(&self, headers: &HeaderMap, reach: Reach) -> Result<(), AdminRefusal> {
         match (&*self.token.load(), headers.get(AUTHORIZATION)) {
-            (None, _) if self.reach != Reach::Network => Ok(()),
+            _ if self.is_open(reach) => Ok(()),
             (None, _) => Err(AdminRefusal::NoTokenFile),
             (Some(_), None) => Err(AdminRefusal::NoToken),
             (Some(token), Some(given)) if is_bearer_of(given.as_bytes(), token.as_bytes()) => Ok(()),
@@ -231,40 +230,46 @@ mod tests {
 
     #[test]
     fn without_a_token_changes_are_accepted_from_this_machine_only() {
-        let here = headers(&[("host", "127.0.0.1:9900")]);
-        assert_eq!(Guard::new(Reach::Loopback, []).judge_change(&here), Ok(()));
-        assert_eq!(Guard::new(Reach::Network, []).judge_change(&here), Err(AdminRefusal::NoTokenFile));
+        let (guard, here) = (Guard::new([]), headers(&[("host", "127.0.0.1:9900")]));
+        assert_eq!(guard.judge_change(&here, Reach::Loopback), Ok(()));
+        assert_eq!(guard.judge_change(&here, Reach::UnixSocket), Ok(()));
+        assert_eq!(guard.judge_change(&here, Reach::Network), Err(AdminRefusal::NoTokenFile));
+        guard.set_token(Some("secret".to_owned()));
+        assert_eq!(guard.judge_change(&here, Reach::Loopback), Err(AdminRefusal::NoToken));
+        assert_eq!(guard.judge_change(&here, Reach::UnixSocket), Ok(()), "the file's mode has judged");
     }
 
     #[test]
     fn the_token_must_be_the_right_one() {
-        let guard = Guard::new(Reach::Network, []);
+        let guard = Guard::new([]);
         guard.set_token(Some("secret".to_owned()));
         let with = |token: &str| headers(&[("host", "[::1]:9900"), ("authorization", token)]);
-        assert_eq!(guard.judge_change(&with("Bearer secret")), Ok(()));
+        assert_eq!(guard.judge_change(&with("Bearer secret"), Reach::Network), Ok(()));
         for wrong in ["Bearer secre", "Bearer secrets", "Bearer ", "Basic secret", "secret"] {
-            assert_eq!(guard.judge_change(&with(wrong)), Err(AdminRefusal::WrongToken), "{wrong}");
+            assert_eq!(guard.judge_change(&with(wrong), Reach::Network), Err(AdminRefusal::WrongToken), "{wrong}");
         }
-        assert_eq!(guard.judge_change(&headers(&[("host", "10.0.0.1")])), Err(AdminRefusal::NoToken));
+        assert_eq!(guard.judge_change(&headers(&[("host", "10.0.0.1")]), Reach::Network), Err(AdminRefusal::NoToken));
         assert_eq!(guard.refused().map(|(_, count)| count).collect::<Vec<_>>(), [0, 1, 5, 0, 0]);
     }
 
     #[test]
     fn pages_of_other_sites_and_rebound_names_are_refused() {
-        let guard = Guard::new(Reach::Loopback, ["LB.internal".to_owned()]);
-        let judge = |host: &str, origin: &str| guard.judge_change(&headers(&[("host", host), ("origin", origin)]));
+        let guard = Guard::new(["LB.internal".to_owned()]);
+        let judge = |host: &str, origin: &str| {
+            guard.judge_change(&headers(&[("host", host), ("origin", origin)]), Reach::Loopback)
+        };
         assert_eq!(judge("localhost:9900", "http://localhost:9900"), Ok(()));
         assert_eq!(judge("lb.internal", "http://lb.internal"), Ok(()));
         assert_eq!(judge("localhost:9900", "http://localhost:9901"), Err(AdminRefusal::ForeignOrigin));
         assert_eq!(judge("127.0.0.1:9900", "null"), Err(AdminRefusal::ForeignOrigin));
         assert_eq!(judge("evil.example:9900", "http://evil.example:9900"), Err(AdminRefusal::ForeignHost));
-        assert_eq!(guard.judge_change(&headers(&[])), Err(AdminRefusal::ForeignHost));
+        assert_eq!(guard.judge_change(&headers(&[]), Reach::Loopback), Err(AdminRefusal::ForeignHost));
     }
 
     #[test]
     fn what_is_to_be_read_is_guarded_against_rebound_names_as_far_as_probes_allow() {
-        let guard = Guard::new(Reach::Network, ["lb.internal".to_owned()]);
-        let read = |readers, pairs: &[(&str, &str)]| guard.judge_read(&headers(pairs), readers);
+        let guard = Guard::new(["lb.internal".to_owned()]);
+        let read = |readers, pairs: &[(&str, &str)]| guard.judge_read(&headers(pairs), readers, Reach::Network);
         let foreign = Err(AdminRefusal::ForeignHost);
         for own in ["10.0.0.7:9900", "[::1]:9900", "localhost", "LB.internal:9900"] {
             let browser = [("host", own), ("accept-language", "en")];
@@ -281,13 +286,13 @@ mod tests {
         }
         let page_of_another = [("host", "10.0.0.7"), ("origin", "http://evil.example")];
         assert_eq!(read(Readers::Operators, &page_of_another), Err(AdminRefusal::ForeignOrigin));
-        let by_unix_socket = Guard::new(Reach::UnixSocket, []);
-        assert_eq!(by_unix_socket.judge_read(&headers(&[("host", "any")]), Readers::Operators), Ok(()));
+        let by_any_name = headers(&[("host", "any")]);
+        assert_eq!(guard.judge_read(&by_any_name, Readers::Operators, Reach::UnixSocket), Ok(()));
     }
 
     #[test]
     fn refusals_are_logged_seldom_and_their_number_is_told() {
-        let (guard, began) = (Guard::new(Reach::Network, []), Instant::now());
+        let (guard, began) = (Guard::new([]), Instant::now());
         let log = |refusal, seconds| guard.to_log(refusal, began + Duration::from_secs(seconds));
         let (host, token) = (AdminRefusal::ForeignHost, AdminRefusal::NoToken);
         assert_eq!([log(host, 0), log(host, 1), log(token, 1), log(host, 9)], [Some(0), None, Some(0), None]);

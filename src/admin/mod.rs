@@ -12,7 +12,9 @@ mod view;
 pub use api::{
     BackendReport, EngineReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport, TlsReport,
 };
-pub use authorization::{Guard, Reach};
+#[cfg(test)]
+pub use authorization::AdminRefusal;
+pub use authorization::Guard;
 pub use metrics::Exporter;
 pub use server::{AdminListener, MAX_FILES, serve};
 pub use token::read_token;

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::backends::AdminState;
 
 use super::api::{EventsReport, PoolsReport, StatusReport};
-use super::authorization::{AdminRefusal, Guard, Readers};
+use super::authorization::{AdminRefusal, Guard, Reach, Readers};
 use super::metrics::Exporter;
 use super::view::{Command, View};
 
@@ -24,6 +24,8 @@ pub(super) type AdminResponse = Response<Full<Bytes>>;
 pub(super) struct Admin {
     pub(super) view: Arc<View>,
     pub(super) exporter: Arc<Exporter>,
+    /// Of the address that the request came by.
+    pub(super) reach: Reach,
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -77,16 +79,18 @@ pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> AdminR
     match (Operation::parse(path, request.uri().query()), request.method()) {
         (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
         (Some(Operation::Read(resource)), &Method::GET | &Method::HEAD) => {
-            match admin.view.guard.judge_read(request.headers(), resource.readers()) {
+            match admin.view.guard.judge_read(request.headers(), resource.readers(), admin.reach) {
                 Ok(()) => show(&resource, admin),
                 Err(refusal) => refuse(path, refusal, &admin.view.guard),
             }
         }
         (Some(Operation::Read(_)), _) => not_allowed("GET, HEAD"),
-        (Some(Operation::Change(change)), &Method::POST) => match admin.view.guard.judge_change(request.headers()) {
-            Ok(()) => apply_change(change, &admin.view).await,
-            Err(refusal) => refuse(path, refusal, &admin.view.guard),
-        },
+        (Some(Operation::Change(change)), &Method::POST) => {
+            match admin.view.guard.judge_change(request.headers(), admin.reach) {
+                Ok(()) => apply_change(change, &admin.view).await,
+                Err(refusal) => refuse(path, refusal, &admin.view.guard),
+            }
+        }
         (Some(Operation::Change(_)), _) => not_allowed("POST"),
     }
 }
@@ -180,7 +184,7 @@ fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
         Resource::Health => respond(StatusCode::OK, TEXT, "ok\n"),
         Resource::Ready { pools } => show_readiness(pools, view),
         Resource::Metrics => respond(StatusCode::OK, METRICS, admin.exporter.render(view)),
-        Resource::Status => json(StatusCode::OK, &StatusReport::new(view)),
+        Resource::Status => json(StatusCode::OK, &StatusReport::new(view, admin.reach)),
         Resource::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
         Resource::Events { after: Some(id) } => json(StatusCode::OK, &EventsReport::after(*id)),
         Resource::Events { after: None } => error(StatusCode::BAD_REQUEST, "after is to be the id of an event"),

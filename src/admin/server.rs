@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::net;
 
+use super::authorization::Reach;
 use super::metrics::Exporter;
 use super::route::{self, Admin};
 use super::view::View;
@@ -53,6 +54,15 @@ impl AdminListener {
         }
     }
 
+    /// From where it can be reached.
+    pub fn reach(&self) -> Reach {
+        match self {
+            Self::Unix(_) => Reach::UnixSocket,
+            Self::Tcp(listener) if listener.local_addr().is_ok_and(|own| own.ip().is_loopback()) => Reach::Loopback,
+            Self::Tcp(_) => Reach::Network,
+        }
+    }
+
     /// The address it listens on, with the port that the kernel chose.
     pub fn local_address(&self) -> String {
         match self {
@@ -76,7 +86,7 @@ type IdleSince = Rc<Cell<Option<Instant>>>;
 
 /// Serves until dropped.
 pub async fn serve(listener: AdminListener, view: Arc<View>, exporter: Arc<Exporter>) -> Infallible {
-    let admin = Rc::new(Admin { view, exporter });
+    let admin = Rc::new(Admin { view, exporter, reach: listener.reach() });
     let mut clients = Vec::new();
     loop {
         let accepted = match &listener {

@@ -1,5 +1,6 @@
 //! Requests to the admin server of a running balancer.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -16,12 +17,16 @@ use super::environment::variable;
 use super::error::CliError;
 use super::foreign;
 
+/// Where packages and the container image have the admin server's unix socket.
+const SOCKET: &str = "/run/lb/admin.sock";
+/// The admin server's default.
 const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 /// The admin server's address, and the token that changes need.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AdminArgs {
-    /// The balancer's admin address: host:port, unix:/path or its page's URL [env: LB_ADMIN] [default: 127.0.0.1:9900]
+    /// The balancer's admin address: host:port, unix:/path or its page's URL [env: LB_ADMIN_SOCKET, LB_ADMIN] [default:
+    /// unix:/run/lb/admin.sock where this user may write to it, else 127.0.0.1:9900]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// The balancer's configuration, which has the address and the token's file
@@ -49,14 +54,18 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 }
 
 impl AdminArgs {
-    /// The address is that of the flag, of the variable that the balancer itself reads, or the default.
+    /// The address is that of the flag, of the variables that the balancer itself reads, or the default; a unix socket
+    /// first, which needs no token.
     pub(super) fn admin(&self) -> Result<AdminClient, CliError> {
         let configured = self.config.as_deref().map(read_config).transpose()?;
         let (bind, token_file) = configured.map_or((None, None), |admin| {
-            (Some(admin.bind.map_or_else(|| "off".to_owned(), |bind| bind.to_string())), admin.token_file)
+            let socket = admin.socket.as_ref().map(ToString::to_string);
+            let bind = || admin.bind.map_or_else(|| "off".to_owned(), |bind| bind.to_string());
+            (Some(socket.unwrap_or_else(bind)), admin.token_file)
         });
-        let address = self.admin.clone().or(bind).or_else(|| variable("LB_ADMIN"));
-        let address = address.unwrap_or_else(|| DEFAULT_ADMIN.to_owned());
+        let socket = || variable("LB_ADMIN_SOCKET").filter(|path| !means_off(path)).map(|path| unix(&path));
+        let address = self.admin.clone().or(bind).or_else(socket).or_else(|| variable("LB_ADMIN"));
+        let address = address.unwrap_or_else(default_admin);
         if means_off(&address) {
             return Err(CliError::AdminOff);
         }
@@ -78,6 +87,14 @@ fn read_config(file: &Path) -> Result<AdminConfig, CliError> {
     let source =
         Source { translate: Some(foreign::translate), file: Some(file.to_owned()), environment, ..Source::default() };
     Ok(source.load()?.config.admin)
+}
+
+fn unix(path: &str) -> String {
+    format!("unix:{}", path.trim_start_matches("unix:"))
+}
+
+fn default_admin() -> String {
+    if UnixStream::connect(SOCKET).is_ok() { unix(SOCKET) } else { DEFAULT_ADMIN.to_owned() }
 }
 
 fn read_token(file: &Path) -> Result<String, CliError> {

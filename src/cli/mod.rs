@@ -9,6 +9,7 @@ mod demo;
 mod environment;
 mod error;
 mod foreign;
+mod generate;
 mod import;
 mod run;
 mod schema;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::telemetry::log_writer;
 
@@ -29,11 +30,22 @@ use error::CliError;
 /// The program ends so long after its last message at the latest, read or not.
 const LAST_MESSAGE_TIME: Duration = Duration::from_secs(2);
 
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit:   ",
+    env!("LB_BUILD_COMMIT"),
+    "\ntarget:   ",
+    env!("LB_BUILD_TARGET"),
+    "\nfeatures: ",
+    env!("LB_BUILD_FEATURES"),
+);
+
 /// A layer-4 TCP load balancer.
 ///
 /// Spreads TCP connections over backends and routes round a server that fails. See it work at once: `lb demo`.
 #[derive(Debug, Parser)]
-#[command(name = "lb", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[command(name = "lb", version, long_version = LONG_VERSION)]
+#[command(args_conflicts_with_subcommands = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 clean stop; 1 failure while running; 2 wrong usage or configuration.\n\
                         Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reloads; \
                         SIGUSR1 opens the access log again; SIGUSR2 upgrades to a newly started program.")]
@@ -60,8 +72,18 @@ enum Command {
     Import(import::ImportArgs),
     /// Print the JSON Schema of lb.yaml, for editors
     Schema,
+    /// Print a completion script for a shell
+    Completions(generate::CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(generate::ManArgs),
     /// Make a running balancer read its configuration again
     Reload(change::ReloadArgs),
+}
+
+/// The command line's description, for the reference.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the command line and runs the command.
@@ -76,6 +98,11 @@ pub fn main() -> ExitCode {
         Command::Backend(args) => change::backend(&args),
         Command::Reload(args) => change::reload(&args),
         Command::Import(args) => import::import(&args),
+        Command::Man(args) => generate::man(&args, Cli::command()),
+        Command::Completions(args) => {
+            generate::completions(&args, Cli::command());
+            Ok(())
+        }
         Command::Schema => {
             schema::schema();
             Ok(())

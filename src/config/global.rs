@@ -31,6 +31,13 @@ pub struct Config {
     pub watch: bool,
 }
 
+impl AdminConfig {
+    /// All addresses that it listens on.
+    pub fn addresses(&self) -> impl Iterator<Item = &BindAddress> {
+        self.bind.iter().chain(&self.socket)
+    }
+}
+
 impl Config {
     /// The shortest time limit of any listener: how finely the workers must measure idle time.
     pub fn shortest_limit(&self) -> Duration {
@@ -44,8 +51,10 @@ impl Config {
 pub struct AdminConfig {
     /// Where it listens; `None`: it is off.
     pub bind: Option<BindAddress>,
-    /// Has the bearer token that changes need; `None`: they need none, and are accepted on a loopback or unix bind
-    /// only.
+    /// A unix socket beside it; `None`: there is none.
+    pub socket: Option<BindAddress>,
+    /// Has the bearer token that changes need, but those by a unix socket; `None`: they need none, and are accepted on
+    /// a loopback or unix bind only.
     pub token_file: Option<PathBuf>,
     /// Names under which it answers more than /metrics and probes, beside addresses and localhost: any other may be an
     /// attacker's, made to resolve to this address.

@@ -29,6 +29,9 @@ pub struct Overrides {
     /// Where metrics, health and the API are served, or off
     #[arg(long, value_name = "ADDR|off")]
     pub admin: Option<String>,
+    /// A unix socket for the same: whoever may write to its file needs no token
+    #[arg(long, value_name = "PATH|off")]
+    pub admin_socket: Option<String>,
     /// Worker threads: a number, or auto (the cores this process may use)
     #[arg(long, value_name = "N|auto")]
     pub workers: Option<String>,
@@ -73,10 +76,11 @@ struct Flag {
 }
 
 /// In the order in which they are applied.
-const FLAGS: [Flag; 12] = [
+const FLAGS: [Flag; 13] = [
     Flag { name: "mode", scope: Listener, path: "mode", value: |all| &mut all.mode },
     Flag { name: "policy", scope: Pool, path: "policy", value: |all| &mut all.policy },
     Flag { name: "admin", scope: Global, path: "admin.bind", value: |all| &mut all.admin },
+    Flag { name: "admin-socket", scope: Global, path: "admin.socket", value: |all| &mut all.admin_socket },
     Flag { name: "workers", scope: Global, path: "workers", value: |all| &mut all.workers },
     Flag { name: "max-connections", scope: Global, path: "max_connections", value: |all| &mut all.max_connections },
     Flag { name: "relay-engine", scope: Global, path: "relay.engine", value: |all| &mut all.relay_engine },

@@ -2,7 +2,7 @@
 //!
 //! A send to a process on the same machine wakes it, and it takes the processor from us as soon as the call returns;
 //! it serves one message, sleeps, and is woken by the next send. Many sends in one call save most of these switches.
-//! Measured: docs/performance.md.
+//! Measured: docs/explanation/performance.md.
 //!
 //! A send never waits (MSG_DONTWAIT), so the kernel is through with all of them, and with their bytes, when the call
 //! returns. It reports only those that a socket did not take whole. Their rest is kept here until [`Stream`] sends it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::admin::{self, Exporter, View};
-use crate::config::{self, BindAddress};
+use crate::config::{AdminConfig, BindAddress};
 use crate::net::{self, TcpOptions};
 
 use super::bind_addresses::{addresses_of, bindable};
@@ -20,7 +20,11 @@ use super::listen_sockets::{ListenSockets, SharedSockets};
 const OF_OTHERS: u32 = 0o066;
 
 /// A running admin server.
-pub(super) struct AdminServer {
+#[derive(Default)]
+pub(super) struct AdminServer(Vec<AdminAddress>);
+
+/// One of the addresses that it listens on.
+struct AdminAddress {
     /// The name of its socket among those that an upgrade passes on.
     name: String,
     /// A duplicate for the new process.
@@ -29,26 +33,38 @@ pub(super) struct AdminServer {
 }
 
 impl AdminServer {
-    /// Its listening socket, for the new process.
-    pub(super) fn named_socket(&self) -> (String, SharedSockets) {
-        (self.name.clone(), self.socket.clone())
+    /// Its listening sockets, for the new process.
+    pub(super) fn named_sockets(&self) -> impl Iterator<Item = (String, SharedSockets)> {
+        self.0.iter().map(|address| (address.name.clone(), address.socket.clone()))
     }
 
     /// Accepts no more; requests under way are answered.
-    pub(super) fn stop(self) {
-        self.serving.abort();
+    pub(super) fn stop(&mut self) {
+        self.0.drain(..).for_each(|address| address.serving.abort());
     }
 }
 
-/// Starts it, unless it is off.
+/// Starts it, on the addresses that are not off.
 pub(super) async fn start_admin(
-    address: Option<&BindAddress>,
+    config: &AdminConfig,
     listen_sockets: &mut ListenSockets,
     view: &Arc<View>,
     exporter: Exporter,
-) -> Result<Option<AdminServer>, RunError> {
+) -> Result<AdminServer, RunError> {
     let exporter = Arc::new(exporter);
-    let Some(address) = address else { return Ok(None) };
+    let mut server = AdminServer::default();
+    for address in config.addresses() {
+        server.0.push(start_address(address, listen_sockets, view, exporter.clone()).await?);
+    }
+    Ok(server)
+}
+
+async fn start_address(
+    address: &BindAddress,
+    listen_sockets: &mut ListenSockets,
+    view: &Arc<View>,
+    exporter: Arc<Exporter>,
+) -> Result<AdminAddress, RunError> {
     let failed = |source| RunError::AdminListen { address: address.to_string(), source };
     let name = format!("admin {address}");
     let socket = match listen_sockets.take_passed(&name) {
@@ -58,9 +74,10 @@ pub(super) async fn start_admin(
     listen_sockets.set_admin(&socket)?;
     let duplicate = Arc::new(vec![socket.try_clone().map_err(failed)?]);
     let listener = admin::AdminListener::new(socket).map_err(failed)?;
-    tracing::info!(address = listener.local_address(), "admin server listening");
+    let shown = if address.is_unix() { address.to_string() } else { listener.local_address() };
+    tracing::info!(address = shown, "admin server listening");
     let serving = spawn_local(admin::serve(listener, view.clone(), exporter));
-    Ok(Some(AdminServer { name, socket: duplicate, serving }))
+    Ok(AdminAddress { name, socket: duplicate, serving })
 }
 
 async fn bind_admin(address: &BindAddress, listen_sockets: &ListenSockets) -> io::Result<OwnedFd> {
@@ -70,7 +87,7 @@ async fn bind_admin(address: &BindAddress, listen_sockets: &ListenSockets) -> io
 }
 
 /// The token that changes by the API need; `None`: they need none.
-pub(super) fn read_token(admin: &config::AdminConfig) -> Result<Option<String>, RunError> {
+pub(super) fn read_token(admin: &AdminConfig) -> Result<Option<String>, RunError> {
     let Some(file) = &admin.token_file else { return Ok(None) };
     let token = match file.metadata() {
         // Reading from a pipe would block the main thread until somebody writes.

@@ -124,7 +124,7 @@ fn raise_open_file_limit() -> u64 {
 
 /// Files that are no connections of clients.
 fn files_beside_connections(config: &Config, workers: u64) -> u64 {
-    let admin = if config.admin.bind.is_some() { admin::MAX_FILES } else { 0 };
+    let admin: u64 = config.admin.addresses().map(|_| admin::MAX_FILES).sum();
     let listened: u64 = config.listeners.iter().flat_map(|listener| &listener.bind).map(addresses_of_bind).sum();
     let of_pools: u64 = config.pools.iter().map(|pool| checks(pool) + lookups(pool)).sum();
     BASE_FILES + admin + workers * (FILES_PER_WORKER + FILES_PER_LISTEN_SOCKET * listened) + of_pools

@@ -22,7 +22,7 @@ use super::upgrade::Upgrade;
 pub(super) struct MainLoop {
     pub(super) state: ServerState,
     /// `None`: it is off.
-    pub(super) admin: Option<AdminServer>,
+    pub(super) admin: AdminServer,
     pub(super) drain: Drain,
     pub(super) signals: Signals,
     pub(super) commands: UnboundedReceiver<Command>,
@@ -125,7 +125,7 @@ impl MainLoop {
                 None => tracing::info!("SIGUSR1 opens the access log again, but it is off"),
             },
             SignalAction::Upgrade => {
-                let admin = self.admin.as_ref().map(AdminServer::named_socket);
+                let admin = self.admin.named_sockets();
                 self.upgrade.begin(self.state.running.passed_on().into_iter().chain(admin).collect());
             }
         }
@@ -156,9 +156,7 @@ impl MainLoop {
 
     /// The new process serves the admin address now.
     fn stop_admin(&mut self) -> Ending {
-        if let Some(admin) = self.admin.take() {
-            admin.stop();
-        }
+        self.admin.stop();
         Ending::Upgraded
     }
 }

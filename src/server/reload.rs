@@ -69,6 +69,7 @@ fn needs_restart(before: &Config, now: &Config) -> Vec<&'static str> {
     let keys = [
         ("workers", before.workers != now.workers),
         ("admin.bind", before.admin.bind != now.admin.bind),
+        ("admin.socket", before.admin.socket != now.admin.socket),
         ("admin.allowed_hosts", before.admin.allowed_hosts != now.admin.allowed_hosts),
         ("relay", before.relay != now.relay),
         ("log", before.log != now.log),

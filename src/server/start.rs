@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime, RuntimeMetrics};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::access_log::AccessLog;
-use crate::admin::{Exporter, Guard, Reach, Reloads, View};
+use crate::admin::{Exporter, Guard, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
 use crate::file_watch::FileWatch;
 use crate::lifecycle::{ConnectionLimit, CutOrder, Cutter, Drain, DrainWatch};
@@ -166,7 +166,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         commands: sender,
         former_processes: upgrade.former_processes().clone(),
     });
-    let admin = start_admin(config.admin.bind.as_ref(), &mut running.listen_sockets, &view, exporter).await?;
+    let admin = start_admin(&config.admin, &mut running.listen_sockets, &view, exporter).await?;
     running.finish_take_over();
     running.listen_sockets.close_unclaimed();
     let (workers, runtimes) = start_workers(worker_configs)?;
@@ -219,12 +219,7 @@ fn guard_of(admin: &AdminConfig) -> Result<Guard, RunError> {
         Some(BindAddress::Name(host, _)) => Some(host.clone()),
         _ => None,
     };
-    let reach = match &admin.bind {
-        Some(address) if address.is_unix() => Reach::UnixSocket,
-        Some(address) if address.is_local() => Reach::Loopback,
-        _ => Reach::Network,
-    };
-    let guard = Guard::new(reach, admin.allowed_hosts.iter().cloned().chain(name));
+    let guard = Guard::new(admin.allowed_hosts.iter().cloned().chain(name));
     guard.set_token(read_token(admin)?);
     Ok(guard)
 }

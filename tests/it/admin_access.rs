@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Folder, Lb, RELOAD, Reader, Refusing, ask_from, assert_api_error, backend_path, connect, greeter, greeting, post,
-    read_to_end, request, short_read, start_with_file, wait_until,
+    read_to_end, request, run_to_end, short_read, start_with_file, wait_until,
 };
 
 fn refusals(lb: &Lb, reason: &str) -> f64 {
@@ -267,6 +267,34 @@ fn changes_work_over_a_unix_socket() {
     };
     assert_eq!(ask("localhost").json(), json!({"result": "draining"}));
     assert_eq!(ask("evil.example").status, 403);
+}
+
+/// What a container needs: metrics on the network, and commands from inside by the unix socket, whose mode is the key.
+#[test]
+fn those_who_may_write_to_the_socket_need_no_token() {
+    let server = greeter("here");
+    let folder = Folder::new();
+    let (socket, token) = (folder.path().join("admin.sock"), folder.write("token", "secret\n"));
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let lb = Lb::in_front_of(&[server.address()])
+        .set("admin.token_file", token.display())
+        .set("admin.socket", socket.display())
+        .start();
+    let admin = lb.admin().to_string();
+    let command = |arguments: &[&str], variables: &[(&str, &str)]| run_to_end(folder.path(), arguments, variables);
+    let refused = command(&["backend", "drain", "default", &server.address().to_string(), "--admin", &admin], &[]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+
+    let path = socket.display().to_string();
+    let inside = [("LB_ADMIN", admin.as_str()), ("LB_ADMIN_SOCKET", path.as_str())];
+    let drained = command(&["backend", "drain", "default", &server.address().to_string()], &inside);
+    assert_eq!(drained.status.code(), Some(0), "{drained:?}");
+    assert_eq!(lb.state_of(server.address()), "draining");
+    let status = command(&["status", "--quiet"], &inside);
+    assert_eq!(status.status.code(), Some(0), "{status:?}");
+    // Nobody but the owner may write to it, with the usual umask.
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o002, 0, "{mode:o}");
 }
 
 #[test]

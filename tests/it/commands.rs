@@ -1,4 +1,4 @@
-//! `lb status`, `lb backend` and `lb reload`: what they print, how they end, and what they advise.
+//! Commands, `lb status`, `lb backend` and `lb reload` first of all: what they print, how they end, what they advise.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -366,4 +366,36 @@ fn the_variable_for_watching_is_true_or_false() {
         let is_told = checked.stderr.contains("LB_WATCH") && checked.stderr.contains("write true or false");
         assert!(checked.code == Some(2) && is_told, "{watch}: {}", checked.stderr);
     }
+}
+
+#[test]
+fn version_says_what_the_program_was_built_of() {
+    let (short, long) = (run(&["-V"], &[]), run(&["--version"], &[]));
+    assert_eq!(short.stdout, concat!("lb ", env!("CARGO_PKG_VERSION"), "\n"));
+    let lines: Vec<_> = long.stdout.lines().collect();
+    assert_eq!(lines[0], short.stdout.trim());
+    for (line, key) in lines[1..].iter().zip(["commit:", "target:", "features:"]) {
+        let (found, value) = line.split_once(' ').unwrap();
+        assert!(found == key && !value.trim().is_empty(), "{}", long.stdout);
+    }
+    assert_eq!(lines.len(), 4, "{}", long.stdout);
+    assert!(lines[2].contains(std::env::consts::ARCH) && lines[3].contains("mimalloc"), "{}", long.stdout);
+}
+
+#[test]
+fn packages_get_completions_and_manual_pages() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(&["completions", shell], &[]);
+        assert!(script.code == Some(0) && script.stdout.contains("max-connections"), "{shell}: {}", script.stderr);
+    }
+    assert_eq!(run(&["completions", "tcsh"], &[]).code, Some(2));
+    let page = run(&["man"], &[]);
+    assert!(page.stdout.contains(".TH lb 1") && page.stdout.contains("SIGHUP"), "{}", page.stdout);
+    let folder = Folder::new();
+    let path = folder.path().display().to_string();
+    assert_eq!(run(&["man", "--output", &path], &[]).code, Some(0));
+    for page in ["lb.1", "lb-check.1", "lb-backend-drain.1"] {
+        assert!(folder.path().join(page).exists(), "{page}");
+    }
+    assert_fails_with(&run(&["man", "--output", "/nowhere"], &[]), &["/nowhere", "No such file"]);
 }

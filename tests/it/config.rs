@@ -202,7 +202,7 @@ fn the_shipped_file_is_valid() {
 
 #[test]
 fn off_has_other_words_wherever_it_is_a_value() {
-    const KEYS: [&str; 12] = [
+    const KEYS: [&str; 13] = [
         "proxy_protocol",
         "tls",
         "http.redirect",
@@ -210,6 +210,7 @@ fn off_has_other_words_wherever_it_is_a_value() {
         "failure_detection",
         "health_check",
         "admin.bind",
+        "admin.socket",
         "log.access",
         "timeouts.idle",
         "timeouts.half_closed",

@@ -28,6 +28,7 @@ mod clock; // a wall clock that jumps
 mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
 mod config; // broken configurations, and how they are refused
 mod demo; // what a newcomer runs first
+mod docs; // what documents link to, show as configurations, commands and labels
 mod drain; // many connections, readiness and the kernel's queue at a stop
 mod engine; // io_uring or epoll: what sends small messages, and what happens where it can't
 mod exhaustion; // pipes, splice(2) itself and local ports that are not to be had

@@ -9,6 +9,7 @@ use crate::relay::{Engine, Pipes};
 use crate::telemetry::{ListenerTotals, rfc3339};
 use crate::tls;
 
+use super::super::authorization::Reach;
 use super::super::view::{LastReload, ShownListener, View};
 use super::failures;
 
@@ -143,7 +144,7 @@ pub struct SpliceReport {
 }
 
 impl StatusReport {
-    pub(in crate::admin) fn new(view: &View) -> Self {
+    pub(in crate::admin) fn new(view: &View, reach: Reach) -> Self {
         let shown = view.shown.load();
         let listeners = shown.listeners.iter();
         Self {
@@ -156,7 +157,7 @@ impl StatusReport {
             draining: view.is_draining(),
             ready: view.unready().is_none(),
             unready_reason: view.unready(),
-            may_post: view.guard.is_open(),
+            may_post: view.guard.is_open(reach),
             config_file: view.config_file.clone(),
             last_reload: view.reloads.last().map(|last| ReloadReport::new(&last)),
             former_processes: view.former_processes.pids(),

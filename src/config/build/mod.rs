@@ -71,12 +71,22 @@ fn build_admin(admin: &AdminSpec, bound: &HashMap<BindAddress, String>, block: &
         "off" => None,
         text => block.parsed("bind", text),
     };
-    let shared = bind.as_ref().filter(|address| !address.is_chosen_by_kernel());
-    if let Some(owner) = shared.and_then(|address| bound.get(&address.of_socket())) {
-        let message = format!("is already bound by `{}`; choose another port, or off", block.report.shown(owner));
-        block.problem("bind", message);
+    let socket: Option<BindAddress> = match admin.socket.as_str() {
+        "off" => None,
+        path => block.parsed("socket", &format!("unix:{}", path.trim_start_matches("unix:"))),
+    };
+    for (key, address, what) in [("bind", &bind, "port"), ("socket", &socket, "path")] {
+        let shared = address.as_ref().filter(|address| !address.is_chosen_by_kernel());
+        if let Some(owner) = shared.and_then(|address| bound.get(&address.of_socket())) {
+            let message = format!("is already bound by `{}`; choose another {what}, or off", block.report.shown(owner));
+            block.problem(key, message);
+        }
     }
-    AdminConfig { bind, token_file: admin.token_file.clone(), allowed_hosts: admin.allowed_hosts.clone() }
+    if socket.is_some() && socket == bind {
+        block.problem("socket", "is `admin.bind` already; leave out one of them");
+    }
+    let (token_file, allowed_hosts) = (admin.token_file.clone(), admin.allowed_hosts.clone());
+    AdminConfig { bind, socket, token_file, allowed_hosts }
 }
 
 fn build_log(log: &LogSpec, block: &mut Block<'_>) -> LogConfig {

@@ -61,6 +61,10 @@ pub struct AdminSpec {
     #[serde(deserialize_with = "off_or_word")]
     #[schemars(transform = or_false)]
     pub bind: String,
+    /// Path of a unix socket beside `bind`, or off; those who may write to the file need no token.
+    #[serde(deserialize_with = "off_or_word")]
+    #[schemars(transform = or_false)]
+    pub socket: String,
     /// Has the bearer token that changes need; without it they are accepted on a loopback or unix bind only.
     pub token_file: Option<PathBuf>,
     /// Names under which it answers more than /metrics and probes, beside addresses and localhost.
@@ -69,7 +73,12 @@ pub struct AdminSpec {
 
 impl Default for AdminSpec {
     fn default() -> Self {
-        Self { bind: "127.0.0.1:9900".to_owned(), token_file: None, allowed_hosts: Vec::new() }
+        Self {
+            bind: "127.0.0.1:9900".to_owned(),
+            socket: "off".to_owned(),
+            token_file: None,
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 
