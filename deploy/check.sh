@@ -303,7 +303,7 @@ elif ((EUID != 0)) || ! unshare --net --mount --pid --fork true 2>/dev/null; the
   skip "several machines: BGP and VRRP in namespaces" "right to make namespaces"
 else
   check "several machines, ${LB_CHECK_MACHINES:-short}: kill, drain and loss of one, by BGP and VRRP" machines
-  grep -E '^(\||left out)' "$work/machines" | sed 's/^/         /'
+  grep '^|' "$work/machines" | sed 's/^/         /'
 fi
 
 # The program need not be installed: another one takes its place.
