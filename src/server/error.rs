@@ -73,8 +73,8 @@ impl fmt::Display for RunError {
             Self::Log(source) => write!(f, "can't start the log: {source}"),
             Self::NoBackend { pool } => write!(
                 f,
-                "none of the names of pool `{pool}` resolves now, and the old process has backends for it: upgrade when \
-                 name servers answer again"
+                "none of the names of pool `{pool}` resolves now, and the old process has backends for it: \
+                 upgrade when name servers answer again"
             ),
             Self::TakeOver(source) => write!(f, "can't take over the listening sockets: {source}"),
             Self::Metrics(source) => write!(f, "can't start the metrics: {source}"),
