@@ -3,8 +3,10 @@
 #
 #   deploy/check.sh [LB]      LB: the program, to check the lb.yaml files here as well (target/debug/lb)
 #
-# Needs promtool (Debian: prometheus) and python3. With PyYAML, systemd-analyze, kubernetes-validate, yamllint and Docker Compose it checks
-# more, and says what it leaves out without them.
+# Needs promtool (Debian: prometheus) and python3. With PyYAML, systemd-analyze, kubectl, kubernetes-validate, yamllint, shellcheck and Docker
+# Compose it checks more, and says what it leaves out without them. So with BIRD and keepalived (Debian: bird2, keepalived), as root: it then
+# builds a network of several machines out of namespaces and has them fail. LB_CHECK_MACHINES says how much of that: short (half a minute, the
+# default), full (the tables of docs/scaling.md, a minute and a half), off.
 set -uo pipefail
 lb=${1:+$(realpath "$1")}
 cd "$(dirname "$0")" || exit 1
@@ -200,8 +202,59 @@ else
   skip "YAML files, completeness of the alerts, lb check" "PyYAML (Debian: python3-yaml)"
 fi
 
+# All of the example, which has the base in it; in the base, nothing names a namespace.
+render() {
+  kubectl kustomize kubernetes/base >"$work/base.yaml" && kubectl kustomize kubernetes/example >"$work/example.yaml" &&
+    ! grep -nE 'namespace:|\.svc\.' "$work/base.yaml"
+}
+cat >"$work/rendered.py" <<'PY'
+import sys
+import yaml
+
+# Whatever selects pods finds some, and names ports that they have.
+documents = [document for document in yaml.safe_load_all(open(sys.argv[1])) if document]
+pods = [document["spec"]["template"] for document in documents if document["kind"] == "Deployment"]
+findings = []
+
+
+def named_ports(node):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("port", "targetPort") and isinstance(value, str):
+                yield value
+            else:
+                yield from named_ports(value)
+    elif isinstance(node, list):
+        for child in node:
+            yield from named_ports(child)
+
+
+for document in documents:
+    spec, name = document.get("spec") or {}, f"{document['kind']} {document['metadata']['name']}"
+    selector = spec.get("podSelector") or spec.get("selector")
+    if not selector:
+        continue
+    wanted = selector.get("matchLabels", selector).items()
+    selected = [pod for pod in pods if wanted <= pod["metadata"]["labels"].items()]
+    if not selected:
+        findings.append(f"{name} selects no pod")
+    known = {port["name"] for pod in (pods if "egress" in spec else selected) for port in pod["spec"]["containers"][0]["ports"]}
+    for port in set(named_ports(spec)) - known:
+        findings.append(f"{name}: no pod that it selects has a port {port}")
+print("\n".join(findings))
+sys.exit(bool(findings))
+PY
+if has kubectl; then
+  check "kubectl kustomize; the base names no namespace" render
+  if python3 -c 'import yaml' 2>/dev/null && [[ -s $work/example.yaml ]]; then
+    check "selectors and ports of the example" python3 "$work/rendered.py" "$work/example.yaml"
+  fi
+else
+  skip "kustomizations" "kubectl"
+fi
+
 if has kubernetes-validate; then
-  for file in kubernetes/*.yaml; do
+  for file in kubernetes/*.yaml kubernetes/base/[!k]*.yaml kubernetes/example/app.yaml; do
     check "kubernetes-validate $file" kubernetes-validate --strict --quiet "$file"
   done
 else
@@ -232,6 +285,47 @@ check "bash -n debian/build.sh" bash -n debian/build.sh
 if [[ -n $lb ]]; then check "lb check debian/lb.yaml" env -u LB_CONFIG "$lb" check -c debian/lb.yaml; fi
 if python3 -c 'import yaml' 2>/dev/null; then
   check "release workflow parses" python3 -c 'import sys, yaml; yaml.safe_load(open(sys.argv[1]))' ../.github/workflows/release.yaml
+else
+  skip "release workflow parses" "python3-yaml"
+fi
+
+if has shellcheck; then
+  check "shellcheck" shellcheck check.sh bgp/lb-announce bgp/router/resilient-nexthops
+else
+  skip "shell scripts" "shellcheck"
+fi
+
+if has bird; then
+  check "bird.conf" bird -p -c bgp/bird.conf
+  check "router/bird.conf" bird -p -c bgp/router/bird.conf
+else
+  skip "bgp/ by BIRD's parser" "bird (Debian: bird2)"
+fi
+
+# A busy machine may be too slow for timers of a third of a second: what fails is tried once more, and said.
+machines() {
+  local how=()
+  [[ ${LB_CHECK_MACHINES:-short} == full ]] || how=(--short)
+  ./machines_test.py "$lb" "${how[@]}" >"$work/machines" 2>&1 && return
+  cat "$work/machines"
+  echo "-- once more:"
+  ./machines_test.py "$lb" "${how[@]}" >"$work/machines" 2>&1 && echo "note     several machines: passed only when it was run again" && return
+  cat "$work/machines"
+  return 1
+}
+missing=
+for program in bird keepalived ip curl; do has "$program" || missing+=" $program"; done
+if [[ ${LB_CHECK_MACHINES:-short} == off ]]; then
+  echo "skipped  several machines: LB_CHECK_MACHINES=off"
+elif [[ -z $lb ]]; then
+  echo "skipped  several machines: no program was named"
+elif [[ -n $missing ]]; then
+  skip "several machines: BGP and VRRP in namespaces" "$missing"
+elif ((EUID != 0)) || ! unshare --net --mount --pid --fork true 2>/dev/null; then
+  skip "several machines: BGP and VRRP in namespaces" "right to make namespaces"
+else
+  check "several machines, ${LB_CHECK_MACHINES:-short}: kill, drain and loss of one, by BGP and VRRP" machines
+  grep '^|' "$work/machines" | sed 's/^/         /'
 fi
 
 # The program need not be installed: another one takes its place.
@@ -240,7 +334,8 @@ verify_units() {
   mkdir -p "$work/units"
   cp systemd/lb.socket "$work/units/"
   sed 's#=lb #=/bin/true #' systemd/lb.service >"$work/units/lb.service"
-  said=$(systemd-analyze verify --man=no --recursive-errors=no "$work/units/lb.service" "$work/units/lb.socket" 2>&1) || said+=" (failed)"
+  sed 's#/usr/local/bin/lb-announce\|/usr/sbin/birdc#/bin/true#' bgp/lb-announce.service >"$work/units/lb-announce.service"
+  said=$(systemd-analyze verify --man=no --recursive-errors=no "$work/units/"* 2>&1) || said+=" (failed)"
   # An unknown key is only a warning to it.
   echo "$said"
   [[ -z $said ]]

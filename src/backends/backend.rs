@@ -157,6 +157,11 @@ impl Backend {
         self.is_in_service() && !self.state().is_by_checks()
     }
 
+    /// Whether its next connection decides if it comes back, or one is doing so.
+    pub(super) fn awaits_probe(&self, now: Instant) -> bool {
+        self.passes_checks() && self.health.awaits_probe(now)
+    }
+
     /// Whether it failed within the detection's window: a retry has better chances elsewhere.
     pub fn is_suspect(&self, now: Instant) -> bool {
         self.health.is_suspect(now)

@@ -6,11 +6,14 @@
 //! (Envoy's name for it), with a test of significance in place of fixed rates, so that few connections are enough where
 //! the difference is plain and many where it is not. Pure: time is an argument, as ticks of an eighth of the window.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::FailureDetection;
+use crate::config::{self, FailureDetection};
 
 /// Parts of a window. It slides by one part at a time, so it covers between 7/8 of its length and all of it.
 const SLOTS: usize = 8;
@@ -249,6 +252,19 @@ impl OutcomeCounts {
 
 fn slot_of(tick: u64) -> usize {
     usize::try_from(tick % TICKS_PER_WINDOW).expect("a few slots")
+}
+
+/// The length of the detection's window; 0: failure detection is off.
+pub(super) fn window_millis(settings: &config::PoolConfig) -> u64 {
+    let millis = |window: Duration| u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
+    settings.failure_detection.as_ref().map_or(0, |detection| millis(detection.window))
+}
+
+/// Spreads client addresses over the bits in which they are counted.
+pub(super) fn hash_of(client: Option<IpAddr>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    client.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The tick of a point in time, in milliseconds on the pool's clock, for a window of so many milliseconds.

@@ -3,7 +3,6 @@
 //!
 //! Knows neither addresses nor connections. What counts as a failure is decided by the caller and the status.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +14,7 @@ use crate::net::ConnectFailure;
 use super::admin_state::AdminState;
 use super::carried::CarriedBackend;
 use super::detection::{Began, Detector, DetectorState, Transition};
-use super::evidence::{ClientsSeen, Evidence, OutcomeCounts, Outcomes, TrackRecord, tick_of};
+use super::evidence::{ClientsSeen, Evidence, OutcomeCounts, Outcomes, TrackRecord, hash_of, tick_of, window_millis};
 use super::pool_events::PoolEvents;
 use super::rise_fall::CheckFinding;
 use super::snapshot::HealthSnapshot;
@@ -108,6 +107,11 @@ impl Health {
             ejected_for,
             last_error: status.last_error.clone(),
         }
+    }
+
+    /// Whether a probe is due or under way.
+    pub(super) fn awaits_probe(&self, now: Instant) -> bool {
+        self.status().awaits_probe(now)
     }
 
     /// What a connection that begins now, and is not a probe, is to be judged by later. Without a lock while it is up.
@@ -390,16 +394,4 @@ impl Health {
         let (pool, backend) = (self.events.pool(), &*self.label);
         tracing::info!(event = "recovered", pool, backend, reason, "backend is in use again");
     }
-}
-
-fn window_millis(settings: &config::PoolConfig) -> u64 {
-    let millis = |window: Duration| u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
-    settings.failure_detection.as_ref().map_or(0, |detection| millis(detection.window))
-}
-
-/// Spreads client addresses over the bits in which they are counted.
-fn hash_of(client: Option<IpAddr>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    client.hash(&mut hasher);
-    hasher.finish()
 }

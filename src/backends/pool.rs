@@ -176,6 +176,12 @@ impl Pool {
         self.backends.load().iter().filter(|backend| backend.is_usable()).count()
     }
 
+    /// Whether it should get clients: a backend is usable, or is to be probed by the next client's connection. A
+    /// balancer that gets no clients because all backends were ejected would else never find out that they are back.
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.backends.load().iter().any(|backend| backend.is_usable() || backend.awaits_probe(now))
+    }
+
     /// What its clients get now.
     pub fn service(&self) -> Service {
         Service::of(&self.backends.load(), self.settings().when_all_down)

@@ -174,6 +174,15 @@ impl Status {
         self.detector.as_ref().map_or(DetectorState::Up, Detector::state)
     }
 
+    /// Whether a probe is due or under way.
+    pub(super) fn awaits_probe(&self, now: Instant) -> bool {
+        match self.detector_state() {
+            DetectorState::Up => false,
+            DetectorState::Ejected { until } => until <= now,
+            DetectorState::Probing { .. } => true,
+        }
+    }
+
     /// The settings of failure detection, where there is any.
     pub(super) fn detection(&self) -> Option<&FailureDetection> {
         self.detector.as_ref().map(Detector::settings)

@@ -39,6 +39,8 @@ pub enum RunError {
     Engine(io::Error),
     /// In an upgrade, the old process did not pass all its listening sockets.
     TakeOver(io::Error),
+    /// In an upgrade, none of a pool's names resolves, for which the old process has backends.
+    NoBackend { pool: String },
     /// Another recorder of metrics was installed before.
     Metrics(io::Error),
     /// Signals can't be handled.
@@ -69,6 +71,11 @@ impl fmt::Display for RunError {
             }
             Self::AccessLog { target, source } => write!(f, "can't open the access log ({target}): {source}"),
             Self::Log(source) => write!(f, "can't start the log: {source}"),
+            Self::NoBackend { pool } => write!(
+                f,
+                "none of the names of pool `{pool}` resolves now, and the old process has backends for it: \
+                 upgrade when name servers answer again"
+            ),
             Self::TakeOver(source) => write!(f, "can't take over the listening sockets: {source}"),
             Self::Metrics(source) => write!(f, "can't start the metrics: {source}"),
             Self::Signals(source) => write!(f, "can't handle signals: {source}"),
@@ -102,7 +109,7 @@ impl std::error::Error for RunError {
             | Self::Engine(source)
             | Self::ClientSource { source, .. }
             | Self::Worker(source) => Some(source),
-            Self::SameAddress { .. } => None,
+            Self::SameAddress { .. } | Self::NoBackend { .. } => None,
         }
     }
 }

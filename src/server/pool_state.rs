@@ -29,9 +29,12 @@ pub(super) fn pass(pools: &Pools) -> Option<(String, SharedSockets)> {
     }
 }
 
-/// What the old process has passed on; nothing, if there is none, or it is of a version that passes none.
+/// What the old process has passed on, if it has.
 pub(super) fn take(passed: &mut Vec<PassedSockets>) -> CarriedPools {
-    let Some(index) = passed.iter().position(|one| one.address == NAME) else { return CarriedPools::new() };
+    let Some(index) = passed.iter().position(|one| one.address == NAME) else {
+        tracing::warn!("the old process passes no state of backends on; drained ones are in use again");
+        return CarriedPools::new();
+    };
     let file = passed.swap_remove(index).sockets.pop();
     read(file).unwrap_or_else(|error| {
         tracing::warn!(%error, "the old process's state of backends can't be read; they begin anew");

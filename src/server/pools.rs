@@ -13,6 +13,8 @@ use crate::config;
 use crate::lifecycle::Cutter;
 use crate::proxy::Upstream;
 
+use super::error::RunError;
+
 /// A start or a reload waits for the names of backends, but not longer than this: one that doesn't resolve mustn't keep
 /// the others from working.
 const FIRST_RESOLVE: Duration = Duration::from_secs(1);
@@ -56,15 +58,28 @@ impl Pools {
     }
 
     /// Says what of the old process has found no place here, after the first [`Pools::apply`].
-    pub(super) fn report_missing(&mut self) {
+    ///
+    /// # Errors
+    /// A pool has no backend, and the old process has some for it: only names can be the reason. It must not end then.
+    pub(super) fn report_missing(&mut self) -> Result<(), RunError> {
         for (pool, _) in std::mem::take(&mut self.carried) {
             tracing::info!(pool, "the old process had this pool, and it is not here");
         }
-        for (pool, running) in &self.running {
-            for backend in running.upstream.pool().missing() {
-                tracing::info!(pool, backend, "the old process had this backend, and it is not here, or not yet");
+        for (name, running) in &self.running {
+            let pool = running.upstream.pool();
+            let missing = pool.missing();
+            if pool.backends().is_empty() && !missing.is_empty() {
+                return Err(RunError::NoBackend { pool: name.clone() });
+            }
+            for backend in missing {
+                tracing::info!(
+                    pool = name,
+                    backend,
+                    "the old process had this backend, and it is not here, or not yet"
+                );
             }
         }
+        Ok(())
     }
 
     /// New pools start; those that stay continue under their new settings, with all that is known of their backends.

@@ -89,13 +89,17 @@ impl RunningConfig {
 
     /// Ends the taking over, if this process was started by an upgrade: resumes TLS sessions of the old one, and says
     /// what was not taken over.
-    pub(super) fn finish_take_over(&mut self) {
-        self.pools.report_missing();
+    ///
+    /// # Errors
+    /// The old process can serve what this one can't: it is to go on.
+    pub(super) fn finish_take_over(&mut self) -> Result<(), RunError> {
+        self.pools.report_missing()?;
         for (name, RunningListener { settings, .. }) in &self.listeners {
             if let Some(tls) = &settings.tls {
                 session_keys::take(name, tls, &mut self.listen_sockets);
             }
         }
+        Ok(())
     }
 
     /// The pools that it runs.

@@ -167,7 +167,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         former_processes: upgrade.former_processes().clone(),
     });
     let admin = start_admin(&config.admin, &mut running.listen_sockets, &view, exporter).await?;
-    running.finish_take_over();
+    running.finish_take_over()?;
     running.listen_sockets.close_unclaimed();
     let (workers, runtimes) = start_workers(worker_configs)?;
     view.runtimes.set(runtimes).expect("nobody else starts workers");

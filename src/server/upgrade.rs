@@ -52,7 +52,7 @@ impl OldProcess {
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         let mut passed = receive_sockets(&socket)?;
         let pools = pool_state::take(&mut passed);
-        tracing::info!(addresses = passed.len(), "taking over from the old process");
+        tracing::info!(addresses = passed.len(), "taking over from the old process; counters begin anew");
         Ok(Self { socket: Some(socket), passed, pools })
     }
 

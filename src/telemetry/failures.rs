@@ -1,5 +1,5 @@
-//! Clients that got nothing of what they came for, by why. The client's own faults, and limits that keep it out, are not
-//! among them.
+//! Clients that got nothing of what they came for, by why. The client's own faults, and limits that keep it out, are
+//! not among them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

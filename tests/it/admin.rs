@@ -49,6 +49,20 @@ fn says_of_one_pool_whether_it_is_ready() {
     assert_eq!(lb.ask("/readyz?pool=a").status, 503);
 }
 
+/// Else one that gets no clients because it isn't ready would never be ready again.
+#[test]
+fn a_pool_is_ready_again_without_a_client_when_its_ejected_backends_may_be_probed() {
+    let nobody = Refusing::new();
+    let lb = Lb::in_front_of(&[nobody.address()])
+        .set("failure_detection", "{failures: 1, ejection: 3s, max_ejection: 3s}")
+        .start();
+    assert_eq!(lb.ask("/readyz?pool=default").status, 200);
+    let _client = connect(lb.address());
+    wait_until("it is ejected", || lb.ask("/readyz?pool=default").status == 503);
+    wait_until("a probe is due", || lb.ask("/readyz?pool=default").status == 200);
+    assert_eq!(lb.state_of(nobody.address()), "ejected");
+}
+
 #[test]
 fn the_status_has_its_keys() {
     let server = Server::echo();

@@ -3,7 +3,8 @@
 use rustix::process::Signal;
 
 use crate::support::{
-    Lb, Load, Node, Refusing, Server, allow_open_files, greeting, has_ended, of_one_rank, wait_for_state, wait_until,
+    Dns, Lb, Load, Node, Refusing, Server, allow_open_files, greeting, has_ended, of_one_rank, wait_for_state,
+    wait_until,
 };
 
 #[test]
@@ -107,4 +108,25 @@ fn what_finds_no_place_in_the_new_configuration_is_said() {
     assert_eq!(of_pool[0]["pool"], "more");
     let of_backend = lb.wait_for_log("the old process had this backend, and it is not here, or not yet", 1);
     assert_eq!(of_backend[0]["backend"], goes.address().to_string());
+}
+
+#[test]
+fn an_upgrade_while_no_name_resolves_leaves_the_old_process_in_service() {
+    let server = Server::greeting("here");
+    let records = [("app.test", "127.0.0.1")];
+    let dns = Dns::with_hosts(&records);
+    let yaml = |name_server| {
+        let port = server.address().port();
+        format!("listen: 127.0.0.1:0\nbackends: ['app.test:{port}']\nresolve: {{nameservers: ['{name_server}']}}\n")
+    };
+    let mut lb = Lb::with_config(&yaml(dns.address())).start();
+    assert_eq!(greeting(lb.address()), "here");
+    let place = dns.stop();
+    lb.signal(Signal::USR2);
+    lb.wait_for_log("the upgrade failed; this process continues", 1);
+    assert!(lb.log_text().contains("upgrade when name servers answer again"), "{}", lb.log_text());
+    assert_eq!(greeting(lb.address()), "here");
+    let _dns = Dns::back_at(place, &records);
+    lb.upgrade();
+    assert_eq!(greeting(lb.address()), "here");
 }
