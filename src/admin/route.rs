@@ -193,7 +193,7 @@ fn show_readiness(pools: &[&str], view: &View) -> AdminResponse {
         let Some(pool) = shown.pools.iter().find(|pool| pool.name() == name) else {
             return error(StatusCode::NOT_FOUND, &format!("there is no pool {name}"));
         };
-        if pool.usable() == 0 {
+        if pool.has_own_backends() && pool.usable() == 0 {
             return error(StatusCode::SERVICE_UNAVAILABLE, &format!("pool {name} has no usable backend"));
         }
     }
