@@ -109,6 +109,31 @@ fn backends_see_the_clients_addresses_in_both_families() {
 }
 
 #[test]
+fn a_route_that_is_missing_is_told_of() {
+    if !is_in_a_network_of_its_own("client_source::a_route_that_is_missing_is_told_of") {
+        return;
+    }
+    let start = || {
+        let yaml = "listen: 127.0.0.1:0\nbackends: ['127.0.0.1:3001', '[::1]:3001']\nsource: client\n";
+        Lb::with_config(yaml).start()
+    };
+    let warning = "`source: client`: no route brings answers to clients' addresses here; add a `local` route and a \
+                   rule for it (docs/client-address.md)";
+    let families = |lb: &Lb| {
+        let lines = lb.log_lines_with(warning);
+        lines.iter().map(|line| line["family"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let lb = start();
+    lb.wait_for_log(warning, 2);
+    assert_eq!(families(&lb), ["IPv4", "IPv6"]);
+    drop(lb);
+    run("ip", &["-4", "route", "add", "local", "default", "dev", "lo", "table", "100"]);
+    let lb = start();
+    lb.wait_for_log("accepting connections", 1);
+    assert_eq!(families(&lb), ["IPv6"]);
+}
+
+#[test]
 fn without_the_capability_nothing_starts() {
     let folder = Folder::new();
     let yaml = "listen: 127.0.0.1:0\nbackends: [127.0.0.1:3001]\nsource: client\nadmin: {bind: off}\n";
