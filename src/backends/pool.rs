@@ -184,8 +184,11 @@ impl Pool {
         self.backends.load().iter().filter(|backend| backend.is_usable()).count()
     }
 
-    /// What its clients get now.
+    /// What its clients get now. Those who name their backends are served, whatever the pool has.
     pub fn service(&self) -> Service {
+        if !self.has_own_backends() {
+            return Service::Served;
+        }
         Service::of(&self.backends.load(), self.settings().when_all_down)
     }
 
