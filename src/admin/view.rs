@@ -139,7 +139,7 @@ impl View {
             return Some("draining".to_owned());
         }
         let shown = self.shown.load();
-        let empty = shown.pools.iter().find(|pool| pool.backends().is_empty())?;
+        let empty = shown.pools.iter().find(|pool| pool.has_own_backends() && pool.backends().is_empty())?;
         Some(format!("pool {} has no backend: none of its names has resolved yet", empty.name()))
     }
 }

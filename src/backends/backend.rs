@@ -275,7 +275,8 @@ impl Backend {
         &self.counts
     }
 
-    fn is_removed(&self) -> bool {
+    /// No pool has it, or not any more.
+    pub(super) fn is_removed(&self) -> bool {
         self.is_removed.load(Ordering::Relaxed)
     }
 

@@ -63,7 +63,7 @@ impl Lease {
         let failure = error.failure;
         self.backend.counts().connect_failed(failure);
         self.backend.health().note_error(&error.summary());
-        if failure.is_backends_fault() && self.settle() {
+        if failure.is_backends_fault() && !self.backend.is_removed() && self.settle() {
             self.backend.health().connect_failed(now, self.began, failure);
         }
     }

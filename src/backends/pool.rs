@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::future::pending;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -22,9 +22,10 @@ use crate::telemetry::{FailureCounters, PoolHistograms};
 
 use super::backend::Backend;
 use super::carried::Expected;
-use super::endpoint::Endpoint;
+use super::endpoint::{CheckPlace, Endpoint};
 use super::evidence::Evidence;
 use super::lease::Lease;
+use super::named_hosts::NamedHosts;
 use super::outlier::{BadEnd, Outliers};
 use super::pool_events::PoolEvents;
 use super::queue::QueueSlot;
@@ -55,6 +56,7 @@ pub struct Pool {
     expected: Mutex<Option<Expected>>,
     failures: FailureCounters,
     outage: Mutex<Option<SystemTime>>,
+    named: NamedHosts,
 }
 
 /// A name of the pool, or the target of a service, that doesn't resolve now. What it gave before is still used.
@@ -81,6 +83,7 @@ impl Pool {
             expected: Mutex::default(),
             failures: FailureCounters::default(),
             outage: Mutex::default(),
+            named: NamedHosts::default(),
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
             events,
@@ -156,6 +159,11 @@ impl Pool {
         settings.send_proxy.is_none() && settings.source != config::SourceAddress::Client
     }
 
+    /// Whether it is to have backends; else its clients name theirs.
+    pub fn has_own_backends(&self) -> bool {
+        !self.settings().backends.is_empty()
+    }
+
     /// Every backend, whatever its state, in the order of the configuration.
     pub fn backends(&self) -> Arc<Vec<Arc<Backend>>> {
         self.backends.load_full()
@@ -179,11 +187,15 @@ impl Pool {
     /// Whether it should get clients: a backend is usable, or is to be probed by the next client's connection. A
     /// balancer that gets no clients because all backends were ejected would else never find out that they are back.
     pub fn is_ready(&self, now: Instant) -> bool {
-        self.backends.load().iter().any(|backend| backend.is_usable() || backend.awaits_probe(now))
+        !self.has_own_backends()
+            || self.backends.load().iter().any(|backend| backend.is_usable() || backend.awaits_probe(now))
     }
 
-    /// What its clients get now.
+    /// What its clients get now. Those who name their backends are served, whatever the pool has.
     pub fn service(&self) -> Service {
+        if !self.has_own_backends() {
+            return Service::Served;
+        }
         Service::of(&self.backends.load(), self.settings().when_all_down)
     }
 
@@ -231,6 +243,20 @@ impl Pool {
     /// A thread that panicked while it held the lock left a whole value.
     fn expected(&self) -> MutexGuard<'_, Option<Expected>> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hosts that clients name.
+    pub(super) fn named(&self) -> &NamedHosts {
+        &self.named
+    }
+
+    /// An address of a host that a client names: a backend that the pool doesn't have.
+    pub(super) fn backend_by_name(&self, address: SocketAddr, host: String) -> Arc<Backend> {
+        let check = CheckPlace { host: Some(host), address: None };
+        let endpoint = Endpoint { target: Target::Tcp(address), weight: 1, rank: 0, max_connections: None, check };
+        let backend = Backend::new(&endpoint, &self.settings(), self.workers, self.events.clone(), Instant::now());
+        backend.mark_removed();
+        backend
     }
 
     /// The configuration has it no more: connections of its clients stay open and may still need a backend, and nothing
@@ -341,7 +367,7 @@ impl Pool {
         let counts = settings.failure_detection.as_ref().is_some_and(|detection| evidence.counts(detection));
         let backend = lease.backend();
         backend.counts().ended_badly(evidence);
-        if counts && lease.settle() {
+        if counts && !backend.is_removed() && lease.settle() {
             let end = BadEnd { lease, evidence, client, now, now_millis: self.events.millis(now) };
             self.outliers.judge(&end, &settings, &self.backends.load());
         } else {

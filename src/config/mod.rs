@@ -39,7 +39,7 @@ pub use pool::{
     WhenAllDown,
 };
 pub use problem::{Problem, Problems};
-pub use route::{Route, RouteClients};
+pub use route::{Route, RouteClients, ToServerName};
 pub use schema::schema;
 pub use tls::{ClientAuthMode, TlsTo};
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub struct PoolConfig {
     /// In logs and metrics.
     pub name: String,
     pub policy: Policy,
-    /// At least one; no address twice.
+    /// No address twice; none only where all its clients name theirs.
     pub backends: Vec<BackendConfig>,
     /// One connect may take this long.
     pub connect_timeout: Duration,

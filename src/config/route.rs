@@ -10,6 +10,17 @@ pub struct Route {
     pub clients: RouteClients,
     /// The pool's name.
     pub pool: String,
+    /// `None`: it leads to the pool's backends.
+    pub to_server_name: Option<ToServerName>,
+}
+
+/// A route to the host that the client asks for by its server name; connections are made with the pool's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToServerName {
+    /// The port there, not 0.
+    pub port: u16,
+    /// Whether that host may have an address of this machine or of its links.
+    pub allows_local: bool,
 }
 
 /// The clients that a route is for. No two routes of a listener are for the same.

@@ -11,6 +11,7 @@ mod fd_passing;
 mod handshake;
 mod inherited;
 mod listen;
+mod local_routes;
 mod peer;
 mod send_ring;
 mod socket_option;
@@ -31,6 +32,7 @@ pub use listen::{
     is_no_own_address, is_out_of_files, is_out_of_memory, is_unix, local_address, local_tcp_address,
     set_listen_options,
 };
+pub use local_routes::has_local_route;
 pub use peer::Peer;
 pub use send_ring::{RING_FILES_PER_WORKER, hand_over_each_turn, open_send_ring, probe_send_ring};
 pub use splice::{Pipe, is_splice_refused};

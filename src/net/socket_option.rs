@@ -20,6 +20,11 @@ pub(super) fn set_transparent(socket: impl AsFd, is_ipv4: bool) -> io::Result<()
     set(socket, level, name, 1)
 }
 
+/// NETLINK_GET_STRICT_CHK (netlink(7)): what a request for a list says is wanted is all that comes.
+pub(super) fn set_strict_route_dump(socket: impl AsFd) -> io::Result<()> {
+    set(socket, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, 1)
+}
+
 /// SO_RCVLOWAT (socket(7)): the socket counts as readable, and wakes, only with this many bytes.
 pub(super) fn set_receive_low_watermark(socket: impl AsFd, bytes: usize) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, c_int::try_from(bytes).unwrap_or(c_int::MAX))

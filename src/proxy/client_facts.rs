@@ -1,8 +1,10 @@
 //! What is known of a client beside its address, for those who tell its backend.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::access_log::TlsEntry;
+use crate::backends::Backend;
 use crate::protocol::proxy_header::TlsFacts;
 use crate::tls::SessionInfo;
 
@@ -13,6 +15,8 @@ pub(super) struct ClientFacts {
     pub(super) server: Option<SocketAddr>,
     /// What its TLS handshake agreed on, if the listener ends TLS.
     pub(super) tls: Option<SessionInfo>,
+    /// The addresses of the host that it named, where a route leads there; empty: its pool's backends serve it.
+    pub(super) named: Vec<Arc<Backend>>,
 }
 
 impl ClientFacts {

@@ -2,9 +2,10 @@
 //! next one where that failed.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backends::{ConnectingClient, Lease, RetryPermit};
+use crate::backends::{Backend, ConnectingClient, Lease, RetryPermit};
 use crate::balancer::{PickError, PickRequest};
 use crate::config::TlsTo;
 use crate::lifecycle::{ConnectionId, IdleTimer};
@@ -191,8 +192,10 @@ enum NoPick {
 async fn pick<'a>(context: ConnectContext<'a>, attempts: &Attempts) -> Result<Pick<'a>, NoPick> {
     let balancer = context.upstream.balancer();
     let pool = balancer.pool();
-    let choose =
-        || balancer.pick(&PickRequest { now: Instant::now(), client: context.peer.ip(), tried: attempts.tried() });
+    let choose = || match context.facts {
+        Some(facts) if !facts.named.is_empty() => first_untried(&facts.named, attempts.tried()),
+        _ => balancer.pick(&PickRequest { now: Instant::now(), client: context.peer.ip(), tried: attempts.tried() }),
+    };
     let is_retry = !attempts.tried().is_empty();
     let retry = if is_retry { Some(retry_permit(context).await?) } else { None };
     if !pool.has_called() {
@@ -238,6 +241,12 @@ async fn pick<'a>(context: ConnectContext<'a>, attempts: &Attempts) -> Result<Pi
         () = left(context) => Err(NoPick::Refused(Rejection::LeftQueue.into())),
         () = tokio::time::sleep(timeout) => Err(NoPick::Refused(Rejection::QueueTimeout.into())),
     }
+}
+
+/// Of the backends of a host that the client named.
+fn first_untried(named: &[Arc<Backend>], tried: &[Arc<Backend>]) -> Result<Lease, PickError> {
+    let untried = named.iter().find(|backend| !tried.iter().any(|tried| Arc::ptr_eq(tried, backend)));
+    untried.and_then(Lease::take).ok_or(PickError::NoneLeft)
 }
 
 /// Waits until the client can't wait for an answer any more.

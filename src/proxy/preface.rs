@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::backends::{Backend, HostPort, NoHost};
+use crate::config::ToServerName;
 use crate::lifecycle::ConnectionId;
 use crate::net::{Peer, Transport};
 use crate::protocol::proxy_header::{self, MAX_HEADER_BYTES, Origin};
@@ -24,7 +26,7 @@ use super::frontend::Frontend;
 use super::handshake::Handshake;
 use super::record::connection_span;
 use super::refusal::Refusal;
-use super::routes::Choice;
+use super::routes::{Choice, NamedHost, Way};
 use super::upstream::Upstream;
 use super::worker::Worker;
 
@@ -60,10 +62,15 @@ impl<'a> Preface<'a> {
             facts.tls = Some(Handshake { worker, frontend, id, peer: *peer, client }.run(server).await?);
         }
         let upstream = match peeker.route(facts.tls.as_ref()).await? {
-            Some(upstream) => upstream,
+            Some(Way { upstream, host }) => {
+                if let Some(host) = host {
+                    facts.named = peeker.named_backends(upstream, host).await?;
+                }
+                upstream
+            }
             None => default_upstream(frontend)?,
         };
-        let has_some = facts.server.is_some() || facts.tls.is_some();
+        let has_some = facts.server.is_some() || facts.tls.is_some() || !facts.named.is_empty();
         Ok(Self { facts: has_some.then(|| Box::new(facts)), upstream })
     }
 }
@@ -104,13 +111,13 @@ impl<'a> Peeker<'a, '_> {
         Ok(server)
     }
 
-    /// The pool whose route fits the client; `None`: none fits. `session`: the listener has ended its TLS.
+    /// Where the route leads to that fits the client; `None`: none fits. `session`: the listener has ended its TLS.
     ///
     /// A client that doesn't say enough within the listener's time is taken for a silent one, or else refused.
-    async fn route(&self, session: Option<&SessionInfo>) -> Result<Option<&'a Arc<Upstream>>, Refusal> {
+    async fn route(&self, session: Option<&SessionInfo>) -> Result<Option<Way<'a>>, Refusal> {
         let routes = &self.frontend.routes;
-        if let Some(upstream) = session.and_then(|session| routes.of_session(session)) {
-            return Ok(Some(upstream));
+        if let Some(way) = session.and_then(|session| routes.of_session(session)) {
+            return Ok(Some(way));
         }
         let judge = routes.judge(session.is_some());
         if !judge.is_needed() {
@@ -121,7 +128,7 @@ impl<'a> Peeker<'a, '_> {
         let late = loop {
             let until = routes.silence().map_or(end, |silence| end.min(Instant::now() + silence));
             match timeout_at(until, self.peek_beyond(known, judge.most_bytes(), |bytes| judge.judge(bytes))).await {
-                Ok(Ok((_, Ok(Choice::Route(upstream))))) => return Ok(Some(upstream)),
+                Ok(Ok((_, Ok(Choice::Route(way))))) => return Ok(Some(way)),
                 Ok(Ok((_, Ok(Choice::Rest)))) => return Ok(None),
                 Ok(Ok((seen, Ok(Choice::Open { so_far })))) => (known, best) = (seen, so_far),
                 Ok(Ok((_, Err(fault)))) => return Err(self.refuse(Rejection::ClientHello, Some(&fault))),
@@ -131,7 +138,24 @@ impl<'a> Peeker<'a, '_> {
                 Err(_) => break Rejection::FirstBytes.into(),
             }
         };
-        best.or(routes.of_silence()).map_or(Err(late), |upstream| Ok(Some(upstream)))
+        best.or(routes.of_silence()).map_or(Err(late), |upstream| Ok(Some(upstream.into())))
+    }
+
+    /// What the host's name stands for, within the listener's time for what comes first.
+    async fn named_backends(&self, upstream: &Upstream, host: NamedHost) -> Result<Vec<Arc<Backend>>, Refusal> {
+        let NamedHost { name, to: ToServerName { port, allows_local } } = host;
+        let found = upstream.pool().named_backends(HostPort { host: name, port }, allows_local);
+        let found = tokio::select! {
+            found = timeout(self.frontend.preface_timeout, found) => found,
+            () = self.client.reset_by_peer() => return Err(Refusal::Closed(Cause::ClientReset)),
+        };
+        let reason = match found {
+            Ok(Ok(backends)) => return Ok(backends),
+            Ok(Err(NoHost::Local)) => Rejection::ServerLocal,
+            Ok(Err(NoHost::Busy)) => Rejection::ServerLookups,
+            Ok(Err(NoHost::Unresolved)) | Err(_) => Rejection::ServerUnresolved,
+        };
+        Err(reason.into())
     }
 
     /// Peeks until `parse` has a verdict, on `most` bytes at most. A client whose bytes don't parse, or don't come in

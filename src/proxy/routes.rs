@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, RouteClients};
+use crate::config::{self, RouteClients, ToServerName};
 use crate::protocol::client_hello::{self, ClientHello, MAX_HELLO_BYTES, NotClientHello, ServerNamePattern};
 use crate::tls::SessionInfo;
 
@@ -25,12 +25,32 @@ struct TlsRoute {
     sni: Option<ServerNamePattern>,
     alpn: Option<Vec<u8>>,
     upstream: Arc<Upstream>,
+    to_server_name: Option<ToServerName>,
+}
+
+/// Where the route of a client leads to.
+#[derive(Clone)]
+pub(super) struct Way<'a> {
+    pub(super) upstream: &'a Arc<Upstream>,
+    /// The host that it named, where that is where it leads to.
+    pub(super) host: Option<NamedHost>,
+}
+
+#[derive(Clone)]
+pub(super) struct NamedHost {
+    pub(super) name: String,
+    pub(super) to: ToServerName,
+}
+
+impl<'a> From<&'a Arc<Upstream>> for Way<'a> {
+    fn from(upstream: &'a Arc<Upstream>) -> Self {
+        Self { upstream, host: None }
+    }
 }
 
 /// What the bytes decide that a client has sent so far.
-#[derive(Clone, Copy)]
 pub(super) enum Choice<'a> {
-    Route(&'a Arc<Upstream>),
+    Route(Way<'a>),
     /// No route fits, whatever follows.
     Rest,
     /// More bytes are needed; if none come, `so_far` fits.
@@ -42,10 +62,12 @@ pub(super) enum Choice<'a> {
 impl Routes {
     pub(super) fn new(routes: &[config::Route], upstream_of: &impl Fn(&str) -> Arc<Upstream>) -> Self {
         let mut sorted = Self::default();
-        for config::Route { clients, pool } in routes {
+        for config::Route { clients, pool, to_server_name } in routes {
             let upstream = upstream_of(pool);
             match clients.clone() {
-                RouteClients::Tls { sni, alpn } => sorted.tls.push(TlsRoute { sni, alpn, upstream }),
+                RouteClients::Tls { sni, alpn } => {
+                    sorted.tls.push(TlsRoute { sni, alpn, upstream, to_server_name: *to_server_name });
+                }
                 RouteClients::FirstBytes(bytes) => sorted.first_bytes.push((bytes, upstream)),
                 RouteClients::Silent(duration) => sorted.silent = Some((duration, upstream)),
             }
@@ -64,33 +86,34 @@ impl Routes {
     }
 
     /// By a handshake that the listener has made.
-    pub(super) fn of_session(&self, session: &SessionInfo) -> Option<&Arc<Upstream>> {
+    pub(super) fn of_session(&self, session: &SessionInfo) -> Option<Way<'_>> {
         self.of_tls(session.server_name.as_deref(), |alpn| {
             session.alpn.as_deref().is_some_and(|own| own == alpn).then_some(0)
         })
     }
 
-    fn of_hello(&self, hello: &ClientHello) -> Option<&Arc<Upstream>> {
+    fn of_hello(&self, hello: &ClientHello) -> Option<Way<'_>> {
         self.of_tls(hello.server_name.as_deref(), |alpn| hello.protocols().position(|offered| offered == alpn))
     }
 
     /// The best of those that fit: the name decides, then whether it is for a protocol, then the client's preference,
     /// which `place_of` knows.
-    fn of_tls(&self, name: Option<&str>, place_of: impl Fn(&[u8]) -> Option<usize>) -> Option<&Arc<Upstream>> {
+    fn of_tls(&self, name: Option<&str>, place_of: impl Fn(&[u8]) -> Option<usize>) -> Option<Way<'_>> {
         let fitting = self.tls.iter().filter_map(|route| {
-            let rank = match &route.sni {
-                Some(pattern) => {
-                    1 + name.filter(|name| pattern.matches(name)).map(|_| pattern.rank().min(usize::MAX - 1))?
-                }
-                None => 0,
+            let rank = match (&route.sni, name) {
+                (None, _) => None,
+                (Some(pattern), Some(name)) if pattern.matches(name) => Some(pattern.rank()),
+                (Some(_), _) => return None,
             };
             let place = match &route.alpn {
                 Some(alpn) => place_of(alpn)?,
                 None => usize::MAX,
             };
-            Some(((Reverse(rank), place), &route.upstream))
+            Some(((Reverse(rank), place), route))
         });
-        fitting.min_by_key(|(order, _)| *order).map(|(_, upstream)| upstream)
+        let (_, route) = fitting.min_by_key(|(order, _)| *order)?;
+        let host = route.to_server_name.zip(name).map(|(to, name)| NamedHost { name: name.to_owned(), to });
+        Some(Way { upstream: &route.upstream, host })
     }
 
     /// How long a client is silent that the route for such clients fits.
@@ -141,8 +164,8 @@ impl<'a> Judge<'a> {
             match client_hello::parse(bytes) {
                 Ok(None) => return Ok(Choice::Open { so_far: None }),
                 Ok(Some(hello)) => {
-                    if let Some(upstream) = self.routes.of_hello(&hello) {
-                        return Ok(Choice::Route(upstream));
+                    if let Some(way) = self.routes.of_hello(&hello) {
+                        return Ok(Choice::Route(way));
                     }
                 }
                 Err(fault) if self.awaits_hello_alone() => return Err(fault),
@@ -157,7 +180,7 @@ impl<'a> Judge<'a> {
         for (first, upstream) in &self.routes.first_bytes {
             if bytes.starts_with(first) {
                 let so_far = Some(upstream);
-                return if may_be_longer { Choice::Open { so_far } } else { Choice::Route(upstream) };
+                return if may_be_longer { Choice::Open { so_far } } else { Choice::Route(upstream.into()) };
             }
             may_be_longer |= first.starts_with(bytes);
         }

@@ -126,7 +126,7 @@ fn raise_open_file_limit() -> u64 {
 fn files_beside_connections(config: &Config, workers: u64) -> u64 {
     let admin: u64 = config.admin.addresses().map(|_| admin::MAX_FILES).sum();
     let listened: u64 = config.listeners.iter().flat_map(|listener| &listener.bind).map(addresses_of_bind).sum();
-    let of_pools: u64 = config.pools.iter().map(|pool| checks(pool) + lookups(pool)).sum();
+    let of_pools: u64 = config.pools.iter().map(|pool| checks(pool) + lookups(pool, config)).sum();
     BASE_FILES + admin + workers * (FILES_PER_WORKER + FILES_PER_LISTEN_SOCKET * listened) + of_pools
 }
 
@@ -136,10 +136,12 @@ fn checks(pool: &PoolConfig) -> u64 {
 }
 
 /// Sockets to name servers that may be open at once.
-fn lookups(pool: &PoolConfig) -> u64 {
+fn lookups(pool: &PoolConfig, config: &Config) -> u64 {
+    let mut routes = config.listeners.iter().flat_map(|listener| listener.mode.routes());
+    let of_clients = routes.any(|route| route.pool == pool.name && route.to_server_name.is_some());
     let is_name = |address: &BackendAddress| !matches!(address, BackendAddress::Address(_));
     let names = pool.backends.iter().filter(|backend| is_name(&backend.address)).count();
-    backends::most_lookup_files(names)
+    backends::most_lookup_files(names + if of_clients { backends::MOST_LOOKUPS } else { 0 })
 }
 
 /// Idle connections that all workers together may want to keep.

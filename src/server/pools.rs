@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::backends::{AdminState, BackendState, CarriedPool, Membership, Pool, follow_roles, watch_health};
+use crate::backends::{
+    AdminState, BackendState, CarriedPool, Membership, Pool, answer_for_names, follow_roles, watch_health,
+};
 use crate::config;
 use crate::lifecycle::Cutter;
 use crate::proxy::Upstream;
@@ -159,7 +161,8 @@ impl RunningPool {
         let upstream = Upstream::new(pool.clone());
         upstream.balancer().continue_at(carried.turn);
         let mut upkeep = JoinSet::new();
-        upkeep.spawn_local(follow_roles(pool));
+        upkeep.spawn_local(follow_roles(pool.clone()));
+        upkeep.spawn_local(answer_for_names(pool));
         upkeep.spawn_local(membership.clone().follow_names());
         let balancer = upstream.balancer().clone();
         upkeep.spawn_local(async move { balancer.follow_pool().await });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::admin::{Shown, ShownListener};
-use crate::config::{self, Config, SourceAddress};
+use crate::config::{self, BackendAddress, Config, SourceAddress};
 use crate::lifecycle::Cutter;
 use crate::net;
 use crate::proxy::{Frontend, ListenerDeps};
@@ -135,11 +135,28 @@ impl RunningConfig {
     }
 }
 
-/// Whether this process may connect as pools want it to.
+/// Whether this process may connect as pools want it to. Warns where the kernel would pass answers on to clients.
 fn check_sources(pools: &[config::PoolConfig]) -> Result<(), RunError> {
-    let mut of_clients = pools.iter().filter(|pool| pool.source == SourceAddress::Client);
-    let Some(pool) = of_clients.next() else { return Ok(()) };
-    net::check_foreign_sources().map_err(|source| RunError::ClientSource { pool: pool.name.clone(), source })
+    for pool in pools.iter().filter(|pool| pool.source == SourceAddress::Client) {
+        let name = &pool.name;
+        net::check_foreign_sources().map_err(|source| RunError::ClientSource { pool: name.clone(), source })?;
+        for (family, is_ipv4) in [("IPv4", true), ("IPv6", false)] {
+            let is_used = |backend: &config::BackendConfig| match &backend.address {
+                BackendAddress::Address(target) => target.ip_and_port().is_some_and(|ip| ip.is_ipv4() == is_ipv4),
+                BackendAddress::Name(..) | BackendAddress::Srv(_) => false,
+            };
+            // Whoever can't find out doesn't know of a lack.
+            if pool.backends.iter().any(is_used) && !net::has_local_route(is_ipv4).unwrap_or(true) {
+                tracing::warn!(
+                    pool = name,
+                    family,
+                    "`source: client`: no route brings answers to clients' addresses here; add a `local` route and a \
+                     rule for it (docs/guide/client-address.md)"
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The same with the TLS that runs, where its settings are the same: sessions can be resumed, and open connections'

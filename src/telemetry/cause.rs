@@ -59,6 +59,12 @@ labels! {
         FirstBytes = "first_bytes",
         /// No route fits the client, and there is no pool for the rest.
         NoRoute = "no_route",
+        /// A route leads to the client's server name, which doesn't resolve.
+        ServerUnresolved = "server_unresolved",
+        /// A route leads to the client's server name, which has only addresses of this machine or of its links.
+        ServerLocal = "server_local",
+        /// A route leads to the client's server name, and too many others are being looked up.
+        ServerLookups = "server_lookups",
         /// The global limit of connections.
         MaxConnections = "max_connections",
         /// The listener's limit of connections.

@@ -1,8 +1,8 @@
 //! `source: client`: backends see clients' own addresses. In three networks: of the client, of lb, of the backend.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::support::{Folder, Lb, is_in_a_network_of_its_own, required, run, run_to_end, wait_for};
+use crate::support::{Folder, Lb, Network, is_in_a_network_of_its_own, required, run, run_to_end, wait_for};
 
 /// Accepts at an address, and tells each client which address it comes from; over HTTP, if it asks for that.
 const SERVER: &str = r"
@@ -36,59 +36,12 @@ connection.shutdown(socket.SHUT_WR)
 print(connection.recv(4096).decode(), end='')
 ";
 
-/// Another network, as long as this lives.
-struct Network(Child);
-
-impl Network {
-    /// Joined to this one by a cable `name`: here `.1`, there `.2` and `.3`.
-    fn joined(name: &str, v4: &str, v6: &str) -> Self {
-        let mut command = Command::new(required("unshare"));
-        command.args(["--net", "sh", "-c", "echo; exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        // It is there once it has said so.
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-        let network = Self(child);
-        run("ip", &["link", "add", name, "type", "veth", "peer", "name", "far", "netns", &network.0.id().to_string()]);
-        run("ip", &["address", "add", &format!("{v4}.1/24"), "dev", name]);
-        run("ip", &["address", "add", &format!("{v6}::1/64"), "dev", name, "nodad"]);
-        run("ip", &["link", "set", name, "up"]);
-        network.ip(&["link", "set", "lo", "up"]);
-        for host in [2, 3] {
-            network.ip(&["address", "add", &format!("{v4}.{host}/24"), "dev", "far"]);
-            network.ip(&["address", "add", &format!("{v6}::{host}/64"), "dev", "far", "nodad"]);
-        }
-        network.ip(&["link", "set", "far", "up"]);
-        network.ip(&["route", "add", "default", "via", &format!("{v4}.1")]);
-        network.ip(&["-6", "route", "add", "default", "via", &format!("{v6}::1")]);
-        network
-    }
-
-    /// Runs a program there.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(required("nsenter"));
-        command.arg(format!("--net=/proc/{}/ns/net", self.0.id())).arg(required(program));
-        command
-    }
-
-    fn ip(&self, arguments: &[&str]) {
-        let status = self.command("ip").args(arguments).status().unwrap();
-        assert!(status.success(), "ip {arguments:?}: {status}");
-    }
-
-    /// What the backend says to a client of this network.
-    fn hears(&self, from: &str, lb: &str, port: u16) -> String {
-        let mut command = self.command("python3");
-        let output = command.args(["-c", CLIENT, from, lb, &port.to_string()]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// What the backend says to a client of this network.
+fn hears(clients: &Network, from: &str, lb: &str, port: u16) -> String {
+    let mut command = clients.command("python3");
+    let output = command.args(["-c", CLIENT, from, lb, &port.to_string()]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Whatever comes from the backends' network is for this machine, whomever it is addressed to.
@@ -129,7 +82,7 @@ fn backends_see_the_clients_addresses_in_both_families() {
     for (listener, at, ips) in [("v4", "10.1.0.1", ["10.1.0.2", "10.1.0.3"]), ("v6", "fd01::1", ["fd01::2", "fd01::3"])]
     {
         for ip in ips {
-            let seen = clients.hears(ip, at, lb.address_of(listener).port());
+            let seen = hears(&clients, ip, at, lb.address_of(listener).port());
             let (seen, port) = seen.split_once(' ').expect("an address and a port");
             assert_eq!(seen, ip);
             assert!(port.parse::<u16>().unwrap() >= 1024, "{port}");
@@ -153,6 +106,31 @@ fn backends_see_the_clients_addresses_in_both_families() {
     drop(lb);
     server.kill().unwrap();
     server.wait().unwrap();
+}
+
+#[test]
+fn a_route_that_is_missing_is_told_of() {
+    if !is_in_a_network_of_its_own("client_source::a_route_that_is_missing_is_told_of") {
+        return;
+    }
+    let start = || {
+        let yaml = "listen: 127.0.0.1:0\nbackends: ['127.0.0.1:3001', '[::1]:3001']\nsource: client\n";
+        Lb::with_config(yaml).start()
+    };
+    let warning = "`source: client`: no route brings answers to clients' addresses here; add a `local` route and a \
+                   rule for it (docs/guide/client-address.md)";
+    let families = |lb: &Lb| {
+        let lines = lb.log_lines_with(warning);
+        lines.iter().map(|line| line["family"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let lb = start();
+    lb.wait_for_log(warning, 2);
+    assert_eq!(families(&lb), ["IPv4", "IPv6"]);
+    drop(lb);
+    run("ip", &["-4", "route", "add", "local", "default", "dev", "lo", "table", "100"]);
+    let lb = start();
+    lb.wait_for_log("accepting connections", 1);
+    assert_eq!(families(&lb), ["IPv6"]);
 }
 
 #[test]

@@ -75,6 +75,7 @@ mod roles_databases; // Redis and PostgreSQL whose nodes change their roles
 mod roles_return; // a primary that returns, roles that change hands
 mod routes; // several protocols on one port: by TLS, by first bytes, by silence
 mod seed; // the scenario that it all began with
+mod server_name_routes; // routes to the host that a TLS client names
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it
 mod splice; // bulk moved by the kernel: stalls, ends, resets, changes of the method

@@ -31,6 +31,7 @@ use block::Block;
 use listener::build_listener;
 use loops::check_loops;
 use pool::build_pool;
+use route::serves_names_alone;
 
 /// More worker threads than this must be a mistake.
 const MAX_WORKERS: usize = 1024;
@@ -38,7 +39,10 @@ const MAX_WORKERS: usize = 1024;
 /// Validates `file`: the result can run if `report` has no problem then.
 pub fn build(file: &File, report: &mut Reporter) -> Config {
     let mut root = Block::root(report);
-    let pools: Vec<_> = file.pools.iter().map(|(name, pool)| build_pool(name, pool, &mut root)).collect();
+    let mut pools = Vec::new();
+    for (name, spec) in &file.pools {
+        pools.push(build_pool(name, spec, serves_names_alone(name, file), &mut root));
+    }
     let mut bound = HashMap::new();
     let mut listeners = Vec::new();
     for (name, spec) in &file.listeners {

@@ -30,13 +30,14 @@ const MAX_BACKENDS: usize = 10_000;
 /// The port of DNS (RFC 1035, 4.2).
 const DNS_PORT: u16 = 53;
 
-pub fn build_pool(name: &str, pool: &PoolSpec, root: &mut Block<'_>) -> PoolConfig {
+/// `may_be_empty`: its clients name their backends.
+pub fn build_pool(name: &str, pool: &PoolSpec, may_be_empty: bool, root: &mut Block<'_>) -> PoolConfig {
     let mut block = root.named("pools", name);
     check_roles(pool, &mut block);
     PoolConfig {
         name: name.to_owned(),
         policy: pool.policy,
-        backends: build_backends(&pool.backends, &mut block),
+        backends: build_backends(&pool.backends, may_be_empty, &mut block),
         connect_timeout: block.positive("connect_timeout", pool.connect_timeout),
         attempts: block.within("attempts", pool.attempts, MAX_ATTEMPTS),
         retry_budget: pool.retry_budget.0,
@@ -79,7 +80,7 @@ impl PoolConfig {
     /// For tests and benchmarks: a pool with the file's defaults, and without a backend yet.
     #[doc(hidden)]
     pub fn example() -> Self {
-        build_pool("app", &PoolSpec::default(), &mut Block::root(&mut Reporter::default()))
+        build_pool("app", &PoolSpec::default(), true, &mut Block::root(&mut Reporter::default()))
     }
 }
 
@@ -103,8 +104,8 @@ fn check_roles(pool: &PoolSpec, block: &mut Block<'_>) {
     }
 }
 
-fn build_backends(backends: &[BackendSpec], block: &mut Block<'_>) -> Vec<BackendConfig> {
-    if backends.is_empty() {
+fn build_backends(backends: &[BackendSpec], may_be_empty: bool, block: &mut Block<'_>) -> Vec<BackendConfig> {
+    if backends.is_empty() && !may_be_empty {
         block.problem("backends", "is empty: add at least one, such as [127.0.0.1:3001]");
     }
     if backends.len() > MAX_BACKENDS {

@@ -3,9 +3,9 @@
 use crate::config::file::File;
 use crate::config::file::listener::{ListenerSpec, ModeSpec};
 use crate::config::file::off::OffOr;
-use crate::config::file::route::RouteSpec;
+use crate::config::file::route::{RouteSpec, RouteToSpec};
 use crate::config::file::units::DurationText;
-use crate::config::route::{Route, RouteClients};
+use crate::config::route::{Route, RouteClients, ToServerName};
 
 use super::block::Block;
 use super::pool_name::check_pool;
@@ -13,6 +13,8 @@ use super::secret::unescaped;
 
 /// More than any protocol needs to be known by. Bounds what is peeked at.
 const MAX_FIRST_BYTES: usize = 256;
+/// Where TLS by server name is at home.
+const HTTPS_PORT: u16 = 443;
 /// A byte holds its length (RFC 7301 section 3.1).
 const MAX_PROTOCOL_BYTES: usize = 255;
 
@@ -33,9 +35,37 @@ pub fn build_routes(listener: &ListenerSpec, file: &File, block: &mut Block<'_>)
             };
             block.problem(key, message);
         }
-        routes.push(Route { clients, pool: spec.pool.clone() });
+        routes.push(Route { clients, pool: spec.pool.clone(), to_server_name: build_to(spec, &mut block) });
     }
     routes
+}
+
+/// Whether all that leads to this pool are routes to server names: then it needs no backends.
+pub fn serves_names_alone(pool: &str, file: &File) -> bool {
+    let mut routes = file.listeners.values().flat_map(|listener| &listener.routes).filter(|route| route.pool == pool);
+    let is_named = |listener: &ListenerSpec| listener.pool.as_deref() == Some(pool);
+    routes.clone().next().is_some()
+        && routes.all(|route| route.to == Some(RouteToSpec::ServerName))
+        && !file.listeners.values().any(is_named)
+}
+
+fn build_to(spec: &RouteSpec, block: &mut Block<'_>) -> Option<ToServerName> {
+    if spec.to.is_none() {
+        for (key, is_set) in [("port", spec.port.is_some()), ("allow_local", spec.allow_local)] {
+            if is_set {
+                block.problem(key, "is for routes `to: server_name`; add that, or remove this key");
+            }
+        }
+        return None;
+    }
+    if spec.sni.is_none() {
+        block.problem("to", "needs `sni`: the names that clients may be led to, such as \"*.internal.example\"");
+    }
+    let port = spec.port.unwrap_or(HTTPS_PORT);
+    if port == 0 {
+        block.problem("port", "must be from 1 to 65535");
+    }
+    Some(ToServerName { port, allows_local: spec.allow_local })
 }
 
 /// With the key that names them; `None`: a problem was reported.

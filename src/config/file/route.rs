@@ -21,8 +21,25 @@ pub struct RouteSpec {
     /// Clients that send nothing for so long before it is clear what they speak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silent: Option<DurationText>,
+    /// server_name: the host that the client asks for by its `sni`, looked up as `pool` looks up names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<RouteToSpec>,
+    /// The port there; default: 443.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whether that host may have an address of this machine or of its links, such as 127.0.0.1 and 169.254.0.0/16.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_local: bool,
     /// The pool's name.
     pub pool: String,
+}
+
+/// Where a route leads to.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteToSpec {
+    /// To the host that the client asks for.
+    ServerName,
 }
 
 impl RouteSpec {

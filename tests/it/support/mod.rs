@@ -51,7 +51,7 @@ pub use http::{ask_from, exchange, get, get_from, post, request};
 pub use lb::{Lb, LbBuilder, lb_command, ordinary_user, run_to_end};
 pub use load::Load;
 pub use metrics::Metrics;
-pub use network::{is_in_a_network_of_its_own, put_in_place_of, run, switch_ipv6_off};
+pub use network::{Network, is_in_a_network_of_its_own, put_in_place_of, run, switch_ipv6_off};
 pub use node::{Node, ONE_CHECK, ROLE_CHECK, closed_for, of_one_rank, ranked, session, wait_for_state};
 pub use notify::Notifications;
 pub use origin::{Message, Origin, Reader};

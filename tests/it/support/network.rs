@@ -1,7 +1,7 @@
 //! A network that one test has for itself, and files of the system that it replaces there.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::harness::lacks;
 
@@ -60,5 +60,52 @@ pub fn put_in_place_of(system: &str, own: &Path) {
 pub fn switch_ipv6_off() {
     for interface in ["all", "lo"] {
         std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1").expect("root may set it");
+    }
+}
+
+/// Another network, as long as this lives.
+pub struct Network(Child);
+
+impl Network {
+    /// In a network of its own only: joined to that by a cable `name`: here `.1` of these, there `.2` and `.3`.
+    pub fn joined(name: &str, v4: &str, v6: &str) -> Self {
+        let mut command = Command::new(required("unshare"));
+        command.args(["--net", "sh", "-c", "echo; exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // It is there once it has said so.
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let network = Self(child);
+        run("ip", &["link", "add", name, "type", "veth", "peer", "name", "far", "netns", &network.0.id().to_string()]);
+        run("ip", &["address", "add", &format!("{v4}.1/24"), "dev", name]);
+        run("ip", &["address", "add", &format!("{v6}::1/64"), "dev", name, "nodad"]);
+        run("ip", &["link", "set", name, "up"]);
+        network.ip(&["link", "set", "lo", "up"]);
+        for host in [2, 3] {
+            network.ip(&["address", "add", &format!("{v4}.{host}/24"), "dev", "far"]);
+            network.ip(&["address", "add", &format!("{v6}::{host}/64"), "dev", "far", "nodad"]);
+        }
+        network.ip(&["link", "set", "far", "up"]);
+        network.ip(&["route", "add", "default", "via", &format!("{v4}.1")]);
+        network.ip(&["-6", "route", "add", "default", "via", &format!("{v6}::1")]);
+        network
+    }
+
+    /// Runs a program there.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(required("nsenter"));
+        command.arg(format!("--net=/proc/{}/ns/net", self.0.id())).arg(required(program));
+        command
+    }
+
+    fn ip(&self, arguments: &[&str]) {
+        let status = self.command("ip").args(arguments).status().unwrap();
+        assert!(status.success(), "ip {arguments:?}: {status}");
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
