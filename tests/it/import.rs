@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::support::{Folder, Lb, Server, case, connect, run_to_end, short_read};
+use crate::support::{Folder, Lb, Server, case, connect, run_to_end, short_read, told};
 
 /// The eight files, and the seed's; what is left out of each that changes traffic.
 const CASES: [(&str, &[&str]); 9] = [
@@ -175,4 +175,22 @@ fn what_is_neither_or_passes_nothing_on_is_refused_with_a_line() {
     let (code, _, errors) = lb(&[("file", loops)], &["import", "file"]);
     assert_eq!(code, Some(2));
     assert!(errors.starts_with("error: file:3: as lb.yaml, ") && errors.contains("leads back"), "{errors}");
+}
+
+#[test]
+fn nobody_is_let_in_where_it_is_not_known_whom_haproxy_refuses() {
+    let server = Server::greeting("hello");
+    let text = format!(
+        "frontend f\n  bind 127.0.0.1:1\n  tcp-request connection reject if !{{ src -f /friends.lst }}\n  \
+         default_backend b\nbackend b\n  server a {}\n",
+        server.address()
+    );
+    let (code, yaml, errors) = lb(&[("haproxy.cfg", &text)], &["import", "haproxy.cfg"]);
+    assert_eq!(code, Some(3));
+    assert!(errors.contains("haproxy.cfg:3: ") && errors.contains("from here on nobody is let in"), "{errors}");
+    let folder = Folder::new();
+    let file = folder.write("lb.yaml", yaml).display().to_string();
+    let lb = Lb::with_arguments(&["-c", &file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).start();
+    assert_eq!(told(&lb.address().to_string()), "");
+    assert_eq!(server.accepted(), 0);
 }

@@ -191,3 +191,39 @@ fn servers_of_a_service_in_dns_get_the_same_headers_and_shares() {
     assert_eq!(of_haproxy.1, ["Example.COM:1", "6.6.6.6", "7.7.7.7, 127.0.0.1", "https"]);
     assert_eq!(observe(), of_haproxy);
 }
+
+const STAGES: &str = "\
+defaults
+  mode tcp
+  timeout connect 2s
+  timeout client 10s
+  timeout server 10s
+frontend f
+  bind 127.0.0.1:18443
+  tcp-request connection accept if { src 127.0.1.0/24 }
+  tcp-request connection reject if { src 127.0.0.0/22 }
+  tcp-request content reject if !{ src 127.0.1.0/24 } !{ src 127.0.8.0/24 }
+  default_backend b
+backend b
+  tcp-request content reject if { src 127.0.1.9 }
+  server a 127.0.0.11:25
+";
+
+#[test]
+fn rules_of_several_stages_let_the_same_clients_in() {
+    if !is_in_a_network_of_its_own("import_haproxy::rules_of_several_stages_let_the_same_clients_in") {
+        return;
+    }
+    let _server = teller("127.0.0.11:25", "25");
+    let stage = Stage::of("haproxy.cfg", STAGES, "127.0.0.1:18443");
+    let observe = || {
+        ["127.0.0.1", "127.0.1.5", "127.0.1.9", "127.0.8.1", "127.0.9.1"]
+            .map(|client| told_from(client, "127.0.0.1:18443"))
+    };
+    let haproxy = stage.haproxy();
+    let of_haproxy = observe();
+    haproxy.stop();
+    let _lb = stage.lb();
+    assert_eq!(of_haproxy, ["", "25|hello\n", "", "25|hello\n", ""]);
+    assert_eq!(observe(), of_haproxy);
+}

@@ -1,102 +1,108 @@
-//! Rules of `tcp-request` and `http-request` on who may connect, as `allow`, `deny` and `trusted_proxies`.
+//! Rules of `tcp-request` and `http-request` on who may connect, as `allow`, `deny` and `trusted_proxies`. What lb
+//! can't say of them lets nobody in whom HAProxy refuses.
 //!
 //! HAProxy asks its stages one after the other: `accept` ends its own alone, and whoever gets through all is let in.
 
+use ipnet::IpNet;
+
 use crate::config::ProxyProtocol;
 use crate::config::file::listener::ListenerSpec;
-use crate::import::access::{Lists, Rule, lists};
+use crate::import::access::{Lists, Rule, everybody, texts, without};
 use crate::import::note::Notes;
 
 use super::acl::{Acls, Test};
 use super::tree::{Line, Proxy};
 
-const STAGES: [[&str; 2]; 4] =
-    [["tcp-request", "connection"], ["tcp-request", "session"], ["tcp-request", "content"], ["http-request", ""]];
-const BY_ADDRESS: &str = "clients are let in or refused by their address alone";
+type Stage = [&'static str; 2];
+
+const BEFORE_CONTENT: [Stage; 2] = [["tcp-request", "connection"], ["tcp-request", "session"]];
+const OF_CONTENT: [Stage; 2] = [["tcp-request", "content"], ["http-request", ""]];
 
 /// One term of a rule's condition.
+#[derive(Clone)]
 struct Term<'a> {
     line: &'a Line,
     allow: bool,
     /// Whether those are meant that are in none of the networks.
     is_negated: bool,
-    rule: Rule,
+    /// Empty: everybody.
+    networks: Vec<IpNet>,
 }
 
-/// Sets whom the rules let in.
-pub fn set_access(listener: &mut ListenerSpec, proxy: &Proxy<'_>, is_tls: bool, notes: &mut Notes) {
+/// Sets whom the rules let in, also those of the backends that its clients go to.
+pub fn set_access(
+    listener: &mut ListenerSpec,
+    proxy: &Proxy<'_>,
+    backends: &[&Proxy<'_>],
+    is_tls: bool,
+    notes: &mut Notes,
+) {
     for line in proxy.sections().flat_map(|section| section.all(&["tcp-request", "inspect-delay"])) {
         notes.harmless(&line.place, &line.text(), "lb waits for a ClientHello where routes need it");
     }
-    let [connection, session, content, requests] = STAGES.map(|stage| terms(stage, proxy, is_tls, notes));
-    let inner = [session, content, requests];
+    let [connection, session] = BEFORE_CONTENT.map(|stage| terms(stage, proxy, is_tls, notes));
+    let mut stages = vec![session];
+    stages.extend(OF_CONTENT.map(|stage| terms(stage, proxy, is_tls, notes)));
+    let own: Vec<&Line> = stages.iter().flatten().map(|term| term.line).collect();
+    for backend in backends.iter().filter(|backend| !std::ptr::eq(backend.section, proxy.section)) {
+        let of_backend = OF_CONTENT.map(|stage| terms(stage, backend, is_tls, notes));
+        let others = of_backend.iter().flatten().filter(|term| !own.iter().any(|line| std::ptr::eq(*line, term.line)));
+        if backends.len() > 1 {
+            note_all(others, "it holds for all clients of the listener, not for those of this backend alone", notes);
+        }
+        stages.extend(of_backend);
+    }
     // Before the PROXY header, the client is who sends it.
     if listener.proxy_protocol == ProxyProtocol::Required {
-        match merged(&[&connection]) {
-            Some(Lists { allow, deny }) if deny.is_empty() => {
-                if !allow.is_empty() {
-                    listener.trusted_proxies = allow;
-                }
-            }
-            _ => note_all(&connection, "before a PROXY header, lb can only let in its senders by address", notes),
+        match merged(std::slice::from_ref(&connection)).and_then(|lists| lists.let_in()) {
+            Some(trusted) if trusted == everybody() => {}
+            Some(trusted) if !trusted.is_empty() => listener.trusted_proxies = texts(&trusted),
+            _ => stages.push(connection.iter().map(|term| Term { networks: Vec::new(), ..term.clone() }).collect()),
         }
-        set_lists(listener, &inner.iter().collect::<Vec<_>>(), notes);
     } else {
-        set_lists(listener, &[&connection].into_iter().chain(&inner).collect::<Vec<_>>(), notes);
+        stages.insert(0, connection);
     }
+    let lists = merged(&stages).unwrap_or_else(|| {
+        let why = "nobody is let in: lists of those whom all rules let in would be too long";
+        note_all(stages.iter().flatten(), why, notes);
+        Lists::nobody()
+    });
+    (listener.allow, listener.deny) = (texts(&lists.allow), texts(&lists.deny));
 }
 
-fn set_lists(listener: &mut ListenerSpec, stages: &[&Vec<Term<'_>>], notes: &mut Notes) {
-    match merged(stages) {
-        Some(lists) => (listener.allow, listener.deny) = (lists.allow, lists.deny),
-        None => {
-            let why = "in lb a client has to be in `allow` and not in `deny`, whatever the order: write both anew";
-            stages.iter().for_each(|stage| note_all(stage, why, notes));
-        }
-    }
-}
-
-fn note_all(terms: &[Term<'_>], why: &str, notes: &mut Notes) {
+fn note_all<'a>(terms: impl Iterator<Item = &'a Term<'a>>, why: &str, notes: &mut Notes) {
     for term in terms {
         notes.changes(&term.line.place, &term.line.text(), why);
     }
 }
 
-/// The lists that let in whom all stages let in. `None`: there are none.
-fn merged(stages: &[&Vec<Term<'_>>]) -> Option<Lists> {
+/// The lists that let in whom all stages let in. `None`: they would be too long.
+fn merged(stages: &[Vec<Term<'_>>]) -> Option<Lists> {
     let mut all = Lists::default();
-    let mut parts = Vec::new();
     for stage in stages {
         // Where nothing is accepted, each term refuses by itself.
-        match stage.iter().any(|term| term.allow) {
-            true => parts.push(&stage[..]),
-            false => parts.extend(stage.chunks(1)),
-        }
-    }
-    for part in parts {
-        let Lists { allow, deny } = lists(&rules(part)?)?;
-        all.deny.extend(deny.into_iter().filter(|one| !all.deny.contains(one)).collect::<Vec<_>>());
-        if all.allow.is_empty() {
-            all.allow = allow;
-        } else if !allow.is_empty() && allow != all.allow {
-            return None;
+        let parts = if stage.iter().any(|term| term.allow) { vec![&stage[..]] } else { stage.chunks(1).collect() };
+        for part in parts {
+            all = all.and(Lists::of(&rules(part)?)?);
         }
     }
     Some(all)
 }
 
-/// The terms, of which the first that fits decides. Of a negated one, the others go on: it has to be the last.
+/// The terms as rules, of which the first that fits decides. `None`: they would be too long.
 fn rules(terms: &[Term<'_>]) -> Option<Vec<Rule>> {
     let mut rules = Vec::new();
-    for (index, term) in terms.iter().enumerate() {
-        match (term.is_negated, term.allow) {
-            (false, _) => rules.push(term.rule.clone()),
-            (true, _) if index + 1 < terms.len() => return None,
+    for (index, Term { allow, is_negated, networks, .. }) in terms.iter().enumerate() {
+        let rule = |allow: bool, networks: &[IpNet]| Rule { allow, networks: networks.to_vec() };
+        let is_last = index + 1 == terms.len();
+        match (is_negated, allow) {
+            (false, _) => rules.push(rule(*allow, networks)),
             // Whom no rule fits is let in anyway.
-            (true, true) => {}
-            (true, false) => {
-                rules.push(Rule { allow: true, ..term.rule.clone() });
-                rules.push(Rule { allow: false, networks: Vec::new() });
+            (true, true) if is_last => {}
+            (true, false) if is_last => rules.extend([rule(true, networks), rule(false, &[])]),
+            (true, _) => {
+                let others = without(&everybody(), networks)?;
+                rules.extend((!others.is_empty()).then(|| rule(*allow, &others)));
             }
         }
     }
@@ -104,7 +110,7 @@ fn rules(terms: &[Term<'_>]) -> Option<Vec<Rule>> {
 }
 
 /// The terms of a stage, those of the defaults first. Notes those that depend on more than the client's address.
-fn terms<'a>(stage: [&str; 2], proxy: &Proxy<'a>, is_tls: bool, notes: &mut Notes) -> Vec<Term<'a>> {
+fn terms<'a>(stage: Stage, proxy: &Proxy<'a>, is_tls: bool, notes: &mut Notes) -> Vec<Term<'a>> {
     let mut terms = Vec::new();
     let mut is_for_others_than_tls = false;
     for section in proxy.sections() {
@@ -115,23 +121,35 @@ fn terms<'a>(stage: [&str; 2], proxy: &Proxy<'a>, is_tls: bool, notes: &mut Note
             line.see();
             let (verb, condition) = verb_and_condition(line);
             let allow = matches!(verb, "accept" | "allow");
+            let mut say = |why: &str| notes.changes(&line.place, &line.text(), why);
             for all in acls.condition(condition) {
-                match (&all[..], allow) {
-                    ([(false, Test::Never)], _) => {}
+                let (is_negated, networks) = match (&all[..], allow) {
+                    ([(false, Test::Never)], _) => continue,
                     // That a client which speaks TLS is let in says nothing about the others.
-                    ([(false, Test::IsTls)], true) => is_for_others_than_tls = true,
+                    ([(false, Test::IsTls)], true) => {
+                        is_for_others_than_tls = true;
+                        continue;
+                    }
                     _ if is_for_others_than_tls && !allow => {
-                        notes.changes(&line.place, &line.text(), "it holds for clients alone that speak no TLS");
+                        say("it holds for clients alone that speak no TLS");
+                        continue;
                     }
-                    ([(false, Test::Always)], _) => {
-                        terms.push(Term { line, allow, is_negated: false, rule: Rule { allow, networks: Vec::new() } });
+                    ([(false, Test::Always)], _) => (false, Vec::new()),
+                    ([(is_negated, Test::Source(networks))], _) => (*is_negated, networks.clone()),
+                    ([(_, Test::SomeSource)], false) => {
+                        say("from here on nobody is let in: `lb import` reads networks alone");
+                        (false, Vec::new())
                     }
-                    ([(is_negated, Test::Source(networks))], _) => {
-                        let rule = Rule { allow, networks: networks.clone() };
-                        terms.push(Term { line, allow, is_negated: *is_negated, rule });
+                    ([(_, Test::SomeSource)], true) => {
+                        say("nobody is let in by it: `lb import` reads networks alone");
+                        continue;
                     }
-                    _ => notes.changes(&line.place, &line.text(), BY_ADDRESS),
-                }
+                    _ => {
+                        say("clients are let in or refused by their address alone");
+                        continue;
+                    }
+                };
+                terms.push(Term { line, allow, is_negated, networks });
             }
         }
     }
@@ -139,13 +157,12 @@ fn terms<'a>(stage: [&str; 2], proxy: &Proxy<'a>, is_tls: bool, notes: &mut Note
 }
 
 pub fn is_rule_of_access(line: &Line) -> bool {
-    match line.word(0) {
-        "tcp-request" => {
-            matches!(line.word(1), "connection" | "content" | "session") && matches!(line.word(2), "accept" | "reject")
-        }
-        "http-request" => matches!(line.word(1), "deny" | "allow" | "reject"),
-        _ => false,
-    }
+    let verb = match line.word(0) {
+        "tcp-request" if matches!(line.word(1), "connection" | "content" | "session") => line.word(2),
+        "http-request" => line.word(1),
+        _ => return false,
+    };
+    matches!(verb, "accept" | "allow" | "deny" | "reject" | "silent-drop" | "tarpit")
 }
 
 /// What the rule does, and the words of its condition.

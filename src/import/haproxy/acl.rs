@@ -15,6 +15,8 @@ use super::tree::Section;
 pub enum Test {
     /// The client's address is in one of these.
     Source(Vec<IpNet>),
+    /// The same of networks that aren't known: they are in a file, are names, or are made of the address.
+    SomeSource,
     /// The server name fits one of these patterns.
     ServerName(Vec<String>),
     /// The client has sent a ClientHello.
@@ -23,6 +25,12 @@ pub enum Test {
     Never,
     /// What lb can't ask.
     Unknown,
+}
+
+impl Test {
+    fn is_of_source(&self) -> bool {
+        matches!(self, Self::Source(_) | Self::SomeSource)
+    }
 }
 
 /// Tests that all must hold, or not hold where negated.
@@ -44,6 +52,7 @@ impl<'a> Acls<'a> {
             let joined = match (acls.remove(line.word(1)), test) {
                 (None, test) => test,
                 (Some(Test::Source(one)), Test::Source(other)) => Test::Source([one, other].concat()),
+                (Some(one), other) if one.is_of_source() && other.is_of_source() => Test::SomeSource,
                 (Some(Test::ServerName(one)), Test::ServerName(other)) => Test::ServerName([one, other].concat()),
                 _ => Test::Unknown,
             };
@@ -93,15 +102,23 @@ fn negated(any: &[All]) -> Vec<All> {
     }
 }
 
-/// Without tests that always hold; with only `Never` if one never does.
+/// Without tests that always hold; with only `Never` if one never does. Tests of the address alone become one.
 fn simplified(all: All) -> All {
     let mut kept = All::new();
     for (is_negated, test) in all {
-        match (is_negated, &test) {
+        match (is_negated, test) {
             (false, Test::Always) | (true, Test::Never) => {}
             (true, Test::Always) | (false, Test::Never) => return vec![(false, Test::Never)],
-            _ => kept.push((is_negated, test)),
+            // Neither in these nor in those.
+            (true, Test::Source(more)) => match kept.iter_mut().find(|one| one.0 && matches!(one.1, Test::Source(_))) {
+                Some((_, Test::Source(networks))) => networks.extend(more),
+                _ => kept.push((true, Test::Source(more))),
+            },
+            (is_negated, test) => kept.push((is_negated, test)),
         }
+    }
+    if kept.len() > 1 && kept.iter().all(|(_, test)| test.is_of_source()) {
+        return vec![(false, Test::SomeSource)];
     }
     // Who sends a server name sends a ClientHello.
     if kept.iter().any(|(is_negated, test)| !is_negated && matches!(test, Test::ServerName(_))) {
@@ -116,6 +133,7 @@ fn test(words: &[String], is_tls: bool) -> Test {
     // Names are compared in lower case anyway; other converters make something else of what is fetched.
     let fetch = match fetch.split_once(',') {
         Some((name @ ("req.ssl_sni" | "req_ssl_sni"), "lower")) => name,
+        Some(("src", converter)) if !converter.contains("table") => return Test::SomeSource,
         Some(_) => return Test::Unknown,
         None => fetch,
     };
@@ -125,6 +143,7 @@ fn test(words: &[String], is_tls: bool) -> Test {
         match word {
             "-i" | "-n" => {}
             "-m" => matching = rest.next().unwrap_or_default(),
+            "-f" | "-M" if fetch == "src" => return Test::SomeSource,
             "-f" | "-M" | "-u" => return Test::Unknown,
             "--" => values.extend(rest.by_ref()),
             value => values.push(value),
@@ -134,8 +153,9 @@ fn test(words: &[String], is_tls: bool) -> Test {
         ("src", "" | "ip") => {
             let networks: Option<Vec<IpNet>> = values.iter().map(|value| network(value)).collect();
             // None at all would be everybody.
-            networks.filter(|networks| !networks.is_empty()).map_or(Test::Unknown, Test::Source)
+            networks.filter(|networks| !networks.is_empty()).map_or(Test::SomeSource, Test::Source)
         }
+        ("src", _) => Test::SomeSource,
         ("req.ssl_sni" | "req_ssl_sni", "" | "str" | "end") => {
             let names: Option<Vec<String>> = values.iter().map(|value| server_name(value, matching == "end")).collect();
             names.filter(|names| !names.is_empty()).map_or(Test::Unknown, Test::ServerName)

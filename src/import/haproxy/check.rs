@@ -35,13 +35,31 @@ pub fn health_check(pool: &mut PoolSpec, proxy: &Proxy<'_>, servers: &[Server<'_
     let mut check = HealthCheckSpec::default();
     set_times(&mut check, pool, proxy, first);
     set_places(&mut check, pool, servers, notes);
-    // A check at another place is without TLS, unless it is said to have it.
-    let has = |name: &str| first.parameters.has(name);
-    if has("check-ssl") || has("ssl") && !has("port") && !has("addr") {
-        check.tls = OnOffOr::On(tls::of_check(&first.parameters, None));
-    }
+    check.tls = tls_of(first);
     set_kind(&mut check, kind, proxy, first, notes);
+    for other in servers.iter().filter(|other| other.parameters.has("check") && is_checked_otherwise(other, first)) {
+        let why = format!("all servers of a pool are checked alike: as that of line {}", first.line.place.line);
+        notes.changes(&other.line.place, &other.line.text(), why);
+    }
     pool.health_check = OffOr::On(check);
+}
+
+/// TLS of a check. One at another place is without, unless it is said to have it.
+fn tls_of(server: &Server<'_>) -> OnOffOr<TlsClientSpec> {
+    let has = |name: &str| server.parameters.has(name);
+    let is_elsewhere = has("port") || has("addr");
+    if has("check-ssl") || has("ssl") && !is_elsewhere && !has("no-check-ssl") {
+        OnOffOr::On(tls::of_check(&server.parameters, None))
+    } else {
+        OnOffOr::Off
+    }
+}
+
+/// Whether a check of this server would have other times, or another kind of TLS.
+fn is_checked_otherwise(server: &Server<'_>, other: &Server<'_>) -> bool {
+    const TIMES: [&str; 5] = ["inter", "fastinter", "downinter", "rise", "fall"];
+    TIMES.iter().any(|name| server.parameters.value(name) != other.parameters.value(name))
+        || format!("{:?}", tls_of(server)) != format!("{:?}", tls_of(other))
 }
 
 fn set_times(check: &mut HealthCheckSpec, pool: &mut PoolSpec, proxy: &Proxy<'_>, server: &Server<'_>) {

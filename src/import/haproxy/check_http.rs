@@ -42,7 +42,7 @@ pub fn http_check(
         match line.word(1) {
             "send" => read_send(&mut http, line, notes),
             "expect" => read_expect(&mut http, line, notes),
-            "connect" => read_connect(check, line.from(2), server),
+            "connect" => read_connect(check, line, server, notes),
             // It gets no new connections, and isn't failed.
             "disable-on-404" => http.standby_status = OneOrMany(vec!["404".to_owned()]),
             "send-state" | "comment" => notes.harmless(&line.place, &line.text(), "it only tells the server more"),

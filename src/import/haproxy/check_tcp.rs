@@ -23,7 +23,7 @@ pub fn exchange(
     let mut steps = Vec::new();
     let mut connects = 0;
     for line in proxy.all_lines(&["tcp-check"]) {
-        match step(line, check, server) {
+        match step(line, check, server, notes) {
             Some(Some(step)) if steps.len() < MAX_STEPS => steps.push(step),
             Some(None) if line.word(1) == "comment" => {}
             Some(None) if connects == 0 => connects += 1,
@@ -34,11 +34,11 @@ pub fn exchange(
 }
 
 /// `Some(None)`: the line is no step of its own. `None`: lb has no such step.
-fn step(line: &Line, check: &mut HealthCheckSpec, server: &Server<'_>) -> Option<Option<StepSpec>> {
+fn step(line: &Line, check: &mut HealthCheckSpec, server: &Server<'_>, notes: &mut Notes) -> Option<Option<StepSpec>> {
     let step = match (line.word(1), line.from(2)) {
         ("comment", _) => return Some(None),
-        ("connect", options) => {
-            read_connect(check, options, server);
+        ("connect", _) => {
+            read_connect(check, line, server, notes);
             return Some(None);
         }
         ("send", [text, ..]) => StepSpec { send: Some(escaped(text).replace("${", "$${")), ..StepSpec::default() },

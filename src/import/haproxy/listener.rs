@@ -1,17 +1,16 @@
 //! A `frontend` or `listen` as a listener: binds, limits, times, and which pool gets its clients.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::time::Duration;
 
 use crate::config::ProxyProtocol;
 use crate::config::file::duration_or_off::DurationOrOff;
 use crate::config::file::listener::{ListenerSpec, ModeSpec};
 use crate::config::file::off::OffOr;
-use crate::config::file::route::RouteSpec;
 use crate::import::headers::EVERYBODY;
 use crate::import::note::Notes;
 use crate::import::values::{or_off, positive};
-use crate::protocol::client_hello::ServerNamePattern;
 
 use super::acl::{Acls, Test};
 use super::keywords::BIND_PARAMETERS;
@@ -152,6 +151,7 @@ pub fn destinations<'a>(proxy: &Proxy<'a>, acls: &Acls<'_>, notes: &mut Notes) -
     if proxy.section.kind() == "listen" && proxy.section.lines.iter().any(is_server) {
         found.default = Some(proxy.name());
     }
+    let mut known = BTreeSet::new();
     for line in proxy.section.all(&["use_backend"]) {
         let names = match &acls.condition(line.from(2))[..] {
             [all] if all[..] == [(false, Test::Always)] => {
@@ -164,15 +164,25 @@ pub fn destinations<'a>(proxy: &Proxy<'a>, acls: &Acls<'_>, notes: &mut Notes) -
         };
         match names {
             Some(names) => {
-                let known = found.by_name.len();
+                let mut new = BTreeSet::new();
                 for name in names.into_iter().flatten() {
-                    if is_covered(&name, &found.by_name[..known]) {
+                    if covering(&name).any(|pattern| known.contains(&pattern)) {
                         let why = format!("clients for {name} go where an earlier rule sends them");
                         notes.harmless(&line.place, &line.text(), why);
-                    } else {
+                    } else if new.insert(name.to_ascii_lowercase()) {
                         found.by_name.push((name, line.word(1)));
                     }
                 }
+                known.append(&mut new);
+            }
+            // lb has one place for all requests.
+            None if proxy.is_http() && found.default.is_none() && !line.word(1).contains('%') => {
+                notes.changes(
+                    &line.place,
+                    &line.text(),
+                    "all requests go there, not only those that fit its condition",
+                );
+                found.default = Some(line.word(1));
             }
             None => {
                 let why = "clients are told apart by the server name of TLS alone, not by requests or addresses";
@@ -195,18 +205,9 @@ fn names_of(test: &(bool, Test)) -> Option<Vec<String>> {
     }
 }
 
-/// The first rule that fits decides in HAProxy, the longest name in lb: whether an earlier one fits all of these names.
-fn is_covered(name: &str, earlier: &[(String, &str)]) -> bool {
-    // A name within the pattern's: of `*.example.org`, any below example.org.
-    let within = name.replacen('*', "x", 1).to_ascii_lowercase();
-    earlier.iter().filter_map(|(pattern, _)| pattern.parse().ok()).any(|pattern: ServerNamePattern| {
-        pattern.matches(&within) && (!name.starts_with('*') || pattern.matches(&format!("x.{within}")))
-    })
-}
-
-/// A name has one route.
-pub fn add_route(listener: &mut ListenerSpec, sni: String, pool: String) {
-    if !listener.routes.iter().any(|route| route.is_by_name(&sni)) {
-        listener.routes.push(RouteSpec::by_name(sni, pool));
-    }
+/// The first rule that fits decides in HAProxy, the longest name in lb: the patterns that fit all of these names.
+fn covering(name: &str) -> impl Iterator<Item = String> {
+    let name = name.to_ascii_lowercase();
+    let wildcards: Vec<String> = name.match_indices('.').map(|(at, _)| format!("*{}", &name[at..])).collect();
+    iter::once(name).chain(wildcards)
 }

@@ -20,11 +20,12 @@ mod tls;
 mod tree;
 mod values;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::config::file::listener::{ListenerSpec, ModeSpec};
 use crate::config::file::off::OffOr;
-use crate::config::file::units::AutoOr;
+use crate::config::file::route::RouteSpec;
+use crate::config::file::units::{AutoOr, OneOrMany};
 
 use super::draft::Draft;
 use super::note::{Notes, Unreadable};
@@ -38,7 +39,7 @@ pub use keywords::{BIND_PARAMETERS, SERVER_PARAMETERS};
 pub use tree::SECTIONS;
 
 use acl::Acls;
-use listener::{add_route, destinations, listeners, set_timeouts};
+use listener::{destinations, listeners, set_timeouts};
 use tree::{Line, Proxy, Section};
 use values::port_of;
 
@@ -51,10 +52,9 @@ const MAX_ADDRESSES: usize = 10_000;
 struct Translation<'a> {
     sections: &'a [Section],
     backends: BTreeMap<&'a str, Proxy<'a>>,
-    /// The ports by which clients come to a backend.
-    ports: BTreeMap<&'a str, BTreeSet<u16>>,
-    /// The pools that backends have become; `None`: it can't be translated.
-    pools: BTreeMap<&'a str, Option<String>>,
+    /// The pools that backends have become, by name and by the port of the clients, where servers have none of their
+    /// own; `None`: it can't be translated.
+    pools: BTreeMap<(&'a str, Option<u16>), Option<String>>,
 }
 
 /// Translates `text`, the content of `file`.
@@ -76,16 +76,15 @@ pub fn translate(
     }
     let backends = Proxy::all(&sections, &["backend", "listen"]);
     let backends = backends.into_iter().map(|proxy| (proxy.name(), proxy)).collect();
-    let mut all = Translation { sections: &sections, backends, ports: BTreeMap::new(), pools: BTreeMap::new() };
-    let frontends = Proxy::all(&sections, &["frontend", "listen"]);
-    for proxy in &frontends {
-        all.note_ports(proxy);
-    }
-    for proxy in &frontends {
+    let mut all = Translation { sections: &sections, backends, pools: BTreeMap::new() };
+    for proxy in &Proxy::all(&sections, &["frontend", "listen"]) {
         all.translate_frontend(proxy, draft);
     }
     for section in sections.iter().filter(|section| section.kind() == "backend") {
-        all.pool(section.name(), draft);
+        let next = all.pools.range((section.name(), None)..).next();
+        if next.is_none_or(|((name, _), _)| *name != section.name()) {
+            all.pool(section.name(), None, draft);
+        }
     }
     note_unseen(&sections, &mut draft.notes);
     Ok(())
@@ -130,24 +129,13 @@ fn set_process(global: &Section, draft: &mut Draft) {
 }
 
 impl<'a> Translation<'a> {
-    fn note_ports(&mut self, proxy: &Proxy<'a>) {
-        let listeners = listeners(proxy, &mut Notes::default());
-        let ports: Vec<u16> = listeners.iter().flat_map(|one| &one.bind.0).filter_map(|at| port_of(at)).collect();
-        let used = proxy.section.lines.iter().filter(|line| matches!(line.word(0), "use_backend" | "default_backend"));
-        let inherited = proxy.value(&["default_backend"]);
-        for name in used.map(|line| line.word(1)).chain(inherited).chain([proxy.name()]) {
-            self.ports.entry(name).or_default().extend(&ports);
-        }
-    }
-
-    /// The name of the pool of a backend; `None`: it has none.
-    fn pool(&mut self, name: &'a str, draft: &mut Draft) -> Option<String> {
-        if let Some(pool) = self.pools.get(name) {
+    /// The name of the pool of a backend for clients that come by this port; `None`: it has none.
+    fn pool(&mut self, name: &'a str, port: Option<u16>, draft: &mut Draft) -> Option<String> {
+        let proxy = self.backends.get(name)?;
+        let port = port.filter(|_| has_ports_of_clients(proxy));
+        if let Some(pool) = self.pools.get(&(name, port)) {
             return pool.clone();
         }
-        let proxy = self.backends.get(name)?;
-        let ports = self.ports.get(name).filter(|ports| ports.len() == 1);
-        let port = ports.and_then(|ports| ports.first().copied());
         let pool = match pool::pool(proxy, port, self.sections, &mut draft.notes) {
             Ok(pool) => Some(draft.add_pool(name, proxy.place(), pool)),
             Err(why) => {
@@ -156,7 +144,7 @@ impl<'a> Translation<'a> {
                 None
             }
         };
-        self.pools.insert(name, pool.clone());
+        self.pools.insert((name, port), pool.clone());
         pool
     }
 
@@ -172,9 +160,27 @@ impl<'a> Translation<'a> {
         if listeners.is_empty() {
             return leave_out(proxy, "it has no address that lb can use", &mut draft.notes);
         }
-        for listener in listeners {
+        for listener in self.by_port(proxy, listeners) {
             self.translate_listener(proxy, listener, draft);
         }
+    }
+
+    /// A listener for each port, where a server has the port by which its client came.
+    fn by_port(&self, proxy: &Proxy<'a>, listeners: Vec<ListenerSpec>) -> Vec<ListenerSpec> {
+        let lines = proxy.section.lines.iter().filter(|line| matches!(line.word(0), "use_backend" | "default_backend"));
+        let names = lines.map(|line| line.word(1)).chain(proxy.value(&["default_backend"])).chain([proxy.name()]);
+        if !names.filter_map(|name| self.backends.get(name)).any(has_ports_of_clients) {
+            return listeners;
+        }
+        let mut split = Vec::new();
+        for listener in listeners {
+            let mut by_port: BTreeMap<Option<u16>, Vec<String>> = BTreeMap::new();
+            for address in &listener.bind.0 {
+                by_port.entry(port_of(address)).or_default().push(address.clone());
+            }
+            split.extend(by_port.into_values().map(|bind| ListenerSpec { bind: OneOrMany(bind), ..listener.clone() }));
+        }
+        split
     }
 
     fn translate_listener(&mut self, proxy: &Proxy<'a>, mut listener: ListenerSpec, draft: &mut Draft) {
@@ -184,25 +190,36 @@ impl<'a> Translation<'a> {
         if destinations.default.is_none() && destinations.by_name.is_empty() {
             return leave_out(proxy, "it has no servers, and lb serves nothing itself", &mut draft.notes);
         }
+        let port = listener.bind.0.first().and_then(|address| port_of(address));
         for (name, backend) in &destinations.by_name {
-            if let Some(pool) = self.pool(backend, draft) {
-                add_route(&mut listener, name.clone(), pool);
+            if let Some(pool) = self.pool(backend, port, draft) {
+                listener.routes.push(RouteSpec::by_name(name.clone(), pool));
             }
         }
-        listener.pool = destinations.default.and_then(|backend| self.pool(backend, draft));
+        listener.pool = destinations.default.and_then(|backend| self.pool(backend, port, draft));
         if listener.pool.is_none() && listener.routes.is_empty() {
             return leave_out(proxy, "no backend of it could be translated", &mut draft.notes);
         }
         let names = destinations.by_name.iter().map(|(_, backend)| *backend).chain(destinations.default);
         let backends: Vec<&Proxy<'a>> = names.filter_map(|name| self.backends.get(name)).collect();
         set_timeouts(&mut listener, proxy, &backends, &mut draft.notes);
-        access::set_access(&mut listener, proxy, is_tls, &mut draft.notes);
+        access::set_access(&mut listener, proxy, &backends, is_tls, &mut draft.notes);
         if listener.mode == ModeSpec::Http {
             set_http(&mut listener, proxy, destinations.default.and_then(|name| self.backends.get(name)), draft);
         }
         pages::note(proxy, &mut draft.notes);
         draft.add_listener(proxy.name(), proxy.place(), listener);
     }
+}
+
+/// Whether a server's port is that by which its client came.
+fn has_ports_of_clients(proxy: &Proxy<'_>) -> bool {
+    let address = |line: &Line| match line.word(0) {
+        "server" => Some(line.word(2).to_owned()),
+        "server-template" => Some(line.word(3).to_owned()),
+        _ => None,
+    };
+    proxy.section.lines.iter().filter_map(address).any(|address| values::server(&address, None).is_err())
 }
 
 fn set_http(listener: &mut ListenerSpec, proxy: &Proxy<'_>, backend: Option<&Proxy<'_>>, draft: &mut Draft) {

@@ -58,7 +58,20 @@ pub fn pool(proxy: &Proxy<'_>, port: Option<u16>, sections: &[Section], notes: &
     set_detection(&mut pool, &servers);
     health_check(&mut pool, proxy, &servers, notes);
     set_roles(&mut pool, &servers);
+    note_differences(&servers, notes);
     Ok(pool)
+}
+
+/// What a pool has once, and each server of HAProxy by itself.
+fn note_differences(servers: &[Server<'_>], notes: &mut Notes) {
+    let Some((first, others)) = servers.split_first() else { return };
+    for name in ["slowstart", "observe", "error-limit", "on-marked-down", "source"] {
+        let differs = |other: &&Server<'_>| other.parameters.value(name) != first.parameters.value(name);
+        for other in others.iter().filter(differs) {
+            let shown = format!("{} {} … {name}", other.line.word(0), other.line.word(1));
+            notes.changes(&other.line.place, &shown, "all servers of a pool have it alike");
+        }
+    }
 }
 
 fn backend(of: &Server<'_>, port: Option<u16>, notes: &mut Notes) -> Result<BackendSpec, String> {

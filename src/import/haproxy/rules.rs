@@ -11,11 +11,10 @@ use super::tree::{Line, Proxy, Section};
 /// Sets the headers that the proxies (the frontend, and the backend of its requests) set.
 pub fn set_headers(listener: &mut ListenerSpec, proxies: &[&Proxy<'_>], is_tls: bool, notes: &mut Notes) {
     let mut headers = Headers::as_sent();
-    for (index, proxy) in proxies.iter().enumerate() {
+    for proxy in proxies {
+        let mut passed = Passed::None;
         for section in proxy.sections() {
-            // Those that let in or refuse are the frontend's; its backend may inherit them from the same defaults.
-            let is_of_frontend = index == 0 || proxies[0].sections().any(|other| std::ptr::eq(other, section));
-            set_of_section(&mut headers, section, is_of_frontend, is_tls, notes);
+            set_of_section(&mut headers, section, &mut passed, is_tls, notes);
         }
     }
     // HAProxy adds it after all rules.
@@ -32,20 +31,37 @@ pub fn set_headers(listener: &mut ListenerSpec, proxies: &[&Proxy<'_>], is_tls: 
     listener.http.set_headers = headers.into_map();
 }
 
-fn set_of_section(headers: &mut Headers, section: &Section, is_of_frontend: bool, is_tls: bool, notes: &mut Notes) {
+/// The requests for which `http-request allow` has ended the rules of a proxy.
+#[derive(PartialEq, Eq)]
+enum Passed {
+    None,
+    Some,
+    All,
+}
+
+fn set_of_section(headers: &mut Headers, section: &Section, passed: &mut Passed, is_tls: bool, notes: &mut Notes) {
     let acls = Acls::of(section, is_tls);
-    for line in section.all(&["http-request"]).filter(|line| !(is_of_frontend && is_rule_of_access(line))) {
+    for line in section.all(&["http-request"]) {
         let (verb, condition) = verb_and_condition(line);
-        if !matches!(verb, "set-header" | "add-header" | "del-header") {
-            notes.changes(&line.place, &line.text(), "lb decides nothing by a request's content");
-            continue;
-        }
-        match acls.condition(condition)[..] {
-            [ref all] if all[..] == [(false, Test::Never)] => {
-                notes.harmless(&line.place, &line.text(), "its condition never holds here");
+        let condition = acls.condition(condition);
+        let is = |test: Test| matches!(&condition[..], [all] if all[..] == [(false, test.clone())]);
+        let (is_never, is_always) = (is(Test::Never), is(Test::Always));
+        if is_rule_of_access(line) {
+            match verb {
+                "allow" if is_always => *passed = Passed::All,
+                "allow" if !is_never && *passed == Passed::None => *passed = Passed::Some,
+                _ => {}
             }
-            [ref all] if all[..] == [(false, Test::Always)] => read_header(headers, verb, line, notes),
-            _ => notes.changes(&line.place, &line.text(), "a header is set on all requests alike"),
+        } else if is_never {
+            notes.harmless(&line.place, &line.text(), "its condition never holds here");
+        } else if *passed == Passed::All {
+            notes.harmless(&line.place, &line.text(), "no request gets beyond the rule `allow` before it");
+        } else if !matches!(verb, "set-header" | "add-header" | "del-header") {
+            notes.changes(&line.place, &line.text(), "lb decides nothing by a request's content");
+        } else if *passed == Passed::Some || !is_always {
+            notes.changes(&line.place, &line.text(), "a header is set on all requests alike");
+        } else {
+            read_header(headers, verb, line, notes);
         }
     }
 }

@@ -18,6 +18,7 @@ impl<'a> Parameters<'a> {
         while let Some(name) = words.next() {
             if let Some(off) = name.strip_prefix("no-").filter(|off| treatment_of(table, off).is_some()) {
                 self.0.retain(|(other, _)| other != &off);
+                self.0.push((name, ""));
                 continue;
             }
             let value = if words_after(name) == 1 { words.next().unwrap_or_default() } else { "" };
@@ -30,7 +31,7 @@ impl<'a> Parameters<'a> {
                 let shown = format!("{} … {name} {value}", line.word(0));
                 note_left_out(treatment, false, &line.place, shown.trim_end(), notes);
             }
-            self.0.retain(|(other, _)| *other != name);
+            self.0.retain(|(other, _)| *other != name && other.strip_prefix("no-") != Some(name));
             self.0.push((name, value));
         }
     }
@@ -39,6 +40,7 @@ impl<'a> Parameters<'a> {
         self.0.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
     }
 
+    /// Whether it is there, and not only as `no-…`.
     pub fn has(&self, name: &str) -> bool {
         self.value(name).is_some()
     }

@@ -1,5 +1,7 @@
 //! Small files: what they become, and which of their lines are said to change traffic.
 
+mod rules;
+
 use std::path::Path;
 
 use crate::config::file::File;
@@ -24,82 +26,6 @@ fn frontend(lines: &str) -> String {
     format!("frontend f\n{lines}\n  default_backend b\nbackend b\n  server a 10.9.9.9:81\n")
 }
 
-/// `allow`, `deny` and the lines that change traffic of a frontend with these rules, the first of which is line 3.
-fn access(rules: &[&str]) -> (String, String, Vec<usize>) {
-    let (file, changes) = imported(&frontend(&format!("  bind :80\n  mode http\n{}", rules.join("\n"))));
-    let listener = &file.listeners["f"];
-    (listener.allow.join(" "), listener.deny.join(" "), changes.into_iter().map(|line| line - 3).collect())
-}
-
-#[test]
-fn rules_let_in_whom_haproxy_lets_in() {
-    let cases: [(&[&str], &str, &str, &[usize]); 16] = [
-        // Whoever is in A goes on to the next rule.
-        (
-            &["connection reject if !{ src 10.0.0.0/8 }", "connection reject if { src 10.6.6.6 }"],
-            "10.0.0.0/8",
-            "10.6.6.6",
-            &[],
-        ),
-        (&["connection reject unless { src 10.0.0.0/8 }"], "10.0.0.0/8", "", &[]),
-        (
-            &["connection accept if { src 1.1.1.1 }", "connection reject if !{ src 10.0.0.0/8 }"],
-            "1.1.1.1 10.0.0.0/8",
-            "",
-            &[],
-        ),
-        (&["connection reject if !{ src 10.0.0.0/8 } or !{ src 10.1.0.0/16 }"], "", "", &[1]),
-        (&["connection accept if !{ src 6.6.6.6 }"], "", "", &[]),
-        (&["connection accept if !{ src 6.6.6.6 }", "connection reject if { src 6.0.0.0/8 }"], "", "", &[1, 2]),
-        // What a stage accepts, the next may refuse.
-        (&["connection accept", "content reject if { src 6.6.6.6 }"], "", "6.6.6.6", &[]),
-        (&["connection accept if { src 1.2.3.0/24 }", "content reject if !{ src 10.0.0.0/8 }"], "10.0.0.0/8", "", &[]),
-        (
-            &["session accept if { src 10.0.0.0/8 }", "session reject", "content reject if !{ src 10.1.0.0/16 }"],
-            "",
-            "",
-            &[1, 2, 3],
-        ),
-        (&["content accept if { src 10.0.0.0/8 }", "content reject"], "10.0.0.0/8", "", &[]),
-        // What isn't an address alone.
-        (&["connection reject if { src,ipmask(24) 7.7.7.0 }"], "", "", &[1]),
-        (&["connection reject if { src,in_table(bad) }"], "", "", &[1]),
-        (&["connection reject if { src }"], "", "", &[1]),
-        (
-            &["connection accept if { src,in_table(white) }", "connection reject if { src 10.6.6.6 }"],
-            "",
-            "10.6.6.6",
-            &[1],
-        ),
-        // That clients of TLS are let in doesn't refuse them.
-        (&["content accept if { req_ssl_hello_type 1 }", "content reject"], "", "", &[2]),
-        (&["inspect-delay 5s", "content reject if { src 6.6.6.6 }"], "", "6.6.6.6", &[]),
-    ];
-    for (rules, allow, deny, changes) in cases {
-        let rules: Vec<String> = rules.iter().map(|rule| format!("  tcp-request {rule}")).collect();
-        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
-        assert_eq!(access(&rules), (allow.to_owned(), deny.to_owned(), changes.to_vec()), "{rules:?}");
-    }
-    let of_requests =
-        ["  tcp-request connection accept if { src 1.2.3.0/24 }", "  http-request deny if !{ src 10.0.0.0/8 }"];
-    assert_eq!(access(&of_requests), ("10.0.0.0/8".to_owned(), String::new(), Vec::new()));
-}
-
-#[test]
-fn rules_before_a_proxy_header_are_on_its_sender() {
-    let of = |rule: &str| {
-        let (file, changes) = imported(&frontend(&format!("  bind :80 accept-proxy\n  tcp-request {rule}")));
-        let listener = &file.listeners["f"];
-        (listener.trusted_proxies.join(" "), listener.allow.join(" "), listener.deny.join(" "), changes)
-    };
-    let result = |trusted: &str, allow: &str, deny: &str, changes: &[usize]| {
-        (trusted.to_owned(), allow.to_owned(), deny.to_owned(), changes.to_vec())
-    };
-    assert_eq!(of("connection reject unless { src 10.0.0.5 }"), result("10.0.0.5", "", "", &[]));
-    assert_eq!(of("connection reject if { src 10.0.0.5 }"), result("0.0.0.0/0 ::/0", "", "", &[3]));
-    assert_eq!(of("content reject if { src 10.0.0.5 }"), result("0.0.0.0/0 ::/0", "", "10.0.0.5", &[]));
-}
-
 #[test]
 fn rules_and_default_servers_of_defaults_add_up() {
     let text = "defaults d\n  mode http\n  http-request deny if { src 6.6.6.6 }\n  http-request del-header X-User\n  \
@@ -112,13 +38,6 @@ fn rules_and_default_servers_of_defaults_add_up() {
     assert_eq!(listener.http.set_headers["X-A"].as_deref(), Some("b"));
     let backend = &file.pools["b"].backends[0];
     assert_eq!((backend.max_connections, backend.weight), (7, 5));
-}
-
-#[test]
-fn acls_of_defaults_are_their_own() {
-    let text = "defaults d\n  acl bad src 6.6.6.6\n  tcp-request connection reject if bad\nfrontend f from d\n  \
-                acl bad src 7.7.7.7\n  bind :80\n  default_backend b\nbackend b\n  server a 10.0.0.1:443\n";
-    assert_eq!(imported(text).0.listeners["f"].deny, ["6.6.6.6"]);
 }
 
 #[test]
@@ -136,6 +55,54 @@ fn headers_are_those_of_haproxy_and_not_forged() {
     assert_eq!(forwarded("set-header X-A b"), set("$proxy_add_x_forwarded_for"));
     assert_eq!(forwarded("del-header X-Forwarded-For"), set("$remote_addr"));
     assert_eq!(forwarded("set-header X-Forwarded-For x"), set("x, $remote_addr"));
+}
+
+#[test]
+fn servers_without_a_port_have_that_of_each_client() {
+    let (file, changes) =
+        imported("listen f\n  bind :80,127.0.0.1:80,:443\n  server a 10.0.0.1\n  server b 10.0.0.2:9\n");
+    assert_eq!(changes, Vec::<usize>::new());
+    let listeners = file.listeners.values().map(|listener| {
+        let backends = &file.pools[listener.pool.as_deref().expect("it has one")].backends;
+        let addresses: Vec<&str> = backends.iter().map(|backend| backend.address.as_str()).collect();
+        (listener.bind.0.join(" "), addresses.join(" "))
+    });
+    let expected = [("0.0.0.0:80 127.0.0.1:80", "10.0.0.1:80 10.0.0.2:9"), ("0.0.0.0:443", "10.0.0.1:443 10.0.0.2:9")];
+    let expected: Vec<_> = expected.iter().map(|(bind, to)| ((*bind).to_owned(), (*to).to_owned())).collect();
+    assert_eq!(listeners.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn requests_that_only_their_host_leads_somewhere_all_go_to_the_first_of_these() {
+    let text = "frontend f\n  mode http\n  bind :80\n  use_backend b if { hdr(host) b.example }\n  \
+                use_backend c if { hdr(host) c.example }\nbackend b\n  server a 10.0.0.1:81\nbackend c\n  \
+                server a 10.0.0.1:82\n";
+    let (file, changes) = imported(text);
+    assert_eq!((file.listeners["f"].pool.as_deref(), changes), (Some("b"), vec![4, 5]));
+    assert!(import(&text.replace("mode http", "mode tcp")).is_err(), "connections say no host");
+}
+
+#[test]
+fn what_a_pool_has_once_is_said_of_each_server_that_has_it_otherwise() {
+    let changes = |one: &str, other: &str| {
+        let text = format!("listen f\n  bind :80\n  server a 10.0.0.1:81 {one}\n  server b 10.0.0.2:81 {other}\n");
+        imported(&text).1
+    };
+    for (one, other) in [
+        ("check inter 1s", "check inter 2s"),
+        ("check rise 3", "check"),
+        ("check fall 3", "check fall 4"),
+        ("check ssl verify none", "check ssl verify none no-check-ssl"),
+        ("slowstart 5s", ""),
+        ("check observe layer4", "check"),
+        ("check on-marked-down shutdown-sessions", "check"),
+        ("source 10.0.0.9", ""),
+    ] {
+        assert_eq!(changes(one, other), [4], "{one} | {other}");
+        assert_eq!(changes(one, one), Vec::<usize>::new(), "{one}");
+    }
+    // A primary that cuts the connections on backups is enough.
+    assert_eq!(changes("check on-marked-up shutdown-backup-sessions", "check backup"), Vec::<usize>::new());
 }
 
 #[test]
@@ -273,6 +240,12 @@ fn checks_have_the_tls_that_haproxys_have() {
     assert_eq!(check("option httpchk", "ssl verify none"), tls(false, ""));
     assert_eq!(check("option httpchk", "ssl verify none port 8008"), plain);
     assert_eq!(check("option httpchk", "ssl verify none port 8008 check-ssl"), tls(false, ""));
+    assert_eq!(check("option httpchk", "ssl verify none no-check-ssl"), plain);
+    assert_eq!(check("option httpchk", "ssl verify none no-check-ssl check-ssl"), tls(false, ""));
+    // What a line says of its connect, it says of all of it.
+    assert_eq!(check("option httpchk\n  http-check connect", "ssl verify none"), plain);
+    assert_eq!(check("option tcp-check\n  tcp-check connect port 9", "ssl verify none check-ssl"), plain);
+    assert_eq!(check("option httpchk\n  http-check connect default", "ssl verify none"), tls(false, ""));
     // The name of the check alone.
     let text = "frontend f\n  bind :80\n  default_backend b\nbackend b\n  \
                 server a 10.0.0.1:443 check-sni c.example sni str(r.example) ssl verify none check\n";

@@ -69,7 +69,7 @@ pub fn server(text: &str, port: Option<u16>) -> Result<String, String> {
     let port = match own {
         Some(own) if own.starts_with(['+', '-']) => return Err("its port depends on the client's".to_owned()),
         Some(own) => own.to_owned(),
-        None => port.ok_or("it has no port, and clients come by several")?.to_string(),
+        None => port.ok_or("it has no port, and no client comes by one")?.to_string(),
     };
     format!("{host}:{port}").parse().map(|address: BackendAddress| address.to_string())
 }

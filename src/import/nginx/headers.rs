@@ -14,6 +14,19 @@ pub struct Facts<'a> {
     pub server_name: &'a str,
     /// `$scheme`.
     pub scheme: &'a str,
+    /// Whose address `$remote_addr` is.
+    pub remote: Remote,
+}
+
+/// Whose address nginx takes for the client's. lb's client is always the one that a PROXY header names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Remote {
+    /// There is no PROXY header.
+    Client,
+    /// That of who sends the PROXY header.
+    Sender,
+    /// That of whom it names.
+    Named,
 }
 
 /// Variables of lb with nginx's names.
@@ -39,10 +52,15 @@ pub fn headers(scope: &Scope<'_>, facts: &Facts<'_>, notes: &mut Notes) -> Heade
         let result = match value(directive.arg(1), scope, facts) {
             // lb keeps what it knows: connections, framing, upgrades.
             Err(_) if headers.set(name, "") == Err(InvalidEdit::Reserved) => Err(InvalidEdit::Reserved.to_string()),
-            Err(variable) => Err(format!("lb has no variable ${variable}")),
+            Err(variable) => Err(format!("lb has no variable ${variable}: the header is removed")),
             Ok(value) => headers.set(name, &value).map_err(|invalid| invalid.to_string()),
         };
         match result {
+            Ok(()) if facts.remote == Remote::Sender && is_of_remote(directive.arg(1)) => {
+                let why =
+                    "nginx takes who sends the PROXY header for the client (see real_ip_header), lb whom it names";
+                notes.changes(&directive.place, &directive.text(), why);
+            }
             Ok(()) => {}
             Err(why) if why == InvalidEdit::Reserved.to_string() => {
                 notes.harmless(&directive.place, &directive.text(), "lb sets it by itself, as the connection needs it");
@@ -51,6 +69,13 @@ pub fn headers(scope: &Scope<'_>, facts: &Facts<'_>, notes: &mut Notes) -> Heade
         }
     }
     headers
+}
+
+/// Whether the value has the address in it that nginx connects a client with.
+fn is_of_remote(text: &str) -> bool {
+    const OF_REMOTE: [&str; 5] =
+        ["remote_addr", "remote_port", "proxy_add_x_forwarded_for", "realip_remote_addr", "realip_remote_port"];
+    parts(text).iter().any(|part| matches!(part, Part::Variable(name) if OF_REMOTE.contains(name)))
 }
 
 /// A value with the variables of lb; the error is the name of a variable that it doesn't have.
@@ -66,10 +91,14 @@ fn value(text: &str, scope: &Scope<'_>, facts: &Facts<'_>) -> Result<String, Str
                 value += &text.replace('$', "$$");
                 continue;
             }
-            Part::Variable("proxy_protocol_addr" | "realip_remote_addr") => "remote_addr",
-            Part::Variable("proxy_protocol_port" | "realip_remote_port") => "remote_port",
+            // Without a PROXY header, these are empty.
+            Part::Variable(name) if name.starts_with("proxy_protocol_") && facts.remote == Remote::Client => continue,
+            Part::Variable("proxy_protocol_addr") => "remote_addr",
+            Part::Variable("proxy_protocol_port") => "remote_port",
             Part::Variable("proxy_protocol_server_addr") => "server_addr",
             Part::Variable("proxy_protocol_server_port") => "server_port",
+            Part::Variable("realip_remote_addr") if facts.remote != Remote::Named => "remote_addr",
+            Part::Variable("realip_remote_port") if facts.remote != Remote::Named => "remote_port",
             Part::Variable(name) if SHARED.contains(&name) || name.starts_with("http_") && name.len() > 5 => name,
             Part::Variable(name) => {
                 value += &fixed(name, scope, facts).ok_or(name.to_owned())?.replace('$', "$$");

@@ -12,7 +12,7 @@ use crate::import::note::Notes;
 use crate::import::values::{or_off, positive};
 
 use super::headers::{Facts, constant, headers, map_default};
-use super::listen::{Listening, listener, listening, port};
+use super::listen::{Listening, listener, listening, port, remote};
 use super::pages;
 use super::pool::Upstreams;
 use super::tls;
@@ -180,6 +180,7 @@ fn pass(
         proxy_host: &to.host,
         server_name: scope.word("server_name"),
         scheme: if listening.is_tls { "https" } else { "http" },
+        remote: remote(listening, scope, "X-Real-IP"),
     };
     let headers = headers(scope, &facts, notes);
     note_redirects(scope, &headers, notes);

@@ -7,15 +7,15 @@ use crate::config::BindAddress;
 use crate::config::ProxyProtocol;
 use crate::config::file::duration_or_off::DurationOrOff;
 use crate::config::file::listener::ListenerSpec;
-use crate::import::access::{Rule, lists, network};
+use crate::import::access::{Lists, Rule, network, texts};
 use crate::import::draft::{Draft, MAX_ADDRESSES};
-use crate::import::headers::EVERYBODY;
 use crate::import::note::Notes;
 use crate::import::treatment::Treatment::Translated;
 use crate::import::treatment::{note_left_out, treatment_of};
 use crate::import::values::or_off;
 
 use super::directives::LISTEN_PARAMETERS;
+use super::headers::Remote;
 use super::tree::{Directive, Scope};
 use super::values::{size, time};
 
@@ -141,8 +141,8 @@ pub fn listener(
 ) -> Result<ListenerSpec, String> {
     let mut listener = ListenerSpec::default();
     listener.bind.0.clone_from(&listening.bind);
-    set_access(&mut listener, server, notes);
-    set_proxy_header(&mut listener, listening, server, default_header, notes)?;
+    let lists = access(&listener, server, notes);
+    set_proxy_header(&mut listener, &lists, listening, server, default_header, notes)?;
     let access_logs = server.all("access_log");
     listener.access_log = !access_logs.iter().any(|log| log.arg(0) == "off");
     for log in access_logs.iter().filter(|log| log.arg(0) != "off") {
@@ -171,8 +171,8 @@ pub fn listener(
     Ok(listener)
 }
 
-/// Where lb can't say the same, fewer clients are let in.
-fn set_access(listener: &mut ListenerSpec, server: &Scope<'_>, notes: &mut Notes) {
+/// Whom `allow` and `deny` let in. Where lb can't say the same, fewer clients are let in.
+fn access(listener: &ListenerSpec, server: &Scope<'_>, notes: &mut Notes) -> Lists {
     let directives = server.all_of(&["allow", "deny"]);
     let has_unix = listener.bind.0.iter().any(|address| address.starts_with("unix:"));
     let mut rules = Vec::new();
@@ -193,28 +193,34 @@ fn set_access(listener: &mut ListenerSpec, server: &Scope<'_>, notes: &mut Notes
         };
         rules.push(Rule { allow, networks });
     }
-    if let Some(lists) = lists(&rules) {
-        (listener.allow, listener.deny) = (lists.allow, lists.deny);
-        return;
+    Lists::of(&rules).unwrap_or_else(|| {
+        for directive in directives {
+            let why = "nobody is let in: lists of those whom all lines let in would be too long";
+            notes.changes(&directive.place, &directive.text(), why);
+        }
+        Lists::nobody()
+    })
+}
+
+/// Whom `$remote_addr` names at these addresses.
+pub fn remote(listening: &Listening<'_>, server: &Scope<'_>, default_header: &str) -> Remote {
+    let has_proxies = !server.all("set_real_ip_from").is_empty();
+    match listening.has_proxy_header {
+        false => Remote::Client,
+        true if has_proxies && is_by_proxy_header(server, default_header) => Remote::Named,
+        true => Remote::Sender,
     }
-    let of = |allow: bool| {
-        let networks = rules.iter().filter(move |rule| rule.allow == allow).flat_map(|rule| &rule.networks);
-        networks.map(ToString::to_string).collect()
-    };
-    listener.deny = of(false);
-    if rules.iter().find(|rule| rule.networks.is_empty()).is_some_and(|rest| !rest.allow) {
-        listener.allow = of(true);
-    }
-    for directive in directives {
-        let why = "in lb `deny` wins over `allow`, whatever their order, and fewer are let in: write both lists anew";
-        notes.changes(&directive.place, &directive.text(), why);
-    }
+}
+
+fn is_by_proxy_header(server: &Scope<'_>, default_header: &str) -> bool {
+    server.one("real_ip_header").map_or(default_header, |header| header.arg(0)) == "proxy_protocol"
 }
 
 /// Whose PROXY header is believed. Without `set_real_ip_from`, nginx's rules are on the peer that sends it, lb's
 /// on the client that it names.
 fn set_proxy_header(
     listener: &mut ListenerSpec,
+    lists: &Lists,
     listening: &Listening<'_>,
     server: &Scope<'_>,
     default_header: &str,
@@ -222,26 +228,29 @@ fn set_proxy_header(
 ) -> Result<(), String> {
     let trusted = server.all("set_real_ip_from");
     let header = server.one("real_ip_header");
-    let is_by_proxy_header = header.map_or(default_header, |header| header.arg(0)) == "proxy_protocol";
+    let is_by_proxy_header = is_by_proxy_header(server, default_header);
     if !trusted.is_empty() && !is_by_proxy_header {
         let why = "the client is who connects, or whom a PROXY header names: X-Real-IP, `allow` and hashes follow that";
         for directive in header.map_or(trusted.clone(), |header| vec![header]) {
             notes.changes(&directive.place, &directive.text(), why);
         }
     }
-    if !listening.has_proxy_header {
-        return Ok(());
+    if listening.has_proxy_header {
+        listener.proxy_protocol = ProxyProtocol::Required;
+        if !is_by_proxy_header && !trusted.is_empty() && *lists != Lists::default() {
+            return Err("its `allow` and `deny` are on whom a header of HTTP names, lb's on clients".to_owned());
+        }
+        if !is_by_proxy_header || trusted.is_empty() {
+            let senders = lists.let_in().filter(|senders| !senders.is_empty());
+            listener.trusted_proxies = texts(&senders.ok_or("its `allow` and `deny` let in no sender of a header")?);
+            return Ok(());
+        }
+        listener.trusted_proxies = proxies(&trusted, notes);
+        if listener.trusted_proxies.is_empty() {
+            return Err("no network of proxies is left in its `set_real_ip_from`".to_owned());
+        }
     }
-    listener.proxy_protocol = ProxyProtocol::Required;
-    listener.trusted_proxies = match (listener.allow.is_empty(), listener.deny.is_empty()) {
-        _ if is_by_proxy_header && !trusted.is_empty() => proxies(&trusted, notes),
-        (true, true) => EVERYBODY.map(str::to_owned).to_vec(),
-        (false, true) if trusted.is_empty() => std::mem::take(&mut listener.allow),
-        _ => return Err("its `allow` and `deny` are on who sends the PROXY header, lb's on whom it names".to_owned()),
-    };
-    if listener.trusted_proxies.is_empty() {
-        return Err("no network of proxies is left in its `set_real_ip_from`".to_owned());
-    }
+    (listener.allow, listener.deny) = (texts(&lists.allow), texts(&lists.deny));
     Ok(())
 }
 

@@ -52,11 +52,12 @@ fn what_is_no_network_lets_nobody_in() {
         means("listen 7;\nallow bad;\ndeny all;", &[4], &["deny:\n    - 0.0.0.0/0\n    - ::/0", "!allow:"]);
         means("listen 7;\nallow 10.0.0.0/8;\ndeny bad;", &[5], &["allow:\n    - 10.0.0.0/8", "!deny"]);
         means("listen unix:/a;\ndeny unix:;", &[4], &["deny:\n    - 0.0.0.0/0"]);
-        // No lists say the same; these let fewer in.
-        let nested = "listen 7;\nallow 10.1.0.0/16;\ndeny 10.0.0.0/8;\nallow 11.0.0.0/8;";
-        means(nested, &[4, 5, 6], &["deny:\n    - 10.0.0.0/8", "!allow:"]);
-        let nested = format!("{nested}\ndeny all;");
-        means(&nested, &[4, 5, 6, 7], &["deny:\n    - 10.0.0.0/8", "allow:\n    - 10.1.0.0/16\n    - 11.0.0.0/8"]);
+        let nested = "listen 7;\nallow 10.1.0.0/16;\ndeny 10.0.0.0/14;\nallow 11.0.0.0/8;";
+        means(nested, &[], &["deny:\n    - 10.0.0.0/16\n    - 10.2.0.0/15", "!allow:"]);
+        means(&format!("{nested}\ndeny all;"), &[], &["allow:\n    - 10.1.0.0/16\n    - 11.0.0.0/8", "!deny:"]);
+        // Each of these cuts the network that is refused into many.
+        let friends: String = (0..200).map(|at| format!("allow 10.{at}.0.1;")).collect();
+        means(&format!("listen 7;\n{friends}\ndeny 10.0.0.0/8;"), &[4, 5], &["deny:\n    - 0.0.0.0/0\n    - ::/0"]);
     }
 }
 
@@ -72,14 +73,34 @@ fn rules_on_who_sends_a_proxy_header_say_whose_is_believed() {
         // Lists of clients, once the header is believed.
         let real = format!("{rules}\n{BY_HEADER} set_real_ip_from 11.0.0.0/8;");
         means(&real, &[], &["trusted_proxies:\n    - 11.0.0.0/8", "allow:\n    - 10.0.0.0/8"]);
-        means("listen 7 proxy_protocol;\ndeny 10.0.0.0/8;", &[2], &["!:7", "!deny"]);
-        means("listen 7 proxy_protocol;\ndeny 10.1.0.0/16;\nallow 10.0.0.0/8;\ndeny all;", &[2], &["!:7"]);
+        let senders = &["trusted_proxies:\n    - 0.0.0.0/1\n    - ::/0", "!deny"];
+        means("listen 7 proxy_protocol;\ndeny 128.0.0.0/1;", &[], senders);
+        let senders = &["trusted_proxies:\n    - 10.0.0.0/9", "!deny"];
+        means("listen 7 proxy_protocol;\ndeny 10.128.0.0/9;\nallow 10.0.0.0/8;\ndeny all;", &[], senders);
+        means("listen 7 proxy_protocol;\ndeny all;", &[2], &["!:7"]);
         let part =
             format!("listen 7 proxy_protocol;\n{BY_HEADER}\nset_real_ip_from unix:;\nset_real_ip_from 11.0.0.1;");
         means(&part, &[5], &["trusted_proxies:\n    - 11.0.0.1/32", "!0.0.0.0/0"]);
         let none = format!("listen 7 proxy_protocol;\n{BY_HEADER}\nset_real_ip_from unix:;\nset_real_ip_from name;");
         means(&none, &[2, 5, 6], &["!:7"]);
     }
+}
+
+#[test]
+fn the_address_in_headers_is_said_to_differ_where_nginx_has_that_of_who_sends_a_proxy_header() {
+    let of = |listen: &str, value: &str| http(&format!("{listen}\nproxy_set_header X-A {value};"));
+    for value in ["$remote_addr", "$proxy_add_x_forwarded_for", "a,${realip_remote_addr}"] {
+        assert_means(&of("listen 7 proxy_protocol;", value), &[4], &[]);
+        assert_means(&of("listen 7;", value), &[], &[]);
+    }
+    assert_means(&of("listen 7 proxy_protocol;", "$proxy_protocol_addr"), &[], &["X-A: $remote_addr"]);
+    assert_means(&of("listen 7;", "a$proxy_protocol_addr"), &[], &["X-A: a\n"]);
+    let named = "listen 7 proxy_protocol; set_real_ip_from 10.0.0.0/8; real_ip_header proxy_protocol;";
+    assert_means(&of(named, "$remote_addr"), &[], &["X-A: $remote_addr"]);
+    assert_means(&of(named, "$realip_remote_addr"), &[4], &["X-A: null"]);
+    assert_means(&stream("listen 7 proxy_protocol;\nproxy_protocol on;"), &[4], &[]);
+    let named = "listen 7 proxy_protocol; set_real_ip_from 10.0.0.0/8;\nproxy_protocol on;";
+    assert_means(&stream(named), &[], &["send_proxy: v1"]);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::import::note::Notes;
 use crate::import::values::or_off;
 use crate::protocol::client_hello::ServerNamePattern;
 
-use super::headers::constant;
-use super::listen::{listener, listening, port, set_client_limit};
+use super::headers::{Remote, constant};
+use super::listen::{listener, listening, port, remote, set_client_limit};
 use super::pool::Upstreams;
 use super::tls;
 use super::tree::{Directive, Scope};
@@ -65,6 +65,9 @@ fn translate_server<'a>(
             listener.tls = tls.clone();
         }
         set_client_limit(&mut listener, scope, &mut draft.notes);
+        if remote(one, scope, "proxy_protocol") == Remote::Sender {
+            note_sender(scope, &mut draft.notes);
+        }
         match &target {
             Target::One(name) => listener.pool = Some(add_pool(name, server, scope, upstreams, draft)?),
             Target::Map(map) => add_routes(&mut listener, map, server, scope, upstreams, draft)?,
@@ -74,6 +77,15 @@ fn translate_server<'a>(
     }
     let _ = scope.one("ssl_preread");
     Ok(())
+}
+
+/// What nginx does by the address of who sends a PROXY header, and lb by that of the client whom it names.
+fn note_sender(scope: &Scope<'_>, notes: &mut Notes) {
+    let is_on = |one: &&Directive| one.name == "limit_conn" || one.arg(0) == "on";
+    for directive in scope.all("proxy_protocol").into_iter().chain(scope.all("limit_conn")).filter(is_on) {
+        let why = "nginx takes who sends the PROXY header for the client (see set_real_ip_from), lb whom it names";
+        notes.changes(&directive.place, &directive.text(), why);
+    }
 }
 
 fn target<'a>(pass: &Directive, scope: &Scope<'a>, maps: &BTreeMap<&str, &'a Directive>) -> Result<Target<'a>, String> {

@@ -1,6 +1,7 @@
 //! An nginx.conf as a tree of directives, with the files that it includes. Knows no directive but `include`.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::import::note::{Notes, Place, Unreadable};
@@ -179,20 +180,25 @@ fn misplaced(token: &Token) -> String {
 }
 
 /// A block, and the blocks around it, whose settings it inherits.
-#[derive(Clone, Copy)]
 pub struct Scope<'a> {
     outer: Option<&'a Scope<'a>>,
     pub own: &'a [Directive],
+    /// Where the directives of a name are in `own`: a block may have thousands, and is asked for each of its servers.
+    places: HashMap<&'a str, Vec<usize>>,
 }
 
 impl<'a> Scope<'a> {
     pub fn of(own: &'a [Directive]) -> Self {
-        Self { outer: None, own }
+        let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (place, directive) in own.iter().enumerate() {
+            places.entry(&directive.name).or_default().push(place);
+        }
+        Self { outer: None, own, places }
     }
 
     /// A block within it.
     pub fn within(&'a self, own: &'a [Directive]) -> Self {
-        Self { outer: Some(self), own }
+        Self { outer: Some(self), ..Self::of(own) }
     }
 
     /// The directives `name` of the innermost block that has one; those of outer blocks are overridden by them.
@@ -203,9 +209,9 @@ impl<'a> Scope<'a> {
     /// The same for directives that override each other.
     pub fn all_of(&self, names: &[&str]) -> Vec<&'a Directive> {
         let of_outer = self.outer.map(|outer| outer.all_of(names)).unwrap_or_default();
-        let is_one = |directive: &&Directive| names.contains(&directive.name.as_str());
-        let own: Vec<_> = self.own.iter().filter(is_one).map(Directive::see).collect();
-        if own.is_empty() { of_outer } else { own }
+        let mut places: Vec<usize> = names.iter().filter_map(|name| self.places.get(name)).flatten().copied().collect();
+        places.sort_unstable();
+        if places.is_empty() { of_outer } else { places.iter().map(|place| self.own[*place].see()).collect() }
     }
 
     /// The directive `name`, its own or inherited.
