@@ -87,10 +87,11 @@ def documented_labels():
 
 
 source = pathlib.Path("../src/telemetry/metric.rs").read_text()
-kinds = {name: kind for kind, name in re.findall(r'(counter|gauge|seconds) \w+ = "(lb_\w+)"', source)}
+kinds = {name: kind for kind, name in re.findall(r'(counter|gauge|seconds|summary) \w+ =\s+"(lb_\w+)"', source)}
 histograms = {name for name, kind in kinds.items() if kind == "seconds"}
 series = {name for name in kinds if name not in histograms} | ELSEWHERE
 series |= {name + part for name in histograms for part in ("_bucket", "_sum", "_count")}
+series |= {name + part for name, kind in kinds.items() if kind == "summary" for part in ("_sum", "_count")}
 labels = documented_labels()
 
 dashboard = json.loads(pathlib.Path("grafana/lb.json").read_text())

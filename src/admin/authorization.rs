@@ -116,6 +116,11 @@ impl Guard {
         reach == Reach::UnixSocket || reach == Reach::Loopback && self.token.load().is_none()
     }
 
+    /// Whether there is a token that changes need.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.load().is_some()
+    }
+
     /// Judges a change by its headers, and counts a refusal.
     pub(super) fn judge_change(&self, headers: &HeaderMap, reach: Reach) -> Result<(), AdminRefusal> {
         self.counted(self.judge_page(headers).and_then(|()| self.judge_token(headers, reach)))

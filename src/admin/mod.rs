@@ -3,6 +3,8 @@
 
 mod api;
 mod authorization;
+mod gzip;
+mod history;
 mod metrics;
 mod route;
 mod server;
@@ -15,6 +17,7 @@ pub use api::{
 #[cfg(test)]
 pub use authorization::AdminRefusal;
 pub use authorization::Guard;
+pub use history::History;
 pub use metrics::Exporter;
 pub use server::{AdminListener, MAX_FILES, serve};
 pub use token::read_token;

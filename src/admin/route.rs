@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 
 use crate::backends::AdminState;
 
-use super::api::{EventsReport, PoolsReport, StatusReport};
+use super::api::{EventsReport, HistoryReport, PoolsReport, StatusReport};
 use super::authorization::{AdminRefusal, Guard, Reach, Readers};
+use super::gzip::{AdminResponse, compressed};
+use super::history::{MOST_POINTS, Wanted};
 use super::metrics::Exporter;
 use super::view::{Command, View};
-
-pub(super) type AdminResponse = Response<Full<Bytes>>;
 
 /// What responses are made from.
 pub(super) struct Admin {
@@ -36,6 +36,9 @@ const JSON: &str = "application/json";
 /// Prometheus's text exposition format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// A scrape of so many takes about a millisecond.
+const MOST_BACKENDS_HERE: usize = 200;
+
 /// The page may load and request only what is the admin server's own, and can't be framed.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; form-action 'none'; \
@@ -51,7 +54,7 @@ enum Operation<'a> {
 enum Resource<'a> {
     Page,
     Style,
-    Script,
+    Script(&'static str),
     Health,
     /// Of the balancer, and of these pools: what a check in front of it asks that serves them.
     Ready {
@@ -64,7 +67,15 @@ enum Resource<'a> {
     Events {
         after: Option<u64>,
     },
+    History(HistoryQuery),
     Description,
+}
+
+/// Which series, and in how many points at most; `None`: what was given is no number.
+struct HistoryQuery {
+    pool: Option<String>,
+    backend: Option<String>,
+    points: Option<usize>,
 }
 
 enum Change<'a> {
@@ -75,12 +86,16 @@ enum Change<'a> {
 
 /// Answers a request, whose body is ignored.
 pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> AdminResponse {
+    compressed(request.headers(), answer_to(request, admin).await).await
+}
+
+async fn answer_to(request: &Request<Incoming>, admin: &Admin) -> AdminResponse {
     let path = request.uri().path();
     match (Operation::parse(path, request.uri().query()), request.method()) {
         (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
         (Some(Operation::Read(resource)), &Method::GET | &Method::HEAD) => {
             match admin.view.guard.judge_read(request.headers(), resource.readers(), admin.reach) {
-                Ok(()) => show(&resource, admin),
+                Ok(()) => show(&resource, admin).await,
                 Err(refusal) => refuse(path, refusal, &admin.view.guard),
             }
         }
@@ -113,10 +128,11 @@ impl Resource<'_> {
             Self::Metrics => Readers::Scrapers,
             Self::Page
             | Self::Style
-            | Self::Script
+            | Self::Script(_)
             | Self::Status
             | Self::Pools
             | Self::Events { .. }
+            | Self::History(_)
             | Self::Description => Readers::Operators,
         }
     }
@@ -127,7 +143,10 @@ impl<'a> Operation<'a> {
         let resource = match path {
             "/" => Resource::Page,
             "/style.css" => Resource::Style,
-            "/page.js" => Resource::Script,
+            "/page.js" => Resource::Script(include_str!("page/page.js")),
+            "/pools.js" => Resource::Script(include_str!("page/pools.js")),
+            "/rows.js" => Resource::Script(include_str!("page/rows.js")),
+            "/format.js" => Resource::Script(include_str!("page/format.js")),
             "/healthz" => Resource::Health,
             "/readyz" => Resource::Ready { pools: parameters(query, "pool").collect() },
             "/metrics" => Resource::Metrics,
@@ -136,6 +155,7 @@ impl<'a> Operation<'a> {
             "/api/v1/events" => {
                 Resource::Events { after: parameters(query, "after").next().map_or(Some(0), |id| id.parse().ok()) }
             }
+            "/api/v1/history" => Resource::History(HistoryQuery::parse(query)),
             "/api/v1/openapi.json" => Resource::Description,
             _ => return Change::parse(path).map(Self::Change),
         };
@@ -164,13 +184,38 @@ impl<'a> Change<'a> {
     }
 }
 
+impl HistoryQuery {
+    fn parse(query: Option<&str>) -> Self {
+        let text = |name| parameters(query, name).next().map(decoded);
+        let points = parameters(query, "points").next().map_or(Some(MOST_POINTS), |points| points.parse().ok());
+        Self {
+            pool: text("pool"),
+            backend: text("backend"),
+            points: points.filter(|points| (1..=MOST_POINTS).contains(points)),
+        }
+    }
+
+    fn answer(&self, view: &View) -> AdminResponse {
+        let Some(points) = self.points else {
+            return error(StatusCode::BAD_REQUEST, "points is to be a number from 1 to 720");
+        };
+        let wanted = match (&self.pool, &self.backend) {
+            (None, None) => Wanted::Overview,
+            (Some(pool), None) => Wanted::Pool(pool),
+            (Some(pool), Some(backend)) => Wanted::Backend(pool, backend),
+            (None, Some(_)) => return error(StatusCode::BAD_REQUEST, "backend needs its pool"),
+        };
+        json(StatusCode::OK, &HistoryReport::new(&view.history, &wanted, points))
+    }
+}
+
 /// What the query gives for a parameter.
 fn parameters<'a>(query: Option<&'a str>, name: &'static str) -> impl Iterator<Item = &'a str> {
     let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value)
 }
 
-fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
+async fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
     let view = &*admin.view;
     match resource {
         Resource::Page => {
@@ -179,14 +224,15 @@ fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
             page
         }
         Resource::Style => respond(StatusCode::OK, CSS, include_str!("page/style.css")),
-        Resource::Script => respond(StatusCode::OK, SCRIPT, include_str!("page/page.js")),
+        Resource::Script(script) => respond(StatusCode::OK, SCRIPT, *script),
         Resource::Description => respond(StatusCode::OK, JSON, include_str!("openapi.json")),
         Resource::Health => respond(StatusCode::OK, TEXT, "ok\n"),
         Resource::Ready { pools } => show_readiness(pools, view),
-        Resource::Metrics => respond(StatusCode::OK, METRICS, admin.exporter.render(view)),
+        Resource::Metrics => scrape(admin).await,
         Resource::Status => json(StatusCode::OK, &StatusReport::new(view, admin.reach)),
         Resource::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
         Resource::Events { after: Some(id) } => json(StatusCode::OK, &EventsReport::after(*id)),
+        Resource::History(query) => query.answer(view),
         Resource::Events { after: None } => error(StatusCode::BAD_REQUEST, "after is to be the id of an event"),
     }
 }
@@ -204,6 +250,19 @@ fn show_readiness(pools: &[&str], view: &View) -> AdminResponse {
     match view.unready() {
         Some(reason) => error(StatusCode::SERVICE_UNAVAILABLE, &reason),
         None => respond(StatusCode::OK, TEXT, "ready\n"),
+    }
+}
+
+/// With many backends on a thread of its own: it takes some milliseconds then, and nothing may block the main thread.
+async fn scrape(admin: &Admin) -> AdminResponse {
+    let backends: usize = admin.view.shown.load().pools.iter().map(|pool| pool.backends().len()).sum();
+    if backends <= MOST_BACKENDS_HERE {
+        return respond(StatusCode::OK, METRICS, admin.exporter.render(&admin.view));
+    }
+    let (view, exporter) = (admin.view.clone(), admin.exporter.clone());
+    match tokio::task::spawn_blocking(move || exporter.render(&view)).await {
+        Ok(text) => respond(StatusCode::OK, METRICS, text),
+        Err(_) => stopping(),
     }
 }
 

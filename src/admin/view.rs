@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use crate::access_log::AccessLog;
 use crate::backends::{AdminState, BackendState, Pool};
@@ -16,6 +17,7 @@ use crate::telemetry::{ListenerStats, ListenerTotals};
 use crate::tls;
 
 use super::authorization::Guard;
+use super::history::{History, STEP};
 
 pub struct View {
     pub started: Instant,
@@ -37,6 +39,7 @@ pub struct View {
     pub config_file: Option<String>,
     pub reloads: Reloads,
     pub guard: Guard,
+    pub history: History,
     /// What upgrades have left behind.
     pub former_processes: FormerProcesses,
     /// To the main loop.
@@ -129,6 +132,18 @@ impl ShownListener {
 }
 
 impl View {
+    /// Keeps what was, until dropped.
+    pub async fn keep_history(&self) {
+        let mut due = tokio::time::interval(STEP);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            let shown = self.shown.load_full();
+            let listeners: Vec<_> = shown.listeners.iter().map(|listener| &*listener.stats).collect();
+            self.history.add_point(&listeners, &shown.pools);
+        }
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         self.drain.phase() > Phase::Running
     }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use crate::config;
 use crate::lifecycle::{BackendId, Cut};
 use crate::net::Target;
-use crate::telemetry::BackendCounters;
+use crate::telemetry::{BackendCounters, LatencyBuckets};
 use crate::tls::ServerName;
 
 use super::admin_state::AdminState;
@@ -189,15 +189,24 @@ impl Backend {
         }
     }
 
+    /// Its first-byte times.
+    pub fn first_byte(&self) -> &LatencyBuckets {
+        &self.counts.first_byte
+    }
+
     /// What it is like now.
     pub fn snapshot(&self, now: Instant) -> BackendSnapshot {
         let (health, checks) = (self.health.snapshot(now), self.check_log.so_far());
         BackendSnapshot {
             state: health.state,
+            since: health.since,
+            next: health.next,
             reason: health.reason,
             active: self.active(),
             idle: self.counts.idle(),
             total: self.counts.connections(),
+            answers: self.counts.answers(),
+            waited: self.counts.waited(),
             connect_failures: self.counts.connect_failures(),
             bad_ends: self.counts.bad_ends(),
             unanswered: self.counts.unanswered.total(),

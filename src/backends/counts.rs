@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::net::ConnectFailure;
-use crate::telemetry::{BackendCounters, PerWorker, Traffic};
+use crate::telemetry::{Answer, BackendCounters, LatencyBuckets, PerWorker, Traffic};
 
 use super::evidence::Evidence;
 use super::unanswered::Unanswered;
@@ -20,6 +20,7 @@ pub(super) struct Counts {
     pub(super) unanswered: Unanswered,
     /// 0: none was made yet.
     last_connect_micros: AtomicU64,
+    pub(super) first_byte: LatencyBuckets,
     workers: PerWorker<BackendCounters>,
 }
 
@@ -31,6 +32,7 @@ impl Counts {
             bad_ends: Default::default(),
             unanswered: Unanswered::default(),
             last_connect_micros: AtomicU64::default(),
+            first_byte: LatencyBuckets::default(),
             workers: PerWorker::new(workers),
         }
     }
@@ -47,6 +49,12 @@ impl Counts {
 
     pub(super) fn ended_badly(&self, evidence: Evidence) {
         self.bad_ends[evidence as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an answer, by the worker that has it.
+    pub(super) fn answered(&self, worker: usize, answer: Answer, took: Duration) {
+        self.workers.worker(worker).answered(answer, took);
+        self.first_byte.record(took);
     }
 
     pub(super) fn worker(&self, worker: usize) -> &BackendCounters {
@@ -68,6 +76,18 @@ impl Counts {
     pub(super) fn last_connect(&self) -> Option<Duration> {
         let micros = self.last_connect_micros.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// By [`Answer`].
+    pub(super) fn answers(&self) -> [u64; Answer::ALL.len()] {
+        let add = |sums: [u64; Answer::ALL.len()], of_worker: [u64; Answer::ALL.len()]| {
+            std::array::from_fn(|index| sums[index] + of_worker[index])
+        };
+        self.workers.iter().map(BackendCounters::answers).fold(Default::default(), add)
+    }
+
+    pub(super) fn waited(&self) -> Duration {
+        self.workers.iter().map(BackendCounters::waited).sum()
     }
 
     pub(super) fn idle(&self) -> usize {

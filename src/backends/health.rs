@@ -6,19 +6,18 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config;
 use crate::net::ConnectFailure;
 
 use super::admin_state::AdminState;
 use super::carried::CarriedBackend;
-use super::detection::{Began, Detector, DetectorState, Transition};
+use super::detection::{Began, Detector, Transition};
 use super::evidence::{ClientsSeen, Evidence, OutcomeCounts, Outcomes, TrackRecord, hash_of, tick_of, window_millis};
 use super::pool_events::PoolEvents;
 use super::rise_fall::CheckFinding;
-use super::snapshot::HealthSnapshot;
-use super::status::{BackendState, FULL_SHARE, Status};
+use super::status::{BackendState, FULL_SHARE, Status, StatusSnapshot};
 
 /// One backend's status, shared.
 #[derive(Debug)]
@@ -94,19 +93,9 @@ impl Health {
         self.events.millis(now) < self.suspect_until.load(Ordering::Relaxed)
     }
 
-    pub(super) fn snapshot(&self, now: Instant) -> HealthSnapshot {
-        let status = self.status();
-        let ejected_for = match status.detector_state() {
-            DetectorState::Ejected { until } => Some(until.saturating_duration_since(now)),
-            DetectorState::Up | DetectorState::Probing { .. } => None,
-        };
-        HealthSnapshot {
-            state: status.state(),
-            reason: status.reason(),
-            ejections: status.ejections.clone(),
-            ejected_for,
-            last_error: status.last_error.clone(),
-        }
+    /// What is shown of it.
+    pub(super) fn snapshot(&self, now: Instant) -> StatusSnapshot {
+        self.status().snapshot(now)
     }
 
     /// Whether a probe is due or under way.
@@ -374,6 +363,9 @@ impl Health {
         self.up_period.store(status.detector.as_ref().map_or(0, Detector::up_period), Ordering::Relaxed);
         let state = status.state();
         let before = self.state.swap(state as u8, Ordering::AcqRel);
+        if before != state as u8 {
+            status.since = Some(SystemTime::now());
+        }
         self.share.store(status.share(now), Ordering::Relaxed);
         self.events.changed(status.next_event(now));
         // One that is back has room, and when the last one has gone, those are tried that are out. A probe is neither.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::net::DialError;
+use crate::telemetry::Answer;
 
 use super::backend::Backend;
 use super::detection::Began;
@@ -79,9 +80,15 @@ impl Lease {
         self.probe_awaits_answer(false);
     }
 
-    /// The backend has begun to answer, and may take long: whether all of it comes is another question.
-    pub fn answer_began(&self, now: Instant) {
+    /// The backend has begun to answer a request, and may take long: whether all of it comes is another question.
+    pub fn answer_began(&self, worker: usize, answer: Answer, took: Duration, now: Instant) {
+        self.backend.counts().answered(worker, answer, took);
         self.probe_holds(now);
+    }
+
+    /// The first byte came so long after the client had asked, or after the connect where the backend speaks first.
+    pub fn first_byte(&self, worker: usize, took: Duration) {
+        self.backend.counts().answered(worker, Answer::Byte, took);
     }
 
     /// The backend answered, or took the client's bytes to their end. The first time it counts.

@@ -54,4 +54,5 @@ pub use pool::{Pool, Unresolved};
 pub use resolver::most_lookup_files;
 pub use retry_budget::RetryPermit;
 pub use roles::follow_roles;
+pub use snapshot::BackendSnapshot;
 pub use status::BackendState;

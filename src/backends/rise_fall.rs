@@ -64,6 +64,12 @@ impl RiseFall {
         (self.verdict, self.against) = (verdict, against);
     }
 
+    /// Results in a row that are still missing for a change of the verdict.
+    pub fn missing(&self) -> usize {
+        let needed = if self.verdict == CheckVerdict::Down { self.rise } else { self.fall };
+        needed - self.against
+    }
+
     /// Takes a result; true where it changed the verdict. The first result of all decides by itself: a backend that is
     /// down at the start gets no connections.
     pub fn record(&mut self, is_well: bool) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::net::ConnectFailure;
-use crate::telemetry::Traffic;
+use crate::telemetry::{Answer, Traffic};
 
 use super::check_log::{CheckResult, LastCheck};
 use super::evidence::Evidence;
@@ -15,6 +15,10 @@ use super::status::BackendState;
 pub struct BackendSnapshot {
     /// Whether it gets new connections.
     pub state: BackendState,
+    /// Since when; `None`: since it came into its pool.
+    pub since: Option<SystemTime>,
+    /// What changes the state next; `None`: nothing is under way.
+    pub next: Option<String>,
     /// Why it isn't up; `None`: it is, or an operator wants it so.
     pub reason: Option<String>,
     /// Open connections.
@@ -23,6 +27,10 @@ pub struct BackendSnapshot {
     pub idle: usize,
     /// Connections made so far.
     pub total: u64,
+    /// Answers so far, by [`Answer`].
+    pub answers: [u64; Answer::ALL.len()],
+    /// Until the first byte, of all answers together.
+    pub waited: Duration,
     /// Failed connects so far, by [`ConnectFailure`].
     pub connect_failures: [u64; ConnectFailure::ALL.len()],
     /// Connections (in http mode requests) that ended badly so far, by [`Evidence`].
@@ -46,6 +54,11 @@ pub struct BackendSnapshot {
 }
 
 impl BackendSnapshot {
+    /// Answers to requests so far; 0 in mode tcp.
+    pub fn requests(&self) -> u64 {
+        self.answers.iter().sum::<u64>() - self.answers[Answer::Byte as usize]
+    }
+
     /// Failures so far: connects that failed by its fault, and connections that ended badly.
     pub fn failures(&self) -> u64 {
         let blamed = ConnectFailure::ALL.iter().filter(|failure| failure.is_backends_fault());
@@ -53,14 +66,3 @@ impl BackendSnapshot {
     }
 }
 
-/// What its health contributes to that.
-pub(super) struct HealthSnapshot {
-    pub(super) state: BackendState,
-    /// Why it isn't up; `None`: it is, or an operator wants it so.
-    pub(super) reason: Option<String>,
-    /// So far, by reason.
-    pub(super) ejections: BTreeMap<&'static str, u64>,
-    /// Time until a probe is allowed, where it is ejected.
-    pub(super) ejected_for: Option<Duration>,
-    pub(super) last_error: Option<(String, SystemTime)>,
-}

@@ -78,6 +78,24 @@ pub(super) struct Status {
     slow_start: Duration,
     /// When it came back; `None`: it was never away, or the slow start is over.
     back_since: Option<Instant>,
+    /// When its state changed last.
+    pub(super) since: Option<SystemTime>,
+}
+
+/// What is shown of it.
+pub(super) struct StatusSnapshot {
+    pub(super) state: BackendState,
+    /// Since when.
+    pub(super) since: Option<SystemTime>,
+    /// Why it isn't up; `None`: it is, or an operator wants it so.
+    pub(super) reason: Option<String>,
+    /// What changes the state next; `None`: nothing is under way.
+    pub(super) next: Option<String>,
+    /// So far, by reason.
+    pub(super) ejections: BTreeMap<&'static str, u64>,
+    /// Time until a probe is allowed, where it is ejected.
+    pub(super) ejected_for: Option<Duration>,
+    pub(super) last_error: Option<(String, SystemTime)>,
 }
 
 impl Status {
@@ -97,6 +115,7 @@ impl Status {
             is_waiting: false,
             slow_start: pool.slow_start,
             back_since: None,
+            since: Some(SystemTime::now()),
         }
     }
 
@@ -198,12 +217,55 @@ impl Status {
     }
 
     /// Why it isn't up; `None`: it is, or an operator wants it so.
-    pub(super) fn reason(&self) -> Option<String> {
+    fn reason(&self) -> Option<String> {
         match self.state() {
             BackendState::Up | BackendState::Draining | BackendState::Disabled => None,
             BackendState::Down | BackendState::Standby => Some(self.failed_check.clone()),
             BackendState::Waiting => Some("it is well, and waits for `lb backend enable`".to_owned()),
             BackendState::Ejected | BackendState::Probing => Some(self.ejection_reason.clone()),
+        }
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> StatusSnapshot {
+        let ejected_for = match self.detector_state() {
+            DetectorState::Ejected { until } => Some(until.saturating_duration_since(now)),
+            DetectorState::Up | DetectorState::Probing { .. } => None,
+        };
+        StatusSnapshot {
+            state: self.state(),
+            since: self.since,
+            reason: self.reason(),
+            next: self.next(now),
+            ejections: self.ejections.clone(),
+            ejected_for,
+            last_error: self.last_error.clone(),
+        }
+    }
+
+    /// What changes its state next; `None`: nothing is under way.
+    fn next(&self, now: Instant) -> Option<String> {
+        match self.state() {
+            BackendState::Up => {
+                let share = self.share_at(now);
+                (share < FULL_SHARE).then(|| format!("slow start: {share}/{FULL_SHARE} of its weight"))
+            }
+            BackendState::Ejected => {
+                let DetectorState::Ejected { until } = self.detector_state() else { return None };
+                let seconds = until.saturating_duration_since(now).as_secs_f64().ceil();
+                Some(if seconds > 0.0 {
+                    format!("probe in {seconds} s")
+                } else {
+                    "probe by the next client".to_owned()
+                })
+            }
+            BackendState::Probing => Some("one connection is trying it".to_owned()),
+            BackendState::Down | BackendState::Standby => {
+                let missing = self.rise_fall.as_ref().map_or(0, RiseFall::missing);
+                Some(format!("up after {missing} good check{}", if missing == 1 { "" } else { "s" }))
+            }
+            BackendState::Waiting | BackendState::Draining | BackendState::Disabled => {
+                Some("until `lb backend enable`".to_owned())
+            }
         }
     }
 
@@ -251,14 +313,19 @@ impl Status {
 
     /// Its share of its weight, in parts of [`FULL_SHARE`]: rising while it starts slowly.
     pub(super) fn share(&mut self, now: Instant) -> u32 {
-        let Some(since) = self.back_since else { return FULL_SHARE };
-        let elapsed = now.saturating_duration_since(since);
-        if elapsed >= self.slow_start {
+        let share = self.share_at(now);
+        if share == FULL_SHARE {
             self.back_since = None;
-            return FULL_SHARE;
         }
+        share
+    }
+
+    fn share_at(&self, now: Instant) -> u32 {
+        let elapsed = self.back_since.map(|since| now.saturating_duration_since(since));
+        let Some(elapsed) = elapsed.filter(|elapsed| *elapsed < self.slow_start) else { return FULL_SHARE };
         let steps = elapsed.as_nanos() * u128::from(FULL_SHARE) / self.slow_start.as_nanos();
-        u32::try_from(steps).unwrap_or(FULL_SHARE).clamp(1, FULL_SHARE)
+        // Not the whole before its time.
+        u32::try_from(steps).unwrap_or(FULL_SHARE).clamp(1, FULL_SHARE - 1)
     }
 
     /// When something changes that no connection reports: a probe, or the next step of the slow start.

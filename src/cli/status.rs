@@ -39,10 +39,10 @@ pub(super) struct StatusArgs {
 
 /// Both reports, as `--json` prints them.
 #[derive(Serialize)]
-struct Reports {
-    status: StatusReport,
+pub(super) struct Reports {
+    pub(super) status: StatusReport,
     #[serde(flatten)]
-    pools: PoolsReport,
+    pub(super) pools: PoolsReport,
 }
 
 pub(super) fn status(args: &StatusArgs) -> Result<(), CliError> {
@@ -90,7 +90,7 @@ async fn watch(admin: &AdminClient) -> Result<(), CliError> {
     }
 }
 
-async fn fetch_reports(admin: &AdminClient) -> Result<Reports, CliError> {
+pub(super) async fn fetch_reports(admin: &AdminClient) -> Result<Reports, CliError> {
     Ok(Reports { status: admin.report("/api/v1/status").await?, pools: admin.report("/api/v1/pools").await? })
 }
 
@@ -99,8 +99,12 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
     let status = &reports.status;
     let state = if status.draining { ", draining" } else { "" };
     let mut text = format!(
-        "lb {}: up {:.0} s, {} workers, {} of {} connections{state}\n",
-        status.version, status.uptime_seconds, status.workers, status.connections.active, status.connections.max
+        "lb {}: up {}, {} workers, {} of {} connections{state}\n",
+        status.version,
+        uptime(status.uptime_seconds),
+        status.workers,
+        status.connections.active,
+        status.connections.max
     );
     text += &engine_line(&status.engine);
     text += &splice_line(&status.splice);
@@ -159,6 +163,11 @@ fn pool_lines(PoolReport { name, service, outage_since, failed, failures, .. }: 
         text += &format!("\npool {name}: {failed} clients were not served: {}\n", reasons.join(", "));
     }
     text
+}
+
+/// In whole seconds, minutes, hours and days.
+fn uptime(seconds: f64) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs()))
 }
 
 fn engine_line(engine: &EngineReport) -> String {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::backends::{Evidence, Lease};
 use crate::lifecycle::IdleTimer;
 use crate::net::{ConnectFailure, Transport};
-use crate::relay::{self, FirstByte, Meter, Outcome, Start, Tally};
+use crate::relay::{self, Meter, Outcome, Start, Tally};
 use crate::telemetry::{Cause, Rejection};
 
 use super::admitted::{Admitted, Permits};
@@ -63,14 +63,12 @@ pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<O
                     Ok(connected) => connected,
                     Err(refusal) => return refuse(record, &client, refusal),
                 };
+            record.backend_asked();
             let meter = Meter {
                 tally: &tally,
                 listener: &frontend.counters(worker.id).bytes,
                 backend: &lease.backend().counters(worker.id).bytes,
-                on_first_byte: &|first| match first {
-                    FirstByte::OfClient => lease.may_await_answer(),
-                    FirstByte::OfBackend(now) => lease.record_success(now),
-                },
+                on_first_byte: &|first| record.note_first_byte(first, &lease),
             };
             let may_retry = upstream.pool().may_retry_after(record.attempts.tried().len() + 1);
             let start = Start::Fresh { may_retry };

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use tracing::Span;
 
 use crate::access_log::Entry;
+use crate::backends::Lease;
 use crate::lifecycle::ConnectionId;
 use crate::net::{Peer, Transport};
-use crate::relay::Tally;
+use crate::relay::{FirstByte, Tally};
 use crate::telemetry::{Cause, ClientFailure, Rejection};
 
 use super::arrival::Arrival;
@@ -60,6 +61,27 @@ impl<'a> Record<'a> {
 
     pub(super) fn reject(mut self, reason: Rejection) {
         self.end = Some(ConnectionEnd::Rejected(reason));
+    }
+
+    /// From now on the backend has something to answer: it was connected to, or the client has sent a first byte.
+    pub(super) fn backend_asked(&self) {
+        self.tally.note_asked(self.arrival.accepted_at.elapsed());
+    }
+
+    /// The first byte of a side, in mode tcp.
+    pub(super) fn note_first_byte(&self, first: FirstByte, lease: &Lease) {
+        match first {
+            FirstByte::OfClient => {
+                self.backend_asked();
+                lease.may_await_answer();
+            }
+            FirstByte::OfBackend(now) => {
+                let since_accept = now.saturating_duration_since(self.arrival.accepted_at);
+                let took = since_accept.saturating_sub(self.tally.asked_after());
+                lease.first_byte(self.arrival.load.worker(), took);
+                lease.record_success(now);
+            }
+        }
     }
 
     pub(super) fn span(&self) -> Span {

@@ -1,7 +1,7 @@
 //! Where moved bytes are counted: on the connection, on its listener, on its backend. Knows nothing of how they moved.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::telemetry::ByteCounters;
 
@@ -13,6 +13,8 @@ pub struct Tally {
     to_client: Cell<u64>,
     first_to_client: Cell<Option<Instant>>,
     backend_ended_at_once: Cell<bool>,
+    /// Seconds from accept until the backend had something to answer: four bytes, which each connection has room for.
+    asked_after: Cell<f32>,
 }
 
 impl Tally {
@@ -38,6 +40,15 @@ impl Tally {
 
     pub(super) fn note_end_at_once(&self) {
         self.backend_ended_at_once.set(true);
+    }
+
+    pub fn note_asked(&self, after_accept: Duration) {
+        self.asked_after.set(after_accept.as_secs_f32());
+    }
+
+    /// How long after the accept the backend had something to answer.
+    pub fn asked_after(&self) -> Duration {
+        Duration::from_secs_f32(self.asked_after.get())
     }
 
     /// When the client took the backend's first byte.

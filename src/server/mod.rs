@@ -7,6 +7,7 @@ mod admin_server;
 mod bind_addresses;
 mod capacity;
 mod cgroup;
+mod changes;
 mod error;
 mod listen_sockets;
 mod main_loop;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::config::{Config, Loaded};
 
 use super::admin_server::read_token;
+use super::changes;
 use super::error::RunError;
 use super::server_state::ServerState;
 use super::systemd;
@@ -14,13 +15,17 @@ pub(super) async fn reload(state: &mut ServerState) -> Result<String, String> {
     let began = Instant::now();
     systemd::reloading();
     state.file.mark_read();
+    let mut changes = String::new();
     let result = match load(state) {
-        Ok(loaded) => apply(state, loaded).await.map_err(|error| error.to_string()),
+        Ok(loaded) => {
+            changes = changes::between(&state.config, &loaded.config);
+            apply(state, loaded).await.map_err(|error| error.to_string())
+        }
         Err(why) => Err(why),
     };
     systemd::ready();
     match &result {
-        Ok(what) => tracing::info!(event = "reloaded", took_ms = began.elapsed().as_millis(), "{what}"),
+        Ok(what) => tracing::info!(event = "reloaded", changes, took_ms = began.elapsed().as_millis(), "{what}"),
         Err(error) => {
             tracing::error!(
                 event = "reload_failed",

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, RuntimeMetrics};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::spawn_local;
 
 use crate::access_log::AccessLog;
-use crate::admin::{Exporter, Guard, Reloads, View};
+use crate::admin::{Exporter, Guard, History, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
 use crate::file_watch::FileWatch;
 use crate::lifecycle::{ConnectionLimit, CutOrder, Cutter, Drain, DrainWatch};
@@ -163,9 +164,12 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         config_file: loaded.file.as_ref().map(|file| file.display().to_string()),
         reloads: Reloads::default(),
         guard: guard_of(&config.admin)?,
+        history: History::default(),
         commands: sender,
         former_processes: upgrade.former_processes().clone(),
     });
+    let watched = view.clone();
+    spawn_local(async move { watched.keep_history().await });
     let admin = start_admin(&config.admin, &mut running.listen_sockets, &view, exporter).await?;
     running.finish_take_over()?;
     running.listen_sockets.close_unclaimed();

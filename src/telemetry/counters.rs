@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::cause::{AcceptError, Cause, Rejection};
 use super::failures::{ClientFailure, FailureCounters, FailureTotals};
@@ -75,12 +76,64 @@ impl std::iter::Sum for Traffic {
     }
 }
 
-/// What one worker counts of one backend.
+labels! {
+    /// What a backend gave first on a connection (mode tcp), or its answer to a request, by the status's first digit.
+    Answer {
+        /// Mode tcp: a first byte.
+        Byte = "byte",
+        /// 101: the request has become a tunnel.
+        Informational = "1xx",
+        Success = "2xx",
+        Redirection = "3xx",
+        ClientError = "4xx",
+        /// And statuses beyond those of HTTP.
+        ServerError = "5xx",
+    }
+}
+
+impl Answer {
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            ..200 => Self::Informational,
+            200..300 => Self::Success,
+            300..400 => Self::Redirection,
+            400..500 => Self::ClientError,
+            500.. => Self::ServerError,
+        }
+    }
+}
+
+/// What one worker counts of one backend. Only that worker writes it.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
     pub bytes: ByteCounters,
     /// Connections to it that wait in the idle pool for their next request: a gauge.
     pub idle: AtomicUsize,
+    answers: [AtomicU64; Answer::ALL.len()],
+    /// Until the first byte, of all answers together.
+    waited_micros: AtomicU64,
+}
+
+impl BackendCounters {
+    /// Counts an answer whose first byte came after this time.
+    pub fn answered(&self, answer: Answer, took: Duration) {
+        add_own(&self.answers[answer as usize], 1);
+        add_own(&self.waited_micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    pub fn answers(&self) -> [u64; Answer::ALL.len()] {
+        self.answers.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Until the first byte, of all answers together.
+    pub fn waited(&self) -> Duration {
+        Duration::from_micros(self.waited_micros.load(Ordering::Relaxed))
+    }
+}
+
+/// Adds to a counter that has no other writer: cheaper than an addition that keeps others out.
+fn add_own(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
 /// What one worker counts of one listener.

@@ -123,7 +123,8 @@ impl Visit for Fields {
             name => {
                 let comma = if event.detail.is_empty() { "" } else { ", " };
                 // The text alone says what it is.
-                let name = if matches!(name, "reason" | "error" | "states") { "" } else { &format!("{name} ") };
+                let name =
+                    if matches!(name, "reason" | "error" | "states" | "changes") { "" } else { &format!("{name} ") };
                 let _ = write!(event.detail, "{comma}{name}{value}");
             }
         }

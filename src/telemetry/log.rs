@@ -1,6 +1,7 @@
 //! The program's own log: to standard error, as text or JSON. Connections have a log of their own.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -92,6 +93,12 @@ impl Write for EventWriter {
         let Some(log) = writer() else { return Ok(event.len()) };
         let text = String::from_utf8_lossy(event);
         let text = text.trim_end_matches('\n');
+        // The access log calls it so.
+        let text = match text.strip_prefix("{\"timestamp\":") {
+            Some(rest) if self.json => format!("{{\"time\":{rest}").into(),
+            _ => Cow::Borrowed(text),
+        };
+        let text = &*text;
         let line = match (self.json, self.is_colored) {
             (true, _) => escaped_json(text),
             (false, false) => escaped(text),

@@ -17,22 +17,39 @@ macro_rules! names {
             help: $help,
         }),*];
 
-        /// Gives every counter and gauge its help text.
+        /// Gives every counter and gauge of the exporter its help text.
         pub fn describe() {
             $(names!(@describe $kind $constant $help);)*
         }
     };
-    (@constant seconds $constant:ident $name:literal $help:literal) => {
-        #[doc = $help] pub const $constant: HistogramName = HistogramName { name: $name, help: $help };
-    };
-    (@constant $kind:ident $constant:ident $name:literal $help:literal) => {
+    (@constant counter $constant:ident $name:literal $help:literal) => {
         #[doc = $help] pub const $constant: &str = $name;
     };
     (@kind seconds) => { "histogram" };
+    (@kind own_counter) => { "counter" };
+    (@kind own_gauge) => { "gauge" };
     (@kind $kind:ident) => { stringify!($kind) };
+    (@constant gauge $constant:ident $name:literal $help:literal) => {
+        #[doc = $help] pub const $constant: &str = $name;
+    };
+    (@constant own_counter $constant:ident $name:literal $help:literal) => {
+        names!(@family $constant $name "counter" $help);
+    };
+    (@constant own_gauge $constant:ident $name:literal $help:literal) => {
+        names!(@family $constant $name "gauge" $help);
+    };
+    (@constant seconds $constant:ident $name:literal $help:literal) => {
+        names!(@family $constant $name "histogram" $help);
+    };
+    (@constant summary $constant:ident $name:literal $help:literal) => {
+        names!(@family $constant $name "summary" $help);
+    };
+    (@family $constant:ident $name:literal $kind:literal $help:literal) => {
+        #[doc = $help] pub const $constant: Family = Family { name: $name, kind: $kind, help: $help };
+    };
     (@describe counter $constant:ident $help:literal) => { describe_counter!($constant, $help) };
     (@describe gauge $constant:ident $help:literal) => { describe_gauge!($constant, $help) };
-    (@describe seconds $constant:ident $help:literal) => {};
+    (@describe $kind:ident $constant:ident $help:literal) => {};
 }
 
 /// A metric, as the reference describes it.
@@ -45,10 +62,11 @@ pub struct Described {
     pub help: &'static str,
 }
 
-/// A histogram's name, and its help text.
+/// A family that is written without the exporter.
 #[derive(Clone, Copy, Debug)]
-pub struct HistogramName {
+pub struct Family {
     pub name: &'static str,
+    pub kind: &'static str,
     pub help: &'static str,
 }
 
@@ -62,17 +80,17 @@ names! {
     counter POOL_FAILED = "lb_pool_clients_failed_total" [pool, reason],
         "Clients of a pool (in http mode requests) that were not served, by why.";
     counter BYTES = "lb_bytes_total" [listener, direction], "Bytes relayed: in from clients, out to clients.";
-    counter BACKEND_CONNECTIONS = "lb_backend_connections_total" [pool, backend], "Connections made to a backend.";
-    counter CONNECT_FAILURES = "lb_backend_connect_failures_total" [pool, backend, reason],
+    own_counter BACKEND_CONNECTIONS = "lb_backend_connections_total" [pool, backend], "Connections made to a backend.";
+    own_counter CONNECT_FAILURES = "lb_backend_connect_failures_total" [pool, backend, reason],
         "Connections to a backend that failed, by reason.";
-    counter BACKEND_BYTES = "lb_backend_bytes_total" [pool, backend, direction],
+    own_counter BACKEND_BYTES = "lb_backend_bytes_total" [pool, backend, direction],
         "Bytes relayed: in to the backend, out from it.";
-    counter EJECTIONS = "lb_backend_ejections_total" [pool, backend, reason],
+    own_counter EJECTIONS = "lb_backend_ejections_total" [pool, backend, reason],
         "Times that passive failure detection set a backend aside, by reason.";
-    counter BAD_ENDS = "lb_backend_bad_ends_total" [pool, backend, reason],
+    own_counter BAD_ENDS = "lb_backend_bad_ends_total" [pool, backend, reason],
         "Connections to a backend (in http mode requests) that ended badly, by how.";
-    counter HEALTH_CHECKS = "lb_health_checks_total" [pool, backend, result], "Health checks of a backend, by result.";
-    counter UNANSWERED = "lb_backend_unanswered_total" [pool, backend],
+    own_counter HEALTH_CHECKS = "lb_health_checks_total" [pool, backend, result], "Health checks of a backend, by result.";
+    own_counter UNANSWERED = "lb_backend_unanswered_total" [pool, backend],
         "Clients that had asked a backend for something and left before a byte of an answer.";
     counter RETRIES = "lb_retries_total" [pool],
         "Further backends tried for a client whose backend could not be connected to.";
@@ -90,14 +108,14 @@ names! {
         "Requests to the admin server that were refused, by reason.";
     gauge LAST_RELOAD = "lb_config_last_reload_successful" [], "1 unless the last reload failed.";
     gauge ACTIVE = "lb_connections_active" [listener], "Client connections that are open.";
-    gauge BACKEND_ACTIVE = "lb_backend_connections_active" [pool, backend], "Connections to a backend that are open.";
-    gauge BACKEND_IDLE = "lb_backend_connections_idle" [pool, backend],
+    own_gauge BACKEND_ACTIVE = "lb_backend_connections_active" [pool, backend], "Connections to a backend that are open.";
+    own_gauge BACKEND_IDLE = "lb_backend_connections_idle" [pool, backend],
         "Connections to a backend that wait for their next request (http mode).";
-    gauge BACKEND_UP = "lb_backend_up" [pool, backend], "1 while a backend takes new connections, else 0.";
-    gauge BACKEND_STATE = "lb_backend_state" [pool, backend, state],
+    own_gauge BACKEND_UP = "lb_backend_up" [pool, backend], "1 while a backend takes new connections, else 0.";
+    own_gauge BACKEND_STATE = "lb_backend_state" [pool, backend, state],
         "1 for the state that a backend is in, 0 for the others.";
-    gauge BACKEND_WEIGHT = "lb_backend_weight" [pool, backend], "A backend's configured weight.";
-    gauge BACKEND_RANK = "lb_backend_rank" [pool, backend],
+    own_gauge BACKEND_WEIGHT = "lb_backend_weight" [pool, backend], "A backend's configured weight.";
+    own_gauge BACKEND_RANK = "lb_backend_rank" [pool, backend],
         "A backend's rank: 0 for primaries, 1 and more for backups.";
     gauge POOL_USABLE = "lb_pool_usable_backends" [pool], "Backends of a pool that take new connections.";
     gauge POOL_QUEUE = "lb_pool_queue_length" [pool], "Clients that wait for room on a pool's backends.";
@@ -114,6 +132,10 @@ names! {
         "Bytes moved inside the kernel (splice), of all bytes relayed.";
     gauge CERTIFICATE_EXPIRY = "lb_certificate_expiry_timestamp_seconds" [listener, name],
         "When a listener's certificate expires, in seconds since 1970.";
+    own_counter BACKEND_REQUESTS = "lb_backend_requests_total" [pool, backend, code],
+        "Requests that a backend has answered, by the class of the status.";
+    summary BACKEND_FIRST_BYTE = "lb_backend_first_byte_seconds" [pool, backend],
+        "Time until a backend's first byte: from the request, or the client's first byte.";
     seconds CONNECT_DURATION = "lb_connect_duration_seconds" [pool], "Time to connect to a backend.";
     seconds FIRST_BYTE_DURATION = "lb_first_byte_duration_seconds" [pool],
         "Time from accept to the backend's first byte.";

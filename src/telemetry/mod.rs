@@ -12,6 +12,7 @@ mod events;
 mod failures;
 mod handshakes;
 mod histogram;
+mod latency;
 mod log;
 mod log_writer;
 pub mod metric;
@@ -19,7 +20,7 @@ pub mod metric;
 pub use cause::{AcceptError, Cause, Rejection};
 pub use clock::rfc3339;
 pub use counters::{
-    Answerer, BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker,
+    Answer, Answerer, BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker,
     PoolHistograms, Traffic,
 };
 pub use escape::{Unquoted, Word, escaped, escaped_json};
@@ -27,5 +28,6 @@ pub use events::{PastEvent, events_after};
 pub use failures::{ClientFailure, FailureCounters, FailureTotals};
 pub use handshakes::{HandshakeFailure, HandshakeKind, HandshakeTotals};
 pub use histogram::{Histogram, HistogramTotals};
+pub use latency::{Latencies, LatencyBuckets, SeenLatencies};
 pub use log::{LogSettings, start as start_log, writer as log_writer};
 pub use log_writer::{LogWriter, LogWriterOptions};

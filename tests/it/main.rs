@@ -34,6 +34,7 @@ mod engine; // io_uring or epoll: what sends small messages, and what happens wh
 mod exhaustion; // pipes, splice(2) itself and local ports that are not to be had
 mod failover; // backends that fail: retry, ejection, probe, fail open
 mod fairness; // one bulk flow beside a thousand small ones
+mod figures; // what each backend does, in figures; the last hour; what a scrape is
 mod guide; // the recipes of docs/guide/recipes
 mod harness; // which tests there are, and what this machine lacks for them
 mod health_checks; // what is asked, where, how often, and what is said of the answer

@@ -274,8 +274,12 @@ fn the_process_shows_what_it_uses() {
     near("resident_memory_bytes", resident_bytes(lb.pid()) as f64, 0.2);
     near("open_fds", fs::read_dir(format!("/proc/{}/fd", lb.pid())).unwrap().count() as f64, 0.2);
     let used = cpu_time(lb.pid()).as_secs_f64();
-    // It counts whole seconds, and was asked a little earlier.
-    assert!((used - 1.5..=used).contains(&value("cpu_seconds_total")), "{used} s were used");
+    // proc(5) counts in hundredths, and was asked a little later.
+    assert!((used - 0.5..=used + 0.02).contains(&value("cpu_seconds_total")), "{used} s were used");
+    assert!(value("cpu_seconds_total") % 1.0 > 0.0, "in fractions");
+    for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "start_time_seconds"] {
+        assert!(metrics.samples.iter().any(|sample| sample.name == format!("process_{name}")), "process_{name}");
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((now - value("start_time_seconds")).abs() < 60.0, "{}", value("start_time_seconds"));
 }

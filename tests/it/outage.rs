@@ -63,7 +63,10 @@ fn an_outage_is_seen_everywhere_and_so_is_its_end() {
         assert_eq!(lb.metrics().sum(name, &[("reason", "connect_failed")]), 20.0, "{name}");
     }
     let happened = events_after(&lb, 0);
-    assert_eq!(happened, ["started", "operator", "operator", "ejected", "pool_down"]);
+    assert_eq!(happened[..3], ["started", "operator", "operator"]);
+    // The pool's task may be quicker than the connection that has seen the failure.
+    assert!(happened[3..].contains(&"ejected".to_owned()) && happened[3..].contains(&"pool_down".to_owned()));
+    assert_eq!(happened.len(), 5, "{happened:?}");
 
     change_backend(&lb, a.address(), "enable");
     wait_until("it is over", || pool(&lb)["outage_since"].is_null());

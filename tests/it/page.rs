@@ -12,8 +12,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Authority, Browser, Folder, Lb, Node, Server, connect, free_port, get, get_from, greeting_unix_socket, short_read,
-    wait_for_within, wait_until, wait_until_equal,
+    Authority, Browser, Folder, Lb, Node, Server, change_backend, connect, free_port, get, get_from,
+    greeting_unix_socket, knock, short_read, wait_for_within, wait_until, wait_until_equal,
 };
 
 /// Opens the page of a balancer, as it is on a desk.
@@ -109,7 +109,7 @@ fn the_page_may_load_what_is_its_own_only() {
         assert!(policy.contains(part), "{part} in {policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
-    for path in ["/", "/style.css", "/page.js", "/api/v1/status", "/nowhere"] {
+    for path in ["/", "/style.css", "/page.js", "/pools.js", "/rows.js", "/format.js", "/api/v1/status", "/nowhere"] {
         assert_eq!(lb.ask(path).header("x-content-type-options"), Some("nosniff"), "{path}");
     }
     // The browser holds to it: what somebody smuggles in does not run.
@@ -178,9 +178,12 @@ fn addresses_are_text_not_markup() {
     let lb = Lb::with_backends(&[&address]).start();
     let browser = open(&lb);
     assert_eq!(browser.count("#pools img"), 0);
-    assert_eq!(browser.text("#pools tbody th"), address);
+    assert_eq!(browser.text("#pools tbody th [data-field=address]"), address);
     // Its button means this one, whatever is in its name.
     browser.click("#pools button.drain");
+    assert!(browser.text("#question").contains(&address), "{}", browser.text("#question"));
+    assert_eq!(browser.count("dialog img"), 0);
+    browser.click("#proceed");
     wait_until("it is drained", || lb.api("/api/v1/pools")["pools"][0]["backends"][0]["state"] == "draining");
     wait_until("the page says so", || browser.text("#result").contains(&address));
     assert_eq!(browser.count("footer img"), 0);
@@ -216,7 +219,8 @@ fn without_the_right_to_change_there_are_no_buttons() {
     let token = folder.write("token", "secret");
     let lb = Lb::in_front_of(&[server.address()]).set("admin.token_file", token.display()).start();
     let browser = open(&lb);
-    let shown = browser.value("[...document.querySelectorAll('button')].filter((b) => b.checkVisibility()).length");
+    let changes = "[...document.querySelectorAll('.actions button, #reload')].filter((b) => b.checkVisibility())";
+    let shown = browser.value(&format!("{changes}.length"));
     assert_eq!(shown, 0);
     assert!(browser.text(".readonly-note").contains("token"), "{}", browser.text(".readonly-note"));
 }
@@ -255,28 +259,144 @@ fn nothing_sticks_out_of_a_phones_screen() {
     }
     browser.resize(375, 800);
     let selector = format!("{} button.drain", row(a.address()));
+    // What is well takes one line there, and is opened for the rest.
+    let height = || browser.value(&format!("document.querySelector({}).offsetHeight", json!(row(a.address()))));
+    assert!(height().as_u64() < Some(50), "{} px", height());
+    let more = format!("{} .more", row(a.address()));
+    browser.value(&format!("document.querySelector({}).scrollIntoView({{block: 'center'}})", json!(more)));
+    browser.click(&more);
     browser.value(&format!("document.querySelector({}).scrollIntoView({{block: 'center'}})", json!(selector)));
     browser.click(&selector);
     wait_until_equal("the state", &"draining".to_owned(), || lb.state_of(a.address()));
     assert_quiet(&browser);
 }
 
+/// Types into a field, or chooses.
+fn enter(browser: &Browser, field: &str, value: &str) {
+    browser.value(&format!(
+        "(document.getElementById('{field}').value = {}, \
+         document.getElementById('{field}').dispatchEvent(new Event('input')))",
+        json!(value)
+    ));
+}
+
+/// The DOM stays small, however many there are, and what is bad is in it. How long its script takes for a poll, the
+/// page notes itself: the measure `show`.
 #[test]
-fn a_thousand_backends_have_their_rows() {
-    let list: Vec<String> = (0..1000).map(|n| format!("'127.9.{}.{}:9'", n / 250, 1 + n % 250)).collect();
-    let lb = Lb::with_config(&format!("listen: 127.0.0.1:0\nbackends: [{}]\n", list.join(", "))).start();
+fn the_page_carries_three_two_hundred_and_five_thousand_backends() {
+    for (all, most_elements) in [(3, 500), (200, 4000), (5000, 4000)] {
+        let list: Vec<String> = (0..all).map(|n| format!("'127.9.{}.{}:9'", n / 250, 1 + n % 250)).collect();
+        let lb = Lb::with_config(&format!("listen: 127.0.0.1:0\nbackends: [{}]\n", list.join(", "))).start();
+        let last = list[all - 1].trim_matches('\'').to_owned();
+        change_backend(&lb, &last, "drain");
+        let browser = open(&lb);
+        assert_eq!(browser.count("[data-backend]"), all.min(100) as u64);
+        assert_eq!(browser.text("#pools tbody th [data-field=address]"), last, "what is not up comes first");
+        let elements = browser.count("*");
+        assert!(elements < most_elements, "{elements} elements for {all} backends");
+        let uptime = browser.text("[data-field=uptime]");
+        wait_until("it goes on", || browser.text("[data-field=uptime]") != uptime);
+        let took = browser.value("performance.getEntriesByName('show')[0].duration");
+        assert!(took.as_f64() > Some(0.0), "{took}");
+        // The filter finds one among them.
+        enter(&browser, "filter", "127.9.0.2:9");
+        wait_until_equal("rows in sight", &1, || browser.count("[data-backend]"));
+        assert!(browser.text("#matches").starts_with("1 of "), "{}", browser.text("#matches"));
+        enter(&browser, "filter", "");
+        if all > 100 {
+            browser.value("document.querySelector('.all').click()");
+            wait_until_equal("all rows", &(all as u64), || browser.count("[data-backend]"));
+        }
+        assert_quiet(&browser);
+    }
+}
+
+#[test]
+fn an_outage_is_red_and_drains_that_cause_one_are_asked_for() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let lb = Lb::in_front_of(&[a.address(), b.address()]).start();
     let browser = open(&lb);
-    assert_eq!(browser.count("[data-backend]"), 1000);
-    let uptime = browser.text("[data-field=uptime]");
-    wait_until("it goes on", || browser.text("[data-field=uptime]") != uptime);
-    // The filter finds one among them.
-    browser.value(
-        "(document.getElementById('filter').value = '127.9.3.17:9', \
-         document.getElementById('filter').dispatchEvent(new Event('input')))",
+    browser.click(&format!("{} button.drain", row(a.address())));
+    wait_until_equal("the state", &"draining".to_owned(), || lb.state_of(a.address()));
+    wait_until("the page knows", || browser.count(&format!("{}[data-state=draining]", row(a.address()))) == 1);
+    assert_eq!(browser.count("dialog[open]"), 0, "nobody loses by that");
+    assert_eq!(browser.count("#outage[hidden]"), 1);
+
+    let drain_last = format!("{} button.drain", row(b.address()));
+    browser.click(&drain_last);
+    assert!(
+        browser.text("#question").contains("the last usable backend of pool default"),
+        "{}",
+        browser.text("dialog")
     );
-    wait_until_equal("rows in sight", &1, || browser.count("[data-backend]:not([hidden])"));
-    assert!(browser.text("#matches").contains("1 of 1,000"), "{}", browser.text("#matches"));
+    browser.click("#cancel");
+    assert_eq!((browser.count("dialog[open]"), lb.state_of(b.address())), (0, "up".to_owned()));
+    browser.click(&drain_last);
+    browser.click("#proceed");
+    wait_until_equal("the state", &"draining".to_owned(), || lb.state_of(b.address()));
+    wait_until("it is red", || browser.text("#outage:not([hidden])").contains("pool default, since "));
+    assert_eq!(browser.value("document.title"), "DOWN: default – lb");
+    assert_eq!((browser.count("section.down"), browser.count("#ups.bad")), (1, 1));
+    // Clients fail from then on, and that is counted in sight.
+    wait_until("failures are shown", || {
+        knock(lb.address());
+        browser.text("#failing.bad").contains("so far") && browser.text("#listeners .failed").contains("no_backend")
+    });
+    assert!(browser.text("#event-list li").contains("no backend may be used"), "{}", browser.text("#event-list"));
+    browser.click(&format!("{} button.enable", row(a.address())));
+    wait_until("it is over", || browser.count("#outage[hidden]") == 1 && browser.count("section.down") == 0);
+    wait_until("nobody fails", || browser.count("#failing.bad") == 0);
     assert_quiet(&browser);
+}
+
+#[test]
+fn the_slowest_comes_first_where_that_is_asked_for() {
+    let slow = Server::that(|mut stream| {
+        let mut request = [0; 1024];
+        if stream.read(&mut request).is_ok_and(|length| length > 0) {
+            thread::sleep(Duration::from_millis(400));
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let (a, b) = (Server::named("a"), Server::named("b"));
+    let lb = Lb::in_front_of(&[a.address(), b.address(), slow.address()]).with(&["--mode", "http"]).start();
+    // The first point of the history is none of these.
+    wait_until("there is a point", || lb.api("/api/v1/history")["until"].is_string());
+    (0..6).for_each(|_| assert_eq!(get(lb.address(), "/").status, 200));
+    let browser = open(&lb);
+    let first = || browser.text("#pools tbody th [data-field=address]");
+    assert_eq!(first(), a.address().to_string(), "in the order of the configuration");
+    wait_until("its time is shown", || browser.text(&format!("{} .p99", row(slow.address()))).contains("ms"));
+    browser.click("thead button[value=p99]");
+    assert_eq!(first(), slow.address().to_string());
+    assert_eq!(browser.count("th[aria-sort=descending]"), 1);
+    enter(&browser, "sort", "address");
+    assert_eq!(browser.count("th[aria-sort=ascending] button[value=address]"), 1);
+    assert!(browser.text(&row(slow.address())).contains('2'), "its requests: {}", browser.text(&row(slow.address())));
+    // What was before comes from the balancer, also after a reload of the page.
+    browser.value("location.reload()");
+    wait_until("the hour is drawn", || browser.count(&format!("{} .hour polyline", row(slow.address()))) == 1);
+    let drawn =
+        || browser.value("document.querySelector('[data-chart=p99] svg').ariaLabel").as_str().unwrap().to_owned();
+    assert!(drawn().contains("slowest p99 4"), "{}", drawn());
+    assert_quiet(&browser);
+}
+
+#[test]
+fn a_token_that_is_entered_is_used() {
+    let (a, b) = (Server::named("a"), Server::named("b"));
+    let folder = Folder::new();
+    let token = folder.write("token", "secret");
+    let lb = Lb::in_front_of(&[a.address(), b.address()]).set("admin.token_file", token.display()).start();
+    let browser = open(&lb);
+    enter(&browser, "token", "wrong");
+    browser.click(&format!("{} button.drain", row(a.address())));
+    wait_until("it is refused", || browser.text("#result.bad").contains("can't drain"));
+    enter(&browser, "token", "secret");
+    browser.click(&format!("{} button.drain", row(a.address())));
+    wait_until_equal("the state", &"draining".to_owned(), || lb.state_of(a.address()));
+    let stored = "localStorage.length + sessionStorage.length + document.cookie.length";
+    assert_eq!(browser.value(stored), 0, "it is in memory alone");
 }
 
 /// Keeps a few connections open and makes new ones until it is dropped.

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backends::{Backend, LastCheck, Pool, Unresolved};
+use crate::backends::{Backend, BackendSnapshot, LastCheck, Pool, Unresolved};
 use crate::config::Policy;
-use crate::telemetry::rfc3339;
+use crate::telemetry::{Answer, rfc3339};
 
+use super::super::history::{FirstByte, History};
 use super::super::view::View;
-use super::failures;
+use super::failures::failures;
 
 /// `GET /api/v1/pools`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -70,14 +71,24 @@ pub struct BackendReport {
     pub max_connections: Option<usize>,
     /// `up`, `ejected`, `probing`, `down`, `standby`, `waiting`, `draining` or `disabled`.
     pub state: String,
+    /// When the state began (RFC 3339).
+    pub since: Option<String>,
     /// Why it is ejected, probing, down, standby or waiting; null in the other states.
     pub reason: Option<String>,
+    /// What changes the state next: `probe in 8 s`; null: nothing is under way.
+    pub next: Option<String>,
     /// Open connections; in mode http, requests under way.
     pub active: usize,
     /// Connections made so far.
     pub total: u64,
     /// Failures so far: connects that failed by its fault, and connections (in mode http requests) that ended badly.
     pub failures: u64,
+    /// Requests that it has answered so far; 0 in mode tcp.
+    pub requests: u64,
+    /// Those by the status's class (`2xx` …), without those that never occurred.
+    pub answers: BTreeMap<String, u64>,
+    /// Until its first byte came, in the last minute; null: it answered nobody.
+    pub first_byte: Option<FirstByteReport>,
     /// Ejections so far.
     pub ejections: u64,
     /// When a probe may come (RFC 3339); null unless ejected.
@@ -94,6 +105,16 @@ pub struct BackendReport {
     pub bytes_in: u64,
     /// Bytes from the backend.
     pub bytes_out: u64,
+}
+
+/// First-byte times, in milliseconds: in mode http from the request, in mode tcp from the client's first byte, or from
+/// the connect where the backend speaks first; of each connection the first.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct FirstByteReport {
+    /// A mean of the last seconds.
+    pub mean_ms: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
 }
 
 /// One health check.
@@ -113,7 +134,7 @@ impl PoolsReport {
     pub(in crate::admin) fn new(view: &View) -> Self {
         let now = Instant::now();
         let shown = view.shown.load();
-        Self { pools: shown.pools.iter().map(|pool| PoolReport::new(pool, now)).collect() }
+        Self { pools: shown.pools.iter().map(|pool| PoolReport::new(pool, &view.history, now)).collect() }
     }
 }
 
@@ -123,7 +144,7 @@ impl PoolReport {
         self.outage_since.is_some()
     }
 
-    fn new(pool: &Pool, now: Instant) -> Self {
+    fn new(pool: &Pool, history: &History, now: Instant) -> Self {
         let failed = pool.failures().totals();
         Self {
             name: pool.name().to_owned(),
@@ -135,7 +156,7 @@ impl PoolReport {
             outage_since: pool.outage_since().map(|since| rfc3339(since).to_string()),
             failed: failed.all(),
             failures: failures(failed),
-            backends: pool.backends().iter().map(|backend| BackendReport::new(backend, now)).collect(),
+            backends: pool.backends().iter().map(|backend| BackendReport::new(backend, history, now)).collect(),
             unresolved: pool.unresolved().iter().map(UnresolvedReport::new).collect(),
         }
     }
@@ -148,7 +169,7 @@ impl UnresolvedReport {
 }
 
 impl BackendReport {
-    fn new(backend: &Backend, now: Instant) -> Self {
+    fn new(backend: &Backend, history: &History, now: Instant) -> Self {
         let snapshot = backend.snapshot(now);
         Self {
             address: backend.label().to_owned(),
@@ -157,10 +178,15 @@ impl BackendReport {
             rank: backend.rank(),
             max_connections: backend.max_connections().map(NonZeroUsize::get),
             state: snapshot.state.as_str().to_owned(),
+            since: snapshot.since.map(|since| rfc3339(since).to_string()),
             reason: snapshot.reason.clone(),
+            next: snapshot.next.clone(),
             active: snapshot.active,
             total: snapshot.total,
             failures: snapshot.failures(),
+            requests: snapshot.requests(),
+            answers: answers(&snapshot),
+            first_byte: history.first_byte(backend.id()).map(FirstByteReport::new),
             ejections: snapshot.ejections.values().sum(),
             ejected_until: snapshot.ejected_for.map(rfc3339_in),
             // Microseconds divided by a thousand: no digits that nothing measured.
@@ -171,6 +197,20 @@ impl BackendReport {
             bytes_in: snapshot.bytes.to_backend,
             bytes_out: snapshot.bytes.to_client,
         }
+    }
+}
+
+/// To requests, by class.
+fn answers(snapshot: &BackendSnapshot) -> BTreeMap<String, u64> {
+    let classes = Answer::ALL.iter().filter(|class| **class != Answer::Byte);
+    let counts = classes.map(|class| (class.as_str().to_owned(), snapshot.answers[*class as usize]));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+impl FirstByteReport {
+    fn new(times: FirstByte) -> Self {
+        let milliseconds = |time: Duration| time.as_micros() as f64 / 1e3;
+        Self { mean_ms: milliseconds(times.mean), p50_ms: milliseconds(times.p50), p99_ms: milliseconds(times.p99) }
     }
 }
 

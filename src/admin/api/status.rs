@@ -11,7 +11,7 @@ use crate::tls;
 
 use super::super::authorization::Reach;
 use super::super::view::{LastReload, ShownListener, View};
-use super::failures;
+use super::failures::failures;
 
 /// `GET /api/v1/status`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -34,6 +34,8 @@ pub struct StatusReport {
     pub unready_reason: Option<String>,
     /// Whether changes need no token here.
     pub may_post: bool,
+    /// Whether there is a token; without one, where changes need it, there are none.
+    pub has_token: bool,
     /// Null: flags and variables alone configure it.
     pub config_file: Option<String>,
     /// Null before the first.
@@ -158,6 +160,7 @@ impl StatusReport {
             ready: view.unready().is_none(),
             unready_reason: view.unready(),
             may_post: view.guard.is_open(reach),
+            has_token: view.guard.has_token(),
             config_file: view.config_file.clone(),
             last_reload: view.reloads.last().map(|last| ReloadReport::new(&last)),
             former_processes: view.former_processes.pids(),

@@ -1,49 +1,41 @@
-// The status page: polls the admin API every second, and shows the reports. Names, addresses and errors come from the
-// network, so they are put into the page as text, never as markup.
+// The status page: polls the admin API every second, and shows the reports. It keeps nothing: what was comes from the
+// balancer, and the token for changes is forgotten with the page.
+
+import { age, bytes, count, duration, perSecond, setClock, utc } from "./format.js";
+import { chartedPools, countUp, isDown, isLast, showAgain, showHistory, showPools, why } from "./pools.js";
+import { cellsOf, chart, element, fill, rating, reconcile, rowOf, setSpan, takeRates } from "./rows.js";
 
 const POLL_INTERVAL_MS = 1000;
+/** A poll takes at most this share of the time: with thousands of backends it comes less often. */
+const MOST_BUSY = 0.2;
 const POLL_TIMEOUT_MS = 5000;
 /** A reload is answered only when it is done. */
 const CHANGE_TIMEOUT_MS = 30_000;
-/** Rates over a shorter time would fluctuate too much. */
-const SHORTEST_SPAN_S = 0.5;
-/** Rates over a longer time would be those of the past. */
-const LONGEST_SPAN_S = 5;
-const SPARKLINE = { spanMs: 60_000, width: 120, height: 24 };
-/** A smaller difference counts as none: the answer's Date header has whole seconds. */
-const CLOCK_TOLERANCE_MS = 2000;
-
-const ROW_CLASSES = {
-  ejected: "bad", down: "bad", probing: "warn", waiting: "warn", draining: "warn", standby: "off", disabled: "off",
-};
-const CHANGES = {
-  up: ["drain", "disable"], waiting: ["enable", "disable"], draining: ["enable", "disable"], disabled: ["enable"],
-};
-const SERVICES = {
-  refused: "clients are refused", all_tried: "none passes its check, all are tried",
-  ejected_tried: "none is usable, those that have failed are tried",
-};
+const HISTORY = { intervalMs: 30_000, points: 60 };
+/** Accepted connections per second, of the last minute. */
+const MOST_SAMPLES = 60;
+const MOST_EVENTS = 100;
 const OUTCOMES = { enable: "is enabled", drain: "is draining", disable: "is disabled" };
 
-const element = (id) => document.getElementById(id);
-const grouped = new Intl.NumberFormat("en");
 const polling = { underWay: false, again: false, timer: 0 };
-/** The server's uptime at the last rates, whether this poll computes new ones, and over how many seconds. */
-const rating = { uptime: undefined, due: false, span: undefined };
-const header = cellsOf(document);
+const header = cellsOf(document.body);
 const listeners = new Map();
-const pools = new Map();
 const changesUnderWay = new Set();
+const failing = { counted: null, rates: {} };
 let samples = [];
-let clockSkewMs = 0;
+let lastEvent = 0;
+let historyAt = -Infinity;
 let answeredAt = null;
 let offlineSince = null;
 
 document.addEventListener("visibilitychange", poll);
-element("filter").addEventListener("input", filterRows);
-element("not-up").addEventListener("change", filterRows);
-element("pools").addEventListener("click", ({ target }) => changeBackend(target.closest("button")));
+for (const id of ["filter", "not-up", "sort"]) element(id).addEventListener("input", showAgain);
+element("pools").addEventListener("click", ({ target }) => clicked(target.closest("button")));
 element("dismiss").addEventListener("click", dismissResult);
+element("token").addEventListener("input", showRights);
+element("token-field").addEventListener("submit", (event) => event.preventDefault());
+element("cancel").addEventListener("click", () => element("confirm").close());
+element("proceed").addEventListener("click", () => element("confirm").close("yes"));
 element("reload").addEventListener("click", () => change("api/v1/reload", "configuration reloaded", "reload failed"));
 poll();
 
@@ -53,17 +45,24 @@ async function poll() {
   clearTimeout(polling.timer);
   const begun = performance.now();
   Object.assign(polling, { underWay: true, again: false });
-  await fetchReports().then(([status, report]) => show(status, report.pools), showOffline).catch(console.error);
+  await fetchReports().then(show, showOffline).catch(console.error);
   polling.underWay = false;
-  const wait = polling.again ? 0 : Math.max(0, begun + POLL_INTERVAL_MS - performance.now());
+  const took = performance.now() - begun;
+  const wait = polling.again ? 0 : Math.max(POLL_INTERVAL_MS - took, took / MOST_BUSY - took);
   polling.timer = setTimeout(poll, wait);
 }
 
 async function fetchReports() {
   const abort = new AbortController();
   const deadline = setTimeout(() => abort.abort(new Error("it took too long")), POLL_TIMEOUT_MS);
+  const isHistoryDue = performance.now() - historyAt > HISTORY.intervalMs;
   try {
-    return await Promise.all([get("api/v1/status", abort.signal), get("api/v1/pools", abort.signal)]);
+    const paths = ["api/v1/status", "api/v1/pools", `api/v1/events?after=${lastEvent}`];
+    const reports = await Promise.all(paths.map((path) => get(path, abort.signal)));
+    const pools = chartedPools().map((name) => `pool=${encodeURIComponent(name)}&`);
+    const histories = isHistoryDue ? ["", ...pools] : [];
+    return reports.concat([await Promise.all(histories.map((query) =>
+      get(`api/v1/history?${query}points=${HISTORY.points}`, abort.signal)))]);
   } finally {
     clearTimeout(deadline);
     // If one has failed, the other must not continue into the next poll.
@@ -74,8 +73,7 @@ async function fetchReports() {
 async function get(path, signal) {
   const response = await fetch(path, { cache: "no-store", signal });
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
-  const skew = Date.parse(response.headers.get("date")) - Date.now();
-  clockSkewMs = Math.abs(skew) > CLOCK_TOLERANCE_MS ? skew : 0;
+  setClock(response.headers.get("date"));
   return response.json();
 }
 
@@ -91,33 +89,38 @@ function showOffline(error) {
   document.title = "no answer – lb";
 }
 
-function show(status, poolReports) {
+function show([status, { pools }, { events }, histories]) {
+  const begun = performance.now();
+  const isFirst = answeredAt === null;
   offlineSince = null;
   answeredAt = new Date().toISOString();
   element("offline").hidden = true;
   document.body.classList.remove("stale");
+  if (status.uptime_seconds < rating.uptime) beginAnew();
   setSpan(status.uptime_seconds);
-  showHeader(status, poolReports.flatMap((pool) => pool.backends));
+  showHeader(status, pools);
   showReload(status.last_reload);
   showCertificates(status.listeners);
   reconcile(element("listeners"), listeners, status.listeners, "name", () => rowOf("listener"), showListener);
   if (rating.due) showAcceptRate();
-  reconcile(element("pools"), pools, poolReports, "name", newPool, showPool);
-  filterRows();
+  showPools(pools);
+  for (const { series, step_seconds: step } of histories) {
+    series.filter(({ pool }) => pool !== null).forEach((one) => showHistory(one, step));
+    // Those of backends need rows, which the first poll makes.
+    historyAt = isFirst ? -Infinity : performance.now();
+  }
+  showEvents(events);
   document.querySelector("main").hidden = false;
+  performance.clearMeasures("show");
+  performance.measure("show", { start: begun });
 }
 
-/** Measured by the server's uptime: after a restart it is less than before, and there is no rate. */
-function setSpan(uptime) {
-  const span = uptime - rating.uptime;
-  rating.due = !(span >= 0 && span < SHORTEST_SPAN_S);
-  if (!rating.due) return;
-  rating.uptime = uptime;
-  rating.span = span > 0 && span <= LONGEST_SPAN_S ? span : undefined;
-}
-
-function showHeader(status, backends) {
+function showHeader(status, pools) {
+  const backends = pools.flatMap((pool) => pool.backends);
   const unready = status.unready_reason ?? (status.draining ? "draining" : "no reason given");
+  const down = pools.filter(isDown);
+  const all = { failed: status.listeners.reduce((sum, listener) => sum + listener.failed, 0) };
+  takeRates(failing, all, ["failed"]);
   fill(header, {
     version: status.version,
     ready: status.ready ? "ready" : `not ready: ${unready}`,
@@ -125,16 +128,32 @@ function showHeader(status, backends) {
     uptime: duration(status.uptime_seconds), workers: count(status.workers),
     config: status.config_file ?? "no file",
     up: count(countUp(backends)), backends: count(backends.length),
+    failed: perSecond(failing.rates.failed), failures: all.failed > 0 ? `${count(all.failed)} so far` : "",
+    outage: down.map((pool) => `pool ${pool.name}${pool.outage_since ? `, since ${utc(pool.outage_since)}` : ""}`)
+      .join("\n"),
+    "readonly-note": status.has_token
+      ? "changes need the token" : "changes are off: admin.token_file is not set, and the address is no local one",
   });
-  document.title = `${header.up.shown} of ${header.backends.shown} up – lb`;
+  element("outage").hidden = down.length === 0;
+  element("ups").classList.toggle("bad", down.length > 0);
+  element("failing").classList.toggle("bad", (failing.rates.failed ?? 0) > 0);
+  const title = down.length > 0 ? `DOWN: ${down.map((pool) => pool.name).join(", ")}` : null;
+  document.title = `${title ?? `${header.up.shown} of ${header.backends.shown} up`} – lb`;
   element("ready").className = status.ready ? "up" : "bad";
-  document.body.classList.toggle("readonly", !status.may_post);
+  element("token-field").hidden = status.may_post || !status.has_token;
+  document.body.dataset.mayPost = String(status.may_post);
+  showRights();
+}
+
+function showRights() {
+  const may = document.body.dataset.mayPost === "true" || element("token").value !== "";
+  document.body.classList.toggle("readonly", !may);
 }
 
 function showReload(last) {
   const failed = last?.result === "failure";
   fill(header, {
-    reload: last ? `${failed ? "failed" : "worked"} ${ago(last.time)}` : "none since the start",
+    reload: last ? `${failed ? "failed" : "worked"} ${age(last.time)} ago` : "none since the start",
     "reload-note": last ? utc(last.time) + (failed ? "" : `: ${last.message}`) : "",
     "reload-error": failed ? last.message : "",
   });
@@ -151,199 +170,83 @@ function showCertificates(listeners) {
   element("certificates").hidden = lines.length === 0;
 }
 
-/** Makes parent's children the rows of items, in their order. A row stays the same element as long as its key exists:
- *  so it keeps focus and selection. */
-function reconcile(parent, rows, items, key, create, update) {
-  const present = new Set(items.map((item) => item[key]));
-  for (const [name, row] of rows) {
-    if (present.has(name)) continue;
-    row.element.remove();
-    rows.delete(name);
-  }
-  let place = parent.firstElementChild;
-  for (const item of items) {
-    let row = rows.get(item[key]);
-    if (!row) rows.set(item[key], (row = create(item)));
-    if (row.element === place) place = place.nextElementSibling;
-    else parent.insertBefore(row.element, place);
-    update(row, item);
-  }
-}
-
-function rowOf(template) {
-  const copy = element(template).content.firstElementChild.cloneNode(true);
-  return { element: copy, cells: cellsOf(copy), counted: null, rates: {} };
-}
-
-/** The text node of each [data-field], by name. */
-function cellsOf(root) {
-  const cells = {};
-  for (const holder of root.querySelectorAll("[data-field]")) {
-    const node = holder.firstChild ?? holder.appendChild(document.createTextNode(""));
-    cells[holder.dataset.field] = { node, shown: null };
-  }
-  return cells;
-}
-
-/** Most values don't change between polls, and must cost nothing: they are compared with the last ones in memory. */
-function fill(cells, texts) {
-  for (const name in texts) {
-    const cell = cells[name];
-    if (cell.shown === texts[name]) continue;
-    cell.shown = texts[name];
-    cell.node.textContent = texts[name];
-  }
-}
-
-/** The growth per second of each counter; undefined if there is nothing to compare with. */
-function takeRates(row, item, counters) {
-  if (!rating.due) return;
-  for (const counter of counters) {
-    const grown = row.counted && rating.span ? item[counter] - row.counted[counter] : -1;
-    row.rates[counter] = grown < 0 ? undefined : grown / rating.span;
-  }
-  row.counted = item;
-}
-
 function showListener(row, listener) {
-  takeRates(row, listener, ["accepted", "bytes_in", "bytes_out"]);
+  takeRates(row, listener, ["accepted", "bytes_in", "bytes_out", "failed"]);
   fill(row.cells, {
     name: listener.name,
     addresses: listener.addresses.join(", "),
     mode: listener.mode,
     pool: listener.pool ?? "–",
     active: count(listener.active), rejected: count(listener.rejected),
+    failed: count(listener.failed), why: why(listener),
     rate: perSecond(row.rates.accepted),
     in: bytes(row.rates.bytes_in), out: bytes(row.rates.bytes_out),
   });
-}
-
-function newPool({ name }) {
-  const row = rowOf("pool");
-  row.element.querySelector(".scroll").ariaLabel = `Backends of pool ${name}, as a table`;
-  row.backends = new Map();
-  fill(row.cells, { name, caption: name });
-  return row;
-}
-
-function showPool(row, { name, policy, service, backends, waiting, retries }) {
-  const up = `${countUp(backends)} of ${backends.length} up`;
-  fill(row.cells, {
-    service: backends.length > 0 ? SERVICES[service] ?? "" : "",
-    summary: `${policy}, ${up}, waiting ${count(waiting)}, retries ${count(retries)}`,
-  });
-  row.element.querySelector(".scroll").hidden = backends.length === 0;
-  row.element.querySelector(".empty").hidden = backends.length > 0;
-  const body = row.element.querySelector("tbody");
-  reconcile(body, row.backends, backends, "address", (backend) => newBackend(name, backend), showBackend);
-}
-
-function newBackend(pool, { address }) {
-  const row = Object.assign(rowOf("backend"), { pool, address, state: null, hidden: false });
-  row.buttons = [...row.element.querySelectorAll("button")];
-  Object.assign(row.element.dataset, { pool, backend: address });
-  // For screen readers: a list of buttons that are all named "Drain" would be useless.
-  for (const button of row.buttons) button.ariaLabel = `${button.textContent} ${address}`;
-  fill(row.cells, { address });
-  return row;
-}
-
-function showBackend(row, backend) {
-  takeRates(row, backend, ["total", "bytes_in", "bytes_out"]);
-  if (row.state !== backend.state) showState(row, backend.state);
-  fill(row.cells, {
-    until: backend.ejected_until ? `for another ${Math.max(0, Math.ceil(secondsUntil(backend.ejected_until)))} s` : "",
-    backup: rankText(backend.rank), weight: count(backend.weight),
-    active: count(backend.active),
-    limit: backend.max_connections ? ` of ${count(backend.max_connections)}` : "",
-    rate: perSecond(row.rates.total), total: count(backend.total),
-    in: bytes(row.rates.bytes_in), out: bytes(row.rates.bytes_out),
-    latency: backend.latency === null ? "–" : `${backend.latency.toFixed(2)}\u00a0ms`,
-    failures: count(backend.failures),
-    error: backend.reason ?? backend.last_error ?? "–",
-    "error-age": !backend.reason && backend.last_error_at ? ago(backend.last_error_at) : "",
-  });
-}
-
-/** A rank above 1 needs its number: what follows it is the weight. */
-function rankText(rank) {
-  return ["", "backup "][rank] ?? `backup #${rank} `;
-}
-
-function showState(row, state) {
-  row.state = state;
-  row.searchText = `${row.pool} ${row.address} ${state}`.toLowerCase();
-  row.element.dataset.state = state;
-  row.element.className = ROW_CLASSES[state] ?? "";
-  fill(row.cells, { state });
-  const focused = row.buttons.find((button) => button === document.activeElement);
-  for (const button of row.buttons) button.hidden = !(CHANGES[state] ?? CHANGES.up).includes(button.value);
-  // The button that was just pressed may be hidden now: its opposite gets the focus.
-  if (focused?.hidden) row.buttons.find((button) => !button.hidden).focus();
-}
-
-function filterRows() {
-  const words = element("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const onlyNotUp = element("not-up").checked;
-  const filters = onlyNotUp || words.length > 0;
-  // The row that has the focus stays: the user may just have changed its state.
-  const focused = document.activeElement?.closest("tr");
-  let [shown, all] = [0, 0];
-  for (const pool of pools.values()) {
-    const shownBefore = shown;
-    for (const row of pool.backends.values()) {
-      const matches = !(onlyNotUp && row.state === "up") && words.every((word) => row.searchText.includes(word));
-      const hidden = !matches && row.element !== focused;
-      if (row.hidden !== hidden) row.element.hidden = row.hidden = hidden;
-      shown += row.hidden ? 0 : 1;
-      all += 1;
-    }
-    pool.element.hidden = filters && shown === shownBefore;
-  }
-  element("matches").textContent = filters ? `${count(shown)} of ${count(all)} shown` : "";
+  row.element.classList.toggle("failing", (row.rates.failed ?? 0) > 0);
 }
 
 function showAcceptRate() {
-  const now = performance.now();
   const rates = [...listeners.values()].map((row) => row.rates.accepted ?? 0);
   const rate = rating.span && rates.reduce((sum, one) => sum + one, 0);
-  samples = samples.filter((sample) => now - sample.at < SPARKLINE.spanMs).concat({ at: now, rate });
-  const peak = Math.max(...samples.map((sample) => sample.rate ?? 0));
+  samples = samples.concat(rate ?? []).slice(-MOST_SAMPLES);
+  const peak = Math.max(...samples, 0);
   const texts = { accepted: perSecond(rate), peak: perSecond(peak) };
   fill(header, texts);
-  element("sparkline").ariaLabel = `accepted per second in the last minute: now ${texts.accepted}, peak ${texts.peak}`;
-  element("sparkline").replaceChildren(...unbroken(samples).map((run) => polyline(run, now, peak)));
+  const title = `accepted per second in the last minute: now ${texts.accepted}, peak ${texts.peak}`;
+  chart(element("sparkline"), [{ values: samples }], title);
 }
 
-/** Without polls, as in a hidden tab, there is no rate: the line has a gap there. */
-function unbroken(samples) {
-  const runs = [[]];
-  for (const sample of samples) {
-    if (sample.rate === undefined) runs.push([]);
-    else runs.at(-1).push(sample);
+/** It was restarted: its events and its history begin with it. */
+function beginAnew() {
+  lastEvent = 0;
+  historyAt = -Infinity;
+  element("event-list").replaceChildren();
+}
+
+/** The last one on top. */
+function showEvents(events) {
+  const list = element("event-list");
+  for (const event of events) {
+    const row = rowOf("event");
+    row.element.className = event.level === "info" ? "" : event.level === "warn" ? "warn" : "bad";
+    row.element.querySelector("time").dateTime = event.time;
+    const where = [event.listener, event.pool, event.backend].filter(Boolean).join(" ");
+    fill(row.cells, {
+      time: event.time.slice(0, 19).replace("T", " "), text: `${where ? `${where}: ` : ""}${event.message}`,
+      detail: event.detail,
+    });
+    list.prepend(row.element);
+    lastEvent = Math.max(lastEvent, event.id);
   }
-  return runs.filter((run) => run.length > 0);
+  while (list.children.length > MOST_EVENTS) list.lastElementChild.remove();
+  element("no-events").hidden = list.children.length > 0;
 }
 
-function polyline(run, now, peak) {
-  const { spanMs, width, height } = SPARKLINE;
-  const points = run.map(({ at, rate }) => {
-    const x = width * (1 - (now - at) / spanMs);
-    const y = height - 1 - (rate / Math.max(peak, 1)) * (height - 2);
-    return `${x.toFixed(1)},${y.toFixed(1)}`;
-  });
-  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
-  line.setAttribute("points", points.join(" "));
-  return line;
-}
-
-async function changeBackend(button) {
+async function clicked(button) {
+  if (button?.closest("thead")) {
+    element("sort").value = button.value;
+    return showAgain();
+  }
   const { pool, backend } = button?.closest("[data-backend]")?.dataset ?? {};
-  if (!backend) return;
-  const verb = button.value;
+  const verb = button?.value;
+  if (!backend || !OUTCOMES[verb]) return;
+  if (verb !== "enable" && isLast(pool, backend) && !(await isConfirmed(verb, pool, backend))) return;
   const path = `api/v1/pools/${encodeURIComponent(pool)}/backends/${encodeURIComponent(backend)}/${verb}`;
   const undo = verb === "enable" ? "" : "; Enable takes it back";
   await change(path, `${backend} in ${pool} ${OUTCOMES[verb]}${undo}`, `can't ${verb} ${backend} in ${pool}`);
+}
+
+/** Asked only where clients would lose. */
+function isConfirmed(verb, pool, backend) {
+  const dialog = element("confirm");
+  element("question").textContent =
+    `${backend} is the last usable backend of pool ${pool}: its clients will not be served. ${verb} it all the same?`;
+  element("proceed").textContent = verb === "drain" ? "Drain" : "Disable";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
 }
 
 async function change(path, success, failure) {
@@ -362,8 +265,10 @@ async function change(path, success, failure) {
 
 /** Null, or the reason of the failure. */
 async function post(path) {
+  const token = element("token").value;
+  const headers = token === "" ? {} : { Authorization: `Bearer ${token}` };
   try {
-    const response = await fetch(path, { method: "POST", signal: AbortSignal.timeout(CHANGE_TIMEOUT_MS) });
+    const response = await fetch(path, { method: "POST", headers, signal: AbortSignal.timeout(CHANGE_TIMEOUT_MS) });
     if (response.ok) return null;
     const answer = await response.json().catch(() => ({}));
     return answer.error ?? `HTTP ${response.status}`;
@@ -376,49 +281,4 @@ function dismissResult() {
   element("result").textContent = "";
   element("dismiss").hidden = true;
   element("filter").focus();
-}
-
-function countUp(backends) {
-  return backends.filter((backend) => backend.state === "up").length;
-}
-
-/** Most numbers are small, and don't need Intl, which is slow for a thousand rows. */
-function count(number) {
-  return number < 1000 ? String(number) : grouped.format(number);
-}
-
-function perSecond(rate) {
-  if (rate === undefined) return "–";
-  return rate < 1000 ? rate.toFixed(1) : count(Math.round(rate));
-}
-
-/** At least KiB: units of one width keep the digits aligned. The space is a non-breaking one. */
-function bytes(rate) {
-  if (rate === undefined) return "–";
-  if (rate === 0) return "0";
-  const units = ["KiB", "MiB", "GiB", "TiB"];
-  const power = Math.min(units.length, Math.max(1, Math.floor(Math.log(rate) / Math.log(1024))));
-  const value = rate / 1024 ** power;
-  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)}\u00a0${units[power - 1]}`;
-}
-
-function duration(seconds) {
-  const [minutes, hours, days] = [60, 3600, 86_400].map((unit) => Math.floor(seconds / unit));
-  if (days > 0) return `${days} d ${hours % 24} h`;
-  if (hours > 0) return `${hours} h ${minutes % 60} min`;
-  if (minutes > 0) return `${minutes} min ${Math.floor(seconds % 60)} s`;
-  return `${Math.floor(seconds)} s`;
-}
-
-function ago(time) {
-  return `${duration(Math.max(0, -secondsUntil(time))).split(" ", 2).join(" ")} ago`;
-}
-
-function secondsUntil(time) {
-  return (Date.parse(time) - Date.now() - clockSkewMs) / 1000;
-}
-
-/** UTC, as in the logs. */
-function utc(time) {
-  return `${time.slice(0, 19).replace("T", " ")} UTC`;
 }

@@ -11,7 +11,7 @@ use crate::lifecycle::IdleTimer;
 use crate::net::{Hangup, Transport};
 use crate::protocol::http1::{Body, ClientSide, Passes, ResponseHead, TrailerFilter, Version, write_response_head};
 use crate::relay::{Direction, Framer, Limits, Pump, PumpContext, Step};
-use crate::telemetry::{Answerer, Cause};
+use crate::telemetry::{Answer, Answerer, Cause};
 
 use super::super::frontend::Frontend;
 use super::super::http_settings::HttpSettings;
@@ -41,6 +41,7 @@ pub(super) struct Parties<'a> {
 pub(super) struct Exchange<'a> {
     parties: Parties<'a>,
     request: &'a Request<'a>,
+    began: Instant,
     /// `None`: nothing has been sent yet.
     up: Option<Pump<BodyFramer<'a>>>,
     upload: Upload,
@@ -88,6 +89,7 @@ impl<'a> Exchange<'a> {
         Self {
             parties,
             request,
+            began: Instant::now(),
             up: None,
             upload: Upload::Going,
             down,
@@ -265,7 +267,8 @@ impl<'a> Exchange<'a> {
     fn take_head(&mut self, cx: &mut Context<'_>, head: &ResponseHead, bytes: &[u8]) -> Option<ExchangeEnd> {
         let Down::Head(awaited) = &mut self.down else { return None };
         let mut unsent = std::mem::take(&mut awaited.unsent);
-        self.parties.lease.answer_began(Instant::now());
+        let (now, answer) = (Instant::now(), Answer::of_status(head.status));
+        self.parties.lease.answer_began(self.parties.worker.id, answer, now.duration_since(self.began), now);
         self.status = head.status;
         let version = self.request.head.version;
         if head.is_upgrade() {

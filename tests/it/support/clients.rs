@@ -27,6 +27,14 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// A client that is not served, whether it is reset at once or later.
+pub fn knock(address: SocketAddr) {
+    if let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE) {
+        bound(&stream);
+        let _ = stream.read(&mut [0]);
+    }
+}
+
 pub fn bound(stream: &TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
     stream.set_write_timeout(Some(PATIENCE)).expect("not zero");

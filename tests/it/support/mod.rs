@@ -39,7 +39,8 @@ pub use admin::{RELOAD, assert_api_error, backend_path, change_backend, greeter,
 pub use authority::{Authority, openssl};
 pub use browser::Browser;
 pub use clients::{
-    Ending, bound, connect, connect_and_read, read_to_end, reset, send_and_read, short_read, shrink_receive_buffer,
+    Ending, bound, connect, connect_and_read, knock, read_to_end, reset, send_and_read, short_read,
+    shrink_receive_buffer,
 };
 pub use dns::Dns;
 pub use dns_stub::{DnsStub, Reply};

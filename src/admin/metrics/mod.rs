@@ -3,25 +3,25 @@
 //! The series of a listener come from one summing-up, so they agree: accepted = closed + rejected + active. Histograms
 //! are summed up after that, and may be a few connections ahead.
 
+mod backends;
+mod exposition;
+mod process;
+
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use tokio::runtime::RuntimeMetrics;
 
-use crate::backends::{Backend, BackendState, CheckResult, Evidence, Pool};
-use crate::net::ConnectFailure;
-use crate::telemetry::metric::{self, HistogramName};
-use crate::telemetry::{
-    AcceptError, Cause, HandshakeTotals, Histogram, HistogramTotals, ListenerStats, ListenerTotals, Rejection,
-    log_writer,
-};
+use crate::backends::Pool;
+use crate::telemetry::metric;
+use crate::telemetry::{AcceptError, Cause, HandshakeTotals, ListenerStats, ListenerTotals, Rejection, log_writer};
 
 use super::view::{ShownListener, View};
+use exposition::Exposition;
 
 /// Renders the process's metrics.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Exporter {
     handle: PrometheusHandle,
     /// One scrape at a time: the next must not change a number between two lines of this one.
     scraping: Mutex<()>,
-    /// CPU, memory, threads and files of the process.
-    process: metrics_process::Collector,
+    /// When the process started.
+    started: SystemTime,
 }
 
 impl Exporter {
@@ -40,18 +40,16 @@ impl Exporter {
     /// Another recorder was installed before.
     pub fn install() -> Result<Self, BuildError> {
         let handle = PrometheusBuilder::new()
-            // Each scrape sets every counter and gauge anew. What wasn't set since the last one belongs to a backend
-            // that is gone: kept, backends that come and go would fill the memory.
+            // Each scrape sets every counter and gauge anew. What wasn't set since the last one belongs to a listener
+            // or pool that is gone.
             .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::GAUGE, Some(Duration::ZERO))
             .install_recorder()?;
         metric::describe();
-        let process = metrics_process::Collector::new(metric::PREFIX);
-        process.describe();
-        Ok(Self { handle, scraping: Mutex::new(()), process })
+        Ok(Self { handle, scraping: Mutex::new(()), started: SystemTime::now() })
     }
 
     /// The text exposition of everything.
-    pub(super) fn render(&self, view: &View) -> String {
+    pub(in crate::admin) fn render(&self, view: &View) -> String {
         let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         collect_process(view);
         let shown = view.shown.load();
@@ -59,44 +57,24 @@ impl Exporter {
         present.iter().for_each(|listener| collect_listener(&listener.stats));
         present.iter().for_each(|listener| collect_certificates(listener));
         shown.pools.iter().for_each(|pool| collect_pool(pool));
-        self.process.collect();
-        let mut text = self.handle.render();
-        write_histograms(&present, &shown.pools, &mut text).expect("a String takes every text");
-        text
+        let mut text = Exposition::after(self.handle.render());
+        backends::write(&shown.pools, &mut text);
+        write_histograms(&present, &shown.pools, &mut text);
+        process::write(self.started, &mut text);
+        text.into_text()
     }
 }
 
 /// The exporter's own histograms can't be taken away while somebody may record: these end with their listener or pool.
-fn write_histograms(listeners: &[&ShownListener], pools: &[Arc<Pool>], text: &mut String) -> fmt::Result {
+fn write_histograms(listeners: &[&ShownListener], pools: &[Arc<Pool>], text: &mut Exposition) {
     let all = listeners.iter().map(|listener| &*listener.stats);
-    write_histogram(metric::CONNECTION_DURATION, "listener", all.map(|of| (&*of.name, &of.connection_duration)), text)?;
+    text.histograms(metric::CONNECTION_DURATION, "listener", all.map(|of| (&*of.name, &of.connection_duration)));
     let http = listeners.iter().filter(|listener| listener.is_http()).map(|listener| &*listener.stats);
-    write_histogram(metric::HTTP_REQUEST_DURATION, "listener", http.map(|of| (&*of.name, &of.request_duration)), text)?;
+    text.histograms(metric::HTTP_REQUEST_DURATION, "listener", http.map(|of| (&*of.name, &of.request_duration)));
     let connect = pools.iter().map(|pool| (pool.name(), &pool.histograms().connect));
-    write_histogram(metric::CONNECT_DURATION, "pool", connect, text)?;
+    text.histograms(metric::CONNECT_DURATION, "pool", connect);
     let first_byte = pools.iter().map(|pool| (pool.name(), &pool.histograms().first_byte));
-    write_histogram(metric::FIRST_BYTE_DURATION, "pool", first_byte, text)
-}
-
-/// In Prometheus's text format. The names of listeners and pools need no escapes.
-fn write_histogram<'a>(
-    histogram: HistogramName,
-    label: &str,
-    series: impl Iterator<Item = (&'a str, &'a Histogram)>,
-    text: &mut String,
-) -> fmt::Result {
-    let HistogramName { name, help } = histogram;
-    writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram")?;
-    for (value, histogram) in series {
-        let HistogramTotals { buckets, count, sum } = histogram.totals();
-        for (bound, count) in buckets {
-            writeln!(text, "{name}_bucket{{{label}=\"{value}\",le=\"{bound}\"}} {count}")?;
-        }
-        writeln!(text, "{name}_bucket{{{label}=\"{value}\",le=\"+Inf\"}} {count}")?;
-        writeln!(text, "{name}_sum{{{label}=\"{value}\"}} {sum}\n{name}_count{{{label}=\"{value}\"}} {count}")?;
-    }
-    text.push('\n');
-    Ok(())
+    text.histograms(metric::FIRST_BYTE_DURATION, "pool", first_byte);
 }
 
 #[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]
@@ -195,46 +173,5 @@ fn collect_pool(pool: &Pool) {
     for (failure, count) in pool.failures().totals().by_why() {
         let failed = counter!(metric::POOL_FAILED, "pool" => pool.name().to_owned(), "reason" => failure.as_str());
         failed.absolute(count);
-    }
-    pool.backends().iter().for_each(|backend| collect_backend(pool, backend));
-}
-
-#[allow(clippy::cast_precision_loss, reason = "gauges are f64 by the format; counts below 2^53 stay exact")]
-fn collect_backend(pool: &Pool, backend: &Backend) {
-    let labels = || [("pool", pool.name().to_owned()), ("backend", backend.label().to_owned())];
-    let now = backend.snapshot(Instant::now());
-    counter!(metric::BACKEND_CONNECTIONS, &labels()).absolute(now.total);
-    counter!(metric::UNANSWERED, &labels()).absolute(now.unanswered);
-    gauge!(metric::BACKEND_ACTIVE, &labels()).set(now.active as f64);
-    gauge!(metric::BACKEND_IDLE, &labels()).set(now.idle as f64);
-    gauge!(metric::BACKEND_UP, &labels()).set(f64::from(u8::from(backend.is_usable())));
-    gauge!(metric::BACKEND_WEIGHT, &labels()).set(f64::from(backend.weight()));
-    gauge!(metric::BACKEND_RANK, &labels()).set(f64::from(backend.rank()));
-    let [pool, backend] = labels();
-    for state in BackendState::ALL {
-        let labels = [pool.clone(), backend.clone(), ("state", state.as_str().to_owned())];
-        gauge!(metric::BACKEND_STATE, &labels).set(f64::from(u8::from(*state == now.state)));
-    }
-    for (reason, count) in &now.ejections {
-        let labels = [pool.clone(), backend.clone(), ("reason", (*reason).to_owned())];
-        counter!(metric::EJECTIONS, &labels).absolute(*count);
-    }
-    // Those that never happened would be most of a scrape.
-    for evidence in Evidence::ALL.iter().filter(|evidence| now.bad_ends[**evidence as usize] > 0) {
-        let labels = [pool.clone(), backend.clone(), ("reason", evidence.as_str().to_owned())];
-        counter!(metric::BAD_ENDS, &labels).absolute(now.bad_ends[*evidence as usize]);
-    }
-    // Without checks there are no series of them.
-    for &result in CheckResult::ALL.iter().filter(|_| now.last_check.is_some()) {
-        let labels = [pool.clone(), backend.clone(), ("result", result.as_str().to_owned())];
-        counter!(metric::HEALTH_CHECKS, &labels).absolute(now.checks[result as usize]);
-    }
-    for &failure in ConnectFailure::ALL {
-        let labels = [pool.clone(), backend.clone(), ("reason", failure.as_str().to_owned())];
-        counter!(metric::CONNECT_FAILURES, &labels).absolute(now.connect_failures[failure as usize]);
-    }
-    for (direction, bytes) in [("in", now.bytes.to_backend), ("out", now.bytes.to_client)] {
-        let labels = [pool.clone(), backend.clone(), ("direction", direction.to_owned())];
-        counter!(metric::BACKEND_BYTES, &labels).absolute(bytes);
     }
 }
