@@ -37,6 +37,8 @@ pub(super) enum CliError {
     Refused(String),
     /// The balancer is not ready for traffic.
     NotReady(String),
+    /// `lb top` has no terminal to draw on.
+    NoTerminal(io::Error),
     /// Pools without a usable backend.
     PoolsDown(String),
     /// The demo's servers or its balancer could not be started.
@@ -88,6 +90,7 @@ impl fmt::Display for CliError {
             Self::Unauthorized(reason) => write!(f, "{reason} (see --token-file FILE)"),
             Self::Refused(reason) => f.write_str(reason),
             Self::NotReady(reason) => write!(f, "not ready: {reason}"),
+            Self::NoTerminal(error) => write!(f, "lb top needs a terminal ({error}); lb status needs none"),
             Self::PoolsDown(pools) => write!(f, "no usable backend in: {pools}"),
             Self::Demo(error) => write!(f, "the demo can't start: {error}"),
             Self::DemoRequest(error) => write!(f, "a GET through the balancer failed: {error}"),

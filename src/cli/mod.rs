@@ -14,6 +14,7 @@ mod import;
 mod run;
 mod schema;
 mod status;
+mod top;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -66,6 +67,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show a running balancer's state; exit code 0 only if it is ready
     Status(status::StatusArgs),
+    /// Show a running balancer live, on the whole terminal: sort, filter, drain and enable by keys
+    Top(top::TopArgs),
     /// Drain, disable or enable a backend of a running balancer
     Backend(change::BackendArgs),
     /// Make an lb.yaml from an nginx.conf or a haproxy.cfg, and list what is left out
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Status(args) => status::status(&args),
+        Command::Top(args) => top::top(&args),
         Command::Backend(args) => change::backend(&args),
         Command::Reload(args) => change::reload(&args),
         Command::Import(args) => import::import(&args),

@@ -91,6 +91,7 @@ mod tls_handshakes; // handshakes that fail: what the client is told, and what i
 mod tls_lifecycle; // open TLS connections through reloads, upgrades and a drain
 mod tls_peers; // TLS with other people's clients and servers
 mod tls_relay; // every byte and every end, with TLS on either side
+mod top; // lb top in a terminal: what it shows, its keys, its size
 mod upgrade; // another process takes over
 mod upgrade_state; // what an upgrade carries on
 mod urgent_data; // MSG_OOB: every byte in its place

@@ -1,0 +1,184 @@
+//! `lb top` in a terminal: what it shows, what its keys do, and that it fits.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::support::{Folder, Lb, Refusing, Server, change_backend, get, lb_command, wait_until, wait_until_equal};
+
+/// A pseudo-terminal, a program in it, and what a person would see.
+struct Terminal {
+    program: Child,
+    keyboard: File,
+    screen: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Terminal {
+    fn of(command: &mut Command, rows: u16, columns: u16) -> Self {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let theirs = ptsname(&ours, Vec::new()).unwrap();
+        let theirs = File::options().read(true).write(true).open(theirs.to_str().unwrap()).unwrap();
+        set_size(&ours, rows, columns);
+        let end = || Stdio::from(theirs.try_clone().unwrap());
+        let program = command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let keyboard = File::from(ours);
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
+        let (mut output, shown) = (keyboard.try_clone().unwrap(), screen.clone());
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // An error is the end: nobody has the other side open any more.
+            while let Ok(length @ 1..) = output.read(&mut bytes) {
+                shown.lock().unwrap().process(&bytes[..length]);
+            }
+        });
+        Self { program, keyboard, screen }
+    }
+
+    fn text(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    fn line(&self, part: &str) -> String {
+        self.text().lines().find(|line| line.contains(part)).unwrap_or_default().to_owned()
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn resize(&mut self, rows: u16, columns: u16) {
+        self.screen.lock().unwrap().screen_mut().set_size(rows, columns);
+        set_size(&self.keyboard, rows, columns);
+        // No shell has given it the terminal, so the kernel doesn't tell it.
+        let pid = rustix::process::Pid::from_child(&self.program);
+        rustix::process::kill_process(pid, rustix::process::Signal::WINCH).unwrap();
+    }
+
+    #[track_caller]
+    fn wait_for(&self, part: &str) {
+        wait_until(&format!("{part:?} on the screen"), || self.text().contains(part));
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+fn set_size(terminal: impl std::os::fd::AsFd, ws_row: u16, ws_col: u16) {
+    tcsetwinsize(terminal, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+}
+
+fn top_of(lb: &Lb, rows: u16, columns: u16) -> Terminal {
+    let folder = Folder::new();
+    let mut command = lb_command(folder.path());
+    Terminal::of(command.args(["top", "--admin", &lb.admin().to_string()]), rows, columns)
+}
+
+#[test]
+fn top_shows_what_is_bad_first_and_changes_it_by_keys() {
+    let (a, b, dead) = (Server::named("a"), Server::named("b"), Refusing::new());
+    let lb = Lb::in_front_of(&[a.address(), b.address(), dead.address()])
+        .with(&["--mode", "http"])
+        .set("pools.default.failure_detection", "{failures: 1, ejection: 1m, max_ejection: 1m}")
+        .start();
+    (0..6).for_each(|_| assert_eq!(get(lb.address(), "/").status, 200));
+    let mut terminal = top_of(&lb, 24, 80);
+    terminal.wait_for("▲ ejected");
+    terminal.wait_for("● ready");
+    terminal.wait_for("2 of 3 backends up");
+    let first = || terminal.text().lines().nth(3).unwrap_or_default().to_owned();
+    assert!(first().contains(&dead.address().to_string()), "{}", terminal.text());
+    assert!(terminal.text().lines().all(|line| line.chars().count() <= 80));
+
+    // The second row is the first that is up.
+    terminal.press("\x1b[B");
+    terminal.press("d");
+    wait_until_equal("the state", &"draining".to_owned(), || lb.state_of(a.address()));
+    terminal.wait_for("◐ draining");
+    // It stays selected, wherever it goes.
+    terminal.press("e");
+    wait_until_equal("the state", &"up".to_owned(), || lb.state_of(a.address()));
+    terminal.press("/");
+    terminal.press(&b.address().to_string());
+    terminal.press("\r");
+    wait_until("the others are gone", || !terminal.text().contains(&a.address().to_string()));
+    change_backend(&lb, a.address(), "drain");
+    terminal.wait_for("1 of 3 backends up");
+    // The last one is asked for.
+    terminal.press("x");
+    terminal.wait_for("y / n? disable");
+    terminal.press("n");
+    wait_until("it isn't asked any more", || !terminal.text().contains("y / n?"));
+    assert_eq!(lb.state_of(b.address()), "up");
+    terminal.press("x");
+    terminal.wait_for("y / n?");
+    terminal.press("y");
+    wait_until_equal("the state", &"disabled".to_owned(), || lb.state_of(b.address()));
+    terminal.wait_for("✖ DOWN: pool default has no usable backend");
+
+    terminal.press("q");
+    wait_until("it ends", || terminal.program.try_wait().unwrap().is_some());
+    assert_eq!(terminal.program.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn top_sorts_by_slowness_and_follows_the_size_of_the_screen() {
+    let slow = Server::that(|mut stream| {
+        let mut request = [0; 1024];
+        if stream.read(&mut request).is_ok_and(|length| length > 0) {
+            thread::sleep(Duration::from_millis(400));
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let mut addresses: Vec<String> = (1..150).map(|n| format!("127.9.0.{n}:9")).collect();
+    addresses.push(slow.address().to_string());
+    let list: Vec<String> = addresses.iter().map(|address| format!("{{address: '{address}', weight: 0}}")).collect();
+    let yaml = format!("listen: 127.0.0.1:0\nmode: http\nbackends: [{}]\n", list.join(", "));
+    let lb =
+        Lb::with_config(&yaml.replace(&format!("'{}', weight: 0", slow.address()), &format!("'{}'", slow.address())))
+            .start();
+    wait_until("there is a point", || lb.api("/api/v1/history")["until"].is_string());
+    (0..3).for_each(|_| assert_eq!(get(lb.address(), "/").status, 200));
+    let mut terminal = top_of(&lb, 60, 200);
+    terminal.wait_for("127.9.0.50:9");
+    assert!(terminal.text().contains("TOTAL") && terminal.text().contains("p50 ms"), "{}", terminal.text());
+    assert!(!terminal.text().contains(&slow.address().to_string()), "150 rows are more than fit");
+    terminal.press("s");
+    terminal.wait_for("sorted by slow");
+    wait_until("it comes first", || {
+        terminal.text().lines().nth(3).unwrap_or_default().contains(&slow.address().to_string())
+    });
+    let row = terminal.line(&slow.address().to_string());
+    let p99: f64 = row.split_whitespace().nth(9).unwrap_or_default().parse().unwrap_or_default();
+    assert!((350.0..5000.0).contains(&p99), "{row:?}");
+    terminal.resize(24, 80);
+    wait_until("columns give way", || !terminal.text().contains("TOTAL") && terminal.text().contains("127.9.0.15:9"));
+    assert_eq!(terminal.text().lines().count(), 24);
+    terminal.press("\x1b[F");
+    terminal.wait_for("127.9.0.149:9");
+    terminal.press("\x03");
+    wait_until("it ends", || terminal.program.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn top_says_what_is_missing() {
+    let folder = Folder::new();
+    let output = lb_command(folder.path()).args(["top"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("needs a terminal"), "{output:?}");
+    let mut command = lb_command(folder.path());
+    let terminal = Terminal::of(command.args(["top", "--admin", "127.0.0.1:1"]), 24, 80);
+    terminal.wait_for("no answer from the admin server");
+}
