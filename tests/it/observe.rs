@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -148,9 +148,13 @@ impl Prometheus {
 
     /// The state of an alert about this backend: `pending`, `firing`, or none.
     fn alert(&self, name: &str, backend: SocketAddr) -> Option<String> {
+        self.alert_about(name, "backend", &backend.to_string())
+    }
+
+    /// The same about what this label names.
+    fn alert_about(&self, name: &str, label: &str, value: &str) -> Option<String> {
         let alerts = self.api("/api/v1/alerts")["alerts"].as_array().unwrap().clone();
-        let is_it =
-            |alert: &&Value| alert["labels"]["alertname"] == name && alert["labels"]["backend"] == backend.to_string();
+        let is_it = |alert: &&Value| alert["labels"]["alertname"] == name && alert["labels"][label] == value;
         alerts.iter().find(is_it).map(|alert| alert["state"].as_str().unwrap().to_owned())
     }
 }
@@ -169,7 +173,8 @@ impl SteadyLoad {
         thread::spawn(move || {
             let (began, mut made) = (Instant::now(), 0);
             while !stop.load(Ordering::Relaxed) {
-                drop(connect(address).write_all(b"hello"));
+                // It may not be served.
+                let _ = TcpStream::connect(address).and_then(|mut client| client.write_all(b"hello"));
                 times.lock().unwrap().push(Instant::now());
                 made += 1;
                 // By the clock, so that a slow connect doesn't slow the pace.
@@ -247,6 +252,15 @@ fn the_shipped_alert_fires_when_a_backend_dies() {
     wait_until_equal("the alert", &Some("firing".to_owned()), || prometheus.alert("LbBackendDown", dying));
     assert_eq!(prometheus.alert("LbBackendDown", b.address()), None, "the other one is well");
     assert_eq!(prometheus.value(&up), Some(0.0));
+    // Without the other one the pool serves nobody, and clients get nothing.
+    for name in ["LbPoolDown", "LbClientsFail"] {
+        assert_eq!(prometheus.alert_about(name, "pool", "default"), None, "{name}");
+    }
+    let _both_gone = b.stop();
+    for name in ["LbPoolDown", "LbClientsFail"] {
+        let firing = Some("firing".to_owned());
+        wait_until_equal(name, &firing, || prometheus.alert_about(name, "pool", "default"));
+    }
     // No rule is broken by what the balancer really shows.
     for group in prometheus.api("/api/v1/rules")["groups"].as_array().unwrap() {
         for rule in group["rules"].as_array().unwrap() {
@@ -254,6 +268,50 @@ fn the_shipped_alert_fires_when_a_backend_dies() {
         }
     }
     drop(gone);
+}
+
+/// Every expression of the shipped dashboard, with its variables filled in.
+fn expressions_of_the_dashboard() -> Vec<String> {
+    fn collect(node: &Value, found: &mut Vec<String>) {
+        match node {
+            Value::Object(object) => {
+                found.extend(object.get("expr").and_then(Value::as_str).map(str::to_owned));
+                object.values().for_each(|child| collect(child, found));
+            }
+            Value::Array(array) => array.iter().for_each(|child| collect(child, found)),
+            _ => {}
+        }
+    }
+    let shipped = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/lb.json")).unwrap();
+    let mut found = Vec::new();
+    collect(&serde_json::from_str(&shipped).unwrap(), &mut found);
+    let known = [("$__rate_interval", "30s"), ("$__range", "1h"), ("$__interval", "10s")];
+    let own = ["$instance", "$listener", "$pool"].map(|name| (name, ".*"));
+    let filled = |text: &String| known.iter().chain(&own).fold(text.clone(), |text, (name, by)| text.replace(name, by));
+    found.iter().map(filled).collect()
+}
+
+#[test]
+fn the_dashboard_finds_what_it_asks_for() {
+    let (a, dead) = (Server::named("a"), Refusing::new());
+    let lb = Lb::in_front_of(&[a.address(), dead.address()]).with(&["--mode", "http"]).start();
+    let prometheus = Prometheus::that_scrapes(&lb, None);
+    let requests = "sum(rate(lb_backend_requests_total[30s])) > 0";
+    wait_for_within(Duration::from_secs(50), "two scrapes with requests", || {
+        assert_eq!(get(lb.address(), "/").status, 200);
+        prometheus.value(requests)
+    });
+    let expressions = expressions_of_the_dashboard();
+    assert!(expressions.len() > 40, "{}", expressions.len());
+    // Each is answered, which `value` asserts. Without a value are those of what doesn't happen here.
+    let is_of_trouble = |expr: &&String| expr.ends_with("> 0") || expr.contains("origin=\"lb\"");
+    let others = expressions.iter().filter(|expr| !is_of_trouble(expr));
+    let empty: Vec<&String> = others.filter(|expr| prometheus.value(expr).is_none()).collect();
+    assert!(empty.is_empty(), "{empty:#?}");
+    for expr in expressions.iter().filter(is_of_trouble) {
+        let _ = prometheus.value(expr);
+    }
+    assert!(expressions.iter().all(|expr| !expr.contains('$')), "{expressions:#?}");
 }
 
 #[test]
