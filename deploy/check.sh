@@ -6,7 +6,7 @@
 # Needs promtool (Debian: prometheus) and python3. With PyYAML, systemd-analyze, kubectl, kubernetes-validate, yamllint, shellcheck and Docker
 # Compose it checks more, and says what it leaves out without them. So with BIRD and keepalived (Debian: bird2, keepalived), as root: it then
 # builds a network of several machines out of namespaces and has them fail. LB_CHECK_MACHINES says how much of that: short (half a minute, the
-# default), full (the tables of docs/scaling.md, a minute and a half), off.
+# default), full (the tables of docs/guide/scaling-out.md, a minute and a half), off.
 set -uo pipefail
 lb=${1:+$(realpath "$1")}
 cd "$(dirname "$0")" || exit 1

@@ -5,7 +5,7 @@
 
 LB is the program. A client's network, a router, and behind a switch three machines with lb, BIRD and lb-announce (or two
 with keepalived) and two backends, by the files of deploy/bgp and deploy/vrrp. 200 connections a second and 300 that stay
-(--short: 50 and 60, and fewer events) go through, and each event is judged; the table goes to docs/scaling.md. Exits 1
+(--short: 50 and 60, and fewer events) go through, and each event is judged; the table is docs/guide/scaling-out.md's. Exits 1
 where something does not hold. Needs root, iproute2, bird2, keepalived, curl; Linux 5.13.
 
 Everything lives in namespaces of its own (network, mounts, processes) and ends with this program, however that ends;
@@ -281,7 +281,7 @@ class Stage:
         self.wait("all its connections are cut", all_are_cut)
 
     def print_table(self):
-        """For docs/scaling.md."""
+        """For docs/guide/scaling-out.md."""
         print("| Event | New connections: failed | the last after | Its own: held, cut | The others': held, cut | Changed backend |")
         print("|---|---|---|---|---|---|")
         for row in self.rows:

@@ -89,7 +89,8 @@ names! {
         "Times that passive failure detection set a backend aside, by reason.";
     own_counter BAD_ENDS = "lb_backend_bad_ends_total" [pool, backend, reason],
         "Connections to a backend (in http mode requests) that ended badly, by how.";
-    own_counter HEALTH_CHECKS = "lb_health_checks_total" [pool, backend, result], "Health checks of a backend, by result.";
+    own_counter HEALTH_CHECKS = "lb_health_checks_total" [pool, backend, result],
+        "Health checks of a backend, by result.";
     own_counter UNANSWERED = "lb_backend_unanswered_total" [pool, backend],
         "Clients that had asked a backend for something and left before a byte of an answer.";
     counter RETRIES = "lb_retries_total" [pool],
@@ -108,7 +109,8 @@ names! {
         "Requests to the admin server that were refused, by reason.";
     gauge LAST_RELOAD = "lb_config_last_reload_successful" [], "1 unless the last reload failed.";
     gauge ACTIVE = "lb_connections_active" [listener], "Client connections that are open.";
-    own_gauge BACKEND_ACTIVE = "lb_backend_connections_active" [pool, backend], "Connections to a backend that are open.";
+    own_gauge BACKEND_ACTIVE = "lb_backend_connections_active" [pool, backend],
+        "Connections to a backend that are open.";
     own_gauge BACKEND_IDLE = "lb_backend_connections_idle" [pool, backend],
         "Connections to a backend that wait for their next request (http mode).";
     own_gauge BACKEND_UP = "lb_backend_up" [pool, backend], "1 while a backend takes new connections, else 0.";

@@ -1,4 +1,5 @@
-//! The recipes of docs/guide/recipes: each block is valid, and does what stands beside it before the servers that it is for.
+//! The recipes of docs/guide/recipes: each block is valid, and does what stands beside it before the servers that it is
+//! for.
 
 use std::fs;
 use std::io::Write;
