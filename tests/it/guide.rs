@@ -30,7 +30,7 @@ fn blocks(file: &Path) -> Vec<String> {
 }
 
 /// A recipe's block with other addresses; each must stand in it.
-fn recipe(name: &str, block: usize, replaced: &[(&str, String)]) -> LbBuilder {
+pub fn recipe(name: &str, block: usize, replaced: &[(&str, String)]) -> LbBuilder {
     let mut yaml = blocks(&guide().join(name)).swap_remove(block);
     for (from, to) in replaced {
         assert!(yaml.contains(from), "{name}: no `{from}` in:\n{yaml}");
@@ -41,7 +41,7 @@ fn recipe(name: &str, block: usize, replaced: &[(&str, String)]) -> LbBuilder {
 }
 
 /// Any free port of this machine.
-fn any() -> String {
+pub fn any() -> String {
     "127.0.0.1:0".to_owned()
 }
 
@@ -114,7 +114,7 @@ fn postgresql_without_patroni_is_written_to_at_the_primary_and_read_at_the_repli
 }
 
 /// What Redis answers to a command; empty: nothing.
-fn ask_redis(address: SocketAddr, command: &str) -> String {
+pub fn ask_redis(address: SocketAddr, command: &str) -> String {
     let Ok(mut client) = TcpStream::connect(address) else { return String::new() };
     bound(&client);
     let (answer, _) = send_and_read(&mut client, [format!("{command}\r\nQUIT\r\n").as_bytes()], false);
