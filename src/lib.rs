@@ -26,7 +26,7 @@ pub(crate) mod server;
 pub(crate) mod telemetry;
 pub(crate) mod tls;
 
-/// What the benches, and the fuzz target of configurations, use of the modules. No interface for anybody else.
+/// What the benches, and the fuzz targets of configurations and TLS, use of the modules. No interface for anybody else.
 #[doc(hidden)]
 pub mod bench {
     pub mod access_log {
@@ -58,5 +58,8 @@ pub mod bench {
     }
     pub mod telemetry {
         pub use crate::telemetry::ByteCounters;
+    }
+    pub mod tls {
+        pub use crate::tls::{MAX_OVERHEAD_BYTES, MAX_PLAINTEXT_BYTES, Records, Session};
     }
 }

@@ -9,6 +9,8 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, VARY};
 use hyper::{HeaderMap, Response};
 
+use super::apart::apart;
+
 pub(super) type AdminResponse = Response<Full<Bytes>>;
 
 /// Shorter answers are sent as they are.
@@ -31,7 +33,7 @@ pub(super) async fn compressed(request: &HeaderMap, answer: AdminResponse) -> Ad
         Some(gzip(&body))
     } else {
         let body = body.clone();
-        tokio::task::spawn_blocking(move || gzip(&body)).await.ok()
+        apart(move || gzip(&body)).await
     };
     // The thread is lost only where the process ends.
     let Some(compressed) = compressed else { return AdminResponse::from_parts(parts, body.into()) };

@@ -1,6 +1,7 @@
 //! The admin server: metrics, health, the API and the status page. It runs on the main thread, reads what the workers
 //! count, and never makes them wait.
 
+mod apart;
 mod api;
 mod authorization;
 mod gzip;

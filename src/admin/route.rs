@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::backends::AdminState;
 
+use super::apart::apart;
 use super::api::{EventsReport, HistoryReport, PoolsReport, StatusReport};
 use super::authorization::{AdminRefusal, Guard, Reach, Readers};
 use super::gzip::{AdminResponse, compressed};
@@ -72,6 +73,7 @@ enum Resource<'a> {
 }
 
 /// Which series, and in how many points at most; `None`: what was given is no number.
+#[derive(Clone)]
 struct HistoryQuery {
     pool: Option<String>,
     backend: Option<String>,
@@ -232,7 +234,10 @@ async fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
         Resource::Status => json(StatusCode::OK, &StatusReport::new(view, admin.reach)),
         Resource::Pools => json(StatusCode::OK, &PoolsReport::new(view)),
         Resource::Events { after: Some(id) } => json(StatusCode::OK, &EventsReport::after(*id)),
-        Resource::History(query) => query.answer(view),
+        Resource::History(query) => {
+            let (query, view) = (query.clone(), admin.view.clone());
+            apart(move || query.answer(&view)).await.unwrap_or_else(stopping)
+        }
         Resource::Events { after: None } => error(StatusCode::BAD_REQUEST, "after is to be the id of an event"),
     }
 }
@@ -260,9 +265,9 @@ async fn scrape(admin: &Admin) -> AdminResponse {
         return respond(StatusCode::OK, METRICS, admin.exporter.render(&admin.view));
     }
     let (view, exporter) = (admin.view.clone(), admin.exporter.clone());
-    match tokio::task::spawn_blocking(move || exporter.render(&view)).await {
-        Ok(text) => respond(StatusCode::OK, METRICS, text),
-        Err(_) => stopping(),
+    match apart(move || exporter.render(&view)).await {
+        Some(text) => respond(StatusCode::OK, METRICS, text),
+        None => stopping(),
     }
 }
 

@@ -123,7 +123,9 @@ fn is_local(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    is_on_link || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || net::is_own_address(ip)
+    // What can't be found out is not let through.
+    let is_own = || net::is_own_address(ip).unwrap_or(true);
+    is_on_link || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_own()
 }
 
 #[cfg(test)]

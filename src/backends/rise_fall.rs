@@ -61,13 +61,15 @@ impl RiseFall {
 
     /// Continues where another process was.
     pub(super) fn carry_on(&mut self, verdict: CheckVerdict, against: usize) {
-        (self.verdict, self.against) = (verdict, against);
+        // The settings may be others now: one result is missing at least.
+        (self.verdict, self.against) = (verdict, 0);
+        self.against = against.min(self.missing().saturating_sub(1));
     }
 
     /// Results in a row that are still missing for a change of the verdict.
     pub fn missing(&self) -> usize {
         let needed = if self.verdict == CheckVerdict::Down { self.rise } else { self.fall };
-        needed - self.against
+        needed.saturating_sub(self.against)
     }
 
     /// Takes a result; true where it changed the verdict. The first result of all decides by itself: a backend that is
@@ -95,6 +97,14 @@ mod tests {
     /// Two results bring it back, three take it out.
     fn rise_fall() -> RiseFall {
         RiseFall::new(&HealthCheck::example())
+    }
+
+    #[test]
+    fn what_another_process_counted_is_no_more_than_these_settings_know() {
+        let mut rise_fall = rise_fall();
+        rise_fall.carry_on(CheckVerdict::Down, usize::MAX);
+        assert_eq!(rise_fall.missing(), 1, "of two");
+        assert!(rise_fall.record(true) && rise_fall.verdict() == CheckVerdict::Up);
     }
 
     #[test]

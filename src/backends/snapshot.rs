@@ -65,4 +65,3 @@ impl BackendSnapshot {
         blamed.map(|failure| self.connect_failures[*failure as usize]).sum::<u64>() + self.bad_ends.iter().sum::<u64>()
     }
 }
-

@@ -164,15 +164,15 @@ fn has_source_for(address: &SocketAddr) -> bool {
 }
 
 /// Whether `ip` is an address of this machine: the kernel connects to such a one from itself.
-pub fn is_own_address(ip: IpAddr) -> bool {
+///
+/// # Errors
+/// There was no socket to find it out with.
+pub fn is_own_address(ip: IpAddr) -> io::Result<bool> {
     let address = SocketAddr::new(ip, DISCARD_PORT);
     let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
-    let connected = socket.and_then(|socket| {
-        rustix::net::connect(&socket, &address)?;
-        rustix::net::getsockname(&socket)
-    });
-    connected.is_ok_and(|local| SocketAddr::try_from(local).is_ok_and(|local| local.ip() == ip))
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let connected = rustix::net::connect(&socket, &address).and_then(|()| rustix::net::getsockname(&socket));
+    Ok(connected.is_ok_and(|local| SocketAddr::try_from(local).is_ok_and(|local| local.ip() == ip)))
 }
 
 /// Whether it is connected to itself: TCP lets two SYNs that cross make one connection (RFC 9293, 3.5), and where the

@@ -192,12 +192,15 @@ enum NoPick {
 async fn pick<'a>(context: ConnectContext<'a>, attempts: &Attempts) -> Result<Pick<'a>, NoPick> {
     let balancer = context.upstream.balancer();
     let pool = balancer.pool();
-    let choose = || match context.facts {
-        Some(facts) if !facts.named.is_empty() => first_untried(&facts.named, attempts.tried()),
-        _ => balancer.pick(&PickRequest { now: Instant::now(), client: context.peer.ip(), tried: attempts.tried() }),
-    };
     let is_retry = !attempts.tried().is_empty();
     let retry = if is_retry { Some(retry_permit(context).await?) } else { None };
+    if let Some(facts) = context.facts.filter(|facts| !facts.named.is_empty()) {
+        // The queue is for the pool's own backends.
+        let lease = first_untried(&facts.named, attempts.tried()).ok_or(NoPick::NoneLeft)?;
+        return Ok(Pick { lease, retry });
+    }
+    let choose =
+        || balancer.pick(&PickRequest { now: Instant::now(), client: context.peer.ip(), tried: attempts.tried() });
     if !pool.has_called() {
         match choose() {
             Ok(lease) => return Ok(Pick { lease, retry }),
@@ -244,9 +247,8 @@ async fn pick<'a>(context: ConnectContext<'a>, attempts: &Attempts) -> Result<Pi
 }
 
 /// Of the backends of a host that the client named.
-fn first_untried(named: &[Arc<Backend>], tried: &[Arc<Backend>]) -> Result<Lease, PickError> {
-    let untried = named.iter().find(|backend| !tried.iter().any(|tried| Arc::ptr_eq(tried, backend)));
-    untried.and_then(Lease::take).ok_or(PickError::NoneLeft)
+fn first_untried(named: &[Arc<Backend>], tried: &[Arc<Backend>]) -> Option<Lease> {
+    named.iter().find(|backend| !tried.iter().any(|tried| Arc::ptr_eq(tried, backend))).and_then(Lease::take)
 }
 
 /// Waits until the client can't wait for an answer any more.

@@ -1,6 +1,6 @@
 //! What a reload has changed, in words: for its line of the log.
 
-use std::fmt::Display;
+use std::collections::HashMap;
 
 use crate::config::{BackendConfig, Config, PoolConfig};
 
@@ -11,9 +11,9 @@ const MOST_NAMED: usize = 20;
 pub(super) fn between(before: &Config, now: &Config) -> String {
     let mut changes = compared("listener", &before.listeners, &now.listeners, |it| it.name.clone());
     changes.extend(compared("pool", &before.pools, &now.pools, |it| it.name.clone()));
+    let known = by_key(&before.pools, |pool| pool.name.clone());
     for pool in &now.pools {
-        let known = before.pools.iter().find(|known| known.name == pool.name);
-        changes.extend(known.into_iter().flat_map(|known| of_backends(known, pool)));
+        changes.extend(known.get(&pool.name).into_iter().flat_map(|known| of_backends(known, pool)));
     }
     let more = changes.len().saturating_sub(MOST_NAMED);
     changes.truncate(MOST_NAMED);
@@ -27,9 +27,9 @@ fn of_backends(before: &PoolConfig, now: &PoolConfig) -> Vec<String> {
     let kind = format!("backend of {}", now.name);
     let key = |backend: &BackendConfig| backend.address.to_string();
     let mut changes = compared(&kind, &before.backends, &now.backends, key);
+    let known = by_key(&before.backends, key);
     for backend in &now.backends {
-        let known = before.backends.iter().find(|known| known.address == backend.address);
-        if let Some(known) = known.filter(|known| known.weight != backend.weight) {
+        if let Some(known) = known.get(&key(backend)).filter(|known| known.weight != backend.weight) {
             changes.push(format!("weight of {} from {} to {}", backend.address, known.weight, backend.weight));
         }
     }
@@ -37,21 +37,22 @@ fn of_backends(before: &PoolConfig, now: &PoolConfig) -> Vec<String> {
 }
 
 /// `+` has come, `-` has gone, `~` has changed.
-fn compared<T: PartialEq, K: PartialEq + Display>(
-    kind: &str,
-    before: &[T],
-    now: &[T],
-    key: impl Fn(&T) -> K,
-) -> Vec<String> {
+fn compared<T: PartialEq>(kind: &str, before: &[T], now: &[T], key: impl Fn(&T) -> String) -> Vec<String> {
+    let (known, present) = (by_key(before, &key), by_key(now, &key));
     let mut changes = Vec::new();
     for item in now {
-        match before.iter().find(|known| key(known) == key(item)) {
+        match known.get(&key(item)) {
             None => changes.push(format!("+{kind} {}", key(item))),
-            Some(known) if known != item => changes.push(format!("~{kind} {}", key(item))),
+            Some(known) if *known != item => changes.push(format!("~{kind} {}", key(item))),
             Some(_) => {}
         }
     }
-    let gone = before.iter().filter(|known| !now.iter().any(|item| key(item) == key(known)));
-    changes.extend(gone.map(|known| format!("-{kind} {}", key(known))));
+    let gone = before.iter().map(&key).filter(|key| !present.contains_key(key));
+    changes.extend(gone.map(|key| format!("-{kind} {key}")));
     changes
+}
+
+/// Thousands of backends are compared while health checks and admin server wait.
+fn by_key<T>(items: &[T], key: impl Fn(&T) -> String) -> HashMap<String, &T> {
+    items.iter().map(|item| (key(item), item)).collect()
 }

@@ -36,5 +36,5 @@ fn takes(listened: &Listened, target: SocketAddr) -> bool {
         return false;
     }
     let takes_all = address.ip().is_unspecified() && (*both_families || address.is_ipv4() == target.is_ipv4());
-    address.ip() == target.ip() || takes_all && net::is_own_address(target.ip())
+    address.ip() == target.ip() || takes_all && net::is_own_address(target.ip()).unwrap_or(false)
 }

@@ -70,7 +70,7 @@ impl Pools {
         for (name, running) in &self.running {
             let pool = running.upstream.pool();
             let missing = pool.missing();
-            if pool.backends().is_empty() && !missing.is_empty() {
+            if pool.has_own_backends() && pool.backends().is_empty() && !missing.is_empty() {
                 return Err(RunError::NoBackend { pool: name.clone() });
             }
             for backend in missing {

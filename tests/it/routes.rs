@@ -129,9 +129,11 @@ fn ssh_tls_and_mail_share_a_port() {
         let said = output_of(&required("curl"), &[&curl[..], &["--request", "NOOP", &url]].concat());
         assert_eq!(said, "250 OK\r\n");
         assert_eq!(output_of(&required("curl"), &[&curl[..], &[&format!("http://{address}/")]].concat()), "rest");
-        let pools: Vec<_> =
-            lb.access_log(7 * times).into_iter().skip(7 * (times - 1)).map(|line| line["pool"].clone()).collect();
-        assert_eq!(pools, ["ssh", "h2", "one", "two", "two", "mail", "rest"]);
+        let lines = lb.access_log(7 * times).into_iter().skip(7 * (times - 1));
+        let mut pools: Vec<_> = lines.map(|line| line["pool"].as_str().unwrap().to_owned()).collect();
+        // A client's line comes when it has ended, which may be after the next one's.
+        pools.sort();
+        assert_eq!(pools, ["h2", "mail", "one", "rest", "ssh", "two", "two"]);
     }
 }
 

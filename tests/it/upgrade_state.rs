@@ -130,3 +130,16 @@ fn an_upgrade_while_no_name_resolves_leaves_the_old_process_in_service() {
     lb.upgrade();
     assert_eq!(greeting(lb.address()), "here");
 }
+
+#[test]
+fn a_pool_may_have_given_up_its_backends_for_those_that_clients_name() {
+    let server = Server::greeting("here");
+    let config = |listener: &str, pool: &str| {
+        format!("listeners:\n  main: {{bind: '127.0.0.1:0', {listener}}}\npools:\n  p: {{{pool}}}\n")
+    };
+    let mut lb = Lb::with_config(&config("pool: p", &format!("backends: ['{}']", server.address()))).start();
+    assert_eq!(greeting(lb.address()), "here");
+    lb.rewrite(&config("routes: [{sni: '*.example.com', to: server_name, pool: p}]", ""));
+    lb.upgrade();
+    assert_eq!(lb.first_process_ended(), Some(0));
+}

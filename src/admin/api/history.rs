@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::telemetry::rfc3339;
 
-use super::super::history::{History, PastSeries, Point, STEP, Wanted};
+use super::super::history::{History, Past, PastSeries, Point, STEP, Wanted};
 
 /// `GET /api/v1/history`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -42,21 +42,17 @@ pub struct SeriesReport {
 impl HistoryReport {
     /// In at most `most` points: several steps become one.
     pub(in crate::admin) fn new(history: &History, wanted: &Wanted<'_>, most: usize) -> Self {
-        let (series, until) = history.series(wanted);
-        let longest = series.iter().map(|it| it.points.len()).max().unwrap_or(0);
-        let merged = longest.div_ceil(most.max(1)).max(1);
+        let Past { series, merged, until } = history.series(wanted, most);
         Self {
             step_seconds: STEP.as_secs() * merged as u64,
             until: until.map(|until| rfc3339(until).to_string()),
-            series: series.into_iter().map(|it| SeriesReport::new(it, merged)).collect(),
+            series: series.into_iter().map(SeriesReport::new).collect(),
         }
     }
 }
 
 impl SeriesReport {
-    /// So many steps become one point, counted from the end.
-    fn new(PastSeries { listener, pool, backend, points }: PastSeries, merged: usize) -> Self {
-        let points: Vec<Point> = points.rchunks(merged).rev().map(Point::merged).collect();
+    fn new(PastSeries { listener, pool, backend, points }: PastSeries) -> Self {
         let of = |pick: fn(&Point) -> u64| points.iter().map(pick).collect();
         let milliseconds = |pick: fn(&Point) -> Duration| {
             // No digits that nothing measured.

@@ -27,6 +27,8 @@ pub use series::{Counted, MOST_POINTS, Point};
 pub const STEP: Duration = Duration::from_secs(5);
 /// Listeners, pools and backends whose hour is kept, 23 MB at most: those that came first.
 const MOST_HOURS: usize = 2000;
+/// Of all series in one answer together: some megabytes.
+const MOST_ANSWERED_POINTS: usize = 200_000;
 
 /// Written by one task, read by requests.
 #[derive(Debug, Default)]
@@ -50,6 +52,15 @@ struct BackendHistory {
     backend: String,
     series: Series,
     first_byte: FirstByteTimes,
+}
+
+/// Series of points.
+pub struct Past {
+    pub series: Vec<PastSeries>,
+    /// So many steps are one point.
+    pub merged: usize,
+    /// When the last one ended; `None`: there is none.
+    pub until: Option<SystemTime>,
 }
 
 /// One series of points, the last one at the end.
@@ -81,10 +92,12 @@ impl History {
         self.lock().backends.get(&backend)?.first_byte.shown()
     }
 
-    /// The series that are asked for, and when the last point ended.
-    pub(super) fn series(&self, wanted: &Wanted<'_>) -> (Vec<PastSeries>, Option<SystemTime>) {
+    /// The series that are asked for, with so many points each at most; with fewer where there are very many series.
+    pub(super) fn series(&self, wanted: &Wanted<'_>, most: usize) -> Past {
         let kept = self.lock();
-        (kept.series(wanted), kept.until)
+        let most = most.min(MOST_ANSWERED_POINTS / kept.number(wanted).max(1)).max(1);
+        let merged = kept.ticks.min(MOST_POINTS).div_ceil(most).max(1);
+        Past { series: kept.series(wanted, merged), merged, until: kept.until }
     }
 
     /// A thread that panicked while it held the lock left whole values.
@@ -143,8 +156,16 @@ impl Kept {
         others.chain(self.backends.values().map(|it| &it.series)).filter(|series| series.has_hour()).count()
     }
 
-    fn series(&self, wanted: &Wanted<'_>) -> Vec<PastSeries> {
-        let points = |series: &Series| series.points(self.ticks);
+    fn number(&self, wanted: &Wanted<'_>) -> usize {
+        match *wanted {
+            Wanted::Overview => self.listeners.len() + self.pools.len(),
+            Wanted::Pool(name) => 1 + self.backends.values().filter(|it| it.pool == name).count(),
+            Wanted::Backend(..) => 1,
+        }
+    }
+
+    fn series(&self, wanted: &Wanted<'_>, merged: usize) -> Vec<PastSeries> {
+        let points = |series: &Series| series.points(self.ticks, merged);
         let of_pool = |name: &String, series: &Series| PastSeries {
             listener: None,
             pool: Some(name.clone()),

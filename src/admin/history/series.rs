@@ -85,12 +85,14 @@ impl Series {
         self.hour.is_some()
     }
 
-    /// The points of the last hour out of so many ticks, the last one at the end.
-    pub(super) fn points(&self, ticks: usize) -> Vec<Point> {
-        let known = ticks.saturating_sub(MOST_POINTS)..ticks;
-        let point =
-            |tick: usize| self.hour.as_ref().map_or(Point::default(), |hour| Point::of(hour[tick % MOST_POINTS]));
-        known.map(point).collect()
+    /// The points of the last hour out of so many ticks, the last one at the end; so many as one, counted from there.
+    pub(super) fn points(&self, ticks: usize, merged: usize) -> Vec<Point> {
+        let first = ticks.saturating_sub(MOST_POINTS);
+        let number = (ticks - first).div_ceil(merged);
+        let Some(hour) = &self.hour else { return vec![Point::default(); number] };
+        let point = |tick: usize| Point::of(hour[tick % MOST_POINTS]);
+        let ends = (0..number).rev().map(|later| ticks - later * merged);
+        ends.map(|end| Point::merged((end.saturating_sub(merged).max(first)..end).map(point))).collect()
     }
 }
 
@@ -144,8 +146,8 @@ impl Point {
     }
 
     /// Several steps as one: what came in all of them, and the worst of what was.
-    pub fn merged(steps: &[Self]) -> Self {
-        steps.iter().fold(Self::default(), |mut all, step| {
+    fn merged(steps: impl Iterator<Item = Self>) -> Self {
+        steps.fold(Self::default(), |mut all, step| {
             all.counted.add(&step.counted);
             let (p50, p99) = (all.p50.max(step.p50), all.p99.max(step.p99));
             Self { active: all.active.max(step.active), p50, p99, ..all }
@@ -183,14 +185,16 @@ mod tests {
         for tick in 1..=MOST_POINTS {
             series.add(tick, at(7 + tick as u64), 0, &Latencies::default(), true);
         }
-        let points = series.points(MOST_POINTS + 1);
+        let points = series.points(MOST_POINTS + 1, 1);
         assert_eq!(points.len(), MOST_POINTS);
         assert!(points.iter().all(|point| point.counted.connections == 1));
+        let merged: Vec<u64> = series.points(MOST_POINTS + 1, 500).iter().map(|it| it.counted.connections).collect();
+        assert_eq!(merged, [220, 500]);
         for tick in 1..=MOST_POINTS {
             series.add(MOST_POINTS + tick, at(727), 0, &Latencies::default(), true);
         }
         assert!(!series.has_hour());
-        assert_eq!(series.points(2 * MOST_POINTS), vec![Point::default(); MOST_POINTS]);
+        assert_eq!(series.points(2 * MOST_POINTS, 1), vec![Point::default(); MOST_POINTS]);
         series.add(3 * MOST_POINTS, at(900), 0, &Latencies::default(), false);
         assert!(!series.has_hour(), "it may not");
     }

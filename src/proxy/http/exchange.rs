@@ -41,6 +41,7 @@ pub(super) struct Parties<'a> {
 pub(super) struct Exchange<'a> {
     parties: Parties<'a>,
     request: &'a Request<'a>,
+    /// From when on the backend's time for its first byte counts.
     began: Instant,
     /// `None`: nothing has been sent yet.
     up: Option<Pump<BodyFramer<'a>>>,
@@ -151,6 +152,8 @@ impl<'a> Exchange<'a> {
             Step::Ended if up.framer().is_whole() => {
                 self.upload = Upload::Whole;
                 if matches!(self.down, Down::Head(_)) {
+                    // How long the client took for its body is not the backend's time.
+                    self.began = Instant::now();
                     idle_timer.set_limit(http.response_header);
                 }
                 None
