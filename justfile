@@ -64,10 +64,10 @@ book:
 image:
     ${ENGINE:-docker} build -t lb .
 
-# Fuzz a parser (http_head, http_chunks, proxy_header, client_hello, names, config, import) for some seconds; what it finds new stays out of the seeds (needs cargo-fuzz, nightly)
+# Fuzz a parser (http_head, http_chunks, proxy_header, client_hello, tls_session, names, config, import) for some seconds; what it finds new stays out of the seeds (needs cargo-fuzz, nightly)
 fuzz TARGET SECONDS="600":
     mkdir -p fuzz/target/found/{{ TARGET }}
-    cargo +nightly fuzz run {{ if TARGET =~ "config|import" { "--features config" } else { "" } }} {{ TARGET }} fuzz/target/found/{{ TARGET }} fuzz/corpus/{{ TARGET }} -- -max_total_time={{ SECONDS }} -max_len=2048
+    cargo +nightly fuzz run {{ if TARGET =~ "config|import" { "--features config" } else if TARGET =~ "tls" { "--features tls" } else { "" } }} {{ TARGET }} fuzz/target/found/{{ TARGET }} fuzz/corpus/{{ TARGET }} -- -max_total_time={{ SECONDS }} -max_len=2048
 
 # Tests with the address sanitizer, without the allocator that it can't see into (needs nightly). Those of memory and CPU time fail: they measure the sanitizer
 asan *ARGS:

@@ -76,7 +76,9 @@ impl Pipe {
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream, most: usize) -> Poll<io::Result<usize>> {
         assert!(self.is_empty(), "only an empty pipe is filled: else EAGAIN could mean that the pipe is full");
         let most = most.min(self.capacity);
-        let _readable = ready!(from.fd.poll_read_ready(cx))?;
+        if !from.has_peeked() {
+            ready!(from.fd.poll_read_ready(cx))?.retain_ready();
+        }
         loop {
             // Never SPLICE_F_MORE: it would hold back the last bytes of a message for up to 200 ms.
             match splice(&from.fd, None, &self.write_end, None, most, SpliceFlags::NONBLOCK) {

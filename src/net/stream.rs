@@ -45,6 +45,8 @@ pub(super) struct Stream {
     pub(super) nodelay: Cell<NoDelay>,
     /// When its last small send was collected ([`send_ring`]); 0: never, or the socket has taken all of it.
     pub(super) collected_in: Cell<Turn>,
+    /// Bytes that were peeked at, and waited behind, may be there still: epoll does not report them again.
+    has_peeked: Cell<bool>,
 }
 
 /// When TCP_NODELAY is set. Nagle's algorithm holds bytes back only while earlier ones are unacknowledged (RFC 9293,
@@ -63,11 +65,19 @@ impl Stream {
     /// Registers a non-blocking socket with this thread's runtime.
     pub(super) fn register(fd: OwnedFd, nodelay: NoDelay) -> io::Result<Self> {
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        Ok(Self { fd: register(fd, interest)?, nodelay: Cell::new(nodelay), collected_in: Cell::new(0) })
+        Ok(Self {
+            fd: register(fd, interest)?,
+            nodelay: Cell::new(nodelay),
+            collected_in: Cell::new(0),
+            has_peeked: Cell::new(false),
+        })
     }
 
     /// Receives into `buffer`; 0 is the peer's end of stream.
     pub(super) fn poll_receive(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(received) = self.receive_peeked(buffer) {
+            return Poll::Ready(Ok(received));
+        }
         loop {
             let mut guard = ready!(self.poll_read_ready(cx))?;
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
@@ -83,6 +93,22 @@ impl Stream {
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
+    }
+
+    /// Receives bytes that were peeked at. `None`: there are none, and epoll reports whatever comes.
+    fn receive_peeked(&self, buffer: &mut [u8]) -> Option<usize> {
+        if !self.has_peeked.replace(false) {
+            return None;
+        }
+        let (_, received) = rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT).ok()?;
+        // A full buffer says nothing of what is behind.
+        self.has_peeked.set(received == buffer.len());
+        (received > 0).then_some(received)
+    }
+
+    /// Whether bytes may be there that epoll does not report again.
+    pub(super) fn has_peeked(&self) -> bool {
+        self.has_peeked.get()
     }
 
     /// Whether epoll has reported urgent data since the last call. A receive ends before such a byte, with more behind
@@ -116,7 +142,11 @@ impl Stream {
                     return Poll::Ready(Err(self.pending_error().unwrap_or(io::ErrorKind::UnexpectedEof.into())));
                 }
                 // More is a new event, and so is the end.
-                Ok(_) | Err(Errno::AGAIN) => guard.clear_ready(),
+                Ok((_, seen)) => {
+                    guard.clear_ready();
+                    self.has_peeked.set(seen > 0);
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
@@ -155,6 +185,9 @@ impl Stream {
 
     /// Unread bytes keep the socket readable: no task is woken for what comes behind them.
     pub(super) fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<Hangup> {
+        if self.has_peeked() && self.has_received() {
+            return Poll::Ready(Hangup::Hidden);
+        }
         loop {
             let Ok(mut guard) = ready!(self.poll_read_ready(cx)) else { return Poll::Ready(Hangup::Gone) };
             // A reset closes the reading side as an end does; only the socket's error tells them apart.

@@ -196,6 +196,27 @@ fn a_client_that_stops_before_it_has_said_enough_is_a_silent_one() {
 }
 
 #[test]
+fn what_a_silent_client_has_said_reaches_its_pool_without_another_byte() {
+    let server = Server::echo();
+    for mode in ["auto", "copy", "splice"] {
+        let lb = Lb::with_config(&format!(
+            "relay: {{mode: {mode}}}\nlisteners:\n  one:\n    bind: 127.0.0.1:0\n    routes:\n      \
+             - {{starts_with: SSH-, pool: all}}\n      - {{silent: 100ms, pool: all}}\n\
+             pools:\n  all: {{backends: ['{}']}}\n",
+            server.address()
+        ))
+        .start();
+        for said in ["S", "SSH"] {
+            let mut client = connect(lb.address());
+            client.write_all(said.as_bytes()).unwrap();
+            assert_eq!(short_read(&mut client), said, "{mode}");
+            client.write_all(b"more").unwrap();
+            assert_eq!(short_read(&mut client), "more", "{mode}");
+        }
+    }
+}
+
+#[test]
 fn what_was_said_decides_for_a_client_that_says_no_more() {
     let (_servers, lb) = with_silence("");
     for (said, greeting) in [(&b"SS"[..], "spoken"), (b"SSH", "spoken"), (b"SSH-2.0", "spoken"), (b"", "speak")] {
