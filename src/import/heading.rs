@@ -31,3 +31,18 @@ fn write_list<'a>(text: &mut String, title: &str, notes: impl Iterator<Item = &'
         writeln!(text, "#   {note}").expect("a String takes every text");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Format, Surroundings};
+    use super::*;
+
+    #[test]
+    fn what_the_source_says_does_not_break_the_comment() {
+        let text = "http { server { listen 7; listen [m\0\u{1b}:80; location / { proxy_pass http://127.0.0.1:1; } } }";
+        let mut surroundings = Surroundings { files: &mut |_| Ok(Vec::new()), variable: &|_| None };
+        let import = Import::of(Format::Nginx, "file", text, &mut surroundings).expect("one address is left");
+        let yaml = import.to_yaml("file");
+        assert!(yaml.contains("[m") && yaml.chars().all(|c| c == '\n' || !c.is_control()), "{yaml}");
+    }
+}

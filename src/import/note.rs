@@ -76,7 +76,9 @@ impl Notes {
             Some((end, _)) => format!("{}…", &directive[..end]),
             None => directive.to_owned(),
         };
-        self.push(Note { place: place.clone(), directive: escaped(&directive).to_string(), impact, why });
+        // It goes into a comment of the lb.yaml, and onto a terminal.
+        let (directive, why) = (escaped(&directive).into_owned(), escaped(&why).into_owned());
+        self.push(Note { place: place.clone(), directive, impact, why });
     }
 
     fn push(&mut self, note: Note) {
