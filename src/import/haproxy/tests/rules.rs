@@ -194,7 +194,7 @@ impl RandomRule {
             let text = format!("10.0.0.{}/{}", random.u8(..16), random.u8(28..=32));
             (random.bool(), network(&text).expect("it is a network"))
         };
-        let first = vec![test(), test(), test(), test()];
+        let first = [test(), test(), test(), test()];
         let at = random.usize(1..=4);
         let (one, other) = first.split_at(at);
         let any = [one, other].into_iter().filter(|all| !all.is_empty()).map(|all| all[..all.len().min(2)].to_vec());
