@@ -140,10 +140,22 @@ pub fn texts(networks: &[IpNet]) -> Vec<String> {
     networks.iter().map(shown).collect()
 }
 
-/// A network or an address.
+/// A network or an address. Those of IPv4 within `::ffff:0:0/96` are networks of IPv4.
 pub fn network(text: &str) -> Option<IpNet> {
     let network: Option<IpNet> = text.parse().ok();
-    network.map(|network| network.trunc()).or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| IpNet::from(ip)))
+    let network = network.or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| IpNet::from(ip)))?.trunc();
+    let IpNet::V6(mapped) = network else { return Some(network) };
+    let ipv4 = mapped.prefix_len().checked_sub(96).zip(mapped.network().to_ipv4_mapped());
+    Some(ipv4.and_then(|(prefix, address)| IpNet::new(address.into(), prefix).ok()).unwrap_or(network))
+}
+
+/// With all of IPv4 where its clients, as `::ffff:a.b.c.d`, are in a network of IPv6.
+pub fn with_ipv4(mut networks: Vec<IpNet>) -> Vec<IpNet> {
+    let mapped: IpNet = "::ffff:0:0/96".parse().expect("it is a network");
+    if networks.iter().any(|network| network.contains(&mapped)) {
+        networks.push(IpNet::V4(Ipv4Net::default()));
+    }
+    networks
 }
 
 #[cfg(test)]
@@ -172,6 +184,19 @@ mod tests {
         assert_eq!(of(&[(true, "10.1.0.0/16"), (false, "10.0.0.0/8"), (false, "all")]), some("10.1.0.0/16", ""));
         assert_eq!(of(&[(true, "10.1.0.0/16")]), some("", ""));
         assert_eq!(of(&[(false, "all"), (true, "10.0.0.0/8")]), some("", "0.0.0.0/0 ::/0"));
+    }
+
+    #[test]
+    fn networks_of_ipv4_may_be_written_as_ipv6() {
+        for (text, expected) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+        ] {
+            assert_eq!(texts(network(text).as_slice()), [expected], "{text}");
+        }
     }
 
     #[test]

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::import::access::network;
+use crate::import::access::{network, with_ipv4};
 use crate::protocol::client_hello::ServerNamePattern;
 
 use super::tree::Section;
+
+/// Of one condition: `unless` with several tests in each of its alternatives multiplies them.
+const MAX_ALTERNATIVES: usize = 64;
 
 /// What is asked of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ pub enum Test {
 }
 
 impl Test {
-    fn is_of_source(&self) -> bool {
+    pub fn is_of_source(&self) -> bool {
         matches!(self, Self::Source(_) | Self::SomeSource)
     }
 }
@@ -52,7 +55,7 @@ impl<'a> Acls<'a> {
             let joined = match (acls.remove(line.word(1)), test) {
                 (None, test) => test,
                 (Some(Test::Source(one)), Test::Source(other)) => Test::Source([one, other].concat()),
-                (Some(one), other) if one.is_of_source() && other.is_of_source() => Test::SomeSource,
+                (Some(one), other) if one.is_of_source() || other.is_of_source() => Test::SomeSource,
                 (Some(Test::ServerName(one)), Test::ServerName(other)) => Test::ServerName([one, other].concat()),
                 _ => Test::Unknown,
             };
@@ -83,23 +86,52 @@ impl<'a> Acls<'a> {
                     continue;
                 }
                 "{" => test(&words.by_ref().take_while(|word| *word != "}").cloned().collect::<Vec<_>>(), self.is_tls),
-                "TRUE" => Test::Always,
-                "FALSE" => Test::Never,
-                name => self.named.get(name).cloned().unwrap_or(Test::Unknown),
+                name => self.named.get(name).cloned().unwrap_or_else(|| predefined(name)),
             };
             any.last_mut().expect("there is one").push((is_negated, test));
             is_negated = false;
         }
-        if is_unless { negated(&any) } else { any.into_iter().map(simplified).collect() }
+        let any = if is_unless { negated(&any) } else { any };
+        let any: Vec<All> = any.into_iter().map(simplified).collect();
+        let is = |all: &All, test: Test| all[..] == [(false, test)];
+        match any.iter().find(|all| is(all, Test::Always)) {
+            Some(always) => vec![always.clone()],
+            None if any.iter().all(|all| is(all, Test::Never)) => vec![vec![(false, Test::Never)]],
+            None => any.into_iter().filter(|all| !is(all, Test::Never)).collect(),
+        }
     }
 }
 
-/// Not any of these: only of a single test it is one again.
-fn negated(any: &[All]) -> Vec<All> {
-    match any {
-        [all] if all.len() == 1 => vec![simplified(vec![(!all[0].0, all[0].1.clone())])],
-        _ => vec![vec![(false, Test::Unknown)]],
+/// ACLs that HAProxy has by itself.
+fn predefined(name: &str) -> Test {
+    match name {
+        "TRUE" => Test::Always,
+        "FALSE" => Test::Never,
+        "LOCALHOST" => Test::Source(["127.0.0.0/8", "::1"].into_iter().filter_map(network).collect()),
+        _ => Test::Unknown,
     }
+}
+
+/// Not any of these: one test of each doesn't hold.
+fn negated(any: &[All]) -> Vec<All> {
+    let number = any.iter().try_fold(1_usize, |number, all| number.checked_mul(all.len()));
+    if number.is_none_or(|number| number == 0 || number > MAX_ALTERNATIVES) {
+        let is_of_source = any.iter().flatten().any(|(_, test)| test.is_of_source());
+        return vec![vec![(false, if is_of_source { Test::SomeSource } else { Test::Unknown })]];
+    }
+    let mut alternatives = vec![All::new()];
+    for all in any {
+        let longer = |one: &All, (is_negated, test): &(bool, Test)| {
+            one.iter().cloned().chain([(!is_negated, test.clone())]).collect::<All>()
+        };
+        match &all[..] {
+            [(is_negated, test)] => {
+                alternatives.iter_mut().for_each(|one| one.push((!is_negated, test.clone())));
+            }
+            _ => alternatives = alternatives.iter().flat_map(|one| all.iter().map(|test| longer(one, test))).collect(),
+        }
+    }
+    alternatives
 }
 
 /// Without tests that always hold; with only `Never` if one never does. Tests of the address alone become one.
@@ -153,9 +185,10 @@ fn test(words: &[String], is_tls: bool) -> Test {
         ("src", "" | "ip") => {
             let networks: Option<Vec<IpNet>> = values.iter().map(|value| network(value)).collect();
             // None at all would be everybody.
-            networks.filter(|networks| !networks.is_empty()).map_or(Test::SomeSource, Test::Source)
+            let networks = networks.filter(|networks| !networks.is_empty());
+            networks.map_or(Test::SomeSource, |networks| Test::Source(with_ipv4(networks)))
         }
-        ("src", _) => Test::SomeSource,
+        ("src" | "fc_src" | "src_is_local", _) => Test::SomeSource,
         ("req.ssl_sni" | "req_ssl_sni", "" | "str" | "end") => {
             let names: Option<Vec<String>> = values.iter().map(|value| server_name(value, matching == "end")).collect();
             names.filter(|names| !names.is_empty()).map_or(Test::Unknown, Test::ServerName)

@@ -84,6 +84,9 @@ fn listener(
         listener.tls = OffOr::On(tls::of_bind(line, &parameters, is_http, notes)?);
     }
     listener.bind.0 = addresses(line, &parameters, ipv4_ports)?;
+    if parameters.has("accept-netscaler-cip") {
+        return Err("lb can't read the header that names its clients".to_owned());
+    }
     if parameters.has("accept-proxy") {
         listener.proxy_protocol = ProxyProtocol::Required;
         listener.trusted_proxies = EVERYBODY.map(str::to_owned).to_vec();

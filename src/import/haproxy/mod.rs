@@ -204,6 +204,9 @@ impl<'a> Translation<'a> {
         let backends: Vec<&Proxy<'a>> = names.filter_map(|name| self.backends.get(name)).collect();
         set_timeouts(&mut listener, proxy, &backends, &mut draft.notes);
         access::set_access(&mut listener, proxy, &backends, is_tls, &mut draft.notes);
+        if listener.bind.0.is_empty() {
+            return;
+        }
         if listener.mode == ModeSpec::Http {
             set_http(&mut listener, proxy, destinations.default.and_then(|name| self.backends.get(name)), draft);
         }

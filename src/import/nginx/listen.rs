@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
+use ipnet::IpNet;
+
 use crate::config::BindAddress;
 use crate::config::ProxyProtocol;
 use crate::config::file::duration_or_off::DurationOrOff;
 use crate::config::file::listener::ListenerSpec;
-use crate::import::access::{Lists, Rule, network, texts};
+use crate::import::access::{Lists, Rule, network, texts, with_ipv4};
 use crate::import::draft::{Draft, MAX_ADDRESSES};
 use crate::import::note::Notes;
 use crate::import::treatment::Treatment::Translated;
@@ -141,7 +143,12 @@ pub fn listener(
 ) -> Result<ListenerSpec, String> {
     let mut listener = ListenerSpec::default();
     listener.bind.0.clone_from(&listening.bind);
-    let lists = access(&listener, server, notes);
+    let is_dual = listener.bind.0.iter().any(|address| address.starts_with("*:"));
+    let lists = access(server, is_dual, notes);
+    if lists.is_none() || refuses_unix(server) {
+        leave_out_unix(&mut listener, server, notes)?;
+    }
+    let lists = lists.unwrap_or_else(Lists::nobody);
     set_proxy_header(&mut listener, &lists, listening, server, default_header, notes)?;
     let access_logs = server.all("access_log");
     listener.access_log = !access_logs.iter().any(|log| log.arg(0) == "off");
@@ -171,17 +178,22 @@ pub fn listener(
     Ok(listener)
 }
 
-/// Whom `allow` and `deny` let in. Where lb can't say the same, fewer clients are let in.
-fn access(listener: &ListenerSpec, server: &Scope<'_>, notes: &mut Notes) -> Lists {
+/// Whom `allow` and `deny` let in. Where lb can't say the same, fewer clients are let in; nobody for `None`.
+/// `is_dual`: clients of IPv4 come by a socket of IPv6.
+fn access(server: &Scope<'_>, is_dual: bool, notes: &mut Notes) -> Option<Lists> {
     let directives = server.all_of(&["allow", "deny"]);
-    let has_unix = listener.bind.0.iter().any(|address| address.starts_with("unix:"));
+    // Rules of IPv6 hold for clients of IPv4 by such a socket, unless there are rules of IPv4.
+    let is_of_ipv4 = |text: &str| text == "all" || !text.contains(':') && network(text).is_some();
+    let is_shared = is_dual && !directives.iter().any(|directive| is_of_ipv4(directive.arg(0)));
     let mut rules = Vec::new();
     for directive in &directives {
         let allow = directive.name == "allow";
         let networks = match (directive.arg(0), network(directive.arg(0))) {
             ("all", _) => Vec::new(),
+            ("unix:", _) => continue,
+            (_, Some(network)) if is_shared => with_ipv4(vec![network]),
+            (text, Some(IpNet::V4(_))) if text.contains(':') => continue,
             (_, Some(network)) => vec![network],
-            ("unix:", _) if !has_unix => continue,
             _ => {
                 let whom = if allow { "nobody is let in by it" } else { "from here on nobody is let in" };
                 notes.changes(&directive.place, &directive.text(), format!("it is not a network: {whom}"));
@@ -193,13 +205,34 @@ fn access(listener: &ListenerSpec, server: &Scope<'_>, notes: &mut Notes) -> Lis
         };
         rules.push(Rule { allow, networks });
     }
-    Lists::of(&rules).unwrap_or_else(|| {
-        for directive in directives {
-            let why = "nobody is let in: lists of those whom all lines let in would be too long";
-            notes.changes(&directive.place, &directive.text(), why);
+    let lists = Lists::of(&rules);
+    for directive in directives.iter().filter(|_| lists.is_none()) {
+        let why = "nobody is let in: lists of those whom all lines let in would be too long";
+        notes.changes(&directive.place, &directive.text(), why);
+    }
+    lists
+}
+
+/// Whether `allow` and `deny` refuse who comes by a unix socket, and so is in no network.
+fn refuses_unix(server: &Scope<'_>) -> bool {
+    let is_about_unix = |directive: &&Directive| match directive.arg(0) {
+        "all" | "unix:" => true,
+        text => directive.name == "deny" && network(text).is_none(),
+    };
+    server.all_of(&["allow", "deny"]).into_iter().find(is_about_unix).is_some_and(|decides| decides.name == "deny")
+}
+
+/// lb lets in everybody who may open the file of a unix socket.
+fn leave_out_unix(listener: &mut ListenerSpec, server: &Scope<'_>, notes: &mut Notes) -> Result<(), String> {
+    let before = listener.bind.0.len();
+    listener.bind.0.retain(|address| !address.starts_with("unix:"));
+    if listener.bind.0.len() < before {
+        for listen in server.all("listen").into_iter().filter(|listen| listen.arg(0).starts_with("unix:")) {
+            let why = "it isn't served: `deny` refuses clients without an address, whom lb would let in";
+            notes.changes(&listen.place, &listen.text(), why);
         }
-        Lists::nobody()
-    })
+    }
+    if listener.bind.0.is_empty() { Err("none of its addresses is left".to_owned()) } else { Ok(()) }
 }
 
 /// Whom `$remote_addr` names at these addresses.
@@ -234,12 +267,12 @@ fn set_proxy_header(
         for directive in header.map_or(trusted.clone(), |header| vec![header]) {
             notes.changes(&directive.place, &directive.text(), why);
         }
+        if *lists != Lists::default() {
+            return Err("its `allow` and `deny` are on whom a header of HTTP names, lb's on clients".to_owned());
+        }
     }
     if listening.has_proxy_header {
         listener.proxy_protocol = ProxyProtocol::Required;
-        if !is_by_proxy_header && !trusted.is_empty() && *lists != Lists::default() {
-            return Err("its `allow` and `deny` are on whom a header of HTTP names, lb's on clients".to_owned());
-        }
         if !is_by_proxy_header || trusted.is_empty() {
             let senders = lists.let_in().filter(|senders| !senders.is_empty());
             listener.trusted_proxies = texts(&senders.ok_or("its `allow` and `deny` let in no sender of a header")?);

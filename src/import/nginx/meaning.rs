@@ -51,7 +51,6 @@ fn what_is_no_network_lets_nobody_in() {
         means("listen 7;\nallow bad;\nallow 10.0.0.0/8;\ndeny all;", &[4], &["allow:\n    - 10.0.0.0/8", "!deny"]);
         means("listen 7;\nallow bad;\ndeny all;", &[4], &["deny:\n    - 0.0.0.0/0\n    - ::/0", "!allow:"]);
         means("listen 7;\nallow 10.0.0.0/8;\ndeny bad;", &[5], &["allow:\n    - 10.0.0.0/8", "!deny"]);
-        means("listen unix:/a;\ndeny unix:;", &[4], &["deny:\n    - 0.0.0.0/0"]);
         let nested = "listen 7;\nallow 10.1.0.0/16;\ndeny 10.0.0.0/14;\nallow 11.0.0.0/8;";
         means(nested, &[], &["deny:\n    - 10.0.0.0/16\n    - 10.2.0.0/15", "!allow:"]);
         means(&format!("{nested}\ndeny all;"), &[], &["allow:\n    - 10.1.0.0/16\n    - 11.0.0.0/8", "!deny:"]);
@@ -59,6 +58,53 @@ fn what_is_no_network_lets_nobody_in() {
         let friends: String = (0..200).map(|at| format!("allow 10.{at}.0.1;")).collect();
         means(&format!("listen 7;\n{friends}\ndeny 10.0.0.0/8;"), &[4, 5], &["deny:\n    - 0.0.0.0/0\n    - ::/0"]);
     }
+}
+
+#[test]
+fn unix_sockets_are_left_out_where_rules_refuse_their_clients() {
+    for make in [http, stream] {
+        let means = |lines: &str, changes: &[usize], parts: &[&str]| assert_means(&make(lines), changes, parts);
+        for rules in ["deny all;", "deny unix:;", "allow 10.0.0.0/8; deny all;", "deny unix:; allow all;", "deny bad;"]
+        {
+            let changes: &[usize] = if rules == "deny bad;" { &[2, 3, 4] } else { &[2, 3] };
+            means(&format!("listen unix:/a;\n{rules}"), changes, &["!unix:"]);
+        }
+        means("listen unix:/a;\nlisten 7;\nallow 10.0.0.0/8; deny all;", &[3], &["0.0.0.0:7", "10.0.0.0/8", "!unix:"]);
+        for rules in ["", "deny 6.6.6.6;", "allow unix:; deny all;", "allow all; deny unix:;", "deny 0.0.0.0/0;"] {
+            means(&format!("listen unix:/a;\n{rules}"), &[], &["unix:/a"]);
+        }
+        let named = "listen unix:/a proxy_protocol; listen 7 proxy_protocol;\nreal_ip_header proxy_protocol;\n\
+                     set_real_ip_from 11.0.0.0/8; allow 10.0.0.0/8; deny all;";
+        means(named, &[3], &["trusted_proxies:\n    - 11.0.0.0/8", "allow:\n    - 10.0.0.0/8", "!unix:"]);
+    }
+}
+
+#[test]
+fn rules_of_ipv6_hold_for_clients_of_ipv4_as_nginx_has_it() {
+    for make in [http, stream] {
+        let means = |lines: &str, parts: &[&str]| assert_means(&make(lines), &[], parts);
+        let (dual, ipv4) = ("listen [::]:7 ipv6only=off;", "listen 7;");
+        let everybody = ["- 0.0.0.0/0", "- ::/0"];
+        means(&format!("{dual}\ndeny ::/0;"), &everybody);
+        means(&format!("{ipv4}\ndeny ::/0;"), &["- ::/0", "!- 0.0.0.0/0"]);
+        means(&format!("{dual}\ndeny 10.0.0.1; deny ::/0;"), &["- 10.0.0.1", "- ::/0", "!- 0.0.0.0/0"]);
+        // Where there are rules of IPv4, these hold for its clients, and no others.
+        means(&format!("{dual}\nallow ::ffff:10.0.0.0/104; deny all;"), &everybody);
+        means(&format!("{dual}\ndeny ::ffff:10.0.0.0/104;"), &["deny:\n    - 10.0.0.0/8"]);
+    }
+}
+
+#[test]
+fn rules_on_whom_a_header_of_http_names_let_nobody_in() {
+    let of = |rules: &str| http(&format!("listen 7;\nset_real_ip_from 10.0.0.1;\n{rules}"));
+    let header = "real_ip_header X-Forwarded-For;";
+    for rules in ["allow 10.0.0.1;\ndeny all;", "deny 6.6.6.6;"] {
+        assert_means(&of(rules), &[2, 4], &["!:7"]);
+        assert_means(&of(&format!("{header}\n{rules}")), &[2, 5], &["!:7"]);
+        // Without a PROXY header to name the client, it is who connects.
+        assert_means(&of(&format!("real_ip_header proxy_protocol;\n{rules}")), &[], &[":7"]);
+    }
+    assert_means(&of("allow all;"), &[4], &[":7"]);
 }
 
 #[test]
