@@ -64,20 +64,20 @@ pub struct Notes {
 
 impl Notes {
     pub fn changes(&mut self, place: &Place, directive: &str, why: impl Into<String>) {
-        self.add(place, directive, Impact::ChangesTraffic, why.into());
+        self.add(place, directive, Impact::ChangesTraffic, &why.into());
     }
 
     pub fn harmless(&mut self, place: &Place, directive: &str, why: impl Into<String>) {
-        self.add(place, directive, Impact::Harmless, why.into());
+        self.add(place, directive, Impact::Harmless, &why.into());
     }
 
-    fn add(&mut self, place: &Place, directive: &str, impact: Impact, why: String) {
+    fn add(&mut self, place: &Place, directive: &str, impact: Impact, why: &str) {
         let directive = match directive.char_indices().nth(MAX_SHOWN) {
             Some((end, _)) => format!("{}…", &directive[..end]),
             None => directive.to_owned(),
         };
         // It goes into a comment of the lb.yaml, and onto a terminal.
-        let (directive, why) = (escaped(&directive).into_owned(), escaped(&why).into_owned());
+        let (directive, why) = (escaped(&directive).into_owned(), escaped(why).into_owned());
         self.push(Note { place: place.clone(), directive, impact, why });
     }
 
