@@ -15,7 +15,7 @@ use super::ports::free_port;
 use super::{process, wait_until};
 
 /// A server that was asked to end does so in this time, or is killed.
-const TIME_TO_END: Duration = Duration::from_secs(5);
+const TIME_TO_END: Duration = Duration::from_secs(20);
 
 /// A server of somebody else. Dropping it kills it.
 pub struct Program {

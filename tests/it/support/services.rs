@@ -107,29 +107,47 @@ fn start_postgres(folder: &Folder, settings: &[String]) -> Program {
     server
 }
 
-/// MariaDB with these statements run at its start. `sql` asks it as root.
+/// MariaDB, which `sql` asks as root.
 pub struct Mariadb {
     program: Program,
     socket: PathBuf,
 }
 
 impl Mariadb {
+    /// A new one, with these statements run at its start.
     #[track_caller]
     pub fn start(folder: &Folder, statements: &[&str], arguments: &[&str]) -> Self {
-        let (data, socket) = (folder.path().join("data"), folder.path().join("socket"));
+        Self::install(folder);
         let init = folder.write("init.sql", statements.join("\n"));
         give_to("mysql", folder.path());
-        // As it starts, MariaDB removes what looks like the temporary tables of one that crashed, of others too.
-        let tmpdir = format!("--tmpdir={}", folder.path().display());
+        let init = format!("--init-file={}", init.display());
+        Self::serving_at(free_port(), folder, &[arguments, &[&init]].concat())
+    }
+
+    /// Makes the databases that a server in this folder needs.
+    #[track_caller]
+    pub fn install(folder: &Folder) {
+        give_to("mysql", folder.path());
         let mut install = as_user("mysql", &required("mariadb-install-db"));
-        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &tmpdir]);
-        run(install.arg(format!("--datadir={}", data.display())));
-        let address = free_port();
+        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        run(install.args(Self::folders(folder)));
+    }
+
+    /// The server of this folder, at this address.
+    #[track_caller]
+    pub fn serving_at(address: SocketAddr, folder: &Folder, arguments: &[&str]) -> Self {
+        let socket = folder.path().join("socket");
         let mut command = as_user("mysql", &required("mariadbd"));
-        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", &tmpdir]).args(arguments);
-        command.arg(format!("--port={}", address.port())).arg(format!("--datadir={}", data.display()));
-        command.arg(format!("--socket={}", socket.display())).arg(format!("--init-file={}", init.display()));
+        command.args(["--no-defaults", "--skip-name-resolve"]).args(Self::folders(folder)).args(arguments);
+        command.args([format!("--bind-address={}", address.ip()), format!("--port={}", address.port())]);
+        command.arg(format!("--socket={}", socket.display()));
         Self { program: Program::serving_at(address, &mut command).ended_by(Signal::TERM), socket }
+    }
+
+    fn folders(folder: &Folder) -> [String; 2] {
+        let folder = folder.path().display();
+        // As it starts, MariaDB removes what looks like the temporary tables of one that crashed, of others too.
+        [format!("--datadir={folder}/data"), format!("--tmpdir={folder}")]
     }
 
     pub fn address(&self) -> SocketAddr {
