@@ -81,12 +81,14 @@ fn what_health_checks_have_found_is_carried_on() {
 fn a_backend_goes_on_waiting_for_an_operator() {
     let (node, other) = (Node::new("node", 200), Node::new("other", 200));
     let mut lb = of_one_rank(&[&node, &other]).set("on_return", "wait").start();
-    for (status, state) in [(200, "up"), (500, "down"), (200, "waiting")] {
+    let was_checked = |lb: &Lb| lb.backend(node.address())["last_check"]["result"] == "success";
+    wait_until("it was checked", || was_checked(&lb));
+    for (status, state) in [(500, "down"), (200, "waiting")] {
         node.answer(status);
         wait_for_state(&lb, node.address(), state);
     }
     lb.upgrade();
-    wait_until("it was checked", || lb.backend(node.address())["last_check"]["result"] == "success");
+    wait_until("it was checked", || was_checked(&lb));
     assert_eq!(lb.state_of(node.address()), "waiting");
     assert_eq!(lb.post(&format!("/api/v1/pools/default/backends/{}/enable", node.address())).0, 200);
     assert_eq!(lb.state_of(node.address()), "up");
