@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::support::{
-    Dns, Ending, Folder, Origin, Program, Reader, Refusing, Stage, agent, case, connect, get,
-    is_in_a_network_of_its_own, nginx, output_of, read_to_end, required, run, teller, told, told_from, wait_until,
-    wait_until_equal,
+    Dns, Ending, Folder, Origin, Program, Reader, Refusing, Stage, agent, answering, case, connect, get,
+    is_in_a_network_of_its_own, nginx, output_of, read_to_end, required, run, send_and_read, teller, told, told_from,
+    wait_until, wait_until_equal,
 };
 
 /// A client from elsewhere.
@@ -225,5 +225,49 @@ fn rules_of_several_stages_let_the_same_clients_in() {
     haproxy.stop();
     let _lb = stage.lb();
     assert_eq!(of_haproxy, ["", "25|hello\n", "", "25|hello\n", ""]);
+    assert_eq!(observe(), of_haproxy);
+}
+
+#[test]
+fn clients_are_told_apart_by_what_they_say_first() {
+    if !is_in_a_network_of_its_own("import_haproxy::clients_are_told_apart_by_what_they_say_first") {
+        return;
+    }
+    const CONF: &str = "
+defaults
+    mode tcp
+    timeout connect 2s
+    timeout client 10s
+    timeout server 10s
+frontend f
+    bind 127.0.0.1:10443
+    tcp-request inspect-delay 1s
+    tcp-request content accept if { req.ssl_hello_type 1 }
+    tcp-request content accept if { req.len gt 0 }
+    use_backend ssh if { req.payload(0,4) -m bin 5353482d }
+    use_backend socks if { req.payload(0,1) -m bin 05 }
+    default_backend web
+backend ssh
+    server s 127.0.0.11:22
+backend socks
+    server s 127.0.0.12:1080
+backend web
+    server s 127.0.0.13:80
+";
+    let servers = [("11:22", "ssh"), ("12:1080", "socks"), ("13:80", "web")];
+    let _servers = servers.map(|(at, name)| answering(&format!("127.0.0.{at}"), name));
+    let stage = Stage::of("haproxy.cfg", CONF, "127.0.0.1:10443");
+    let observe = || {
+        [&b"SSH-2.0-x\r\n"[..], b"\x05\x01\x00", b"\x04\x01", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03"].map(|bytes| {
+            let mut stream = connect("127.0.0.1:10443".parse().unwrap());
+            let (received, _) = send_and_read(&mut stream, [bytes], false);
+            String::from_utf8(received).unwrap()
+        })
+    };
+    let haproxy = stage.haproxy();
+    let of_haproxy = observe();
+    haproxy.stop();
+    let _lb = stage.lb();
+    assert_eq!(of_haproxy, ["ssh", "socks", "web", "web", "web"]);
     assert_eq!(observe(), of_haproxy);
 }

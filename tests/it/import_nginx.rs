@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use crate::support::{
     Folder, Message, Origin, Reader, Refusing, Server, Stage, answering, case, connect, get,
     is_in_a_network_of_its_own, output_of, read_to_end, required, run, send_and_read, teller, told, told_from,
-    wait_until,
+    wait_until_equal,
 };
 
 /// A client from elsewhere.
@@ -141,11 +141,14 @@ fn a_stream_spreads_by_weight_and_connections_and_has_a_health_page() {
         return;
     }
     let stage = Stage::of("nginx.conf", &case("kube-api-stream.conf"), "127.0.0.1:16443");
-    let observe = || {
-        let mut servers: Vec<Server> =
-            (11..=13).map(|number| teller(&format!("127.0.0.{number}:6443"), &number.to_string())).collect();
-        // After it, the connection that looked whether the program accepts is over, too.
+    let servers = || -> Vec<Server> {
+        (11..=13).map(|number| teller(&format!("127.0.0.{number}:6443"), &number.to_string())).collect()
+    };
+    // Nothing else comes any more once these connections have.
+    let observe = |mut servers: Vec<Server>, so_far: usize| {
         assert!(told("127.0.0.1:16443").ends_with("|hello\n"));
+        let sum = || servers.iter().map(Server::accepted).sum();
+        wait_until_equal("connections before", &(so_far + 1), sum);
         let began: Vec<usize> = servers.iter().map(Server::accepted).collect();
         let accepted = |servers: &[Server]| -> Vec<usize> {
             servers.iter().zip(&began).map(|(server, began)| server.accepted() - began).collect()
@@ -153,7 +156,7 @@ fn a_stream_spreads_by_weight_and_connections_and_has_a_health_page() {
         let mut clients = Vec::new();
         for number in 1..=100 {
             clients.push(connect("127.0.0.1:16443".parse().unwrap()));
-            wait_until("the connection has come", || accepted(&servers).iter().sum::<usize>() == number);
+            wait_until_equal("connections that have come", &number, || accepted(&servers).iter().sum());
         }
         let spread = accepted(&servers);
         drop(clients);
@@ -162,12 +165,14 @@ fn a_stream_spreads_by_weight_and_connections_and_has_a_health_page() {
         let are_of_others = answers.iter().all(|answer| answer == "11|hello\n" || answer == "12|hello\n");
         (spread, are_of_others, get("127.0.0.1:18081".parse().unwrap(), "/healthz").status)
     };
-    let nginx = stage.nginx();
-    let of_nginx = observe();
-    nginx.stop();
-    let _lb = stage.lb();
+    let of_nginx = {
+        let (servers, _nginx) = (servers(), stage.nginx());
+        // One looked whether it accepts.
+        observe(servers, 1)
+    };
     assert_eq!(of_nginx, (vec![25, 25, 50], true, 200));
-    assert_eq!(observe(), of_nginx);
+    let (servers, _lb) = (servers(), stage.lb());
+    assert_eq!(observe(servers, 0), of_nginx);
 }
 
 #[test]
@@ -197,7 +202,13 @@ fn a_mail_servers_ports_send_the_same_proxy_header_and_let_the_same_clients_in()
 
 /// The bytes with which a client of TLS begins that asks for `name`.
 fn client_hello(name: &str) -> Vec<u8> {
-    let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    client_hello_offering(name, &[])
+}
+
+/// The same of one that offers these protocols.
+fn client_hello_offering(name: &str, protocols: &[&str]) -> Vec<u8> {
+    let mut config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut hello = Vec::new();
     ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut hello).unwrap();
@@ -279,5 +290,42 @@ fn brokers_keep_their_clients_and_one_that_is_down_gets_none() {
     nginx.stop();
     let _lb = stage.lb();
     assert_eq!(of_nginx, (vec!["11".to_owned(), "13".to_owned()], "hello\n".to_owned()));
+    assert_eq!(observe(), of_nginx);
+}
+
+#[test]
+fn ssh_and_tls_on_one_port_reach_the_same_servers() {
+    if !is_in_a_network_of_its_own("import_nginx::ssh_and_tls_on_one_port_reach_the_same_servers") {
+        return;
+    }
+    const CONF: &str = r#"
+        events {}
+        stream {
+            upstream ssh { server 127.0.0.11:22; }
+            upstream web { server 127.0.0.12:443; }
+            map $ssl_preread_protocol $to { "" ssh; default web; }
+            map $ssl_preread_alpn_protocols $by_alpn { ~\bacme-tls/1\b ssh; default web; }
+            server { listen 127.0.0.1:10443; ssl_preread on; proxy_pass $to; }
+            server { listen 127.0.0.1:10444; ssl_preread on; proxy_pass $by_alpn; }
+        }"#;
+    let _servers = [("11:22", "ssh"), ("12:443", "web")].map(|(at, name)| answering(&format!("127.0.0.{at}"), name));
+    let stage = Stage::of("nginx.conf", CONF, "127.0.0.1:10443");
+    let hello = |protocols: &[&str]| client_hello_offering("a.example", protocols);
+    let observe = || {
+        let ask = |bytes: &[u8], port: u16| {
+            let mut stream = connect(SocketAddr::from(([127, 0, 0, 1], port)));
+            let (received, _) = send_and_read(&mut stream, [bytes], false);
+            String::from_utf8(received).unwrap()
+        };
+        let versions = [&b"SSH-2.0-x\r\n"[..], &hello(&[]), b"GET / HTTP/1.1\r\n\r\n"];
+        let protocols = [hello(&["acme-tls/1"]), hello(&["h2", "acme-tls/1"]), hello(&["h2"]), hello(&[])];
+        let by_protocol = protocols.iter().map(|bytes| ask(bytes, 10444));
+        versions.into_iter().map(|bytes| ask(bytes, 10443)).chain(by_protocol).collect::<Vec<_>>()
+    };
+    let nginx = stage.nginx();
+    let of_nginx = observe();
+    nginx.stop();
+    let _lb = stage.lb();
+    assert_eq!(of_nginx, ["ssh", "web", "ssh", "ssh", "ssh", "web", "web"]);
     assert_eq!(observe(), of_nginx);
 }

@@ -160,12 +160,15 @@ fn rules(terms: &[Term<'_>]) -> Option<Vec<Rule>> {
 fn terms<'a>(stage: Stage, proxy: &Proxy<'a>, facts: &mut Facts, notes: &mut Notes) -> Vec<Term<'a>> {
     let mut terms = Vec::new();
     let mut is_for_others_than_tls = false;
+    let is_of_stage = |line: &&Line| line.word(0) == stage[0] && (stage[1].is_empty() || line.word(1) == stage[1]);
+    let all = proxy.sections().flat_map(|section| section.lines.iter().filter(is_of_stage));
+    let mut refusals = all.filter(|line| may_refuse(line)).count();
     for section in proxy.sections() {
         // A defaults section has ACLs of its own.
         let acls = Acls::of(section, facts.is_tls);
-        let is_of_stage = |line: &&Line| line.word(0) == stage[0] && (stage[1].is_empty() || line.word(1) == stage[1]);
         for line in section.lines.iter().filter(is_of_stage) {
             let (verb, condition) = verb_and_condition(line);
+            refusals -= usize::from(may_refuse(line));
             facts.is_source_set |= matches!(verb, "set-src" | "expect-proxy" | "expect-netscaler-cip");
             let any = acls.condition(condition);
             if is_rule_of_access(line) {
@@ -174,6 +177,10 @@ fn terms<'a>(stage: Stage, proxy: &Proxy<'a>, facts: &mut Facts, notes: &mut Not
                 continue;
             }
             let allow = matches!(verb, "accept" | "allow");
+            if allow && refusals == 0 {
+                // It ends a stage that would let in everybody anyway.
+                continue;
+            }
             for all in any {
                 // That a client which speaks TLS is let in says nothing about the others.
                 if allow && all[..] == [(false, Test::IsTls)] {
@@ -233,6 +240,12 @@ fn whom(all: &All, allow: bool, is_for_others_than_tls: bool, is_source_set: boo
 fn is_refusal_by_source(line: &Line, any: &[All]) -> bool {
     let is_answer = line.word(0) == "http-request" && matches!(line.word(1), "auth" | "return");
     is_answer && any.iter().flatten().any(|(_, test)| test.is_of_source())
+}
+
+/// Whether a rule keeps anybody out.
+fn may_refuse(line: &Line) -> bool {
+    let is_answer = line.word(0) == "http-request" && matches!(line.word(1), "auth" | "return");
+    is_answer || (is_rule_of_access(line) && !matches!(verb_and_condition(line).0, "accept" | "allow"))
 }
 
 pub fn is_rule_of_access(line: &Line) -> bool {

@@ -1,5 +1,5 @@
 //! ACLs and the conditions that are made of them, as far as lb can judge connections: by the client's address and by
-//! the server name of TLS.
+//! what it says first.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use crate::import::access::{network, with_ipv4};
 use crate::protocol::client_hello::ServerNamePattern;
 
 use super::tree::Section;
+use super::values::bytes_of_hex;
 
 /// Of one condition: `unless` with several tests in each of its alternatives multiplies them.
 const MAX_ALTERNATIVES: usize = 64;
@@ -22,8 +23,14 @@ pub enum Test {
     SomeSource,
     /// The server name fits one of these patterns.
     ServerName(Vec<String>),
+    /// It offers one of these protocols by ALPN.
+    Protocol(Vec<String>),
     /// The client has sent a ClientHello.
     IsTls,
+    /// What it sends begins with one of these.
+    FirstBytes(Vec<Vec<u8>>),
+    /// It has sent nothing.
+    IsSilent,
     Always,
     Never,
     /// What lb can't ask.
@@ -57,6 +64,8 @@ impl<'a> Acls<'a> {
                 (Some(Test::Source(one)), Test::Source(other)) => Test::Source([one, other].concat()),
                 (Some(one), other) if one.is_of_source() || other.is_of_source() => Test::SomeSource,
                 (Some(Test::ServerName(one)), Test::ServerName(other)) => Test::ServerName([one, other].concat()),
+                (Some(Test::Protocol(one)), Test::Protocol(other)) => Test::Protocol([one, other].concat()),
+                (Some(Test::FirstBytes(one)), Test::FirstBytes(other)) => Test::FirstBytes([one, other].concat()),
                 _ => Test::Unknown,
             };
             acls.insert(line.word(1), joined);
@@ -153,7 +162,7 @@ fn simplified(all: All) -> All {
         return vec![(false, Test::SomeSource)];
     }
     // Who sends a server name sends a ClientHello.
-    if kept.iter().any(|(is_negated, test)| !is_negated && matches!(test, Test::ServerName(_))) {
+    if kept.iter().any(|(is_negated, test)| !is_negated && matches!(test, Test::ServerName(_) | Test::Protocol(_))) {
         kept.retain(|one| *one != (false, Test::IsTls));
     }
     if kept.is_empty() { vec![(false, Test::Always)] } else { kept }
@@ -163,7 +172,7 @@ fn simplified(all: All) -> All {
 fn test(words: &[String], is_tls: bool) -> Test {
     let fetch = words.first().map_or("", String::as_str);
     // Names are compared in lower case anyway; other converters make something else of what is fetched.
-    let fetch = match fetch.split_once(',') {
+    let fetch = match split_converters(fetch) {
         Some((name @ ("req.ssl_sni" | "req_ssl_sni"), "lower")) => name,
         Some(("src", converter)) if !converter.contains("table") => return Test::SomeSource,
         Some(_) => return Test::Unknown,
@@ -193,14 +202,40 @@ fn test(words: &[String], is_tls: bool) -> Test {
             let names: Option<Vec<String>> = values.iter().map(|value| server_name(value, matching == "end")).collect();
             names.filter(|names| !names.is_empty()).map_or(Test::Unknown, Test::ServerName)
         }
-        ("req.ssl_sni" | "req_ssl_sni", "found") => Test::Unknown,
+        ("req.ssl_alpn", "" | "str" | "sub") if !values.is_empty() => {
+            Test::Protocol(values.iter().map(|value| (*value).to_owned()).collect())
+        }
+        ("req.len" | "req_len", "" | "int") if values == ["0"] => Test::IsSilent,
         ("req.ssl_hello_type" | "req_ssl_hello_type", "") if values == ["1"] => Test::IsTls,
         ("ssl_fc", "") if is_tls => Test::Always,
         ("ssl_fc", "") => Test::Never,
         ("always_true", _) => Test::Always,
         ("always_false", _) => Test::Never,
-        _ => Test::Unknown,
+        _ => first_bytes(fetch, matching, &values).map_or(Test::Unknown, Test::FirstBytes),
     }
+}
+
+/// What is fetched, and what converts it. A comma between parentheses is one of its arguments.
+fn split_converters(fetch: &str) -> Option<(&str, &str)> {
+    let end = fetch.find([',', '('])?;
+    let end = if fetch[end..].starts_with('(') { end + fetch[end..].find(')')? } else { end };
+    let comma = end + fetch[end..].find(',')?;
+    Some((&fetch[..comma], &fetch[comma + 1..]))
+}
+
+/// `payload(0,4) -m bin 5353482d` and the like: the first bytes that are compared with these values.
+fn first_bytes(fetch: &str, matching: &str, values: &[&str]) -> Option<Vec<Vec<u8>>> {
+    let range = fetch.strip_prefix("req.").unwrap_or(fetch).strip_prefix("payload(")?.strip_suffix(')')?;
+    let length: usize = range.strip_prefix("0,")?.trim().parse().ok()?;
+    let bytes = |value: &&str| match matching {
+        "bin" => bytes_of_hex(value),
+        // The lexer made a byte of `\xNN` the character of that number.
+        "str" | "beg" => value.chars().map(|c| u8::try_from(c).ok()).collect(),
+        _ => None,
+    };
+    let all = values.iter().map(bytes).collect::<Option<Vec<Vec<u8>>>>()?;
+    let is_whole = |bytes: &Vec<u8>| !bytes.is_empty() && (bytes.len() == length || matching == "beg");
+    (!all.is_empty() && all.iter().all(is_whole)).then_some(all)
 }
 
 /// `.example.org` as an end is `*.example.org`; other ends are no names.

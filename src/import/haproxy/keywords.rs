@@ -18,7 +18,10 @@ pub const KEYWORDS: &[Row] = &[
     row("global defaults frontend backend listen", Translated("listeners, pools")),
     row("bind", Translated("listeners.*.bind")),
     row("mode", Translated("listeners.*.mode")),
-    row("default_backend use_backend", Translated("listeners.*.pool, listeners.*.routes (by req.ssl_sni)")),
+    row(
+        "default_backend use_backend",
+        Translated("listeners.*.pool, listeners.*.routes (by req.ssl_sni, req.ssl_alpn, req.payload, req.len)"),
+    ),
     row("acl", Translated("conditions by src and req.ssl_sni")),
     row(
         "tcp-request",

@@ -1,7 +1,6 @@
 //! A `frontend` or `listen` as a listener: binds, limits, times, and which pool gets its clients.
 
 use std::collections::BTreeSet;
-use std::iter;
 use std::time::Duration;
 
 use crate::config::ProxyProtocol;
@@ -12,19 +11,11 @@ use crate::import::headers::EVERYBODY;
 use crate::import::note::Notes;
 use crate::import::values::{or_off, positive};
 
-use super::acl::{Acls, Test};
 use super::keywords::BIND_PARAMETERS;
 use super::server::Parameters;
 use super::tls;
 use super::tree::{Line, Proxy};
 use super::values::{binds, port_of, time};
-
-/// Where its clients go.
-pub struct Destinations<'a> {
-    /// By server name, in order.
-    pub by_name: Vec<(String, &'a str)>,
-    pub default: Option<&'a str>,
-}
 
 /// The listeners of a proxy: binds with the same TLS, PROXY header and limit share one.
 pub fn listeners(proxy: &Proxy<'_>, notes: &mut Notes) -> Vec<ListenerSpec> {
@@ -146,71 +137,4 @@ pub fn set_timeouts(listener: &mut ListenerSpec, proxy: &Proxy<'_>, backends: &[
             listener.http.timeouts.keep_alive = positive(keep);
         }
     }
-}
-
-/// The backends that `use_backend` and `default_backend` name.
-pub fn destinations<'a>(proxy: &Proxy<'a>, acls: &Acls<'_>, notes: &mut Notes) -> Destinations<'a> {
-    let mut found = Destinations { by_name: Vec::new(), default: proxy.value(&["default_backend"]) };
-    if proxy.section.kind() == "listen" && proxy.section.lines.iter().any(is_server) {
-        found.default = Some(proxy.name());
-    }
-    let mut known = BTreeSet::new();
-    for line in proxy.section.all(&["use_backend"]) {
-        let names = match &acls.condition(line.from(2))[..] {
-            [all] if all[..] == [(false, Test::Always)] => {
-                // Rules after it decide nothing.
-                found.default = Some(line.word(1));
-                break;
-            }
-            any if proxy.is_http() || any.iter().any(|all| all.len() != 1) => None,
-            any => any.iter().map(|all| names_of(&all[0])).collect::<Option<Vec<_>>>(),
-        };
-        match names {
-            Some(names) => {
-                let mut new = BTreeSet::new();
-                for name in names.into_iter().flatten() {
-                    if covering(&name).any(|pattern| known.contains(&pattern)) {
-                        let why = format!("clients for {name} go where an earlier rule sends them");
-                        notes.harmless(&line.place, &line.text(), why);
-                    } else if new.insert(name.to_ascii_lowercase()) {
-                        found.by_name.push((name, line.word(1)));
-                    }
-                }
-                known.append(&mut new);
-            }
-            // lb has one place for all requests.
-            None if proxy.is_http() && found.default.is_none() && !line.word(1).contains('%') => {
-                notes.changes(
-                    &line.place,
-                    &line.text(),
-                    "all requests go there, not only those that fit its condition",
-                );
-                found.default = Some(line.word(1));
-            }
-            None => {
-                let why = "clients are told apart by the server name of TLS alone, not by requests or addresses";
-                notes.changes(&line.place, &line.text(), why);
-            }
-        }
-    }
-    found
-}
-
-fn is_server(line: &Line) -> bool {
-    matches!(line.word(0), "server" | "server-template" | "dispatch")
-}
-
-fn names_of(test: &(bool, Test)) -> Option<Vec<String>> {
-    match test {
-        (false, Test::ServerName(names)) => Some(names.clone()),
-        (false, Test::Never) => Some(Vec::new()),
-        _ => None,
-    }
-}
-
-/// The first rule that fits decides in HAProxy, the longest name in lb: the patterns that fit all of these names.
-fn covering(name: &str) -> impl Iterator<Item = String> {
-    let name = name.to_ascii_lowercase();
-    let wildcards: Vec<String> = name.match_indices('.').map(|(at, _)| format!("*{}", &name[at..])).collect();
-    iter::once(name).chain(wildcards)
 }

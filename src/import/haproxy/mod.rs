@@ -12,6 +12,7 @@ mod lexer;
 mod listener;
 mod pages;
 mod pool;
+mod routes;
 mod rules;
 mod server;
 #[cfg(test)]
@@ -39,7 +40,8 @@ pub use keywords::{BIND_PARAMETERS, SERVER_PARAMETERS};
 pub use tree::SECTIONS;
 
 use acl::Acls;
-use listener::{destinations, listeners, set_timeouts};
+use listener::{listeners, set_timeouts};
+use routes::{destinations, wait_for_silence};
 use tree::{Line, Proxy, Section};
 use values::port_of;
 
@@ -187,22 +189,23 @@ impl<'a> Translation<'a> {
         let is_tls = matches!(listener.tls, OffOr::On(_));
         let acls = Acls::of(proxy.section, is_tls);
         let destinations = destinations(proxy, &acls, &mut draft.notes);
-        if destinations.default.is_none() && destinations.by_name.is_empty() {
+        if destinations.default.is_none() && destinations.routes.is_empty() {
             return leave_out(proxy, "it has no servers, and lb serves nothing itself", &mut draft.notes);
         }
         let port = listener.bind.0.first().and_then(|address| port_of(address));
-        for (name, backend) in &destinations.by_name {
+        for (route, backend) in &destinations.routes {
             if let Some(pool) = self.pool(backend, port, draft) {
-                listener.routes.push(RouteSpec::by_name(name.clone(), pool));
+                listener.routes.push(RouteSpec { pool, ..route.clone() });
             }
         }
         listener.pool = destinations.default.and_then(|backend| self.pool(backend, port, draft));
         if listener.pool.is_none() && listener.routes.is_empty() {
             return leave_out(proxy, "no backend of it could be translated", &mut draft.notes);
         }
-        let names = destinations.by_name.iter().map(|(_, backend)| *backend).chain(destinations.default);
+        let names = destinations.routes.iter().map(|(_, backend)| *backend).chain(destinations.default);
         let backends: Vec<&Proxy<'a>> = names.filter_map(|name| self.backends.get(name)).collect();
         set_timeouts(&mut listener, proxy, &backends, &mut draft.notes);
+        wait_for_silence(&mut listener);
         access::set_access(&mut listener, proxy, &backends, is_tls, &mut draft.notes);
         if listener.bind.0.is_empty() {
             return;

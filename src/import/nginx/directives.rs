@@ -30,7 +30,7 @@ pub const DIRECTIVES: &[Row] = &[
     row("listen", Translated("listeners.*.bind, listeners.*.proxy_protocol")),
     row("server_name", Translated("the listener's name; $server_name in headers")),
     row("proxy_pass", Translated("listeners.*.pool")),
-    row("map", Translated("listeners.*.routes (by $ssl_preread_server_name); Connection by $http_upgrade")),
+    row("map", Translated("listeners.*.routes (by what ssl_preread tells); Connection by $http_upgrade")),
     row("ssl_preread", Translated("listeners.*.routes")),
     row("set", Translated("the backend's address in proxy_pass, where the value is fixed")),
     row("proxy_set_header", Translated("listeners.*.http.set_headers")),

@@ -245,3 +245,35 @@ fn addresses_without_end_are_said() {
     let listens: String = (1..=10).map(|number| format!("listen 127.0.1.{number}:1-1000;")).collect();
     assert_means(&stream(&format!("{listens}\nlisten 2000-2999;")), &[3, 4], &["!:2000"]);
 }
+
+#[test]
+fn clients_are_told_apart_by_what_preread_tells() {
+    let map = |variable: &str, entries: &str| {
+        let listen = "listen 7; ssl_preread on; proxy_pass $to;";
+        format!(
+            "stream {{ upstream a {{ server 127.0.0.1:81; }} upstream b {{ server 127.0.0.1:82; }}\n\
+                 map $ssl_preread_{variable} $to {{\n{entries} }}\nserver {{ {listen} }} }}"
+        )
+    };
+    let by_alpn = "~\\bacme-tls/1\\b a;\ndefault b;";
+    assert_means(&map("alpn_protocols", by_alpn), &[], &["- alpn: acme-tls/1\n      pool: a", "pool: b"]);
+    // Two of them may be offered by one client; a list of all that are offered is something else.
+    assert_means(&map("alpn_protocols", "~\\bh2\\b a;\n~\\bh3\\b b;"), &[4], &["alpn: h2", "alpn: h3"]);
+    assert_means(&map("alpn_protocols", "h2 a;\ndefault b;"), &[3], &["!alpn", "pool: b"]);
+
+    let tls = "- starts_with: \\x16\\x03\n      pool: b";
+    assert_means(&map("protocol", "\"\" a;\ndefault b;"), &[], &[tls, "pool: a\n", "!silent"]);
+    assert_means(&map("protocol", "\"\" a;\nTLSv1.2 b;\nTLSv1.3 b;"), &[], &[tls]);
+    assert_means(&map("protocol", "\"\" a;\nTLSv1.2 a;\ndefault b;"), &[4], &[tls]);
+    assert_means(&map("protocol", "TLSv1.2 a;\ndefault b;"), &[3], &["!routes", "pool: b"]);
+
+    let named = "- sni: a.example\n      pool: a\n    - sni: '*'\n      to: server_name\n      port: 8443";
+    let hosts = map("server_name", "a.example a;\ndefault $ssl_preread_server_name:8443;");
+    assert_means(&hosts, &[4], &[named, "server-name:"]);
+    let all = "resolver 127.0.0.53 ipv6=off; server { listen 7;\nproxy_pass $ssl_preread_server_name:$server_port; }";
+    assert_means(
+        &format!("stream {{ {all} }}"),
+        &[1],
+        &["to: server_name\n      port: 7", "127.0.0.53", "family: ipv4"],
+    );
+}

@@ -10,6 +10,7 @@ mod listen;
 mod meaning;
 mod pages;
 mod pool;
+mod routes;
 mod stream;
 mod tls;
 mod tree;

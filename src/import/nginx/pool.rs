@@ -56,22 +56,34 @@ impl<'a> Upstreams<'a> {
             Some(upstream) => fill_from_upstream(&mut pool, upstream, port, notes)?,
             None => pool.backends.push(plain(&backend(target, port)?.to_string())),
         }
-        set_attempts(&mut pool, scope, notes);
-        if let Some(timeout) = time(scope.word("proxy_connect_timeout")) {
-            pool.connect_timeout = positive(timeout);
-        }
-        if let Some(resolver) = scope.one("resolver").filter(|_| is_resolved_again(self.block(target))) {
-            set_resolver(&mut pool, resolver);
-        }
-        if scope.word("proxy_protocol") == "on" {
-            pool.send_proxy = SendProxy::V1;
-        }
-        if scope.word("tcp_nodelay") == "off" {
-            pool.tcp.nodelay = false;
-        }
-        set_source(&mut pool, scope, notes);
+        set(&mut pool, scope, is_resolved_again(self.block(target)), notes);
         Ok(pool)
     }
+}
+
+/// The pool of hosts that clients name.
+pub fn of_hosts(scope: &Scope<'_>, notes: &mut Notes) -> PoolSpec {
+    let mut pool = PoolSpec::default();
+    set(&mut pool, scope, true, notes);
+    pool
+}
+
+/// What a pool has from the block around it.
+fn set(pool: &mut PoolSpec, scope: &Scope<'_>, is_resolved_again: bool, notes: &mut Notes) {
+    set_attempts(pool, scope, notes);
+    if let Some(timeout) = time(scope.word("proxy_connect_timeout")) {
+        pool.connect_timeout = positive(timeout);
+    }
+    if let Some(resolver) = scope.one("resolver").filter(|_| is_resolved_again) {
+        set_resolver(pool, resolver);
+    }
+    if scope.word("proxy_protocol") == "on" {
+        pool.send_proxy = SendProxy::V1;
+    }
+    if scope.word("tcp_nodelay") == "off" {
+        pool.tcp.nodelay = false;
+    }
+    set_source(pool, scope, notes);
 }
 
 fn plain(address: &str) -> BackendSpec {

@@ -308,6 +308,6 @@ fn no_header_is_set_on_requests_that_a_rule_before_it_has_let_in() {
     assert_eq!(of(&format!("{set}\n  http-request allow")), (Some("b".to_owned()), Vec::new()));
     assert_eq!(of(&format!("  http-request allow\n{set}")), (None, Vec::new()));
     assert_eq!(of(&format!("  http-request allow if {{ src 10.0.0.0/8 }}\n{set}")), (None, vec![5]));
-    assert_eq!(of(&format!("  http-request allow if {{ path /a }}\n{set}")), (None, vec![4, 5]));
+    assert_eq!(of(&format!("  http-request allow if {{ path /a }}\n{set}")), (None, vec![5]));
     assert_eq!(of(&format!("  http-request allow if {{ ssl_fc }}\n{set}")), (Some("b".to_owned()), Vec::new()));
 }
