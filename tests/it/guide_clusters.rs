@@ -1,4 +1,4 @@
-//! The recipes before clusters: Galera with one writer, RabbitMQ.
+//! The recipes before clusters: Galera with one writer, PostgreSQL with Patroni, RabbitMQ.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,8 +9,8 @@ use rustix::process::Signal;
 
 use crate::guide::{any, recipe};
 use crate::support::{
-    Folder, Lb, Mariadb, Program, Refusing, Server, free_port, output_of, required, wait_for_state, wait_until,
-    wait_until_equal,
+    Folder, Lb, Mariadb, Program, Refusing, Server, as_user, free_port, give_to, output_of, required, wait_for_state,
+    wait_until, wait_until_equal,
 };
 
 /// Where the nodes of the cluster are: each has the same ports, as in the recipe.
@@ -114,6 +114,77 @@ fn a_galera_cluster_is_written_to_at_one_node_at_a_time() {
     wait_until_equal("who takes writes", &"0".to_owned(), &mut written_at);
     let rows = "select count(*) from d.t";
     wait_until_equal("what the other has", &first.sql(rows), || second.sql(rows));
+}
+
+/// Where Patroni's nodes keep who leads.
+fn etcd(folder: &Folder) -> Program {
+    let (clients, peers) = (free_port(), format!("http://{}", free_port()));
+    let url = format!("http://{clients}");
+    let mut command = Command::new(required("etcd"));
+    command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--unsafe-no-fsync"]);
+    command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
+    command.args(["--initial-cluster", &format!("default={peers}"), "--data-dir"]).arg(folder.path().join("etcd"));
+    Program::serving_at(clients, &mut command)
+}
+
+/// A node of a cluster, with PostgreSQL and Patroni's API at these addresses.
+fn patroni(folder: &Folder, etcd: SocketAddr, postgres: SocketAddr, api: SocketAddr) -> Program {
+    required("/usr/lib/python3/dist-packages/etcd");
+    let name = api.ip();
+    let bin = required("/usr/lib/postgresql/*/bin/initdb");
+    let (at, bin) = (folder.path().display(), bin.parent().expect("a folder").display());
+    let config = format!(
+        "{{scope: test, name: node-{name}, etcd3: {{hosts: '{etcd}'}},\n\
+         restapi: {{listen: '{api}', connect_address: '{api}'}},\n\
+         bootstrap: {{dcs: {{ttl: 20, loop_wait: 1, retry_timeout: 3}}, initdb: [{{locale: C}}],\n  \
+         pg_hba: [host all all 127.0.0.0/8 trust, host replication all 127.0.0.0/8 trust]}},\n\
+         postgresql: {{listen: '{postgres}', connect_address: '{postgres}', bin_dir: '{bin}',\n  \
+         data_dir: '{at}/data', pgpass: '{at}/pgpass',\n  \
+         parameters: {{unix_socket_directories: '{at}', fsync: 'off'}},\n  \
+         authentication: {{superuser: {{username: postgres}}, replication: {{username: replicator}}}}}}}}\n"
+    );
+    let config = folder.write("patroni.yml", config);
+    give_to("postgres", folder.path());
+    let mut command = as_user("postgres", &required("patroni"));
+    Program::serving_at(api, command.arg(config)).ended_by(Signal::TERM)
+}
+
+#[test]
+fn writes_follow_the_leader_of_a_patroni_cluster() {
+    let folders = [Folder::new(), Folder::new()];
+    let [postgres, api] = [(); 2].map(|()| free_port().port());
+    let etcd = etcd(&folders[0]);
+    let at = |node: usize, port: u16| SocketAddr::new(NODES[node], port);
+    let start = |node: usize| patroni(&folders[node], etcd.address(), at(node, postgres), at(node, api));
+    let mut nodes = vec![start(0), start(1)];
+    let replaced = [
+        ("0.0.0.0:5000", any()),
+        ("0.0.0.0:5001", any()),
+        ("10.0.0.1:5432", at(0, postgres).to_string()),
+        ("10.0.0.2:5432", at(1, postgres).to_string()),
+        ("10.0.0.3:5432", free_port().to_string()),
+        ("port: 8008", format!("port: {api}")),
+    ];
+    let lb = recipe("databases.md", 0, &replaced).start();
+    let node_of = |listener: &str| {
+        let port = lb.address_of(listener).port().to_string();
+        let mut psql = Command::new(required("psql"));
+        psql.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-Atc"]);
+        psql.args(["select pg_is_in_recovery(), inet_server_addr()", "postgres"]).env("PGCONNECT_TIMEOUT", "5");
+        let said = psql.stdin(Stdio::null()).output().expect("psql starts");
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    };
+    let reads_at = |node: usize| format!("t|{}", NODES[node]);
+    let writes_at = |node: usize| format!("f|{}", NODES[node]);
+    wait_until("one of them replicates the other", || (0..2).any(|node| node_of("read") == reads_at(node)));
+    let leader = usize::from(node_of("write") == writes_at(1));
+    assert_eq!(node_of("write"), writes_at(leader));
+    assert_eq!(node_of("read"), reads_at(1 - leader));
+
+    // The other one is promoted, and nobody writes elsewhere.
+    drop(nodes.remove(leader));
+    wait_until_equal("who takes writes", &writes_at(1 - leader), || node_of("write"));
+    wait_until_equal("who is read, without a replica", &String::new(), || node_of("read"));
 }
 
 /// A broker that keeps all it has in `folder`, and the daemon for names of Erlang's nodes that it needs.

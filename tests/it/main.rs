@@ -36,7 +36,7 @@ mod failover; // backends that fail: retry, ejection, probe, fail open
 mod fairness; // one bulk flow beside a thousand small ones
 mod figures; // what each backend does, in figures; the last hour; what a scrape is
 mod guide; // the recipes of docs/guide/recipes
-mod guide_clusters; // the recipes before clusters: Galera with one writer, RabbitMQ
+mod guide_clusters; // the recipes before clusters: Galera, Patroni, RabbitMQ
 mod guide_servers; // the recipes before further servers: Redis without Sentinel, MQTT, IMAP
 mod harness; // which tests there are, and what this machine lacks for them
 mod health_checks; // what is asked, where, how often, and what is said of the answer

@@ -65,7 +65,8 @@ pub use process::{allow_open_files, cpu_time, has_ended, open_files, resident_by
 pub use programs::{Program, output_of, python_http_server, python_http_server_at, run_to_output};
 pub use servers::Server;
 pub use services::{
-    Mariadb, PASSWORD, database_at, mail_server, postgres, postgres_replica, postgres_with, psql, redis, slapd,
+    Mariadb, PASSWORD, as_user, database_at, give_to, mail_server, postgres, postgres_replica, postgres_with, psql,
+    redis, slapd,
 };
 pub use sockets::{has_keepalive_at_peer, is_listened_on};
 pub use stage::{Stage, agent, answering, case, teller, told, told_from};

@@ -22,7 +22,7 @@ pub fn redis(folder: &Folder, arguments: &[&str]) -> Program {
 }
 
 /// What a program of PostgreSQL or MariaDB runs as: both refuse to be root, and have a user of their own then.
-fn as_user(user: &str, program: &Path) -> Command {
+pub fn as_user(user: &str, program: &Path) -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
     }
@@ -32,7 +32,8 @@ fn as_user(user: &str, program: &Path) -> Command {
     command
 }
 
-fn give_to(user: &str, folder: &Path) {
+/// Makes it that user's, with all that is in it.
+pub fn give_to(user: &str, folder: &Path) {
     if rustix::process::geteuid().is_root() {
         output_of(&required("chown"), &["-R".as_ref(), user.as_ref(), folder.as_os_str()]);
     }
