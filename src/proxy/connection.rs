@@ -1,19 +1,17 @@
 //! The life of one connection, every branch of it: admitted -> preface read -> connected to a backend -> relayed
 //! (or, in http mode, served request by request) -> counted and logged.
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use crate::backends::{Evidence, Lease};
-use crate::lifecycle::IdleTimer;
 use crate::net::{ConnectFailure, Transport};
-use crate::relay::{self, Meter, Outcome, Start, Tally};
+use crate::relay::{self, Meter, Outcome, Start};
 use crate::telemetry::{Cause, Rejection};
 
-use super::admitted::{Admitted, Permits};
-use super::client_facts::ClientFacts;
 use super::connect::{self, ConnectContext, Connected};
+use super::connections::Connection;
 use super::http;
+use super::listed::Listed;
 use super::preface::Preface;
 use super::record::Record;
 use super::refusal::Refusal;
@@ -24,40 +22,39 @@ use super::worker::Worker;
 ///
 /// Not an `async fn`: that would keep its arguments twice for each connection, as they came and as they are used.
 #[expect(clippy::manual_async_fn, reason = "it would be larger")]
-pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<Output = ()> {
+pub(super) fn serve(listed: Listed) -> impl Future<Output = ()> {
     async move {
-        let tally = Tally::default();
-        let client = match admitted.begin().into_transport() {
+        let (worker, connection) = (&listed.worker, &**listed.connection());
+        let account = connection.account();
+        let frontend = &*account.frontend;
+        let client = match connection.admitted.begin().into_transport() {
             Ok(client) => client,
             Err(error) => {
-                let listener = admitted.arrival.frontend.name();
-                tracing::warn!(listener, %error, "an accepted socket could not be registered");
-                return Record::open(&admitted.arrival, &tally).close(Cause::Internal);
+                tracing::warn!(listener = frontend.name(), %error, "an accepted socket could not be registered");
+                return Record::open(account).close(Cause::Internal);
             }
         };
-        let frontend = &*admitted.arrival.frontend;
-        let mut record = Record::open(&admitted.arrival, &tally);
+        let mut record = Record::open(account);
         record.client = Some(&client);
         // Scrutinees and boxes, not locals: what is moved out of a local still has its place in the future to the end.
-        let Preface { facts, upstream } = match read_preface(&worker, &client, &mut record, &mut admitted.permits).await
-        {
-            Ok(preface) => preface,
+        let upstream = match read_preface(worker, connection, &client).await {
+            Ok(Preface { facts, upstream }) => account.chosen(facts, upstream),
             Err(refusal) => return refuse(record, &client, refusal),
         };
-        record.facts = facts;
-        record.upstream = Some(upstream);
         let limits = frontend.limits(upstream);
-        let idle_timer = worker.idle_timeouts.start(limits.first());
+        let idle_timer = &connection.idle_timer;
+        idle_timer.touch();
+        idle_timer.set_limit(limits.first());
+        let context =
+            ConnectContext { account, upstream, client: &client, idle_timer, idle_pool: None, has_asked: false };
         if let Some(http) = &frontend.http {
-            let context = connect_context(&record, upstream, &client, record.facts.as_deref(), &idle_timer);
-            let cause = Box::pin(http::serve(&worker, frontend, http, context)).await;
+            let cause = Box::pin(http::serve(worker, frontend, http, context)).await;
             return record.close(cause);
         }
         let _share = upstream.pool().count_connection();
         loop {
             // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
             // closed.
-            let context = connect_context(&record, upstream, &client, record.facts.as_deref(), &idle_timer);
             let Connected { lease, transport: backend, .. } =
                 match Box::pin(connect::to_backend(context, &mut record.attempts)).await {
                     Ok(connected) => connected,
@@ -65,14 +62,14 @@ pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<O
                 };
             record.backend_asked();
             let meter = Meter {
-                tally: &tally,
+                tally: &account.tally,
                 listener: &frontend.counters(worker.id).bytes,
                 backend: &lease.backend().counters(worker.id).bytes,
                 on_first_byte: &|first| record.note_first_byte(first, &lease),
             };
             let may_retry = upstream.pool().may_retry_after(record.attempts.tried().len() + 1);
             let start = Start::Fresh { may_retry };
-            match relay::run(&client, &backend, &worker.resources, &meter, &idle_timer, &limits, start).await {
+            match relay::run(&client, &backend, &worker.resources, &meter, idle_timer, &limits, start).await {
                 Outcome::Over(cause) => {
                     judge(&record, upstream, &lease, cause);
                     return record.close(cause);
@@ -89,35 +86,15 @@ pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<O
 
 async fn read_preface<'a>(
     worker: &Worker,
+    connection: &'a Connection,
     client: &Transport,
-    record: &mut Record<'a>,
-    permits: &mut Permits,
 ) -> Result<Preface<'a>, Refusal> {
-    let frontend = &*record.arrival.frontend;
-    if frontend.needs_preface(record.peer) {
+    let account = connection.account();
+    if account.frontend.needs_preface(account.peer()) {
         // Boxed: few listeners need it, and every connection would be as large as this.
-        Box::pin(Preface::read(worker, frontend, record.arrival.id, client, &mut record.peer, permits)).await
+        Box::pin(Preface::read(worker, connection, client)).await
     } else {
-        Preface::empty(frontend)
-    }
-}
-
-fn connect_context<'a>(
-    record: &Record<'_>,
-    upstream: &'a Upstream,
-    client: &'a Transport,
-    facts: Option<&'a ClientFacts>,
-    idle_timer: &'a IdleTimer,
-) -> ConnectContext<'a> {
-    ConnectContext {
-        upstream,
-        client,
-        id: record.arrival.id,
-        peer: record.peer,
-        facts,
-        idle_timer,
-        idle_pool: None,
-        has_asked: false,
+        Preface::empty(&account.frontend)
     }
 }
 
@@ -134,7 +111,7 @@ fn refuse(record: Record<'_>, client: &Transport, refusal: Refusal) {
 
 /// What the end of the connection says about its backend. Where it sent a byte, that was counted as a success.
 fn judge(record: &Record<'_>, upstream: &Upstream, lease: &Lease, cause: Cause) {
-    let tally = record.tally;
+    let tally = &record.account.tally;
     if tally.bytes_out() > 0 {
         return;
     }
@@ -155,7 +132,7 @@ fn judge(record: &Record<'_>, upstream: &Upstream, lease: &Lease, cause: Cause) 
 }
 
 fn blame(record: &Record<'_>, upstream: &Upstream, lease: &Lease, evidence: Evidence) {
-    let ended = || upstream.pool().record_evidence(lease, evidence, record.peer.ip(), Instant::now());
+    let ended = || upstream.pool().record_evidence(lease, evidence, record.account.peer().ip(), Instant::now());
     record.span().in_scope(ended);
 }
 
@@ -168,8 +145,8 @@ mod tests {
     /// than 792 it would be 1,024. A buffer or a large error kept over an await would break it.
     const MOST_BYTES: usize = 768;
 
-    /// The size of the future that a function of two arguments gives, without a call of it.
-    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+    /// The size of the future that a function gives, without a call of it.
+    fn size_of_future<A, F: Future>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
     }
 
