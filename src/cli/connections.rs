@@ -16,7 +16,7 @@ use super::environment::print_line;
 use super::error::CliError;
 use super::status::{bytes, uptime};
 
-const PATH: &str = "/api/v1/connections";
+pub(super) const PATH: &str = "/api/v1/connections";
 
 /// Which connections are meant: those that fit all that is given.
 #[derive(Args, Clone, Debug)]
@@ -171,7 +171,8 @@ fn table(report: &OpenConnectionsReport) -> String {
     text
 }
 
-fn row(connection: &ConnectionReport) -> [String; 11] {
+/// The cells of its row.
+pub(super) fn row(connection: &ConnectionReport) -> [String; 11] {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let requests = if connection.mode == "http" { connection.requests.to_string() } else { "-".to_owned() };
     [
