@@ -180,6 +180,8 @@ impl<'a> Operation<'a> {
             "/" => Resource::Page,
             "/style.css" => Resource::Style,
             "/page.js" => Resource::Script(include_str!("page/page.js")),
+            "/connections.js" => Resource::Script(include_str!("page/connections.js")),
+            "/confirm.js" => Resource::Script(include_str!("page/confirm.js")),
             "/pools.js" => Resource::Script(include_str!("page/pools.js")),
             "/rows.js" => Resource::Script(include_str!("page/rows.js")),
             "/format.js" => Resource::Script(include_str!("page/format.js")),
