@@ -9,14 +9,12 @@ use crate::relay::{self, Meter, Outcome, Start};
 use crate::telemetry::{Cause, Rejection};
 
 use super::connect::{self, ConnectContext, Connected};
-use super::connections::Connection;
 use super::http;
 use super::listed::Listed;
 use super::preface::Preface;
 use super::record::Record;
 use super::refusal::Refusal;
 use super::upstream::Upstream;
-use super::worker::Worker;
 
 /// Serves one client to its end. Cancelling it resets both peers and counts the connection as cut.
 ///
@@ -24,35 +22,33 @@ use super::worker::Worker;
 #[expect(clippy::manual_async_fn, reason = "it would be larger")]
 pub(super) fn serve(listed: Listed) -> impl Future<Output = ()> {
     async move {
-        let (worker, connection) = (&listed.worker, &**listed.connection());
-        let account = connection.account();
-        let frontend = &*account.frontend;
-        let client = match connection.admitted.begin().into_transport() {
+        // Few locals: each takes its place in the future, and what is borrowed is found by way of `listed` again.
+        let client = match listed.connection().admitted.begin().into_transport() {
             Ok(client) => client,
             Err(error) => {
-                tracing::warn!(listener = frontend.name(), %error, "an accepted socket could not be registered");
-                return Record::open(account).close(Cause::Internal);
+                let listener = listed.frontend().name();
+                tracing::warn!(listener, %error, "an accepted socket could not be registered");
+                return Record::open(listed.account()).close(Cause::Internal);
             }
         };
-        let mut record = Record::open(account);
+        let mut record = Record::open(listed.account());
         record.client = Some(&client);
         // Scrutinees and boxes, not locals: what is moved out of a local still has its place in the future to the end.
-        let upstream = match read_preface(worker, connection, &client).await {
-            Ok(Preface { facts, upstream }) => account.chosen(facts, upstream),
+        let upstream = match read_preface(&listed, &client).await {
+            Ok(Preface { facts, upstream }) => listed.account().chosen(facts, upstream),
             Err(refusal) => return refuse(record, &client, refusal),
         };
-        let limits = frontend.limits(upstream);
-        let idle_timer = &connection.idle_timer;
-        idle_timer.touch();
-        idle_timer.set_limit(limits.first());
-        let context =
-            ConnectContext { account, upstream, client: &client, idle_timer, idle_pool: None, has_asked: false };
-        if let Some(http) = &frontend.http {
-            let cause = Box::pin(http::serve(worker, frontend, http, context)).await;
+        let limits = listed.frontend().limits(upstream);
+        listed.idle_timer().touch();
+        listed.idle_timer().set_limit(limits.first());
+        if let Some(http) = &listed.frontend().http {
+            let context = connect_context(&listed, upstream, &client);
+            let cause = Box::pin(http::serve(&listed.worker, listed.frontend(), http, context)).await;
             return record.close(cause);
         }
         let _share = upstream.pool().count_connection();
         loop {
+            let context = connect_context(&listed, upstream, &client);
             // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
             // closed.
             let Connected { lease, transport: backend, .. } =
@@ -61,15 +57,17 @@ pub(super) fn serve(listed: Listed) -> impl Future<Output = ()> {
                     Err(refusal) => return refuse(record, &client, refusal),
                 };
             record.backend_asked();
+            let worker = &listed.worker;
             let meter = Meter {
-                tally: &account.tally,
-                listener: &frontend.counters(worker.id).bytes,
+                tally: &listed.account().tally,
+                listener: &listed.frontend().counters(worker.id).bytes,
                 backend: &lease.backend().counters(worker.id).bytes,
                 on_first_byte: &|first| record.note_first_byte(first, &lease),
             };
             let may_retry = upstream.pool().may_retry_after(record.attempts.tried().len() + 1);
             let start = Start::Fresh { may_retry };
-            match relay::run(&client, &backend, &worker.resources, &meter, idle_timer, &limits, start).await {
+            let resources = &worker.resources;
+            match relay::run(&client, &backend, resources, &meter, listed.idle_timer(), &limits, start).await {
                 Outcome::Over(cause) => {
                     judge(&record, upstream, &lease, cause);
                     return record.close(cause);
@@ -84,18 +82,18 @@ pub(super) fn serve(listed: Listed) -> impl Future<Output = ()> {
     }
 }
 
-async fn read_preface<'a>(
-    worker: &Worker,
-    connection: &'a Connection,
-    client: &Transport,
-) -> Result<Preface<'a>, Refusal> {
-    let account = connection.account();
-    if account.frontend.needs_preface(account.peer()) {
+async fn read_preface<'a>(listed: &'a Listed, client: &Transport) -> Result<Preface<'a>, Refusal> {
+    if listed.frontend().needs_preface(listed.account().peer()) {
         // Boxed: few listeners need it, and every connection would be as large as this.
-        Box::pin(Preface::read(worker, connection, client)).await
+        Box::pin(Preface::read(&listed.worker, listed.connection(), client)).await
     } else {
-        Preface::empty(&account.frontend)
+        Preface::empty(listed.frontend())
     }
+}
+
+fn connect_context<'a>(listed: &'a Listed, upstream: &'a Upstream, client: &'a Transport) -> ConnectContext<'a> {
+    let (account, idle_timer) = (listed.account(), listed.idle_timer());
+    ConnectContext { account, upstream, client, idle_timer, idle_pool: None, has_asked: false }
 }
 
 /// The client is reset: it can't take that for an answer. One whose handshake failed was told.
@@ -140,10 +138,10 @@ fn blame(record: &Record<'_>, upstream: &Upstream, lease: &Lease, evidence: Evid
 mod tests {
     use super::*;
 
-    /// The state of one connection, which its task keeps for as long as it is open, idle or not. Measured: 752 bytes
-    /// (Rust 1.95, x86-64). With tokio's 104 a task is then 896 bytes, seven times 128, to which it is aligned; of more
-    /// than 792 it would be 1,024. A buffer or a large error kept over an await would break it.
-    const MOST_BYTES: usize = 768;
+    /// The state of one connection, which its task keeps for as long as it is open, idle or not. Measured: 536 bytes
+    /// (Rust 1.95, x86-64). With tokio's 104 a task is then 640 bytes, five times 128, to which it is aligned; of more
+    /// it would be 768. A buffer or a large error kept over an await would break it.
+    const MOST_BYTES: usize = 536;
 
     /// The size of the future that a function gives, without a call of it.
     fn size_of_future<A, F: Future>(_: impl Fn(A) -> F) -> usize {
