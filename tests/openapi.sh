@@ -109,7 +109,7 @@ admin=$(found_in "$work/log" 'admin server listening","address":"([0-9.:]+)"')
 
 token="Authorization: Bearer $(<"$work/token")"
 compare "every path, with the token" --header "$token" --max-examples 300
-compare "changes without the token" --include-method POST --max-examples 20 --phases examples,coverage,fuzzing
+compare "changes without the token" --include-method POST --include-method DELETE --max-examples 20 --phases examples,coverage,fuzzing
 cat >"$work/schemathesis.toml" <<TOML
 [parameters]
 "path.pool" = "default"

@@ -3,7 +3,9 @@
 
 mod apart;
 mod api;
+mod asker;
 mod authorization;
+mod connections;
 mod gzip;
 mod history;
 mod metrics;
@@ -13,7 +15,8 @@ mod token;
 mod view;
 
 pub use api::{
-    BackendReport, EngineReport, ListenerReport, PoolReport, PoolsReport, SpliceReport, StatusReport, TlsReport,
+    BackendReport, ConnectionReport, EndedReport, EngineReport, ListenerReport, OpenConnectionsReport, PoolReport,
+    PoolsReport, SpliceReport, StatusReport, TlsReport,
 };
 #[cfg(test)]
 pub use authorization::AdminRefusal;

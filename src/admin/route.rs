@@ -15,7 +15,9 @@ use crate::backends::AdminState;
 
 use super::apart::apart;
 use super::api::{EventsReport, HistoryReport, PoolsReport, StatusReport};
+use super::asker::Asker;
 use super::authorization::{AdminRefusal, Guard, Reach, Readers};
+use super::connections::{self, Parameters};
 use super::gzip::{AdminResponse, compressed};
 use super::history::{MOST_POINTS, Wanted};
 use super::metrics::Exporter;
@@ -50,6 +52,8 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 enum Operation<'a> {
     Read(Resource<'a>),
     Change(Change<'a>),
+    /// Shows connections, or ends them.
+    Connections(Option<&'a str>),
 }
 
 enum Resource<'a> {
@@ -87,11 +91,11 @@ enum Change<'a> {
 }
 
 /// Answers a request, whose body is ignored.
-pub(super) async fn answer(request: &Request<Incoming>, admin: &Admin) -> AdminResponse {
-    compressed(request.headers(), answer_to(request, admin).await).await
+pub(super) async fn answer(request: &Request<Incoming>, asker: Asker, admin: &Admin) -> AdminResponse {
+    compressed(request.headers(), answer_to(request, asker, admin).await).await
 }
 
-async fn answer_to(request: &Request<Incoming>, admin: &Admin) -> AdminResponse {
+async fn answer_to(request: &Request<Incoming>, asker: Asker, admin: &Admin) -> AdminResponse {
     let path = request.uri().path();
     match (Operation::parse(path, request.uri().query()), request.method()) {
         (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
@@ -109,6 +113,36 @@ async fn answer_to(request: &Request<Incoming>, admin: &Admin) -> AdminResponse 
             }
         }
         (Some(Operation::Change(_)), _) => not_allowed("POST"),
+        (Some(Operation::Connections(query)), method) => {
+            let (guard, headers) = (&admin.view.guard, request.headers());
+            let (is_change, verdict) = match method {
+                &Method::GET | &Method::HEAD => (false, guard.judge_read(headers, Readers::Operators, admin.reach)),
+                &Method::DELETE => (true, guard.judge_change(headers, admin.reach)),
+                _ => return not_allowed("GET, HEAD, DELETE"),
+            };
+            match verdict {
+                Ok(()) if is_change => end_connections(query, asker, &admin.view).await,
+                Ok(()) => list_connections(query, &admin.view).await,
+                Err(refusal) => refuse(path, refusal, guard),
+            }
+        }
+    }
+}
+
+async fn list_connections(query: Option<&str>, view: &View) -> AdminResponse {
+    match Parameters::new(pairs(query)).and_then(Parameters::page) {
+        Ok((selection, page)) => json(StatusCode::OK, &connections::list(view, selection, page).await),
+        Err(why) => error(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+async fn end_connections(query: Option<&str>, asker: Asker, view: &Arc<View>) -> AdminResponse {
+    match Parameters::new(pairs(query)).and_then(Parameters::selected) {
+        Ok(selection) => match connections::end(view.clone(), selection, asker).await {
+            Some(report) => json(StatusCode::OK, &report),
+            None => stopping(),
+        },
+        Err(why) => error(StatusCode::BAD_REQUEST, &why),
     }
 }
 
@@ -146,6 +180,8 @@ impl<'a> Operation<'a> {
             "/" => Resource::Page,
             "/style.css" => Resource::Style,
             "/page.js" => Resource::Script(include_str!("page/page.js")),
+            "/connections.js" => Resource::Script(include_str!("page/connections.js")),
+            "/confirm.js" => Resource::Script(include_str!("page/confirm.js")),
             "/pools.js" => Resource::Script(include_str!("page/pools.js")),
             "/rows.js" => Resource::Script(include_str!("page/rows.js")),
             "/format.js" => Resource::Script(include_str!("page/format.js")),
@@ -159,6 +195,7 @@ impl<'a> Operation<'a> {
             }
             "/api/v1/history" => Resource::History(HistoryQuery::parse(query)),
             "/api/v1/openapi.json" => Resource::Description,
+            "/api/v1/connections" => return Some(Self::Connections(query)),
             _ => return Change::parse(path).map(Self::Change),
         };
         Some(Self::Read(resource))
@@ -209,6 +246,12 @@ impl HistoryQuery {
         };
         json(StatusCode::OK, &HistoryReport::new(&view.history, &wanted, points))
     }
+}
+
+/// All parameters of the query.
+fn pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(name, value)| (decoded(name), decoded(value)))
 }
 
 /// What the query gives for a parameter.

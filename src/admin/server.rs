@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::net;
 
+use super::asker::Asker;
 use super::authorization::Reach;
 use super::metrics::Exporter;
 use super::route::{self, Admin};
@@ -90,8 +91,13 @@ pub async fn serve(listener: AdminListener, view: Arc<View>, exporter: Arc<Expor
     let mut clients = Vec::new();
     loop {
         let accepted = match &listener {
-            AdminListener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Client::start(stream, &admin)),
-            AdminListener::Unix(listener) => listener.accept().await.map(|(stream, _)| Client::start(stream, &admin)),
+            AdminListener::Tcp(listener) => {
+                listener.accept().await.map(|(stream, peer)| Client::start(stream, Asker::Tcp(peer), &admin))
+            }
+            AdminListener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                let asker = Asker::Unix(stream.peer_cred().ok());
+                Client::start(stream, asker, &admin)
+            }),
         };
         match accepted {
             Ok(client) => {
@@ -118,17 +124,17 @@ fn keep_within_limit(clients: &mut Vec<Client>) {
 }
 
 impl Client {
-    fn start<S>(stream: S, admin: &Rc<Admin>) -> Self
+    fn start<S>(stream: S, asker: Asker, admin: &Rc<Admin>) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let idle_since: IdleSince = Rc::new(Cell::new(Some(Instant::now())));
-        let serving = spawn_local(serve_client(stream, admin.clone(), idle_since.clone()));
+        let serving = spawn_local(serve_client(stream, asker, admin.clone(), idle_since.clone()));
         Self { serving, idle_since }
     }
 }
 
-async fn serve_client<S>(stream: S, admin: Rc<Admin>, idle_since: IdleSince)
+async fn serve_client<S>(stream: S, asker: Asker, admin: Rc<Admin>, idle_since: IdleSince)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -136,7 +142,7 @@ where
         let (admin, idle_since) = (admin.clone(), idle_since.clone());
         async move {
             idle_since.set(None);
-            let answer = route::answer(&request, &admin).await;
+            let answer = route::answer(&request, asker, &admin).await;
             // What it doesn't read of the answer keeps nobody else waiting.
             idle_since.set(Some(Instant::now()));
             Ok::<_, Infallible>(answer)

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::access_log::AccessLog;
 use crate::backends::{AdminState, BackendState, Pool};
-use crate::lifecycle::{ConnectionLimit, DrainWatch, FormerProcesses, Phase};
+use crate::lifecycle::{ConnectionLimit, DrainWatch, FormerProcesses, OpenConnections, Phase};
 use crate::relay::{Engine, Pipes};
 use crate::telemetry::{ListenerStats, ListenerTotals};
 use crate::tls;
@@ -27,6 +27,8 @@ pub struct View {
     pub runtimes: OnceLock<Vec<RuntimeMetrics>>,
     /// Client connections of the process.
     pub connections: Arc<ConnectionLimit>,
+    /// What they are, asked of the workers.
+    pub open_connections: OpenConnections,
     pub drain: DrainWatch,
     /// Replaced by a reload.
     pub shown: ArcSwap<Shown>,

@@ -48,6 +48,15 @@ struct ApiMessage {
     error: Option<String>,
 }
 
+impl ApiMessage {
+    fn refusal(self, status: StatusCode) -> CliError {
+        match self.error {
+            Some(error) if status == StatusCode::UNAUTHORIZED => CliError::Unauthorized(error),
+            error => CliError::Refused(error.unwrap_or_else(|| status.to_string())),
+        }
+    }
+}
+
 /// A runtime for a few requests.
 pub(super) fn runtime() -> Result<Runtime, CliError> {
     Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)
@@ -107,16 +116,32 @@ impl AdminClient {
         self.read(path, &body)
     }
 
+    /// A report that the balancer may refuse.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        let (status, body) = self.request(Method::GET, path).await?;
+        self.read_if_done(path, status, &body)
+    }
+
+    /// Removes what the path stands for.
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        let (status, body) = self.request(Method::DELETE, path).await?;
+        self.read_if_done(path, status, &body)
+    }
+
     /// Makes a change, and returns its result.
     pub(super) async fn change(&self, path: &str) -> Result<String, CliError> {
         let (status, body) = self.request(Method::POST, path).await?;
         match self.read(path, &body)? {
             ApiMessage { result: Some(result), .. } if status.is_success() => Ok(result),
-            ApiMessage { error: Some(error), .. } if status == StatusCode::UNAUTHORIZED => {
-                Err(CliError::Unauthorized(error))
-            }
-            ApiMessage { error, .. } => Err(CliError::Refused(error.unwrap_or_else(|| status.to_string()))),
+            message => Err(message.refusal(status)),
         }
+    }
+
+    fn read_if_done<T: DeserializeOwned>(&self, path: &str, status: StatusCode, body: &[u8]) -> Result<T, CliError> {
+        if status.is_success() {
+            return self.read(path, body);
+        }
+        Err(self.read::<ApiMessage>(path, body)?.refusal(status))
     }
 
     async fn request(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), CliError> {

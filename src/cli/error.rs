@@ -35,6 +35,8 @@ pub(super) enum CliError {
     Unauthorized(String),
     /// The balancer refused a change.
     Refused(String),
+    /// The person at the terminal did not say yes.
+    NotConfirmed,
     /// The balancer is not ready for traffic.
     NotReady(String),
     /// `lb top` has no terminal to draw on.
@@ -89,6 +91,7 @@ impl fmt::Display for CliError {
             Self::NotAReport { address, path, source } => write!(f, "{address}{path} answered no report: {source}"),
             Self::Unauthorized(reason) => write!(f, "{reason} (see --token-file FILE)"),
             Self::Refused(reason) => f.write_str(reason),
+            Self::NotConfirmed => f.write_str("nothing was done"),
             Self::NotReady(reason) => write!(f, "not ready: {reason}"),
             Self::NoTerminal(error) => write!(f, "lb top needs a terminal ({error}); lb status needs none"),
             Self::PoolsDown(pools) => write!(f, "no usable backend in: {pools}"),

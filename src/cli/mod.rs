@@ -5,6 +5,7 @@ mod change;
 mod check;
 mod client;
 mod config_args;
+mod connections;
 mod demo;
 mod environment;
 mod error;
@@ -69,6 +70,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Show a running balancer live, on the whole terminal: sort, filter, drain and enable by keys
     Top(top::TopArgs),
+    /// Show the connections of clients that a running balancer has
+    Connections(connections::ConnectionsArgs),
+    /// Reset connections of clients, by id, client, backend, pool or listener
+    Kill(connections::KillArgs),
     /// Drain, disable or enable a backend of a running balancer
     Backend(change::BackendArgs),
     /// Make an lb.yaml from an nginx.conf or a haproxy.cfg, and list what is left out
@@ -99,6 +104,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Status(args) => status::status(&args),
         Command::Top(args) => top::top(&args),
+        Command::Connections(args) => connections::connections(&args),
+        Command::Kill(args) => connections::kill(&args),
         Command::Backend(args) => change::backend(&args),
         Command::Reload(args) => change::reload(&args),
         Command::Import(args) => import::import(&args),

@@ -166,7 +166,7 @@ fn pool_lines(PoolReport { name, service, outage_since, failed, failures, .. }: 
 }
 
 /// In whole seconds, minutes, hours and days.
-fn uptime(seconds: f64) -> humantime::FormattedDuration {
+pub(super) fn uptime(seconds: f64) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs()))
 }
 
@@ -227,7 +227,7 @@ fn backend_row(pool: &PoolReport, backend: &BackendReport, before: Option<&Repor
 
 /// In the largest unit that leaves a whole number.
 #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut scaled, mut unit) = (count as f64, 0);
     while scaled >= 1024.0 && unit + 1 < UNITS.len() {

@@ -2,14 +2,24 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 
 /// Unique within the process; shown in hexadecimal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ConnectionId(u64);
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for ConnectionId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        u64::from_str_radix(text, 16).map(Self)
     }
 }
 
@@ -44,5 +54,6 @@ mod tests {
         let shown: Vec<String> = (0..32).map(|turn| workers[turn % 2].next().to_string()).collect();
         assert_eq!(shown[..3], ["1", "2", "3"]);
         assert_eq!(shown[31], "20");
+        assert_eq!("20".parse::<ConnectionId>().map(|id| id.to_string()), Ok("20".to_owned()));
     }
 }

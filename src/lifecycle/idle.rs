@@ -32,6 +32,8 @@ pub struct IdleTimeouts {
     started: Instant,
     /// The tick of the last sweep.
     now: Cell<u32>,
+    /// When that tick began.
+    now_began: Cell<Instant>,
 }
 
 /// Times are in ticks.
@@ -58,7 +60,8 @@ impl IdleTimeouts {
     /// With a period fine enough for limits of `shortest_limit` and more.
     pub fn new(shortest_limit: Duration, now: Instant) -> Rc<Self> {
         let period = (shortest_limit / SWEEPS_PER_LIMIT).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
-        Rc::new(Self { timers: RefCell::default(), period, started: now, now: Cell::new(0) })
+        let (timers, started, now_began) = (RefCell::default(), now, Cell::new(now));
+        Rc::new(Self { timers, period, started, now: Cell::new(0), now_began })
     }
 
     /// The time between sweeps.
@@ -84,6 +87,7 @@ impl IdleTimeouts {
         let elapsed = nanos(now.duration_since(self.started)) / nanos(self.period);
         // Wraps round, after 497 days of the shortest ticks: only differences are looked at.
         self.now.set(u32::try_from(elapsed & u64::from(u32::MAX)).expect("32 bits"));
+        self.now_began.set(self.started + Duration::from_nanos(elapsed * nanos(self.period)));
         for (_, entry) in self.timers.borrow().iter() {
             if let Some(waker) = &entry.waker
                 && entry.is_expired(self.now.get())
@@ -148,26 +152,34 @@ impl IdleTimer {
         entry.limit.set(entry.limit.get().min(self.idle_timeouts.ticks(limit)));
     }
 
-    /// The connection uses this backend from now on. In the step of its task in which the backend was picked: an order
-    /// to cut its connections may come after it.
-    pub fn use_backend(&self, backend: BackendId) {
-        self.note_backend(Some(backend));
+    /// The connection uses this backend from now on, or none for now, and nothing of what was ordered for the last one
+    /// concerns it. In the step of its task in which the backend was picked: an order to cut its connections may come
+    /// after it.
+    pub fn use_backend(&self, backend: Option<BackendId>) {
+        let mut timers = self.idle_timeouts.timers.borrow_mut();
+        let entry = &mut timers[self.key];
+        (entry.backend, entry.cut) = (backend, None);
     }
 
-    /// The connection uses no backend for now, and nothing of what was ordered for the last one concerns it.
-    pub fn leave_backend(&self) {
-        self.note_backend(None);
+    /// Its place among the worker's timers, which is its own while it exists.
+    pub fn key(&self) -> usize {
+        self.key
+    }
+
+    /// How long the connection has been without a byte, in whole ticks.
+    pub fn idle(&self) -> Duration {
+        let IdleTimeouts { timers, period, now, .. } = &*self.idle_timeouts;
+        *period * now.get().wrapping_sub(timers.borrow()[self.key].last_active.get())
+    }
+
+    /// When the tick began in which the connection moved its last byte.
+    pub fn last_active(&self) -> Instant {
+        self.idle_timeouts.now_began.get() - self.idle()
     }
 
     /// Why the connection is to end, where its backend's connections were cut.
     pub fn cut(&self) -> Option<Cut> {
         self.idle_timeouts.timers.borrow()[self.key].cut
-    }
-
-    fn note_backend(&self, backend: Option<BackendId>) {
-        let mut timers = self.idle_timeouts.timers.borrow_mut();
-        let entry = &mut timers[self.key];
-        (entry.backend, entry.cut) = (backend, None);
     }
 
     /// Whether the limit has passed; else the task of `cx` is woken when it has.
@@ -205,9 +217,12 @@ mod tests {
         assert!(idle_timer.poll_expired(&cx));
         idle_timer.touch();
         assert!(!idle_timer.poll_expired(&cx));
+        assert_eq!(idle_timer.idle(), Duration::ZERO);
         idle_timer.set_limit(Duration::from_secs(1));
         idle_timeouts.expire(start + Duration::from_secs(11));
         assert!(idle_timer.poll_expired(&cx));
+        assert_eq!(idle_timer.idle(), Duration::from_secs(2));
+        assert_eq!(idle_timer.last_active(), start + Duration::from_secs(9));
     }
 
     #[test]
@@ -238,13 +253,13 @@ mod tests {
         let idle_timeouts = IdleTimeouts::new(Duration::from_secs(1), Instant::now());
         let timers = [(); 3].map(|()| idle_timeouts.start(Duration::from_secs(1)));
         let [one, other] = [(); 2].map(|()| BackendId::unique());
-        timers[0].use_backend(one);
-        timers[1].use_backend(other);
+        timers[0].use_backend(Some(one));
+        timers[1].use_backend(Some(other));
         assert!(!timers[0].poll_expired(&Context::from_waker(Waker::noop())));
         let order = CutOrder { backends: std::sync::Arc::new([one].into()), why: Cut::BackendDown };
         assert_eq!(idle_timeouts.cut(&order).len(), 1, "only one has waited");
         assert_eq!(timers.each_ref().map(IdleTimer::cut), [Some(Cut::BackendDown), None, None]);
-        timers[0].use_backend(one);
+        timers[0].use_backend(Some(one));
         assert_eq!(timers[0].cut(), None);
     }
 

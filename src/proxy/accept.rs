@@ -1,5 +1,6 @@
 //! The accept loop: from the kernel's queue to a task a connection. It ends only when its acceptor is closed.
 
+use std::cell::OnceCell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,13 +14,13 @@ use tokio::task::spawn_local;
 
 use crate::lifecycle::Permit;
 use crate::net::{self, Accepted, ListenSocket, Peer};
-use crate::relay::Tally;
 use crate::telemetry::{AcceptError, Rejection};
 
+use super::account::Account;
 use super::admitted::{Admitted, Permits};
-use super::arrival::Arrival;
 use super::connection;
 use super::frontend::Frontend;
+use super::listed::Listed;
 use super::record::Record;
 use super::worker::Worker;
 
@@ -116,8 +117,14 @@ fn report_accept_error(worker: &Worker, frontend: &Frontend, error: &io::Error, 
 /// Serves the connections that other workers pass on to this one, until dropped.
 pub async fn serve_inbox(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Admitted>) {
     while let Some(admitted) = inbox.recv().await {
-        spawn_local(connection::serve(worker.clone(), admitted));
+        spawn(&worker, admitted);
     }
+}
+
+fn spawn(worker: &Rc<Worker>, admitted: Admitted) {
+    let listed = Listed::new(worker, admitted);
+    let connection = listed.connection().clone();
+    connection.set_task(spawn_local(connection::serve(listed)).abort_handle());
 }
 
 /// Admits the connection, to this worker or to a less loaded one, or resets it.
@@ -125,17 +132,17 @@ fn admit(worker: &Rc<Worker>, frontend: &Arc<Frontend>, accepted: Accepted, peer
     frontend.counters(worker.id).accepted();
     let (id, accepted_at) = (worker.connection_ids.next(), Instant::now());
     let load = worker.workers.count(worker.id);
-    let arrival = Arrival { id, accepted_at, peer, frontend: frontend.clone(), load };
+    let account = Account::new(id, accepted_at, peer, frontend.clone(), load);
     match permits(frontend, peer) {
         Ok(permits) => {
-            let admitted = Admitted::new(accepted, arrival, permits);
+            let admitted = Admitted::new(accepted, account, permits);
             if let Some(admitted) = worker.workers.rebalance(worker.id, admitted) {
-                spawn_local(connection::serve(worker.clone(), admitted));
+                spawn(worker, admitted);
             }
         }
         Err(reason) => {
             // Opened only to be closed: the record counts the refusal and logs it, before the client can see it.
-            Record::open(&arrival, &Tally::default()).reject(reason);
+            Record::open(&account).reject(reason);
             accepted.refuse();
         }
     }
@@ -151,7 +158,7 @@ fn permits(frontend: &Frontend, peer: Peer) -> Result<Permits, Rejection> {
     let (process, listener) = frontend.try_acquire()?;
     // Last: a connection that a full process or listener refuses doesn't count towards its client's rate.
     let client = if is_client { frontend.access_rules.try_acquire(peer)? } else { None };
-    Ok(Permits { _process: process, _listener: listener, client })
+    Ok(Permits { _process: process, _listener: listener, client: client.map(OnceCell::from).unwrap_or_default() })
 }
 
 fn reason_of(error: &io::Error) -> AcceptError {

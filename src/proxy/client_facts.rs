@@ -20,6 +20,11 @@ pub(super) struct ClientFacts {
 }
 
 impl ClientFacts {
+    /// What the client's TLS asked for.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        self.tls.as_ref()?.server_name.as_deref()
+    }
+
     /// For the access log.
     pub(super) fn tls_entry(&self) -> Option<TlsEntry<'_>> {
         let SessionInfo { version, cipher, server_name, client, .. } = self.tls.as_ref()?;

@@ -5,14 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::Span;
+
 use crate::backends::{Backend, ConnectingClient, Lease, RetryPermit};
 use crate::balancer::{PickError, PickRequest};
 use crate::config::TlsTo;
-use crate::lifecycle::{ConnectionId, IdleTimer};
+use crate::lifecycle::IdleTimer;
 use crate::net::{ConnectFailure, Peer, Transport};
 use crate::protocol::proxy_header::{Header, Origin};
 use crate::telemetry::{Cause, Rejection};
 
+use super::account::Account;
 use super::attempts::Attempts;
 use super::client_facts::ClientFacts;
 use super::idle_pool::IdlePool;
@@ -34,12 +37,9 @@ pub(super) struct Connected {
 /// Whom a backend is wanted for.
 #[derive(Clone, Copy)]
 pub(super) struct ConnectContext<'a> {
+    pub(super) account: &'a Account,
     pub(super) upstream: &'a Upstream,
     pub(super) client: &'a Transport,
-    pub(super) id: ConnectionId,
-    pub(super) peer: Peer,
-    /// What its preface said of the client.
-    pub(super) facts: Option<&'a ClientFacts>,
     /// Notes which backend the client uses, so that its connection can be cut with it.
     pub(super) idle_timer: &'a IdleTimer,
     /// Idle connections to reuse, where one that has served another request will do.
@@ -48,15 +48,35 @@ pub(super) struct ConnectContext<'a> {
     pub(super) has_asked: bool,
 }
 
-impl ConnectContext<'_> {
+impl<'a> ConnectContext<'a> {
+    /// Who the client is.
+    pub(super) fn peer(&self) -> Peer {
+        self.account.peer()
+    }
+
+    /// What its preface said of the client.
+    pub(super) fn facts(&self) -> Option<&'a ClientFacts> {
+        self.account.facts()
+    }
+
     /// Where a PROXY header says that the client connected to.
     pub(super) fn named_server(&self) -> Option<SocketAddr> {
-        self.facts.and_then(|facts| facts.server)
+        self.facts().and_then(|facts| facts.server)
     }
 
     /// Where the client connected to; `None`: to a unix socket.
     pub(super) fn server(&self) -> Option<SocketAddr> {
         self.named_server().or_else(|| self.client.local_address())
+    }
+
+    /// The client uses this backend from now on, or none. In the step of its task in which it was picked.
+    pub(super) fn use_backend(&self, backend: Option<&Arc<Backend>>) {
+        self.account.set_backend(backend);
+        self.idle_timer.use_backend(backend.map(|backend| backend.id()));
+    }
+
+    pub(super) fn span(&self) -> Span {
+        connection_span(self.account.id, self.peer())
     }
 }
 
@@ -73,7 +93,7 @@ pub(super) async fn to_backend(context: ConnectContext<'_>, attempts: &mut Attem
             Err(NoPick::Refused(refusal)) => return Err(refusal),
             Err(NoPick::NoneLeft) => break,
         };
-        context.idle_timer.use_backend(lease.backend().id());
+        context.use_backend(Some(lease.backend()));
         if retry.is_some() {
             pool.count_retry();
         }
@@ -122,7 +142,7 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     // Before the connector looks at them: at worst they are older than those that it uses.
     let tls = upstream.pool().settings().tls.clone();
     let has_asked = context.has_asked || context.client.has_received();
-    let client = ConnectingClient { ip: context.peer.ip(), has_asked };
+    let client = ConnectingClient { ip: context.peer().ip(), has_asked };
     let dialled = tokio::select! {
         biased;
         dialled = upstream.connector().connect(lease.backend(), client, || header(context)) => dialled,
@@ -143,7 +163,7 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
     if let (ConnectFailure::Local, Some(idle_pool)) = (error.failure, context.idle_pool) {
         idle_pool.give_way();
     }
-    connection_span(context.id, context.peer).in_scope(|| {
+    context.span().in_scope(|| {
         tracing::debug!(pool = upstream.pool().name(), backend = lease.backend().label(), %error, "connect failed");
         attempts.failed(lease.backend(), error.failure);
         lease.connect_failed(error, Instant::now());
@@ -153,12 +173,12 @@ async fn dial(context: ConnectContext<'_>, lease: Lease, attempts: &mut Attempts
 
 /// Whose connection a backend is given, in the words of the PROXY protocol.
 fn header(context: ConnectContext<'_>) -> Header<'_> {
-    let origin = match (context.peer, context.server()) {
+    let origin = match (context.peer(), context.server()) {
         (Peer::Tcp(client), Some(server)) => Origin::Tcp { client, server },
         // A client of a unix socket.
         _ => Origin::Unix,
     };
-    Header { origin, tls: context.facts.and_then(ClientFacts::tls_header) }
+    Header { origin, tls: context.facts().and_then(ClientFacts::tls_header) }
 }
 
 /// Local trouble (no port, no file) is the cause only where no attempt was the backend's fault.
@@ -194,13 +214,13 @@ async fn pick<'a>(context: ConnectContext<'a>, attempts: &Attempts) -> Result<Pi
     let pool = balancer.pool();
     let is_retry = !attempts.tried().is_empty();
     let retry = if is_retry { Some(retry_permit(context).await?) } else { None };
-    if let Some(facts) = context.facts.filter(|facts| !facts.named.is_empty()) {
+    if let Some(facts) = context.facts().filter(|facts| !facts.named.is_empty()) {
         // The queue is for the pool's own backends.
         let lease = first_untried(&facts.named, attempts.tried()).ok_or(NoPick::NoneLeft)?;
         return Ok(Pick { lease, retry });
     }
     let choose =
-        || balancer.pick(&PickRequest { now: Instant::now(), client: context.peer.ip(), tried: attempts.tried() });
+        || balancer.pick(&PickRequest { now: Instant::now(), client: context.peer().ip(), tried: attempts.tried() });
     if !pool.has_called() {
         match choose() {
             Ok(lease) => return Ok(Pick { lease, retry }),

@@ -1,78 +1,73 @@
 //! The life of one connection, every branch of it: admitted -> preface read -> connected to a backend -> relayed
 //! (or, in http mode, served request by request) -> counted and logged.
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use crate::backends::{Evidence, Lease};
-use crate::lifecycle::IdleTimer;
 use crate::net::{ConnectFailure, Transport};
-use crate::relay::{self, Meter, Outcome, Start, Tally};
+use crate::relay::{self, Meter, Outcome, Start};
 use crate::telemetry::{Cause, Rejection};
 
-use super::admitted::{Admitted, Permits};
-use super::client_facts::ClientFacts;
 use super::connect::{self, ConnectContext, Connected};
 use super::http;
+use super::listed::Listed;
 use super::preface::Preface;
 use super::record::Record;
 use super::refusal::Refusal;
 use super::upstream::Upstream;
-use super::worker::Worker;
 
 /// Serves one client to its end. Cancelling it resets both peers and counts the connection as cut.
 ///
 /// Not an `async fn`: that would keep its arguments twice for each connection, as they came and as they are used.
 #[expect(clippy::manual_async_fn, reason = "it would be larger")]
-pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<Output = ()> {
+pub(super) fn serve(listed: Listed) -> impl Future<Output = ()> {
     async move {
-        let tally = Tally::default();
-        let client = match admitted.begin().into_transport() {
+        // Few locals: each takes its place in the future, and what is borrowed is found by way of `listed` again.
+        let client = match listed.connection().admitted.begin().into_transport() {
             Ok(client) => client,
             Err(error) => {
-                let listener = admitted.arrival.frontend.name();
+                let listener = listed.frontend().name();
                 tracing::warn!(listener, %error, "an accepted socket could not be registered");
-                return Record::open(&admitted.arrival, &tally).close(Cause::Internal);
+                return Record::open(listed.account()).close(Cause::Internal);
             }
         };
-        let frontend = &*admitted.arrival.frontend;
-        let mut record = Record::open(&admitted.arrival, &tally);
+        let mut record = Record::open(listed.account());
         record.client = Some(&client);
         // Scrutinees and boxes, not locals: what is moved out of a local still has its place in the future to the end.
-        let Preface { facts, upstream } = match read_preface(&worker, &client, &mut record, &mut admitted.permits).await
-        {
-            Ok(preface) => preface,
+        let upstream = match read_preface(&listed, &client).await {
+            Ok(Preface { facts, upstream }) => listed.account().chosen(facts, upstream),
             Err(refusal) => return refuse(record, &client, refusal),
         };
-        record.facts = facts;
-        record.upstream = Some(upstream);
-        let limits = frontend.limits(upstream);
-        let idle_timer = worker.idle_timeouts.start(limits.first());
-        if let Some(http) = &frontend.http {
-            let context = connect_context(&record, upstream, &client, record.facts.as_deref(), &idle_timer);
-            let cause = Box::pin(http::serve(&worker, frontend, http, context)).await;
+        let limits = listed.frontend().limits(upstream);
+        listed.idle_timer().touch();
+        listed.idle_timer().set_limit(limits.first());
+        if let Some(http) = &listed.frontend().http {
+            let context = connect_context(&listed, upstream, &client);
+            let cause = Box::pin(http::serve(&listed.worker, listed.frontend(), http, context)).await;
             return record.close(cause);
         }
         let _share = upstream.pool().count_connection();
         loop {
+            let context = connect_context(&listed, upstream, &client);
             // The lease comes first: it is dropped last, so that the backend's place is given back once its socket is
             // closed.
-            let context = connect_context(&record, upstream, &client, record.facts.as_deref(), &idle_timer);
             let Connected { lease, transport: backend, .. } =
                 match Box::pin(connect::to_backend(context, &mut record.attempts)).await {
                     Ok(connected) => connected,
                     Err(refusal) => return refuse(record, &client, refusal),
                 };
             record.backend_asked();
+            let worker = &listed.worker;
             let meter = Meter {
-                tally: &tally,
-                listener: &frontend.counters(worker.id).bytes,
+                tally: &listed.account().tally,
+                listener: &listed.frontend().counters(worker.id).bytes,
                 backend: &lease.backend().counters(worker.id).bytes,
                 on_first_byte: &|first| record.note_first_byte(first, &lease),
             };
             let may_retry = upstream.pool().may_retry_after(record.attempts.tried().len() + 1);
             let start = Start::Fresh { may_retry };
-            match relay::run(&client, &backend, &worker.resources, &meter, &idle_timer, &limits, start).await {
+            let resources = &worker.resources;
+            match relay::run(&client, &backend, resources, &meter, listed.idle_timer(), &limits, start).await {
                 Outcome::Over(cause) => {
                     judge(&record, upstream, &lease, cause);
                     return record.close(cause);
@@ -87,38 +82,18 @@ pub(super) fn serve(worker: Rc<Worker>, mut admitted: Admitted) -> impl Future<O
     }
 }
 
-async fn read_preface<'a>(
-    worker: &Worker,
-    client: &Transport,
-    record: &mut Record<'a>,
-    permits: &mut Permits,
-) -> Result<Preface<'a>, Refusal> {
-    let frontend = &*record.arrival.frontend;
-    if frontend.needs_preface(record.peer) {
+async fn read_preface<'a>(listed: &'a Listed, client: &Transport) -> Result<Preface<'a>, Refusal> {
+    if listed.frontend().needs_preface(listed.account().peer()) {
         // Boxed: few listeners need it, and every connection would be as large as this.
-        Box::pin(Preface::read(worker, frontend, record.arrival.id, client, &mut record.peer, permits)).await
+        Box::pin(Preface::read(&listed.worker, listed.connection(), client)).await
     } else {
-        Preface::empty(frontend)
+        Preface::empty(listed.frontend())
     }
 }
 
-fn connect_context<'a>(
-    record: &Record<'_>,
-    upstream: &'a Upstream,
-    client: &'a Transport,
-    facts: Option<&'a ClientFacts>,
-    idle_timer: &'a IdleTimer,
-) -> ConnectContext<'a> {
-    ConnectContext {
-        upstream,
-        client,
-        id: record.arrival.id,
-        peer: record.peer,
-        facts,
-        idle_timer,
-        idle_pool: None,
-        has_asked: false,
-    }
+fn connect_context<'a>(listed: &'a Listed, upstream: &'a Upstream, client: &'a Transport) -> ConnectContext<'a> {
+    let (account, idle_timer) = (listed.account(), listed.idle_timer());
+    ConnectContext { account, upstream, client, idle_timer, idle_pool: None, has_asked: false }
 }
 
 /// The client is reset: it can't take that for an answer. One whose handshake failed was told.
@@ -134,7 +109,7 @@ fn refuse(record: Record<'_>, client: &Transport, refusal: Refusal) {
 
 /// What the end of the connection says about its backend. Where it sent a byte, that was counted as a success.
 fn judge(record: &Record<'_>, upstream: &Upstream, lease: &Lease, cause: Cause) {
-    let tally = record.tally;
+    let tally = &record.account.tally;
     if tally.bytes_out() > 0 {
         return;
     }
@@ -155,7 +130,7 @@ fn judge(record: &Record<'_>, upstream: &Upstream, lease: &Lease, cause: Cause) 
 }
 
 fn blame(record: &Record<'_>, upstream: &Upstream, lease: &Lease, evidence: Evidence) {
-    let ended = || upstream.pool().record_evidence(lease, evidence, record.peer.ip(), Instant::now());
+    let ended = || upstream.pool().record_evidence(lease, evidence, record.account.peer().ip(), Instant::now());
     record.span().in_scope(ended);
 }
 
@@ -163,13 +138,13 @@ fn blame(record: &Record<'_>, upstream: &Upstream, lease: &Lease, evidence: Evid
 mod tests {
     use super::*;
 
-    /// The state of one connection, which its task keeps for as long as it is open, idle or not. Measured: 752 bytes
-    /// (Rust 1.95, x86-64). With tokio's 104 a task is then 896 bytes, seven times 128, to which it is aligned; of more
-    /// than 792 it would be 1,024. A buffer or a large error kept over an await would break it.
-    const MOST_BYTES: usize = 768;
+    /// The state of one connection, which its task keeps for as long as it is open, idle or not. Measured: 536 bytes
+    /// (Rust 1.95, x86-64). With tokio's 104 a task is then 640 bytes, five times 128, to which it is aligned; of more
+    /// it would be 768. A buffer or a large error kept over an await would break it.
+    const MOST_BYTES: usize = 536;
 
-    /// The size of the future that a function of two arguments gives, without a call of it.
-    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+    /// The size of the future that a function gives, without a call of it.
+    fn size_of_future<A, F: Future>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
     }
 

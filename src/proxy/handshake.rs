@@ -3,14 +3,13 @@
 
 use rustls::{CertificateError, CommonState, Error, PeerIncompatible, ProtocolVersion};
 
-use crate::lifecycle::ConnectionId;
-use crate::net::{HandshakeError, Peer, Transport};
+use crate::net::{HandshakeError, Transport};
 use crate::protocol::client_hello;
 use crate::protocol::http1::Version;
 use crate::telemetry::{Cause, HandshakeFailure, HandshakeKind, Rejection};
 use crate::tls::{self, Session, SessionInfo};
 
-use super::frontend::Frontend;
+use super::connections::Connection;
 use super::http;
 use super::record::connection_span;
 use super::refusal::Refusal;
@@ -25,24 +24,24 @@ const PLAIN_HTTP: &str = "this port speaks TLS; use https";
 /// One client's handshake.
 pub(super) struct Handshake<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) frontend: &'a Frontend,
-    pub(super) id: ConnectionId,
-    pub(super) peer: Peer,
+    pub(super) connection: &'a Connection,
     pub(super) client: &'a Transport,
 }
 
 impl Handshake<'_> {
     /// Shakes hands within the listener's time for what comes first. Safe to cancel.
     pub(super) async fn run(&self, server: &tls::Server) -> Result<SessionInfo, Refusal> {
+        let account = self.connection.account();
+        let frontend = &*account.frontend;
         let session = Session::server(server.current()).map_err(|error| {
-            tracing::warn!(listener = self.frontend.name(), %error, "TLS can't be served");
+            tracing::warn!(listener = frontend.name(), %error, "TLS can't be served");
             Refusal::Closed(Cause::Internal)
         })?;
         let mut first = FirstBytes::default();
         let mut look = |bytes: &[u8]| first.look(bytes);
         let shaken = self.client.start_tls(session, &mut look);
-        let counters = self.frontend.counters(self.worker.id).handshakes();
-        let (words, failure, is_over) = match tokio::time::timeout(self.frontend.preface_timeout, shaken).await {
+        let counters = frontend.counters(self.worker.id).handshakes();
+        let (words, failure, is_over) = match tokio::time::timeout(frontend.preface_timeout, shaken).await {
             Ok(Ok(())) => {
                 let agreed = self.client.with_tls(|state| -> Result<_, Error> {
                     server.judge_resumed(state)?;
@@ -58,7 +57,7 @@ impl Handshake<'_> {
             Err(_) => ("it did not come in time".to_owned(), HandshakeFailure::Timeout, false),
         };
         counters.failed(failure);
-        connection_span(self.id, self.peer).in_scope(|| {
+        connection_span(account.id, account.peer()).in_scope(|| {
             let reason = Rejection::TlsHandshake.as_str();
             tracing::debug!(reason, handshake = failure.as_str(), error = words, "client refused");
         });
@@ -73,20 +72,22 @@ impl Handshake<'_> {
 
     /// Lets the client have its alert, or in HTTP's own words what was wrong; a client that is gone is reset.
     async fn tell(&self, failure: HandshakeFailure) {
-        let Self { worker, client, .. } = *self;
+        let Self { worker, connection, client } = *self;
         if matches!(failure, HandshakeFailure::ClientLeft | HandshakeFailure::Timeout) {
             return client.reset_on_close();
         }
-        let idle_timer = worker.idle_timeouts.start(self.frontend.preface_timeout);
+        let idle_timer = &connection.idle_timer;
+        idle_timer.touch();
+        idle_timer.set_limit(connection.account().frontend.preface_timeout);
         let is_told = match failure {
             HandshakeFailure::PlainHttp => {
                 let page = http::page(400, PLAIN_HTTP, Version::Http11, false, false);
-                http::send(client, &page, &idle_timer).await
+                http::send(client, &page, idle_timer).await
             }
             _ => true,
         };
         if is_told {
-            http::linger(client, &worker.resources.scratch, &idle_timer).await;
+            http::linger(client, &worker.resources.scratch, idle_timer).await;
         }
     }
 }

@@ -14,14 +14,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::backends::{Backend, HostPort, NoHost};
 use crate::config::ToServerName;
-use crate::lifecycle::ConnectionId;
 use crate::net::{Peer, Transport};
 use crate::protocol::proxy_header::{self, MAX_HEADER_BYTES, Origin};
 use crate::telemetry::{Cause, Rejection};
 use crate::tls::SessionInfo;
 
+use super::account::Account;
 use super::admitted::Permits;
 use super::client_facts::ClientFacts;
+use super::connections::Connection;
 use super::frontend::Frontend;
 use super::handshake::Handshake;
 use super::record::connection_span;
@@ -43,23 +44,18 @@ impl<'a> Preface<'a> {
         Ok(Self { facts: None, upstream: default_upstream(frontend)? })
     }
 
-    /// Reads what the listener asks for. A PROXY header replaces `peer` by the client that it names, and adds that
-    /// client's permit to `permits`. Safe to cancel.
-    pub(super) async fn read(
-        worker: &Worker,
-        frontend: &'a Frontend,
-        id: ConnectionId,
-        client: &Transport,
-        peer: &mut Peer,
-        permits: &mut Permits,
-    ) -> Result<Self, Refusal> {
-        let peeker = Peeker { worker, frontend, id, client, peer: *peer };
+    /// Reads what the listener asks for. A PROXY header says who the connection's client is, and adds that client's
+    /// permit. Safe to cancel.
+    pub(super) async fn read(worker: &Worker, connection: &'a Connection, client: &Transport) -> Result<Self, Refusal> {
+        let account = connection.account();
+        let frontend = &*account.frontend;
+        let peeker = Peeker { worker, frontend, account, client };
         let mut facts = ClientFacts::default();
-        if frontend.awaits_proxy_header(*peer) {
-            facts.server = peeker.proxy_header(peer, permits).await?;
+        if frontend.awaits_proxy_header(account.peer()) {
+            facts.server = peeker.proxy_header(&connection.admitted.permits).await?;
         }
         if let Some(server) = &frontend.tls {
-            facts.tls = Some(Handshake { worker, frontend, id, peer: *peer, client }.run(server).await?);
+            facts.tls = Some(Handshake { worker, connection, client }.run(server).await?);
         }
         let upstream = match peeker.route(facts.tls.as_ref()).await? {
             Some(Way { upstream, host }) => {
@@ -83,30 +79,31 @@ fn default_upstream(frontend: &Frontend) -> Result<&Arc<Upstream>, Refusal> {
 struct Peeker<'a, 'w> {
     worker: &'w Worker,
     frontend: &'a Frontend,
-    id: ConnectionId,
+    account: &'a Account,
     client: &'w Transport,
-    peer: Peer,
 }
 
 impl<'a> Peeker<'a, '_> {
     /// Takes the PROXY header, and judges the client that it names. Returns the address that the client connected to.
-    async fn proxy_header(&self, peer: &mut Peer, permits: &mut Permits) -> Result<Option<SocketAddr>, Refusal> {
-        let rules = &self.frontend.access_rules;
-        if !rules.trusts_header_of(*peer) {
+    async fn proxy_header(&self, permits: &Permits) -> Result<Option<SocketAddr>, Refusal> {
+        let (account, rules) = (self.account, &self.frontend.access_rules);
+        if !rules.trusts_header_of(account.peer()) {
             return Err(Rejection::UntrustedProxy.into());
         }
         let (origin, length) = self.peek(MAX_HEADER_BYTES, Rejection::ProxyHeader, proxy_header::parse).await?;
         self.client.discard(length).map_err(|_| Refusal::Closed(Cause::ClientReset))?;
         let mut server = None;
         if let Origin::Tcp { client, server: address } = origin {
-            *peer = Peer::Tcp(client);
+            account.set_peer(Peer::Tcp(client));
             server = Some(address);
         }
         // A header without an address (LOCAL, UNIX) leaves only the proxy's to judge by.
-        rules.check(*peer)?;
-        permits.client = rules.try_acquire(*peer)?;
+        rules.check(account.peer())?;
+        if let Some(permit) = rules.try_acquire(account.peer())? {
+            let _ = permits.client.set(permit);
+        }
         if origin == Origin::Unix {
-            *peer = Peer::Unix;
+            account.set_peer(Peer::Unix);
         }
         Ok(server)
     }
@@ -193,7 +190,7 @@ impl<'a> Peeker<'a, '_> {
     }
 
     fn refuse(&self, reason: Rejection, error: Option<&impl Debug>) -> Refusal {
-        connection_span(self.id, self.peer)
+        connection_span(self.account.id, self.account.peer())
             .in_scope(|| tracing::debug!(reason = reason.as_str(), ?error, "client refused"));
         reason.into()
     }

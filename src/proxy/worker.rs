@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::lifecycle::{ConnectionIds, CutOrder, DrainWatch, IdleTimeouts, Phase};
 use crate::relay::RelayResources;
 
+use super::connections::Connections;
 use super::idle_pool::IdlePool;
 use super::workers::Workers;
 
@@ -30,6 +31,7 @@ pub struct Worker {
     /// All workers, this one among them.
     pub workers: Arc<Workers>,
     pub(super) connection_ids: ConnectionIds,
+    pub(super) connections: Connections,
     pub(super) resources: RelayResources,
     pub(super) idle_pool: IdlePool,
     /// Where the heads of requests and responses are written; cleared before each use.
@@ -52,6 +54,7 @@ impl Worker {
             idle_timeouts: IdleTimeouts::new(shortest_limit, Instant::now()),
             drain,
             connection_ids: ConnectionIds::new(id, workers.len()),
+            connections: Connections::default(),
             idle_pool: IdlePool::new(id, workers.idle_connections().clone()),
             workers,
             resources,

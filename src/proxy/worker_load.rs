@@ -41,13 +41,8 @@ impl Load {
 
     /// The cause of a connection that was dropped before it had ended.
     pub(super) fn cause_of_cut(&self) -> Cause {
-        cause_of_cut(&self.0.drain)
+        if self.0.drain.phase() >= Phase::Closing { Cause::DrainForced } else { Cause::Internal }
     }
-}
-
-/// The cause of a connection or request that was dropped before it had ended.
-pub(super) fn cause_of_cut(drain: &DrainWatch) -> Cause {
-    if drain.phase() >= Phase::Closing { Cause::DrainForced } else { Cause::Internal }
 }
 
 impl Drop for Load {

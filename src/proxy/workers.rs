@@ -58,11 +58,11 @@ impl Workers {
             return Some(admitted);
         }
         // Counted there at once: the next one of a burst is to find another worker.
-        admitted.arrival.load = self.count(idlest);
+        admitted.account.load = self.count(idlest);
         self.inboxes[idlest].send(admitted).err().map(|error| {
             // A worker that has ended doesn't take it: then it stays here.
             let mut admitted = error.0;
-            admitted.arrival.load = self.count(from);
+            admitted.account.load = self.count(from);
             admitted
         })
     }
@@ -70,6 +70,7 @@ impl Workers {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::OnceCell;
     use std::io::{ErrorKind, Read};
     use std::net::{TcpListener, TcpStream};
     use std::time::Instant;
@@ -80,8 +81,8 @@ mod tests {
     use crate::net::{Accepted, Peer};
     use crate::telemetry::{Cause, ListenerTotals};
 
+    use super::super::account::Account;
     use super::super::admitted::Permits;
-    use super::super::arrival::Arrival;
     use super::super::frontend::{Frontend, ListenerDeps};
     use super::super::upstream::Upstream;
     use super::*;
@@ -104,11 +105,10 @@ mod tests {
         let accepted = Accepted::of(listener.accept().expect("one has come").0.into());
         frontend.counters(0).accepted();
         let (process, listener) = frontend.try_acquire().expect("there is room");
-        let permits = Permits { _process: process, _listener: listener, client: None };
+        let permits = Permits { _process: process, _listener: listener, client: OnceCell::new() };
         let load = workers.count(0);
-        let (id, accepted_at, frontend) = (ids.next(), Instant::now(), frontend.clone());
-        let arrival = Arrival { id, accepted_at, peer: Peer::Unix, frontend, load };
-        (Admitted::new(accepted, arrival, permits), client)
+        let account = Account::new(ids.next(), Instant::now(), Peer::Unix, frontend.clone(), load);
+        (Admitted::new(accepted, account, permits), client)
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::telemetry::ByteCounters;
 
-/// What one connection moved. Owned by the connection, in http mode by each of its requests, and readable by its record
-/// while it moves.
+/// What one connection moved, readable while it moves.
 #[derive(Debug, Default)]
 pub struct Tally {
     to_backend: Cell<u64>,
@@ -51,6 +50,11 @@ impl Tally {
         Duration::from_secs_f32(self.asked_after.get())
     }
 
+    /// The next byte to the client is a first one: in http mode, of another answer.
+    pub fn await_first_byte(&self) {
+        self.first_to_client.set(None);
+    }
+
     /// When the client took the backend's first byte.
     pub fn first_byte(&self) -> Option<Instant> {
         self.first_to_client.get()
@@ -92,7 +96,7 @@ impl Meter<'_> {
                 self.backend.add_in(bytes);
             }
             Direction::ToClient => {
-                if tally.to_client.get() == 0 {
+                if tally.first_to_client.get().is_none() {
                     let now = Instant::now();
                     tally.first_to_client.set(Some(now));
                     (self.on_first_byte)(FirstByte::OfBackend(now));

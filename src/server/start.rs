@@ -14,7 +14,7 @@ use crate::access_log::AccessLog;
 use crate::admin::{Exporter, Guard, History, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
 use crate::file_watch::FileWatch;
-use crate::lifecycle::{ConnectionLimit, CutOrder, Cutter, Drain, DrainWatch};
+use crate::lifecycle::{ConnectionLimit, CutOrder, Cutter, Drain, DrainWatch, Inquiry, OpenConnections};
 use crate::proxy::{Admitted, ListenerDeps, Workers};
 use crate::relay::{Engine, Pipes};
 use crate::telemetry::{LogSettings, log_writer, start_log};
@@ -139,11 +139,12 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     let (drain, watch) = Drain::new();
     let shortest_limit = config.shortest_limit();
     let (cutter, cut_orders) = Cutter::new(capacity.workers);
+    let (open_connections, inquiries) = OpenConnections::new(capacity.workers, started);
     let pipes = Pipes::new(config.relay.mode, capacity.workers);
     let engine = Engine::choose(config.relay.engine, capacity.workers).map_err(RunError::Engine)?;
     let workers = Workers::new(capacity.workers, idle_connections.clone(), &watch);
     let (new_sockets, worker_configs) =
-        worker_configs(config, workers, cut_orders, (&pipes, &engine), shortest_limit, &watch);
+        worker_configs(config, workers, cut_orders, inquiries, (&pipes, &engine), shortest_limit, &watch);
     let deps =
         ListenerDeps { global_limit: connections.clone(), access_log: access_log.clone(), workers: capacity.workers };
     let carried = old_process.take_pools();
@@ -156,6 +157,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         workers: capacity.workers,
         runtimes: OnceLock::new(),
         connections,
+        open_connections,
         drain: watch,
         shown: ArcSwap::from_pointee(running.shown()),
         access_log,
@@ -189,11 +191,12 @@ fn worker_configs(
     config: &Config,
     (workers, inboxes): (Arc<Workers>, Vec<UnboundedReceiver<Admitted>>),
     cut_orders: Vec<UnboundedReceiver<CutOrder>>,
+    inquiries: Vec<UnboundedReceiver<Inquiry>>,
     (pipes, engine): (&Arc<Pipes>, &Arc<Engine>),
     shortest_limit: Duration,
     watch: &DrainWatch,
 ) -> (Vec<UnboundedSender<SocketForWorker>>, Vec<WorkerConfig>) {
-    let worker_config = |(id, (inbox, cut_orders))| {
+    let worker_config = |(id, ((inbox, cut_orders), inquiries))| {
         let (sender, new_sockets) = unbounded_channel();
         let (drain, workers, pipes, engine) = (watch.clone(), workers.clone(), pipes.clone(), engine.clone());
         let relay_mode = config.relay.mode;
@@ -205,13 +208,14 @@ fn worker_configs(
             workers,
             inbox,
             cut_orders,
+            inquiries,
             relay_mode,
             pipes,
             engine,
         };
         (sender, worker)
     };
-    inboxes.into_iter().zip(cut_orders).enumerate().map(worker_config).unzip()
+    inboxes.into_iter().zip(cut_orders).zip(inquiries).enumerate().map(worker_config).unzip()
 }
 
 fn start_workers(configs: Vec<WorkerConfig>) -> Result<(Vec<JoinHandle<()>>, Vec<RuntimeMetrics>), RunError> {

@@ -12,9 +12,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 
 use crate::config::RelayMode;
-use crate::lifecycle::{CutOrder, DrainWatch, Phase};
+use crate::lifecycle::{CutOrder, DrainWatch, Inquiry, Phase};
 use crate::net::{self, ListenSocket};
-use crate::proxy::{Admitted, Worker, Workers, accept_loop, serve_inbox};
+use crate::proxy::{Admitted, Worker, Workers, accept_loop, answer_inquiries, serve_inbox};
 use crate::relay::{Engine, Pipes, RelayResources, WorkerPipe};
 
 use super::listen_sockets::SocketForWorker;
@@ -32,6 +32,8 @@ pub(super) struct WorkerConfig {
     pub(super) inbox: UnboundedReceiver<Admitted>,
     /// Which connections to cut.
     pub(super) cut_orders: UnboundedReceiver<CutOrder>,
+    /// What operators ask of its connections.
+    pub(super) inquiries: UnboundedReceiver<Inquiry>,
     pub(super) relay_mode: RelayMode,
     pub(super) pipes: Arc<Pipes>,
     pub(super) engine: Arc<Engine>,
@@ -84,6 +86,7 @@ fn begin(config: WorkerConfig) -> io::Result<()> {
     spawn_local(open_new_sockets(worker.clone(), new_sockets));
     spawn_local(sweep(worker.clone()));
     spawn_local(follow_cut_orders(worker.clone(), config.cut_orders));
+    spawn_local(answer_inquiries(worker.clone(), config.inquiries));
     spawn_local(async move { worker.follow_drain().await });
     Ok(())
 }

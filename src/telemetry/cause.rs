@@ -21,6 +21,8 @@ labels! {
         BackendDown = "backend_down",
         /// Its backend is a backup, and one of a lower rank came back (`on_return: close_backups`).
         BackupClosed = "backup_closed",
+        /// An operator ended it (`lb kill`).
+        Operator = "operator",
         /// No backend that was tried could be connected to.
         ConnectFailed = "connect_failed",
         /// The pool had no backend to try.

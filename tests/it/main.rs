@@ -27,6 +27,7 @@ mod client_source; // backends that see clients' own addresses
 mod clock; // a wall clock that jumps
 mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
 mod config; // broken configurations, and how they are refused
+mod connections; // open connections: listed, found, ended
 mod demo; // what a newcomer runs first
 mod docs; // what documents link to, show as configurations, commands and labels
 mod drain; // many connections, readiness and the kernel's queue at a stop

@@ -12,8 +12,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Authority, Browser, Folder, Lb, Node, Server, change_backend, connect, free_port, get, get_from,
-    greeting_unix_socket, knock, short_read, wait_for_within, wait_until, wait_until_equal,
+    Authority, Browser, Ending, Folder, Lb, Node, Server, change_backend, closed_for, connect, free_port, get,
+    get_from, greeting_unix_socket, knock, read_to_end, short_read, wait_for_within, wait_until, wait_until_equal,
 };
 
 /// Opens the page of a balancer, as it is on a desk.
@@ -100,6 +100,45 @@ fn the_page_shows_roles_and_that_clients_are_refused() {
 }
 
 #[test]
+fn the_connections_of_a_backend_are_shown_and_killed_after_a_question() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let lb = Lb::in_front_of(&[a.address(), b.address()]).start();
+    let mut clients: Vec<_> = (0..6).map(|_| connect(lb.address())).collect();
+    wait_until("all have a backend", || {
+        lb.backend(a.address())["active"] == 3 && lb.backend(b.address())["active"] == 3
+    });
+    let browser = open(&lb);
+    let of_a = row(a.address());
+    browser.click(&format!("{of_a} button.connections"));
+    wait_until("they are shown", || browser.count("#connection-rows tr") == 3);
+    assert_eq!(browser.text("#connections-title"), format!("Connections of {} in default", a.address()));
+    assert_eq!(browser.text("#connections-note"), "3 connections");
+    let first = browser.text("#connection-rows tr [data-field=client]");
+    let killed = clients.iter().position(|client| client.local_addr().unwrap().to_string() == first).unwrap();
+
+    browser.click("#connection-rows tr button");
+    browser.click("#cancel");
+    browser.click("#connection-rows tr button");
+    assert!(browser.text("#question").contains(&first), "{}", browser.text("#question"));
+    browser.click("#proceed");
+    wait_until("it is gone", || browser.count("#connection-rows tr") == 2);
+    assert_eq!(read_to_end(&mut clients.remove(killed)).1, Ending::Reset);
+    // Others come and go meanwhile.
+    clients.push(connect(lb.address()));
+    clients.push(connect(lb.address()));
+    wait_until("one more is shown", || browser.text("#connections-note") == "3 connections");
+    browser.click("#kill-all");
+    assert!(browser.text("#question").contains("all 3 connections"), "{}", browser.text("#question"));
+    browser.click("#proceed");
+    wait_until("all are gone", || browser.text("#connections-note") == "0 connections");
+    wait_until_equal("they are counted", &4.0, || closed_for(&lb, "operator"));
+    browser.click("#close-connections");
+    assert_eq!(lb.backend(b.address())["active"], 4);
+    assert_eq!(browser.text("#result"), format!("killed all 3 connections of {} in default", a.address()));
+    assert_quiet(&browser);
+}
+
+#[test]
 fn the_page_may_load_what_is_its_own_only() {
     let server = Server::named("here");
     let lb = Lb::in_front_of(&[server.address()]).start();
@@ -109,7 +148,8 @@ fn the_page_may_load_what_is_its_own_only() {
         assert!(policy.contains(part), "{part} in {policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
-    for path in ["/", "/style.css", "/page.js", "/pools.js", "/rows.js", "/format.js", "/api/v1/status", "/nowhere"] {
+    let scripts = ["/page.js", "/pools.js", "/connections.js", "/confirm.js", "/rows.js", "/format.js"];
+    for path in ["/", "/style.css", "/api/v1/status", "/nowhere"].iter().chain(&scripts) {
         assert_eq!(lb.ask(path).header("x-content-type-options"), Some("nosniff"), "{path}");
     }
     // The browser holds to it: what somebody smuggles in does not run.

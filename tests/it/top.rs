@@ -7,10 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::support::{Folder, Lb, Refusing, Server, change_backend, get, lb_command, wait_until, wait_until_equal};
+use crate::support::{
+    Ending, Folder, Lb, Refusing, Server, change_backend, connect, get, lb_command, read_to_end, wait_until,
+    wait_until_equal,
+};
 
 /// A pseudo-terminal, a program in it, and what a person would see.
 struct Terminal {
@@ -58,8 +62,11 @@ impl Terminal {
         self.screen.lock().unwrap().screen_mut().set_size(rows, columns);
         set_size(&self.keyboard, rows, columns);
         // No shell has given it the terminal, so the kernel doesn't tell it.
-        let pid = rustix::process::Pid::from_child(&self.program);
-        rustix::process::kill_process(pid, rustix::process::Signal::WINCH).unwrap();
+        self.signal(Signal::WINCH);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.program), signal).unwrap();
     }
 
     #[track_caller]
@@ -170,6 +177,69 @@ fn top_sorts_by_slowness_and_follows_the_size_of_the_screen() {
     terminal.wait_for("127.9.0.149:9");
     terminal.press("\x03");
     wait_until("it ends", || terminal.program.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn top_shows_the_connections_of_a_backend_and_kills_them() {
+    let (quiet, busy) = (Server::echo(), Server::echo());
+    let lb = Lb::in_front_of(&[busy.address()])
+        .set(
+            "pools.default.backends",
+            format!("['{}', {{address: '{}', backup: true}}]", busy.address(), quiet.address()),
+        )
+        .start();
+    let mut clients: Vec<_> = (0..3).map(|_| connect(lb.address())).collect();
+    let mut terminal = top_of(&lb, 24, 120);
+    terminal.wait_for("2 of 2 backends up");
+    terminal.press("/");
+    terminal.press(&busy.address().to_string());
+    terminal.press("\r");
+    wait_until("the other one is gone", || !terminal.text().contains(&quiet.address().to_string()));
+    terminal.press("c");
+    terminal.wait_for(&format!("3 connections of {} in default", busy.address()));
+    let newest = clients.pop().unwrap();
+    let newest_address = newest.local_addr().unwrap().to_string();
+    wait_until("the newest comes first", || {
+        terminal.text().lines().nth(3).unwrap_or_default().contains(&newest_address)
+    });
+
+    // The second one, after a question that may be denied.
+    terminal.press("\x1b[Bk");
+    terminal.wait_for("y / n? kill connection");
+    terminal.press("n");
+    wait_until("it isn't asked any more", || !terminal.text().contains("y / n?"));
+    terminal.press("k");
+    terminal.wait_for("y / n?");
+    terminal.press("y");
+    terminal.wait_for("1 ended");
+    assert_eq!(read_to_end(&mut clients[1]).1, Ending::Reset);
+    terminal.wait_for("2 connections of");
+    terminal.press("K");
+    terminal.wait_for("(2 now): clients are reset");
+    terminal.press("y");
+    terminal.wait_for("0 connections of");
+    assert_eq!(read_to_end(&mut clients[0]).1, Ending::Reset);
+    drop(newest);
+    terminal.press("\x1b");
+    terminal.wait_for("2 of 2 backends up");
+}
+
+#[test]
+fn top_restores_the_terminal_when_a_signal_ends_it() {
+    let server = Server::echo();
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let mut terminal = top_of(&lb, 24, 80);
+        terminal.wait_for("● ready");
+        let is_cooked = |terminal: &Terminal| {
+            tcgetattr(&terminal.keyboard).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)
+        };
+        assert!(!is_cooked(&terminal));
+        terminal.signal(signal);
+        wait_until("it ends", || terminal.program.try_wait().unwrap().is_some());
+        assert!(is_cooked(&terminal), "{signal:?}");
+        wait_until("the screen is as before", || !terminal.screen.lock().unwrap().screen().alternate_screen());
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! The answers of the API: what is true now, and what was, as JSON.
 
+mod connections;
 mod events;
 mod failures;
 mod history;
 mod pools;
 mod status;
 
+pub use connections::{ConnectionReport, EndedReport, OpenConnectionsReport};
 pub use events::EventsReport;
 pub use history::HistoryReport;
 pub use pools::{BackendReport, PoolReport, PoolsReport};

@@ -1,6 +1,8 @@
 // The status page: polls the admin API every second, and shows the reports. It keeps nothing: what was comes from the
 // balancer, and the token for changes is forgotten with the page.
 
+import { isConfirmed } from "./confirm.js";
+import { showConnections } from "./connections.js";
 import { age, bytes, count, duration, perSecond, setClock, utc } from "./format.js";
 import { chartedPools, countUp, isDown, isLast, showAgain, showHistory, showPools, why } from "./pools.js";
 import { cellsOf, chart, element, fill, rating, reconcile, rowOf, setSpan, takeRates } from "./rows.js";
@@ -34,8 +36,6 @@ element("pools").addEventListener("click", ({ target }) => clicked(target.closes
 element("dismiss").addEventListener("click", dismissResult);
 element("token").addEventListener("input", showRights);
 element("token-field").addEventListener("submit", (event) => event.preventDefault());
-element("cancel").addEventListener("click", () => element("confirm").close());
-element("proceed").addEventListener("click", () => element("confirm").close("yes"));
 element("reload").addEventListener("click", () => change("api/v1/reload", "configuration reloaded", "reload failed"));
 poll();
 
@@ -229,31 +229,28 @@ async function clicked(button) {
   }
   const { pool, backend } = button?.closest("[data-backend]")?.dataset ?? {};
   const verb = button?.value;
+  if (verb === "connections") {
+    return showConnections(pool, backend, (path, done, failed) => change(path, done, failed, "DELETE"));
+  }
   if (!backend || !OUTCOMES[verb]) return;
-  if (verb !== "enable" && isLast(pool, backend) && !(await isConfirmed(verb, pool, backend))) return;
+  if (verb !== "enable" && isLast(pool, backend) && !(await isMeant(verb, pool, backend))) return;
   const path = `api/v1/pools/${encodeURIComponent(pool)}/backends/${encodeURIComponent(backend)}/${verb}`;
   const undo = verb === "enable" ? "" : "; Enable takes it back";
   await change(path, `${backend} in ${pool} ${OUTCOMES[verb]}${undo}`, `can't ${verb} ${backend} in ${pool}`);
 }
 
 /** Asked only where clients would lose. */
-function isConfirmed(verb, pool, backend) {
-  const dialog = element("confirm");
-  element("question").textContent =
+function isMeant(verb, pool, backend) {
+  const question =
     `${backend} is the last usable backend of pool ${pool}: its clients will not be served. ${verb} it all the same?`;
-  element("proceed").textContent = verb === "drain" ? "Drain" : "Disable";
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-  });
+  return isConfirmed(question, verb === "drain" ? "Drain" : "Disable");
 }
 
-async function change(path, success, failure) {
+async function change(path, success, failure, method = "POST") {
   // A double click is one change.
   if (changesUnderWay.has(path)) return;
   changesUnderWay.add(path);
-  const error = await post(path);
+  const error = await send(method, path);
   changesUnderWay.delete(path);
   element("result").textContent = error ? `${failure}: ${error}` : success;
   element("result").className = error ? "bad" : "";
@@ -264,11 +261,11 @@ async function change(path, success, failure) {
 }
 
 /** Null, or the reason of the failure. */
-async function post(path) {
+async function send(method, path) {
   const token = element("token").value;
   const headers = token === "" ? {} : { Authorization: `Bearer ${token}` };
   try {
-    const response = await fetch(path, { method: "POST", headers, signal: AbortSignal.timeout(CHANGE_TIMEOUT_MS) });
+    const response = await fetch(path, { method, headers, signal: AbortSignal.timeout(CHANGE_TIMEOUT_MS) });
     if (response.ok) return null;
     const answer = await response.json().catch(() => ({}));
     return answer.error ?? `HTTP ${response.status}`;

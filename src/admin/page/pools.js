@@ -191,11 +191,12 @@ function showMatches() {
 
 function newBackend(pool, { address }) {
   const row = Object.assign(rowOf("backend"), { address, state: null });
-  const [more, ...buttons] = row.element.querySelectorAll("button");
-  row.buttons = buttons;
+  const [more, connections] = ["more", "connections"].map((name) => row.element.querySelector(`button.${name}`));
+  row.buttons = [...row.element.querySelectorAll(".actions button")];
   Object.assign(row.element.dataset, { pool, backend: address });
+  connections.title = `connections of ${address}`;
   // For screen readers: a list of buttons that are all named "Drain" would be useless.
-  for (const button of buttons) button.ariaLabel = `${button.textContent} ${address}`;
+  for (const button of row.buttons) button.ariaLabel = `${button.textContent} ${address}`;
   more.ariaLabel = `More of ${address}`;
   more.addEventListener("click", () => {
     more.ariaExpanded = String(row.element.classList.toggle("open"));

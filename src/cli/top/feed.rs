@@ -4,6 +4,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::admin::{EndedReport, OpenConnectionsReport};
+
 use super::super::admin::{AdminClient, runtime};
 use super::super::error::CliError;
 use super::super::status::{Reports, fetch_reports};
@@ -14,6 +16,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// What came from the balancer.
 pub(super) enum News {
     Reports(Box<Reports>),
+    /// Those that are watched, and by which path.
+    Connections(String, OpenConnectionsReport),
     /// It gave no answer.
     Failed(String),
     /// What became of a change.
@@ -25,11 +29,41 @@ pub(super) struct Change {
     pub(super) path: String,
     /// What it is, in words.
     pub(super) title: String,
+    ends_connections: bool,
+}
+
+/// What the thread is told.
+enum Order {
+    Change(Change),
+    /// To ask for these connections too, by their path; `None`: for none any more.
+    Watch(Option<String>),
 }
 
 pub(super) struct Feed {
     news: Receiver<News>,
-    orders: Sender<Change>,
+    orders: Sender<Order>,
+}
+
+impl Change {
+    pub(super) fn post(path: String, title: String) -> Self {
+        Self { path, title, ends_connections: false }
+    }
+
+    /// The end of connections.
+    pub(super) fn delete(path: String, title: String) -> Self {
+        Self { path, title, ends_connections: true }
+    }
+
+    /// Makes it: what became of it, in words.
+    async fn make(self, admin: &AdminClient) -> String {
+        let result = if self.ends_connections {
+            admin.delete(&self.path).await.map(|EndedReport { ended }| format!("{ended} ended"))
+        } else {
+            admin.change(&self.path).await
+        };
+        let what = result.unwrap_or_else(|error| error.to_string());
+        format!("{}: {what}", self.title)
+    }
 }
 
 impl Feed {
@@ -37,26 +71,29 @@ impl Feed {
     pub(super) fn start(admin: AdminClient) -> Result<Self, CliError> {
         let runtime = runtime()?;
         let (sender, news) = channel();
-        let (orders, changes) = channel();
+        let (orders, ordered) = channel();
         thread::spawn(move || {
+            let mut watched: Option<String> = None;
             loop {
                 let answer = match runtime.block_on(fetch_reports(&admin)) {
                     Ok(reports) => News::Reports(Box::new(reports)),
                     Err(error) => News::Failed(error.to_string()),
                 };
-                if sender.send(answer).is_err() {
+                let connections = watched.as_ref().map(|path| match runtime.block_on(admin.get(path)) {
+                    Ok(report) => News::Connections(path.clone(), report),
+                    Err(error) => News::Failed(error.to_string()),
+                });
+                if [Some(answer), connections].into_iter().flatten().any(|news| sender.send(news).is_err()) {
                     return;
                 }
-                let Change { path, title } = match changes.recv_timeout(PERIOD) {
-                    Ok(change) => change,
-                    Err(RecvTimeoutError::Timeout) => continue,
+                match ordered.recv_timeout(PERIOD) {
+                    Ok(Order::Change(change)) => {
+                        let _ = sender.send(News::Changed(runtime.block_on(change.make(&admin))));
+                    }
+                    Ok(Order::Watch(path)) => watched = path,
+                    Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
-                };
-                let said = match runtime.block_on(admin.change(&path)) {
-                    Ok(state) => format!("{title}: {state}"),
-                    Err(error) => format!("{title}: {error}"),
-                };
-                let _ = sender.send(News::Changed(said));
+                }
             }
         });
         Ok(Self { news, orders })
@@ -69,6 +106,11 @@ impl Feed {
 
     pub(super) fn order(&self, change: Change) {
         // The thread is there as long as this is.
-        let _ = self.orders.send(change);
+        let _ = self.orders.send(Order::Change(change));
+    }
+
+    /// Asks for these connections too, by their path, or for none any more.
+    pub(super) fn watch(&self, connections: Option<String>) {
+        let _ = self.orders.send(Order::Watch(connections));
     }
 }

@@ -9,12 +9,13 @@ use ratatui::widgets::{Paragraph, Row as Cells, Table};
 use crate::admin::PoolReport;
 
 use super::super::status::Reports;
+use super::connections::Connections;
 use super::rows::Row;
 use super::state::{Mode, Top};
 
 /// Pools without a usable backend that are named, each on a line.
 const MOST_OUTAGES: usize = 3;
-const KEYS: &str = "q quit  s sort  r reverse  / filter  d drain  x disable  e enable";
+const KEYS: &str = "q quit  s sort  r reverse  / filter  d drain  x disable  e enable  c connections";
 /// Narrower screens leave out weight, total and p50.
 const WIDE: u16 = 110;
 
@@ -27,8 +28,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, top: &mut Top) {
     let head = u16::try_from(outages.len()).unwrap_or(0) + 2;
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(head), Constraint::Min(2), Constraint::Length(1)]).areas(frame.area());
-    let lines = [process_line(reports, top.before.as_ref()), pools_line(reports, top)].into_iter().chain(outages);
+    let second = top.connections.as_ref().map_or_else(|| pools_line(reports, top), Connections::head_line);
+    let lines = [process_line(reports, top.before.as_ref()), second].into_iter().chain(outages);
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), head);
+    if let Some(connections) = &mut top.connections {
+        connections.draw(frame, body);
+        return frame.render_widget(connections.foot_line(&top.message), foot);
+    }
     let foot_line = foot_line(top);
     let table = table(&top.rows, body.width >= WIDE);
     frame.render_stateful_widget(table, body, &mut top.table);

@@ -5,6 +5,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::widgets::TableState;
 
 use super::super::status::Reports;
+use super::connections::{Connections, Pressed};
 use super::feed::{Change, News};
 use super::rows::{Order, Row, rows};
 
@@ -19,6 +20,8 @@ pub(super) struct Top {
     pub(super) rows: Vec<Row>,
     pub(super) table: TableState,
     pub(super) mode: Mode,
+    /// In place of the backends: the connections of one.
+    pub(super) connections: Option<Connections>,
     /// What became of the last change, or why there is no answer.
     pub(super) message: String,
 }
@@ -38,6 +41,8 @@ pub(super) enum Mode {
 pub(super) enum Wish {
     End,
     Change(Change),
+    /// To see connections, by their path, or none any more.
+    Watch(Option<String>),
 }
 
 impl Top {
@@ -47,6 +52,11 @@ impl Top {
                 self.before = self.reports.replace(*reports);
                 self.arrange();
             }
+            News::Connections(path, report) => {
+                if let Some(connections) = self.connections.as_mut().filter(|connections| connections.path == path) {
+                    connections.take(report);
+                }
+            }
             News::Failed(why) => self.message = why,
             News::Changed(what) => self.message = what,
         }
@@ -55,6 +65,17 @@ impl Top {
     pub(super) fn press(&mut self, key: KeyEvent) -> Option<Wish> {
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
             return Some(Wish::End);
+        }
+        if let Some(connections) = &mut self.connections {
+            self.message.clear();
+            return match connections.press(key.code) {
+                Pressed::Nothing => None,
+                Pressed::Kill(change) => Some(Wish::Change(change)),
+                Pressed::Close => {
+                    self.connections = None;
+                    Some(Wish::Watch(None))
+                }
+            };
         }
         match std::mem::take(&mut self.mode) {
             Mode::Keys => self.press_key(key.code),
@@ -76,6 +97,7 @@ impl Top {
             KeyCode::Char('d') => return self.change("drain"),
             KeyCode::Char('x') => return self.change("disable"),
             KeyCode::Char('e') => return self.change("enable"),
+            KeyCode::Char('c') => return self.show_connections(),
             KeyCode::Down | KeyCode::Char('j') => self.table.select_next(),
             KeyCode::Up | KeyCode::Char('k') => self.table.select_previous(),
             KeyCode::PageDown => self.table.scroll_down_by(u16::try_from(PAGE).unwrap_or(u16::MAX)),
@@ -108,12 +130,19 @@ impl Top {
         let row = self.rows.get(self.table.selected()?)?;
         let [pool, address] = [&row.pool, &row.address].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
         let path = format!("/api/v1/pools/{pool}/backends/{address}/{verb}");
-        let change = Change { path, title: format!("{verb} {} {}", row.pool, row.address) };
+        let change = Change::post(path, format!("{verb} {} {}", row.pool, row.address));
         if row.is_last && verb != "enable" {
             self.mode = Mode::Question(change);
             return None;
         }
         Some(Wish::Change(change))
+    }
+
+    /// Of the row that is selected.
+    fn show_connections(&mut self) -> Option<Wish> {
+        let row = self.rows.get(self.table.selected()?)?;
+        let connections = self.connections.insert(Connections::of(&row.pool, &row.address));
+        Some(Wish::Watch(Some(connections.path.clone())))
     }
 
     /// The rows anew; the backend that was selected stays so, wherever it goes.

@@ -27,19 +27,19 @@ impl<'a> ConnectionVariables<'a> {
     pub(super) fn new(frontend: &Frontend, http: &HttpSettings, context: ConnectContext<'a>) -> Self {
         // A system call, which most configurations have no use for.
         let server = if http.uses_server { context.server() } else { None };
-        let client = match context.peer {
+        let client = match context.peer() {
             Peer::Tcp(address) => Some(address),
             Peer::Unix => None,
         };
         // After a PROXY header that names nobody the peer is the proxy, which has not looked into the request.
-        let is_unknown = frontend.awaits_proxy_header(context.peer) && context.named_server().is_none();
+        let is_unknown = frontend.awaits_proxy_header(context.peer()) && context.named_server().is_none();
         Self {
             remote_addr: ip_text(client),
             remote_port: client.map_or(0, |address| address.port()),
             server_addr: ip_text(server),
             server_port: server.map_or(0, |address| address.port()),
-            trusts_forwarded: !is_unknown && http.forwarded_from.includes(context.peer.ip()),
-            tls: context.facts.and_then(|facts| facts.tls.as_ref()),
+            trusts_forwarded: !is_unknown && http.forwarded_from.includes(context.peer().ip()),
+            tls: context.facts().and_then(|facts| facts.tls.as_ref()),
         }
     }
 

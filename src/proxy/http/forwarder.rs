@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::backends::{Evidence, Lease};
 use crate::lifecycle::IdleTimer;
 use crate::net::{ConnectFailure, Transport};
-use crate::relay::{self, Early, Limits, Meter, Outcome, PumpContext, Start, Tally};
+use crate::relay::{self, Early, Limits, Meter, Outcome, PumpContext, Start};
 use crate::telemetry::{Cause, Rejection};
 
 use super::super::connect::{self, ConnectContext, Connected};
@@ -61,12 +61,7 @@ enum Verdict {
 
 impl Forwarder<'_> {
     /// Tries backends until one has given the request an end that no other could better.
-    pub(super) async fn forward(
-        &self,
-        request: &Request<'_>,
-        record: &mut RequestRecord<'_>,
-        tally: &Tally,
-    ) -> RequestOutcome {
+    pub(super) async fn forward(&self, request: &Request<'_>, record: &mut RequestRecord<'_>) -> RequestOutcome {
         let context = ConnectContext { idle_pool: self.idle_pool(), has_asked: true, ..self.context };
         let _share = context.upstream.pool().count_connection();
         let mut may_replay = request.is_replayable();
@@ -76,8 +71,8 @@ impl Forwarder<'_> {
                 Ok(connected) => connected,
                 Err(refusal) => return no_backend(refusal, record.attempts.failures()),
             };
-            let end = self.exchange_with(&connection, request, record, tally).await;
-            connected = match self.conclude(end, connection, request, &mut may_replay, record, tally).await {
+            let end = self.exchange_with(&connection, request, record).await;
+            connected = match self.conclude(end, connection, request, &mut may_replay, record).await {
                 Verdict::Over(outcome) => return outcome,
                 Verdict::Elsewhere => connect::to_backend(context, &mut record.attempts).await,
                 Verdict::Again(lease) => connect::reconnect(context, lease, &mut record.attempts).await,
@@ -93,7 +88,6 @@ impl Forwarder<'_> {
         request: &Request<'_>,
         may_replay: &mut bool,
         record: &mut RequestRecord<'_>,
-        tally: &Tally,
     ) -> Verdict {
         let outcome = match end {
             // The backend may close an idle connection at any time: that is no failure, and another one helps.
@@ -121,7 +115,7 @@ impl Forwarder<'_> {
                 lease.record_success(Instant::now());
                 // What the client sent ahead was held back: before the 101 the backend had no claim to it.
                 let early = Early { to_backend: [request.rest(), &overrun].concat(), to_client };
-                RequestOutcome::Cut(self.tunnel(&transport, &lease, early, tally).await)
+                RequestOutcome::Cut(self.tunnel(&transport, &lease, early).await)
             }
             ExchangeEnd::Failed(failure) => {
                 // The client had ended its side, and its time was over before the backend's.
@@ -147,11 +141,10 @@ impl Forwarder<'_> {
         Connected { transport: backend, lease, .. }: &Connected,
         request: &Request<'_>,
         record: &RequestRecord<'_>,
-        tally: &Tally,
     ) -> (ExchangeEnd, Vec<u8>) {
         let Forwarder { worker, frontend, limits, http, context, idle_timer } = *self;
         let client = context.client;
-        let meter = self.meter(lease, tally);
+        let meter = self.meter(lease);
         let pump_context = &PumpContext::new(&worker.resources, &meter, idle_timer);
         let mut unfinished = Unfinished { client, backend, is_cut: true };
         let parties =
@@ -167,8 +160,8 @@ impl Forwarder<'_> {
     }
 
     /// After an upgrade: relays whatever protocol it is now to its end.
-    async fn tunnel(&self, backend: &Transport, lease: &Lease, early: Early, tally: &Tally) -> Cause {
-        let (meter, resources) = (self.meter(lease, tally), &self.worker.resources);
+    async fn tunnel(&self, backend: &Transport, lease: &Lease, early: Early) -> Cause {
+        let (meter, resources) = (self.meter(lease), &self.worker.resources);
         let start = Start::After(early);
         match relay::run(self.context.client, backend, resources, &meter, self.idle_timer, &self.limits, start).await {
             Outcome::Over(cause) => cause,
@@ -192,7 +185,7 @@ impl Forwarder<'_> {
 
     fn blame(&self, record: &RequestRecord<'_>, lease: &Lease, evidence: Option<Evidence>) {
         let Some(evidence) = evidence else { return };
-        let (pool, client) = (self.context.upstream.pool(), self.context.peer.ip());
+        let (pool, client) = (self.context.upstream.pool(), self.context.peer().ip());
         record.span().in_scope(|| pool.record_evidence(lease, evidence, client, Instant::now()));
     }
 
@@ -201,9 +194,9 @@ impl Forwarder<'_> {
         self.context.upstream.pool().has_shared_connections().then_some(&self.worker.idle_pool)
     }
 
-    fn meter<'a>(&'a self, lease: &'a Lease, tally: &'a Tally) -> Meter<'a> {
+    fn meter<'a>(&'a self, lease: &'a Lease) -> Meter<'a> {
         Meter {
-            tally,
+            tally: &self.context.account.tally,
             listener: &self.frontend.counters(self.worker.id).bytes,
             backend: &lease.backend().counters(self.worker.id).bytes,
             on_first_byte: &|_| {},

@@ -7,16 +7,13 @@ use tracing::Span;
 
 use crate::access_log::{Entry, HttpEntry};
 use crate::protocol::http1::RequestHead;
-use crate::relay::Tally;
 use crate::telemetry::{Answerer, Cause, ClientFailure};
 
 use super::super::attempts::Attempts;
 use super::super::client_facts::ClientFacts;
 use super::super::connect::ConnectContext;
 use super::super::frontend::Frontend;
-use super::super::record::connection_span;
 use super::super::worker::Worker;
-use super::super::worker_load::cause_of_cut;
 
 /// The client left before the answer. nginx logs such requests with the same code.
 const CLIENT_LEFT: u16 = 499;
@@ -48,7 +45,8 @@ pub(super) struct RequestRecord<'a> {
     /// What the access log shows of the head; `None`: the listener is not logged.
     texts: Option<Texts>,
     pub(super) attempts: Attempts,
-    tally: &'a Tally,
+    /// What the connection had moved before, from and to the client.
+    bytes_before: (u64, u64),
     status: Cell<Option<u16>>,
     answerer: Cell<Answerer>,
     /// `None`: it was cut, by the drain or by a bug of ours.
@@ -68,17 +66,19 @@ impl<'a> RequestRecord<'a> {
         worker: &'a Worker,
         frontend: &'a Frontend,
         context: ConnectContext<'a>,
-        tally: &'a Tally,
         head: Option<(&RequestHead, &[u8])>,
     ) -> Self {
+        let tally = &context.account.tally;
+        tally.await_first_byte();
+        context.account.count_request();
         Self {
             worker,
             frontend,
             context,
+            bytes_before: (tally.bytes_in(), tally.bytes_out()),
             began: Instant::now(),
             texts: frontend.access_log.is_some().then(|| head.map(Texts::new).unwrap_or_default()),
             attempts: Attempts::default(),
-            tally,
             status: Cell::new(None),
             answerer: Cell::new(Answerer::Lb),
             cause: Cell::new(None),
@@ -117,7 +117,7 @@ impl<'a> RequestRecord<'a> {
     }
 
     pub(super) fn span(&self) -> Span {
-        connection_span(self.context.id, self.context.peer)
+        self.context.span()
     }
 }
 
@@ -139,7 +139,8 @@ impl Drop for RequestRecord<'_> {
     fn drop(&mut self) {
         let status = self.status.get().unwrap_or(CLIENT_LEFT);
         let duration = self.began.elapsed();
-        let first_byte = self.tally.first_byte().map(|at| at - self.began);
+        let tally = &self.context.account.tally;
+        let first_byte = tally.first_byte().map(|at| at - self.began);
         let counters = self.frontend.counters(self.worker.id);
         counters.request(status, self.answerer.get());
         if let Some(failure) = self.failure() {
@@ -151,17 +152,17 @@ impl Drop for RequestRecord<'_> {
             self.context.upstream.pool().histograms().first_byte.record(first_byte);
         }
         let (Some(log), Some(texts)) = (&self.frontend.access_log, &self.texts) else { return };
-        let cause = self.cause.get().unwrap_or_else(|| RequestCause::Ended(cause_of_cut(&self.worker.drain)));
+        let cause = self.cause.get().unwrap_or_else(|| RequestCause::Ended(self.context.account.cause_of_cut()));
         log.log(&Entry {
             time: SystemTime::now(),
-            connection: self.context.id,
+            connection: self.context.account.id,
             listener: self.frontend.name(),
-            client: &self.context.peer,
+            client: &self.context.peer(),
             pool: Some(self.context.upstream.pool().name()),
             backend: self.attempts.backend(),
             attempts: &self.attempts.list(),
-            bytes_in: self.tally.bytes_in(),
-            bytes_out: self.tally.bytes_out(),
+            bytes_in: tally.bytes_in() - self.bytes_before.0,
+            bytes_out: tally.bytes_out() - self.bytes_before.1,
             connect: self.attempts.connect_time(),
             first_byte,
             duration,
@@ -173,7 +174,7 @@ impl Drop for RequestRecord<'_> {
                 status,
                 request_id: texts.request_id.as_deref(),
             }),
-            tls: self.context.facts.and_then(ClientFacts::tls_entry),
+            tls: self.context.facts().and_then(ClientFacts::tls_entry),
         });
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use crate::lifecycle::IdleTimer;
 use crate::protocol::http1::{Framing, RequestHead, Version};
-use crate::relay::{Limits, Tally};
+use crate::relay::Limits;
 use crate::telemetry::{Answerer, Cause};
 
 use super::super::connect::ConnectContext;
@@ -146,29 +146,28 @@ impl Session<'_> {
         None
     }
 
-    fn open_record<'a>(&'a self, tally: &'a Tally, head: Option<(&RequestHead, &[u8])>) -> RequestRecord<'a> {
-        RequestRecord::open(self.worker, self.frontend, self.context, tally, head)
+    fn open_record<'a>(&'a self, head: Option<(&RequestHead, &[u8])>) -> RequestRecord<'a> {
+        RequestRecord::open(self.worker, self.frontend, self.context, head)
     }
 
     /// A head that can't be read is answered, and nothing after it.
     async fn refuse(&mut self, status: u16, reason: &str) -> Next {
-        let tally = Tally::default();
-        let record = self.open_record(&tally, None);
+        let record = self.open_record(None);
         let page = reply::page(status, reason, Version::Http11, false, false);
-        self.reply(&record, &tally, status, &page).await;
+        self.reply(&record, status, &page).await;
         record.ended(Cause::Rejected);
         drop(record);
         self.leave(Cause::Rejected).await
     }
 
     /// Sends an answer of our own; `false`: the client did not take it.
-    async fn reply(&self, record: &RequestRecord<'_>, tally: &Tally, status: u16, page: &[u8]) -> bool {
+    async fn reply(&self, record: &RequestRecord<'_>, status: u16, page: &[u8]) -> bool {
         record.answered(status, Answerer::Lb);
         self.idle_timer.touch();
         self.idle_timer.set_limit(self.http.client_header);
         let sent = reply::send(self.context.client, page, self.idle_timer).await;
         if sent {
-            tally.answered_by_us(page.len());
+            self.context.account.tally.answered_by_us(page.len());
             self.frontend.counters(self.worker.id).bytes.add_out(page.len() as u64);
         }
         sent
@@ -176,17 +175,16 @@ impl Session<'_> {
 
     /// Finds a backend for the request, and passes on its answer.
     async fn answer(&mut self, head: &RequestHead) -> Next {
-        let tally = Tally::default();
         let mut inbox = std::mem::take(&mut self.inbox);
         self.pace = HeadPace::default();
         if self.redirects(head, &inbox) {
             return self.redirect(head, inbox).await;
         }
-        let mut record = self.open_record(&tally, Some((head, &inbox)));
+        let mut record = self.open_record(Some((head, &inbox)));
         let (outcome, end, is_whole) = match Request::new(head, &inbox, &self.variables, self.http) {
             Ok(request) => {
-                let outcome = self.forwarder().forward(&request, &mut record, &tally).await;
-                self.idle_timer.leave_backend();
+                let outcome = self.forwarder().forward(&request, &mut record).await;
+                self.context.use_backend(None);
                 (outcome, request.end, request.body.is_done())
             }
             Err(error) => (RequestOutcome::Failed(Failure::new(400, error, Cause::Rejected)), inbox.len(), false),
@@ -204,7 +202,7 @@ impl Session<'_> {
                 let keeps = head.keep_alive && is_whole && failure.status >= 500 && self.asked_to_leave().is_none();
                 let is_head = head.asked(&inbox).head;
                 let page = reply::page(failure.status, &failure.reason, head.version, keeps, is_head);
-                let sent = self.reply(&record, &tally, failure.status, &page).await;
+                let sent = self.reply(&record, failure.status, &page).await;
                 record.ended(failure.cause);
                 drop(record);
                 let rest = inbox.split_off(end);
@@ -228,11 +226,10 @@ impl Session<'_> {
         let Some(url) = head.https_url(&inbox) else {
             return self.refuse(400, "the request doesn't say of which host").await;
         };
-        let tally = Tally::default();
-        let record = self.open_record(&tally, Some((head, &inbox)));
+        let record = self.open_record(Some((head, &inbox)));
         let keeps = head.keep_alive && matches!(head.framing, Framing::None) && self.asked_to_leave().is_none();
         let page = reply::redirect(&url, head.version, keeps, head.asked(&inbox).head);
-        let sent = self.reply(&record, &tally, 308, &page).await;
+        let sent = self.reply(&record, 308, &page).await;
         record.completed();
         drop(record);
         let rest = inbox.split_off(head.len);

@@ -1,0 +1,160 @@
+//! Requests about open connections: which are meant, and what is done with them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use tokio::task::spawn_local;
+
+use crate::lifecycle::{MOST_LISTED, Page, Place, Selection, Sort};
+
+use super::api::{EndedReport, OpenConnectionsReport};
+use super::asker::Asker;
+use super::view::View;
+
+/// On a page where the request doesn't say.
+const LISTED: usize = 100;
+
+/// A request's parameters. Every one must be known: a misspelt one would leave connections in that are not meant.
+pub(super) struct Parameters(BTreeMap<String, String>);
+
+impl Parameters {
+    /// # Errors
+    /// One is given twice.
+    pub(super) fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
+        let mut parameters = BTreeMap::new();
+        for (name, value) in pairs {
+            let twice = format!("{name} is given twice");
+            if parameters.insert(name, value).is_some() {
+                return Err(twice);
+            }
+        }
+        Ok(Self(parameters))
+    }
+
+    /// One page of the connections that are meant.
+    ///
+    /// # Errors
+    /// Which parameter is wrong, and what it is to be.
+    pub(super) fn page(mut self) -> Result<(Selection, Page), String> {
+        let selection = self.selection()?;
+        let sorts = Sort::ALL.iter().map(|sort| sort.as_str()).collect::<Vec<_>>().join(", ");
+        let named = |text: &str| Sort::ALL.iter().find(|sort| sort.as_str() == text).copied();
+        let page = Page {
+            sort: self.take("sort", &format!("one of {sorts}"), named)?.unwrap_or(Sort::Newest),
+            after: self.take("after", "what `next` was on the page before", Place::parse)?,
+            limit: self.take("limit", &format!("a number from 1 to {MOST_LISTED}"), limit)?.unwrap_or(LISTED),
+        };
+        self.finish()?;
+        Ok((selection, page))
+    }
+
+    /// The connections that are to end.
+    ///
+    /// # Errors
+    /// Which parameter is wrong or missing, and what it is to be.
+    pub(super) fn selected(mut self) -> Result<Selection, String> {
+        let selection = self.selection()?;
+        let all = self.take("all", "true", |text| (text == "true").then_some(()))?.is_some();
+        self.finish()?;
+        if all == (selection == Selection::default()) {
+            return Ok(selection);
+        }
+        Err("say which: by id, client, listener, pool, backend; or all=true alone".to_owned())
+    }
+
+    fn selection(&mut self) -> Result<Selection, String> {
+        let word = |text: &str| Some(text.to_owned());
+        Ok(Selection {
+            id: self.take("id", "an id as the access log has it", |text| text.parse().ok())?,
+            client: self.take("client", "an address or a network in CIDR form, without a port", network)?,
+            listener: self.take("listener", "", word)?,
+            pool: self.take("pool", "", word)?,
+            backend: self.take("backend", "", word)?,
+        })
+    }
+
+    fn take<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let Some(text) = self.0.remove(name) else { return Ok(None) };
+        parse(&text).map(Some).ok_or_else(|| format!("{name} is to be {expected}, not {text:?}"))
+    }
+
+    fn finish(self) -> Result<(), String> {
+        match self.0.into_keys().next() {
+            Some(unknown) => Err(format!("there is no parameter {unknown:?} here")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn limit(text: &str) -> Option<usize> {
+    text.parse::<NonZeroUsize>().ok().map(NonZeroUsize::get).filter(|limit| *limit <= MOST_LISTED)
+}
+
+/// Resets the connections, and logs it, whether or not the client waits for the answer. `None`: the process is ending.
+pub(super) async fn end(view: Arc<View>, selection: Selection, asker: Asker) -> Option<EndedReport> {
+    let ending = spawn_local(async move {
+        let ended = view.open_connections.end(&selection).await;
+        let Selection { id, client, listener, pool, backend } = selection;
+        tracing::info!(
+            event = "connections_ended",
+            id = id.map(tracing::field::display),
+            client = client.map(tracing::field::display),
+            listener,
+            pool,
+            backend,
+            ended,
+            by = %asker,
+            "an operator has ended connections"
+        );
+        EndedReport { ended }
+    });
+    ending.await.ok()
+}
+
+/// One page.
+pub(super) async fn list(view: &View, selection: Selection, page: Page) -> OpenConnectionsReport {
+    OpenConnectionsReport::new(view.open_connections.list(selection, page).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(pairs: &[(&str, &str)]) -> Parameters {
+        Parameters::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+            .expect("no doubles")
+    }
+
+    #[test]
+    fn what_is_to_end_is_said_in_known_words() {
+        let pool = Selection { pool: Some("app".to_owned()), ..Selection::default() };
+        assert_eq!(parameters(&[("pool", "app")]).selected(), Ok(pool));
+        assert_eq!(parameters(&[("all", "true")]).selected(), Ok(Selection::default()));
+        let refused: [&[(&str, &str)]; 6] = [
+            &[],
+            &[("all", "yes")],
+            &[("all", "true"), ("pool", "app")],
+            &[("pool", "app"), ("backnd", "10.0.0.1:80")],
+            &[("id", "no id")],
+            &[("client", "10.0.0.1:80")],
+        ];
+        for pairs in refused {
+            assert!(parameters(pairs).selected().is_err(), "{pairs:?}");
+        }
+        assert!(
+            Parameters::new([("id", "1"), ("id", "2")].map(|(name, id)| (name.to_owned(), id.to_owned()))).is_err()
+        );
+    }
+}
