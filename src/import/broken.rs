@@ -137,6 +137,10 @@ fn changing_names(table: &[super::treatment::Row]) -> Vec<&'static str> {
 #[test]
 fn every_directive_of_nginx_that_changes_traffic_is_said_to_wherever_it_stands() {
     for name in changing_names(super::nginx::DIRECTIVES).into_iter().chain(["nobody_knows_this"]) {
+        if name == "internal" {
+            // Nothing that clients reach would pass requests on, which is an error.
+            continue;
+        }
         let block = if name.ends_with("_by_lua_block") { "{ x }" } else { "x;" };
         for (line, [main, http, server, location]) in [
             (1, [name, "#", "#", "#"]),

@@ -1,6 +1,7 @@
 //! What a translation says about the directives that it didn't take over: where each stands, what its absence means.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,11 +56,11 @@ pub struct Unreadable {
     pub message: String,
 }
 
-/// Gathers notes, each once.
+/// Gathers notes, one for each directive: that of what changes traffic, else the first.
 #[derive(Debug, Default)]
 pub struct Notes {
     notes: Vec<Note>,
-    known: HashSet<(Arc<str>, usize, String)>,
+    known: HashMap<(Arc<str>, usize, String), usize>,
 }
 
 impl Notes {
@@ -82,8 +83,18 @@ impl Notes {
     }
 
     fn push(&mut self, note: Note) {
-        if self.known.insert((note.place.file.clone(), note.place.line, note.directive.clone())) {
-            self.notes.push(note);
+        let key = (note.place.file.clone(), note.place.line, note.directive.clone());
+        match self.known.entry(key) {
+            Entry::Vacant(new) => {
+                new.insert(self.notes.len());
+                self.notes.push(note);
+            }
+            Entry::Occupied(known) => {
+                let known = &mut self.notes[*known.get()];
+                if known.impact == Impact::Harmless && note.impact == Impact::ChangesTraffic {
+                    *known = note;
+                }
+            }
         }
     }
 

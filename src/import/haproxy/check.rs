@@ -69,9 +69,15 @@ fn set_times(check: &mut HealthCheckSpec, pool: &mut PoolSpec, proxy: &Proxy<'_>
         check.interval = positive(interval);
     }
     check.interval_down = duration("downinter").or_else(|| duration("fastinter")).map(positive);
-    // Without a limit of its own, a check may take its interval.
-    let timeout = proxy.value(&["timeout", "check"]).and_then(time).filter(|timeout| !timeout.is_zero());
-    check.timeout = timeout.map_or(check.interval, positive);
+    // For the connect a check has the shorter of these two; for an answer `timeout check` more, if there is one.
+    let limit = |name: &str| proxy.value(&["timeout", name]).and_then(time).filter(|timeout| !timeout.is_zero());
+    let connect = limit("connect").map_or(check.interval.0, |connect| connect.min(check.interval.0));
+    let answer = limit("check").filter(|_| kind_line(proxy).is_some());
+    check.timeout = match (answer, limit("check")) {
+        (Some(answer), _) => positive(connect.saturating_add(answer)),
+        (None, Some(_)) => positive(connect),
+        (None, None) => check.interval,
+    };
     let results = |name: &str| value(name).and_then(|text| text.parse::<usize>().ok()).filter(|results| *results > 0);
     check.fall = results("fall").unwrap_or(check.fall).min(MAX_RESULTS);
     match results("rise") {

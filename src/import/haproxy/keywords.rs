@@ -126,7 +126,11 @@ pub const KEYWORDS: &[Row] = &[
     ),
     row("compression filter", Changes("responses pass as the backend sends them")),
     row(
-        "redirect use-server http-after-response monitor monitor-net option_http_proxy option_transparent \
+        "redirect",
+        Changes("lb decides nothing by a request's content; `scheme https` for all is translated: http.redirect"),
+    ),
+    row(
+        "use-server http-after-response monitor monitor-net option_http_proxy option_transparent \
          transparent option_checkcache option_http-restrict-req-hdr-names use-fcgi-app fcgi-app block reqadd \
          reqrep reqirep reqdel reqidel reqallow reqiallow reqdeny reqideny reqtarpit reqitarpit reqpass \
          reqipass",

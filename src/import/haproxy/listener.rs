@@ -78,6 +78,9 @@ fn listener(
     if parameters.has("accept-netscaler-cip") {
         return Err("lb can't read the header that names its clients".to_owned());
     }
+    if parameters.has("interface") || parameters.has("namespace") {
+        return Err("it would be reached by other networks, too: lb knows no `interface` or `namespace`".to_owned());
+    }
     if parameters.has("accept-proxy") {
         listener.proxy_protocol = ProxyProtocol::Required;
         listener.trusted_proxies = EVERYBODY.map(str::to_owned).to_vec();
@@ -109,6 +112,11 @@ pub fn set_timeouts(listener: &mut ListenerSpec, proxy: &Proxy<'_>, backends: &[
         let value = proxy.value(&["timeout", name]).or_else(|| proxy.value(&[old]));
         value.and_then(time).filter(|time| !time.is_zero())
     };
+    for line in backends.iter().chain([&proxy]).flat_map(|proxy| proxy.all_lines(&["timeout"])) {
+        if time(line.word(2)).is_none() {
+            notes.changes(&line.place, &line.text(), "it is no time, such as `30s`");
+        }
+    }
     let client = of(proxy, "client", "clitimeout");
     let servers: Vec<Option<Duration>> = backends.iter().map(|one| of(one, "server", "srvtimeout")).collect();
     let tunnel = backends.iter().chain([&proxy]).filter_map(|one| of(one, "tunnel", "")).max();

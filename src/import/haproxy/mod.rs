@@ -23,6 +23,7 @@ mod values;
 
 use std::collections::BTreeMap;
 
+use crate::config::file::http::Redirect;
 use crate::config::file::listener::{ListenerSpec, ModeSpec};
 use crate::config::file::off::OffOr;
 use crate::config::file::route::RouteSpec;
@@ -188,7 +189,13 @@ impl<'a> Translation<'a> {
     fn translate_listener(&mut self, proxy: &Proxy<'a>, mut listener: ListenerSpec, draft: &mut Draft) {
         let is_tls = matches!(listener.tls, OffOr::On(_));
         let acls = Acls::of(proxy.section, is_tls);
-        let destinations = destinations(proxy, &acls, &mut draft.notes);
+        let redirects = listener.mode == ModeSpec::Http && rules::redirects_to_https(proxy, is_tls, &mut draft.notes);
+        let mut destinations = destinations(proxy, &acls, &mut draft.notes);
+        if redirects {
+            listener.http.redirect = Redirect::Https;
+            // No request gets there, but each listener has a pool.
+            destinations.default = destinations.default.or_else(|| self.backends.keys().next().copied());
+        }
         if destinations.default.is_none() && destinations.routes.is_empty() {
             return leave_out(proxy, "it has no servers, and lb serves nothing itself", &mut draft.notes);
         }

@@ -54,9 +54,19 @@ pub fn translate(proxy: &Proxy<'_>, listeners: &[ListenerSpec], draft: &mut Draf
 fn is_open_to_all(line: &Line) -> bool {
     match line.word(0) {
         "bind" | "mode" | "monitor-uri" | "log" | "timeout" | "maxconn" | "option" => true,
+        "no" => line.word(1) == "log",
         "stats" => matches!(
             line.word(1),
-            "enable" | "uri" | "refresh" | "hide-version" | "show-legends" | "show-node" | "show-desc" | "show-modules"
+            "enable"
+                | "uri"
+                | "realm"
+                | "scope"
+                | "refresh"
+                | "hide-version"
+                | "show-legends"
+                | "show-node"
+                | "show-desc"
+                | "show-modules"
         ),
         _ => line.words.iter().map(String::as_str).take(3).eq(METRICS),
     }

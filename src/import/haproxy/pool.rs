@@ -79,7 +79,10 @@ fn backend(of: &Server<'_>, port: Option<u16>, notes: &mut Notes) -> Result<Back
     let mut backend = BackendSpec::from_text(&address).expect("every text is a backend's short form");
     let number = |name: &str| of.parameters.value(name).and_then(|text| text.parse::<usize>().ok());
     backend.max_connections = number("maxconn").unwrap_or(0);
-    backend.weight = u16::try_from(number("weight").unwrap_or(1).min(MAX_WEIGHT)).unwrap_or(u16::MAX);
+    // As HAProxy reads it: `80%` is 80.
+    let weight = of.parameters.value("weight").map(|text| text.trim_end_matches(|c: char| !c.is_ascii_digit()));
+    let weight = weight.and_then(|text| text.parse::<usize>().ok()).unwrap_or(1);
+    backend.weight = u16::try_from(weight.min(MAX_WEIGHT)).unwrap_or(u16::MAX);
     if of.parameters.has("disabled") && !of.parameters.has("enabled") {
         backend.weight = 0;
     }

@@ -67,7 +67,15 @@ pub fn destinations<'a>(proxy: &Proxy<'a>, acls: &Acls<'_>, notes: &mut Notes) -
         match clients {
             Some(clients) => clients.into_iter().flatten().for_each(|one| rules.add(one, line, delay, notes)),
             // lb has one place for all requests.
-            None if proxy.is_http() && default.is_none() && !line.word(1).contains('%') => {
+            None if default == Some(line.word(1)) && is_last_elsewhere(proxy, line) => {
+                notes.harmless(&line.place, &line.text(), "all others go there, too");
+            }
+            // Whom it keeps out by address would be let in.
+            None if proxy.is_http()
+                && default.is_none()
+                && !line.word(1).contains('%')
+                && !is_by_source(line, acls) =>
+            {
                 notes.changes(
                     &line.place,
                     &line.text(),
@@ -76,7 +84,10 @@ pub fn destinations<'a>(proxy: &Proxy<'a>, acls: &Acls<'_>, notes: &mut Notes) -
                 default = Some(line.word(1));
             }
             None => {
-                let why = "clients are told apart by what they say first, not by requests or addresses";
+                let why = match proxy.is_http() {
+                    true => "all requests go to one place: lb chooses by no host, path or address",
+                    false => "clients are told apart by what they say first, not by their addresses",
+                };
                 notes.changes(&line.place, &line.text(), why);
             }
         }
@@ -152,6 +163,16 @@ impl<'a> Rules<'a> {
                 notes.changes(proxy.place(), &proxy.section.head.text(), why);
             }
         }
+        // Who speaks no TLS gets there, too, unless a rule refuses that.
+        if let (Some(default), None, true) = (default, self.plain, self.first_bytes.is_empty())
+            && !self.routes.is_empty()
+            && self.routes.iter().all(|(route, _)| route.silent.is_none())
+            && !is_for_tls_alone(proxy)
+        {
+            self.first_bytes.insert(TLS_RECORD.to_vec(), default);
+            let starts_with = Some(escaped_bytes(TLS_RECORD));
+            self.routes.push((RouteSpec { starts_with, ..RouteSpec::default() }, default));
+        }
         let default = self.plain.or(default);
         // HAProxy waits no longer for the first bytes, and goes on.
         if let (Some(default), Some(delay), None, false) = (default, delay, self.silent, self.first_bytes.is_empty()) {
@@ -170,8 +191,26 @@ pub fn wait_for_silence(listener: &mut ListenerSpec) {
     }
 }
 
+/// Whether no rule after this one leads elsewhere than to its backend.
+fn is_last_elsewhere(proxy: &Proxy<'_>, line: &Line) -> bool {
+    let rules = proxy.section.all(&["use_backend"]);
+    rules.skip_while(|other| !std::ptr::eq(*other, line)).all(|other| other.word(1) == line.word(1))
+}
+
+fn is_by_source(line: &Line, acls: &Acls<'_>) -> bool {
+    acls.condition(line.from(2)).iter().flatten().any(|(_, test)| test.is_of_source())
+}
+
 fn is_server(line: &Line) -> bool {
     matches!(line.word(0), "server" | "server-template" | "dispatch")
+}
+
+/// Whether a rule refuses clients that speak no TLS.
+fn is_for_tls_alone(proxy: &Proxy<'_>) -> bool {
+    proxy.all_lines(&["tcp-request", "content"]).iter().any(|line| {
+        let is_refusal = matches!(line.word(2), "reject" | "silent-drop");
+        is_refusal && (line.word(3).is_empty() || line.words.iter().any(|word| word.contains("ssl_hello_type")))
+    })
 }
 
 /// Whom a condition means; `None`: lb can't tell them apart from others.

@@ -31,6 +31,35 @@ pub fn set_headers(listener: &mut ListenerSpec, proxies: &[&Proxy<'_>], is_tls: 
     listener.http.set_headers = headers.into_map();
 }
 
+/// Whether all requests of a listener without TLS are redirected to https; that is noted.
+pub fn redirects_to_https(proxy: &Proxy<'_>, is_tls: bool, notes: &mut Notes) -> bool {
+    let mut redirects = false;
+    for section in proxy.sections() {
+        let acls = Acls::of(section, is_tls);
+        for line in section.lines.iter().filter(|line| is_https_redirect(line)) {
+            match &acls.condition(verb_and_condition(line).1)[..] {
+                [all] if all[..] == [(false, Test::Never)] => {
+                    line.see();
+                    notes.harmless(&line.place, &line.text(), "its condition never holds here");
+                }
+                [all] if all[..] == [(false, Test::Always)] && !is_tls => {
+                    line.see();
+                    redirects = true;
+                    let why = "lb answers with 308, with which clients keep the method";
+                    notes.harmless(&line.place, &line.text(), why);
+                }
+                _ => {}
+            }
+        }
+    }
+    redirects
+}
+
+fn is_https_redirect(line: &Line) -> bool {
+    line.begins_with(&["http-request", "redirect", "scheme", "https"])
+        || line.begins_with(&["redirect", "scheme", "https"])
+}
+
 /// The requests for which `http-request allow` has ended the rules of a proxy.
 #[derive(PartialEq, Eq)]
 enum Passed {
@@ -56,6 +85,8 @@ fn set_of_section(headers: &mut Headers, section: &Section, passed: &mut Passed,
             notes.harmless(&line.place, &line.text(), "its condition never holds here");
         } else if *passed == Passed::All {
             notes.harmless(&line.place, &line.text(), "no request gets beyond the rule `allow` before it");
+        } else if is_always && !is_tls && is_https_redirect(line) {
+            // Said already.
         } else if !matches!(verb, "set-header" | "add-header" | "del-header") {
             notes.changes(&line.place, &line.text(), "lb decides nothing by a request's content");
         } else if *passed == Passed::Some || !is_always {

@@ -1,5 +1,6 @@
 //! Small files: what they become, and which of their lines are said to change traffic.
 
+mod routes;
 mod rules;
 
 use std::path::Path;
@@ -264,76 +265,49 @@ fn the_first_rule_that_fits_a_name_decides() {
     assert_eq!((routes, changes), (vec!["*.example.org", "other.example"], Vec::new()));
 }
 
-/// The routes and the pool of a frontend with these lines, each `key value -> backend`, and the lines that change
-/// traffic.
-fn routes_of(lines: &str) -> (Vec<String>, Option<String>, Vec<usize>) {
-    let backends: String = ["a", "b", "c"].map(|name| format!("backend {name}\n  server s 127.0.0.1:81\n")).concat();
-    let (file, changes) = imported(&format!("frontend f\n  bind :443\n{lines}\n{backends}"));
-    let listener = &file.listeners["f"];
-    let written = listener.routes.iter().map(|route| {
-        let silent = route.silent.map(|silent| format!("silent {:?}", silent.0));
-        let of = |key: &str, value: &Option<String>| value.as_ref().map(|value| format!("{key} {value}"));
-        let keys = [of("sni", &route.sni), of("alpn", &route.alpn), of("bytes", &route.starts_with), silent];
-        format!("{} -> {}", keys.into_iter().flatten().collect::<Vec<_>>().join(" "), route.pool)
-    });
-    (written.collect(), listener.pool.clone(), changes)
+#[test]
+fn a_note_on_what_changes_traffic_wins_over_one_that_is_harmless() {
+    let of = |binds: &str, rule: &str| imported(&frontend(&format!("  mode http\n{binds}\n  {rule}")));
+    let both = "  bind :443 ssl crt a.pem\n  bind :80";
+    assert_eq!(of(both, "http-request set-path /x if !{ ssl_fc }").1, [5]);
+    for rule in ["http-request redirect scheme https if !{ ssl_fc }", "redirect scheme https code 301 if !{ ssl_fc }"] {
+        let (file, changes) = of(both, rule);
+        let redirects: Vec<bool> = file
+            .listeners
+            .values()
+            .map(|one| one.http.redirect == crate::config::file::http::Redirect::Https)
+            .collect();
+        assert_eq!((redirects, changes), (vec![false, true], Vec::new()), "{rule}");
+    }
+    assert_eq!(of("  bind :80", "http-request redirect scheme https if { path /a }").1, [4]);
+    let server = "server a app.example:443 ssl verify required ca-file c";
+    assert_eq!(imported(&format!("frontend f\n  bind :80\n  default_backend b\nbackend b\n  {server}\n")).1, [5]);
 }
 
 #[test]
-fn clients_are_told_apart_by_what_they_say_first() {
-    const DELAY: &str = "tcp-request inspect-delay 20s";
-    let ssh = "use_backend a if { req.payload(0,4) -m bin 5353482d }";
-    let waits = ["bytes SSH- -> a", "silent 20s -> b"].map(str::to_owned).to_vec();
-    assert_eq!(routes_of(&format!("{DELAY}\n{ssh}\ndefault_backend b")), (waits, Some("b".into()), vec![]));
-    for (lines, routes, default, changes) in [
-        ("use_backend a if { payload(0,4) -m str SSH- }", &["bytes SSH- -> a"][..], None, &[][..]),
-        // What is compared is longer or shorter than what was said.
-        ("use_backend a if { payload(0,7) -m str SSH- }\ndefault_backend b", &[], Some("b"), &[3]),
-        ("use_backend a if { payload(1,4) -m str SSH- }\ndefault_backend b", &[], Some("b"), &[3]),
-        ("use_backend a if { payload(0,9) -m beg SSH- }", &["bytes SSH- -> a"], None, &[]),
-        (
-            "acl x payload(0,1) -m bin 05\nacl x payload(0,1) -m bin 04\nuse_backend a if x",
-            &[r"bytes \x05 -> a", r"bytes \x04 -> a"],
-            None,
-            &[],
-        ),
-        (
-            "use_backend a if { payload(0,2) -m str SS }\nuse_backend b if { payload(0,3) -m str SSH }",
-            &["bytes SS -> a"],
-            None,
-            &[],
-        ),
-        ("use_backend a if { req.ssl_alpn -m sub h2 }\ndefault_backend b", &["alpn h2 -> a"], Some("b"), &[]),
-        (
-            "use_backend a if { req.ssl_sni x.io } { req.ssl_alpn h2 }\nuse_backend b if { req.ssl_sni x.io }",
-            &["sni x.io alpn h2 -> a", "sni x.io -> b"],
-            None,
-            &[],
-        ),
-        // The name decides before what is offered.
-        (
-            "use_backend a if { req.ssl_alpn h2 }\nuse_backend b if { req.ssl_sni x.example }",
-            &["alpn h2 -> a", "sni x.example -> b"],
-            None,
-            &[4],
-        ),
-        ("use_backend a if !{ req.ssl_hello_type 1 }\ndefault_backend b", &[r"bytes \x16\x03 -> b"], Some("a"), &[]),
-        (
-            "use_backend a if !{ req.ssl_hello_type 1 }\nuse_backend b if { req.ssl_sni x.example }",
-            &["sni x.example -> b"],
-            Some("a"),
-            &[1],
-        ),
-        ("use_backend a if { req.ssl_hello_type 1 }\ndefault_backend b", &[r"bytes \x16\x03 -> a"], Some("b"), &[]),
-        ("use_backend a if { req.len 0 }\ndefault_backend b", &[], Some("b"), &[3]),
-        (
-            "tcp-request inspect-delay 3s\nuse_backend a if { req.len 0 }\ndefault_backend b",
-            &["silent 3s -> a"],
-            Some("b"),
-            &[],
-        ),
-    ] {
-        let routes = routes.iter().map(|route| (*route).to_owned()).collect();
-        assert_eq!(routes_of(lines), (routes, default.map(str::to_owned), changes.to_vec()), "{lines}");
-    }
+fn rules_on_addresses_choose_no_backend_for_all() {
+    let of = |lines: &str| imported(&frontend(&format!("  mode http\n  bind :80\n{lines}"))).1;
+    assert_eq!(of("  use_backend b if { path /a }"), Vec::<usize>::new(), "the others go there, too");
+    assert_eq!(of("  use_backend c if { path /a }\n  use_backend b if { path /b }"), [4]);
+    assert_eq!(of("  use_backend b if { path /a }\n  use_backend c if { path / }"), [4, 5]);
+    let text = "frontend f\n  mode http\n  bind :80\n  use_backend b if { src 10.0.0.0/8 }\nfrontend g\n  bind :81\n  \
+                default_backend b\nbackend b\n  server a 1.1.1.1:81\n";
+    assert!(imported(text).0.listeners.keys().eq(["g"]));
+}
+
+#[test]
+fn servers_and_binds_are_read_as_haproxy_reads_them() {
+    let text = "frontend f\n  bind :80 interface eth1\n  bind :81\n  timeout client 15min\n  default_backend b\n\
+                backend b\n  timeout connect 2s\n  timeout check 10s\n  \
+                server a 1.1.1.1:81 weight 80% check inter 1s\n  \
+                server b 1.1.1.2:81 weight 20 check inter 1s\n";
+    let (file, changes) = imported(text);
+    let pool = &file.pools["b"];
+    assert_eq!(pool.backends.iter().map(|backend| backend.weight).collect::<Vec<_>>(), [80, 20]);
+    let OffOr::On(check) = &pool.health_check else { panic!("{text}") };
+    assert_eq!(check.timeout.0.as_secs(), 1, "a connect has the interval alone");
+    assert_eq!((file.listeners["f"].bind.0.join(" ").as_str(), &changes[..]), ("0.0.0.0:81", &[2, 2, 4][..]));
+    let asked = text.replace("timeout connect", "option httpchk\n  timeout connect");
+    let OffOr::On(check) = &imported(&asked).0.pools["b"].health_check.clone() else { panic!("{text}") };
+    assert_eq!(check.timeout.0.as_secs(), 11);
 }

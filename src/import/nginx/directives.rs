@@ -67,7 +67,7 @@ pub const DIRECTIVES: &[Row] = &[
     row(
         "return stub_status",
         Partly(
-            "admin.bind, for a server that has nothing but health and status pages",
+            "admin.bind, for a server of health and status pages alone; http.redirect, for all requests to https",
             "lb answers no requests itself",
         ),
     ),
@@ -184,7 +184,8 @@ pub const DIRECTIVES: &[Row] = &[
          uwsgi_read_timeout rtmp mail",
         Changes(OTHER_PROTOCOL),
     ),
-    row("rewrite proxy_method proxy_set_body break", Changes(REWRITE)),
+    row("rewrite", Changes("paths pass unchanged; of all requests to https it is translated: http.redirect")),
+    row("proxy_method proxy_set_body break", Changes(REWRITE)),
     row(
         "fastcgi_* uwsgi_* scgi_* grpc_* memcached_*",
         Harmless("it belongs to a protocol of backends, which is listed"),

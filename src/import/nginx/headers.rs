@@ -134,7 +134,6 @@ pub fn map_default<'a>(name: &str, scope: &Scope<'a>) -> Option<(&'a Directive, 
 
 /// The value that `set` gives a variable, if it has no variable in it.
 pub fn constant(name: &str, scope: &Scope<'_>) -> Option<String> {
-    let sets = scope.all("set");
-    let set = sets.iter().rfind(|set| set.arg(0).strip_prefix('$') == Some(name))?;
-    (!set.arg(1).contains('$')).then(|| set.arg(1).to_owned())
+    let set = scope.find(|set| set.name == "set" && set.arg(0).strip_prefix('$') == Some(name))?;
+    (!set.see().arg(1).contains('$')).then(|| set.arg(1).to_owned())
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::file::http::Redirect;
 use crate::config::file::listener::{ListenerSpec, ModeSpec};
 use crate::config::file::off::OffOr;
 use crate::config::file::pool::PoolSpec;
@@ -31,6 +32,8 @@ struct Destination<'a> {
     path: String,
     /// A map that may name another host for some requests.
     chosen_by: Option<&'a Directive>,
+    /// With variables, nginx takes the path as it is written, for all requests.
+    has_variables: bool,
 }
 
 /// Requests of a server, as they are passed on.
@@ -47,14 +50,30 @@ pub fn translate(http: &Scope<'_>, draft: &mut Draft) {
     // Of the servers at one address, the default one is translated, else the first.
     servers.sort_by_key(|server| !is_default(server));
     let mut taken = BTreeSet::new();
-    let mut others = Vec::new();
+    let (mut redirects, mut others) = (Vec::new(), Vec::new());
     for server in servers {
         let scope = http.within(server.see().inner());
         let destinations = destinations(&scope);
+        let all = scope.own.iter().find(|one| one.name == "location" && path_of(one) == "/" && one.arg(0) != "=");
+        if pages::redirects_to_https(server) || all.is_some_and(pages::redirects_to_https) {
+            redirects.push(server);
+            continue;
+        }
         match main_destination(&destinations) {
+            Some(main) if all.is_some_and(|all| !std::ptr::eq(all, main.location) && pages::refuses(all)) => {
+                let why = "it refuses all paths but some: lb, which doesn't choose by path, would let them in";
+                leave_out(server, why, &mut draft.notes);
+            }
+            Some(main) if pages::guarded_way_to(server, path_of(main.location)) => {
+                let why = "the location that leads to the one which passes requests on refuses some: write an `allow`";
+                leave_out(server, why, &mut draft.notes);
+            }
             Some(main) => translate_server(server, &scope, (main, &destinations), &upstreams, &mut taken, draft),
             None => others.push(server),
         }
+    }
+    for server in redirects {
+        redirect(server, &http.within(server.inner()), &mut taken, draft);
     }
     // The admin server may have an address that none of these has.
     for server in others {
@@ -109,6 +128,35 @@ fn translate_server(
     }
 }
 
+/// A server that sends everybody to https.
+fn redirect(server: &Directive, scope: &Scope<'_>, taken: &mut BTreeSet<String>, draft: &mut Draft) {
+    let mut all = listening(scope, draft);
+    all.retain(|one| !one.is_tls);
+    for one in &mut all {
+        one.bind.retain(|address| taken.insert(address.clone()));
+    }
+    all.retain(|one| !one.bind.is_empty());
+    // No request gets there, but each listener has a pool.
+    let Some(pool) = draft.file.pools.keys().next().cloned() else {
+        return leave_out(server, "there are no backends, and lb redirects only beside them", &mut draft.notes);
+    };
+    if all.is_empty() {
+        let why = "its address belongs to another server, which serves its requests, too";
+        return leave_out(server, why, &mut draft.notes);
+    }
+    for one in &all {
+        match listener(one, scope, "X-Real-IP", &mut draft.notes) {
+            Ok(mut listener) => {
+                (listener.mode, listener.pool) = (ModeSpec::Http, Some(pool.clone()));
+                listener.http.redirect = Redirect::Https;
+                draft.add_listener(&format!("http-{}", port(&one.bind[0])), &server.place, listener);
+            }
+            Err(why) => return leave_out(server, &why, &mut draft.notes),
+        }
+    }
+    pages::note_redirect(server, &mut draft.notes);
+}
+
 fn leave_out(directive: &Directive, why: &str, notes: &mut Notes) {
     directive.see_all();
     notes.changes(&directive.place, &directive.text(), why);
@@ -122,29 +170,37 @@ fn destinations<'a>(server: &Scope<'a>) -> Vec<Destination<'a>> {
 
 fn destination<'a>(location: &'a Directive, server: &Scope<'a>) -> Option<Destination<'a>> {
     let has = |name: &str| location.inner().iter().any(|directive| directive.name == name);
-    let pass = location.inner().iter().rfind(|directive| directive.name == "proxy_pass").filter(|_| !has("return"))?;
+    let pass = location.inner().iter().rfind(|directive| directive.name == "proxy_pass")?;
+    // Its requests are answered already, or come from nginx itself alone.
+    if has("return") || has("internal") {
+        return None;
+    }
     let scope = server.within(location.inner());
-    let (mut target, mut chosen_by) = (String::new(), None);
+    let (mut target, mut chosen_by, mut has_variables) = (String::new(), None, false);
     for part in parts(pass.arg(0)) {
         match part {
             Part::Text(text) => target += text,
             // The request's own path and query, which pass unchanged anyway.
             Part::Variable("request_uri") if target.matches('/').count() == 2 => {}
-            Part::Variable(name) => match (constant(name, &scope), map_default(name, server)) {
-                (Some(value), _) => target += &value,
-                (None, Some((map, default))) => {
-                    target += &default;
-                    chosen_by = Some(map);
+            Part::Variable(name) => {
+                has_variables = true;
+                match (constant(name, &scope), map_default(name, server)) {
+                    (Some(value), _) => target += &value,
+                    (None, Some((map, default))) => {
+                        target += &default;
+                        chosen_by = Some(map);
+                    }
+                    (None, None) => return None,
                 }
-                (None, None) => return None,
-            },
+            }
         }
     }
     let (scheme, rest) = target.split_once("://")?;
     let split = if rest.starts_with("unix:") { rest.rfind(':').filter(|at| *at > 4) } else { rest.find('/') };
     let (host, path) = rest.split_at(split.unwrap_or(rest.len()));
     let path = path.trim_start_matches(':').to_owned();
-    Some(Destination { location, host: host.to_owned(), is_tls: scheme.eq_ignore_ascii_case("https"), path, chosen_by })
+    let is_tls = scheme.eq_ignore_ascii_case("https");
+    Some(Destination { location, host: host.to_owned(), is_tls, path, chosen_by, has_variables })
 }
 
 /// A location's path, without its kind.
@@ -251,7 +307,10 @@ fn note_main_location(main: &Destination<'_>, notes: &mut Notes) {
         map.see_all();
         notes.changes(&map.place, &map.text(), "all requests go to its default: lb decides nothing by their content");
     }
-    if !main.path.is_empty() && main.path != path {
+    if main.has_variables && !main.path.is_empty() {
+        let why = format!("nginx sends `{}` for every path, as it has a variable there; lb passes paths", main.path);
+        notes.changes(&location.place, "proxy_pass", why);
+    } else if !main.path.is_empty() && main.path != path {
         let why = format!("paths pass unchanged: `{path}` doesn't become `{}`", main.path);
         notes.changes(&location.place, "proxy_pass", why);
     }
@@ -287,7 +346,12 @@ fn note_other_location(
             other.see_all();
             notes.harmless(&other.place, &other.text(), "the admin server has metrics and a status page");
         }
-        Some(_) => leave_out(other, "its requests go where all others go: lb doesn't choose by path", notes),
-        None => leave_out(other, "its requests go to the backends, as all others: lb serves nothing itself", notes),
+        _ if pages::refuses(other) => {
+            leave_out(other, "whom it refuses gets to the backends: lb doesn't choose by path", notes);
+        }
+        _ if other.inner().iter().any(|directive| directive.name == "proxy_pass") => {
+            leave_out(other, "its requests go where all others go: lb doesn't choose by path", notes);
+        }
+        _ => leave_out(other, "its requests go to the backends, as all others: lb serves nothing itself", notes),
     }
 }

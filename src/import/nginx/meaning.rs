@@ -255,6 +255,9 @@ fn clients_are_told_apart_by_what_preread_tells() {
                  map $ssl_preread_{variable} $to {{\n{entries} }}\nserver {{ {listen} }} }}"
         )
     };
+    // Who offers nothing, or speaks no TLS, gets to the default.
+    let rest = "- starts_with: \\x16\\x03\n      pool: b";
+    assert_means(&map("server_name", "a.example a;\ndefault b;"), &[], &["- sni: a.example", rest]);
     let by_alpn = "~\\bacme-tls/1\\b a;\ndefault b;";
     assert_means(&map("alpn_protocols", by_alpn), &[], &["- alpn: acme-tls/1\n      pool: a", "pool: b"]);
     // Two of them may be offered by one client; a list of all that are offered is something else.
@@ -276,4 +279,48 @@ fn clients_are_told_apart_by_what_preread_tells() {
         &[1],
         &["to: server_name\n      port: 7", "127.0.0.53", "family: ipv4"],
     );
+}
+
+#[test]
+fn locations_that_clients_dont_reach_pass_on_nothing_of_theirs() {
+    let pass = "proxy_pass http://127.0.0.1:1;";
+    let of = |locations: &str| {
+        http(&format!("listen 7;\n{locations}")).replace("location / { proxy_pass http://127.0.0.1:1; }\n", "")
+    };
+    let hidden = format!("location /a {{ internal; proxy_pass http://127.0.0.1:5; }}\nlocation / {{ {pass} }}");
+    assert_means(&of(&hidden), &[3], &["127.0.0.1:1", "!127.0.0.1:5"]);
+    let named = format!("location / {{ allow 10.0.0.0/8; deny all; try_files $uri @a; }}\nlocation @a {{ {pass} }}");
+    assert_means(&of(&named), &[2], &["!:7"]);
+    assert_means(&of(&named.replace("allow 10.0.0.0/8; deny all;", "")), &[3, 4], &[":7"]);
+    let rest = format!("location /x {{ {pass} }}\nlocation / {{ return 403; }}");
+    assert_means(&of(&rest), &[2], &["!:7"]);
+}
+
+#[test]
+fn servers_that_send_everybody_to_https_do_so() {
+    let text = |lines: &str| {
+        let first = "server { listen 9; location / { proxy_pass http://127.0.0.1:2; } }";
+        format!("http {{ {first}\nserver {{ listen 8;\n{lines} }} }}")
+    };
+    for target in ["$host$request_uri", "$server_name$request_uri"] {
+        assert_means(&text(&format!("return 301 https://{target};")), &[], &["redirect: https", "0.0.0.0:8"]);
+    }
+    assert_means(&text("rewrite ^(.*)$ https://$host$1 permanent;"), &[], &["redirect: https"]);
+    assert_means(&text("location / { return 301 https://$host$request_uri; }"), &[], &["redirect: https"]);
+    let acme = "location /.well-known/ { root /a; }\nlocation / { return 301 https://$host$request_uri; }";
+    assert_means(&text(acme), &[3], &["redirect: https"]);
+    assert_means(&text("return 301 https://other.example$request_uri;"), &[2], &["!redirect", "!0.0.0.0:8"]);
+    assert_means(&text("deny 6.6.6.6; return 301 https://$host$request_uri;"), &[], &["redirect: https", "- 6.6.6.6"]);
+}
+
+#[test]
+fn name_servers_are_for_names_that_nginx_asks_for_again() {
+    let of = |pass: &str| {
+        let location = format!("location / {{ set $up app:80; proxy_pass http://{pass}; }}");
+        format!("http {{ resolver 127.0.0.53; server {{ listen 7; {location} }} }}")
+    };
+    assert_means(&of("app:80"), &[], &["app:80", "!nameservers"]);
+    assert_means(&of("$up"), &[], &["app:80", "127.0.0.53"]);
+    // With a variable, nginx takes the path as it stands.
+    assert_means(&of("$up/a/"), &[1], &[]);
 }

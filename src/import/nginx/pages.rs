@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::import::draft::Draft;
+use crate::import::note::Notes;
 
 use super::listen::{Listening, listening, port};
 use super::tree::{Directive, Scope};
@@ -51,11 +52,74 @@ pub fn translate(server: &Directive, scope: &Scope<'_>, taken: &BTreeSet<String>
     }
 }
 
+/// Whether a server or a location answers all requests with a redirect to the same URL with https.
+pub fn redirects_to_https(block: &Directive) -> bool {
+    block.inner().iter().any(is_redirect_to_https)
+}
+
+fn is_redirect_to_https(directive: &Directive) -> bool {
+    let has_status = matches!(directive.arg(0), "301" | "302" | "303" | "307" | "308");
+    let is_whole = |target: &str| {
+        let host = target.strip_prefix("https://").and_then(|rest| rest.strip_suffix("$request_uri"));
+        host.is_some_and(|host| matches!(host, "$host" | "$http_host" | "$server_name" | "${host}"))
+    };
+    match directive.name.as_str() {
+        "return" => is_whole(if has_status { directive.arg(1) } else { directive.arg(0) }),
+        "rewrite" => {
+            let (pattern, target) = (directive.arg(0), directive.arg(1).trim_end_matches('?'));
+            let is_all = matches!(pattern, "^" | "^(.*)$" | "^(.*)" | "^/(.*)$" | "^/(.*)" | ".*" | "(.*)");
+            is_all && is_whole(&target.replace("/$1", "$request_uri").replace("$1", "$request_uri"))
+        }
+        _ => false,
+    }
+}
+
+/// Notes what a server that redirects has beside that.
+pub fn note_redirect(server: &Directive, notes: &mut Notes) {
+    const WHY: &str = "lb answers with 308, with which clients keep the method";
+    for directive in server.inner() {
+        if is_redirect_to_https(directive) {
+            directive.see_all();
+            notes.harmless(&directive.place, &directive.text(), WHY);
+        } else if directive.name == "location" {
+            directive.see_all();
+            match directive.inner().iter().find(|inner| is_redirect_to_https(inner)) {
+                Some(redirect) => notes.harmless(&redirect.place, &redirect.text(), WHY),
+                None => {
+                    let why = "its requests are redirected, as all others: lb serves nothing itself";
+                    notes.changes(&directive.place, &directive.text(), why);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a location lets only some in, or nobody.
+pub fn refuses(location: &Directive) -> bool {
+    let refuses = |one: &Directive| match one.name.as_str() {
+        "return" => one.arg(0).starts_with('4'),
+        "auth_basic" => one.arg(0) != "off",
+        name => name == "deny" || GUARDS[3..].contains(&name),
+    };
+    location.inner().iter().any(refuses)
+}
+
+/// Whether a location of the server that refuses some leads all others to the named location `name`.
+pub fn guarded_way_to(server: &Directive, name: &str) -> bool {
+    let leads = |one: &Directive| {
+        matches!(one.name.as_str(), "try_files" | "error_page") && one.args.last().is_some_and(|last| last == name)
+    };
+    let locations = server.inner().iter().filter(|one| one.name == "location");
+    name.starts_with('@') && locations.filter(|one| one.inner().iter().any(leads)).any(refuses)
+}
+
 /// Why a server is left out.
 fn why(server: &Directive) -> &'static str {
     let all = || server.inner().iter().chain(server.inner().iter().flat_map(Directive::inner));
     if all().any(|directive| directive.name == "return" && directive.args.iter().any(|arg| arg.contains("://"))) {
-        "lb doesn't redirect"
+        "lb redirects to the same URL with https alone"
+    } else if refuses(server) {
+        "clients whom it refuses reach the other servers of its address: lb doesn't choose by host name"
     } else if all().any(|directive| matches!(directive.name.as_str(), "fastcgi_pass" | "uwsgi_pass" | "grpc_pass")) {
         "lb speaks HTTP/1 to backends, or passes TCP bytes"
     } else if all().any(|directive| directive.name == "proxy_pass") {

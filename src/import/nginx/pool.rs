@@ -56,7 +56,7 @@ impl<'a> Upstreams<'a> {
             Some(upstream) => fill_from_upstream(&mut pool, upstream, port, notes)?,
             None => pool.backends.push(plain(&backend(target, port)?.to_string())),
         }
-        set(&mut pool, scope, is_resolved_again(self.block(target)), notes);
+        set(&mut pool, scope, is_resolved_again(self.block(target), scope), notes);
         Ok(pool)
     }
 }
@@ -190,22 +190,29 @@ pub fn scale_weights(backends: &mut [BackendSpec], weights: &[usize], place: &Pl
 
 /// nginx counts each server's failures by its own numbers, lb all of a pool by the same.
 fn set_detection(pool: &mut PoolSpec, detections: &[Detection<'_>], notes: &mut Notes) {
-    let said: Vec<_> = detections.iter().filter(|one| one.max_fails.is_some() || one.fail_timeout.is_some()).collect();
-    let Some(first) = said.first() else { return };
-    for other in &said {
-        if (other.max_fails, other.fail_timeout) != (first.max_fails, first.fail_timeout) {
-            let why = format!("all servers of a pool have one `failure_detection`: that of line {}", first.place.line);
+    // nginx's defaults.
+    let of = |one: &Detection<'_>| {
+        (one.max_fails.unwrap_or(1), one.fail_timeout.unwrap_or(std::time::Duration::from_secs(10)))
+    };
+    let first = detections.iter().find(|one| one.max_fails.is_some() || one.fail_timeout.is_some());
+    let Some(first) = first else { return };
+    for other in detections.iter().filter(|other| of(other) != of(first)) {
+        let why = format!("all servers of a pool have one `failure_detection`: that of line {}", first.place.line);
+        if other.max_fails.is_some() || other.fail_timeout.is_some() {
             notes.changes(other.place, "server … max_fails fail_timeout", why);
+        } else {
+            notes.harmless(other.place, "server …", why);
         }
     }
-    if first.max_fails == Some(0) {
+    let (failures, time) = of(first);
+    if failures == 0 || time.is_zero() {
         pool.failure_detection = OffOr::Off;
         return;
     }
-    let time = positive(first.fail_timeout.unwrap_or(std::time::Duration::from_secs(10)));
+    let time = positive(time);
     // nginx's ejection is as long each time.
     pool.failure_detection = OffOr::On(FailureDetectionSpec {
-        failures: first.max_fails.unwrap_or(1).min(1000),
+        failures: failures.min(1000),
         window: time,
         ejection: time,
         max_ejection: time,
@@ -255,8 +262,9 @@ fn set_attempts(pool: &mut PoolSpec, scope: &Scope<'_>, notes: &mut Notes) {
 }
 
 /// Whether nginx would ask name servers while it runs, and not only at its start.
-fn is_resolved_again(upstream: &[Directive]) -> bool {
-    upstream.is_empty() || upstream.iter().any(|server| server.args.iter().any(|arg| arg == "resolve"))
+fn is_resolved_again(upstream: &[Directive], scope: &Scope<'_>) -> bool {
+    upstream.is_empty() && scope.word("proxy_pass").contains('$')
+        || upstream.iter().any(|server| server.args.iter().any(|arg| arg == "resolve"))
 }
 
 fn set_resolver(pool: &mut PoolSpec, resolver: &Directive) {

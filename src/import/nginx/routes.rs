@@ -111,6 +111,13 @@ impl<'a> Making<'a, '_> {
                     Preread::Protocols => self.add_protocols(listener, map, draft),
                     Preread::Version => self.add_versions(listener, map, draft),
                 }
+                // nginx sends there who speaks no TLS, too.
+                if let (Some(pool), false) = (listener.pool.clone(), listener.routes.is_empty()) {
+                    let starts_with = Some(TLS_RECORD.to_owned());
+                    if listener.routes.iter().all(|route| route.starts_with.is_none()) {
+                        listener.routes.push(RouteSpec { starts_with, pool, ..RouteSpec::default() });
+                    }
+                }
                 if listener.routes.is_empty() && listener.pool.is_none() {
                     return Err("no entry of its map could be translated".to_owned());
                 }

@@ -219,11 +219,11 @@ impl<'a> Scope<'a> {
         self.all(name).pop()
     }
 
-    /// The first directive for which this holds, in the innermost block that has one.
+    /// The last directive for which this holds, in the innermost block that has one.
     pub fn find(&self, fits: impl Fn(&Directive) -> bool) -> Option<&'a Directive> {
         let mut scope = Some(self);
         while let Some(block) = scope {
-            if let Some(found) = block.own.iter().find(|directive| fits(directive)) {
+            if let Some(found) = block.own.iter().rfind(|directive| fits(directive)) {
                 return Some(found);
             }
             scope = block.outer;
