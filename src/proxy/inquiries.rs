@@ -21,7 +21,7 @@ use super::worker::Worker;
 const LOOKS_AT_ONCE: usize = 256;
 /// Of the time of a look: to copy a connection's names, and to end it with its sockets.
 const LOOKS_OF_A_COPY: usize = 4;
-const LOOKS_OF_AN_END: usize = 32;
+const LOOKS_OF_AN_END: usize = 128;
 
 /// Answers for the connections of one worker, until dropped.
 pub async fn answer_inquiries(worker: Rc<Worker>, mut inquiries: UnboundedReceiver<Inquiry>) {
