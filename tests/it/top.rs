@@ -1,14 +1,15 @@
 //! `lb top` in a terminal: what it shows, what its keys do, and that it fits.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::{
-    Ending, Folder, Lb, Refusing, Server, Terminal, change_backend, connect, get, lb_command, read_to_end, wait_until,
-    wait_until_equal,
+    Ending, Folder, Lb, Refusing, Server, Terminal, change_backend, connect, get, lb_command, read_to_end, short_read,
+    wait_until, wait_until_equal,
 };
 
 fn top_of(lb: &Lb, rows: u16, columns: u16) -> Terminal {
@@ -102,6 +103,14 @@ fn top_sorts_by_slowness_and_follows_the_size_of_the_screen() {
     terminal.wait_for_end();
 }
 
+/// A client that has had an answer.
+fn echoed(address: SocketAddr) -> TcpStream {
+    let mut client = connect(address);
+    client.write_all(b"hello").unwrap();
+    assert_eq!(short_read(&mut client), "hello");
+    client
+}
+
 #[test]
 fn top_shows_the_connections_of_a_backend_and_kills_them() {
     let (quiet, busy) = (Server::echo(), Server::echo());
@@ -111,7 +120,8 @@ fn top_shows_the_connections_of_a_backend_and_kills_them() {
             format!("['{}', {{address: '{}', backup: true}}]", busy.address(), quiet.address()),
         )
         .start();
-    let mut clients: Vec<_> = (0..3).map(|_| connect(lb.address())).collect();
+    // Each is accepted before the next comes: workers take theirs in any order.
+    let mut clients: Vec<_> = (0..3).map(|_| echoed(lb.address())).collect();
     let mut terminal = top_of(&lb, 24, 120);
     terminal.wait_for("2 of 2 backends up");
     terminal.press("/");
