@@ -213,7 +213,12 @@ async fn pick<'a>(context: ConnectContext<'a>, attempts: &Attempts) -> Result<Pi
     let balancer = context.upstream.balancer();
     let pool = balancer.pool();
     let is_retry = !attempts.tried().is_empty();
-    let retry = if is_retry { Some(retry_permit(context).await?) } else { None };
+    let retry = if is_retry {
+        context.use_backend(None);
+        Some(retry_permit(context).await?)
+    } else {
+        None
+    };
     if let Some(facts) = context.facts().filter(|facts| !facts.named.is_empty()) {
         // The queue is for the pool's own backends.
         let lease = first_untried(&facts.named, attempts.tried()).ok_or(NoPick::NoneLeft)?;

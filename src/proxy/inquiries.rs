@@ -5,10 +5,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::yield_now;
+use tokio::time::sleep;
 
 use crate::lifecycle::{Inquiry, Listing, OpenConnection, Page, Place, Selection, Sort};
 use crate::net::Peer;
@@ -19,9 +20,13 @@ use super::worker::Worker;
 
 /// After so many looks at connections the worker's other tasks have their turn: that is some 50 microseconds.
 const LOOKS_AT_ONCE: usize = 256;
+/// After so many turns of its own, an inquiry leaves the worker's core to others for a while: a worker that never rests
+/// makes those wait that its clients talk to.
+const TURNS_AT_ONCE: usize = 8;
+const PAUSE: Duration = Duration::from_millis(1);
 /// Of the time of a look: to copy a connection's names, and to end it with its sockets.
 const LOOKS_OF_A_COPY: usize = 4;
-const LOOKS_OF_AN_END: usize = 32;
+const LOOKS_OF_AN_END: usize = 128;
 
 /// Answers for the connections of one worker, until dropped.
 pub async fn answer_inquiries(worker: Rc<Worker>, mut inquiries: UnboundedReceiver<Inquiry>) {
@@ -79,10 +84,11 @@ async fn end(worker: &Worker, selection: &Selection) -> usize {
 
 /// Calls `look` with all connections and their indices; it returns what that took, in looks.
 async fn look_at(worker: &Worker, mut look: impl FnMut(usize, &Connection) -> usize) {
-    let mut next = Some(0);
+    let (mut next, mut turns) = (Some(0), 0);
     while let Some(first) = next {
         next = look_at_some(worker, first, &mut look);
-        yield_now().await;
+        turns += 1;
+        if turns % TURNS_AT_ONCE == 0 { sleep(PAUSE).await } else { yield_now().await }
     }
 }
 

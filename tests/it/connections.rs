@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use serde_json::Value;
 
 use crate::support::{
-    Authority, Ending, Folder, Lb, Origin, Pairs, Refusing, Server, TlsEnd, TlsEnding, allow_open_files, ask_from,
-    assert_api_error, closed_for, connect, connect_from, greeting_unix_socket, read_to_end, run_to_end, short_read,
-    wait_for, wait_until, wait_until_equal,
+    Authority, Ending, Folder, Lb, Origin, Pairs, Refusing, Server, Terminal, TlsEnd, TlsEnding, allow_open_files,
+    ask_from, assert_api_error, closed_for, connect, connect_from, greeting_unix_socket, lb_command, read_to_end,
+    run_to_end, short_read, wait_for, wait_until, wait_until_equal,
 };
 
 const CONNECTIONS: &str = "/api/v1/connections";
@@ -397,4 +397,31 @@ fn the_commands_list_and_end_connections_and_ask_nobody_without_a_terminal() {
     assert_eq!(short_read(&mut survivor), "still here");
     assert_eq!(killed(&["kill", "--all"]).1, "1 connection ended\n");
     assert_reset(&mut survivor);
+}
+
+#[test]
+fn a_person_is_asked_before_many_connections_end() {
+    let server = Server::echo();
+    let lb = Lb::in_front_of(&[server.address()]).start();
+    let mut clients: Vec<_> = (1..=3).map(|last| from(&format!("127.0.0.{last}"), lb.address())).collect();
+    let admin = lb.admin().to_string();
+    let kill = |arguments: &[&str]| {
+        let folder = Folder::new();
+        let mut command = lb_command(folder.path());
+        Terminal::of(command.args(["kill", "--admin", &admin]).args(arguments), 24, 80)
+    };
+    let mut asked = kill(&["--all"]);
+    asked.wait_for("3 connections will be reset. Go on? [y/N]");
+    asked.press("\n");
+    asked.wait_for("nothing was done");
+    assert_eq!((asked.wait_for_end().code(), list(&lb, "").len()), (Some(1), 3));
+    let mut asked = kill(&["--client", "127.0.0.0/31"]);
+    asked.wait_for("1 connection ended");
+    assert_reset(&mut clients[0]);
+    let mut asked_again = kill(&["--pool", "default"]);
+    asked_again.wait_for("2 connections will be reset");
+    asked_again.press("y\n");
+    asked_again.wait_for("2 connections ended");
+    clients[1..].iter_mut().for_each(assert_reset);
+    assert_eq!([asked.wait_for_end().code(), asked_again.wait_for_end().code()], [Some(0), Some(0)]);
 }

@@ -1,91 +1,16 @@
 //! `lb top` in a terminal: what it shows, what its keys do, and that it fits.
 
-use std::fs::File;
 use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::process::Signal;
 
 use crate::support::{
-    Ending, Folder, Lb, Refusing, Server, change_backend, connect, get, lb_command, read_to_end, wait_until,
-    wait_until_equal,
+    Ending, Folder, Lb, Refusing, Server, Terminal, change_backend, connect, get, lb_command, read_to_end, short_read,
+    wait_until, wait_until_equal,
 };
-
-/// A pseudo-terminal, a program in it, and what a person would see.
-struct Terminal {
-    program: Child,
-    keyboard: File,
-    screen: Arc<Mutex<vt100::Parser>>,
-}
-
-impl Terminal {
-    fn of(command: &mut Command, rows: u16, columns: u16) -> Self {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&ours).unwrap();
-        unlockpt(&ours).unwrap();
-        let theirs = ptsname(&ours, Vec::new()).unwrap();
-        let theirs = File::options().read(true).write(true).open(theirs.to_str().unwrap()).unwrap();
-        set_size(&ours, rows, columns);
-        let end = || Stdio::from(theirs.try_clone().unwrap());
-        let program = command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        let keyboard = File::from(ours);
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
-        let (mut output, shown) = (keyboard.try_clone().unwrap(), screen.clone());
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            // An error is the end: nobody has the other side open any more.
-            while let Ok(length @ 1..) = output.read(&mut bytes) {
-                shown.lock().unwrap().process(&bytes[..length]);
-            }
-        });
-        Self { program, keyboard, screen }
-    }
-
-    fn text(&self) -> String {
-        self.screen.lock().unwrap().screen().contents()
-    }
-
-    fn line(&self, part: &str) -> String {
-        self.text().lines().find(|line| line.contains(part)).unwrap_or_default().to_owned()
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
-    }
-
-    fn resize(&mut self, rows: u16, columns: u16) {
-        self.screen.lock().unwrap().screen_mut().set_size(rows, columns);
-        set_size(&self.keyboard, rows, columns);
-        // No shell has given it the terminal, so the kernel doesn't tell it.
-        self.signal(Signal::WINCH);
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.program), signal).unwrap();
-    }
-
-    #[track_caller]
-    fn wait_for(&self, part: &str) {
-        wait_until(&format!("{part:?} on the screen"), || self.text().contains(part));
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.program.kill();
-        let _ = self.program.wait();
-    }
-}
-
-fn set_size(terminal: impl std::os::fd::AsFd, ws_row: u16, ws_col: u16) {
-    tcsetwinsize(terminal, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-}
 
 fn top_of(lb: &Lb, rows: u16, columns: u16) -> Terminal {
     let folder = Folder::new();
@@ -136,8 +61,7 @@ fn top_shows_what_is_bad_first_and_changes_it_by_keys() {
     terminal.wait_for("✖ DOWN: pool default has no usable backend");
 
     terminal.press("q");
-    wait_until("it ends", || terminal.program.try_wait().unwrap().is_some());
-    assert_eq!(terminal.program.wait().unwrap().code(), Some(0));
+    assert_eq!(terminal.wait_for_end().code(), Some(0));
 }
 
 #[test]
@@ -176,7 +100,15 @@ fn top_sorts_by_slowness_and_follows_the_size_of_the_screen() {
     terminal.press("\x1b[F");
     terminal.wait_for("127.9.0.149:9");
     terminal.press("\x03");
-    wait_until("it ends", || terminal.program.try_wait().unwrap().is_some());
+    terminal.wait_for_end();
+}
+
+/// A client that has had an answer.
+fn echoed(address: SocketAddr) -> TcpStream {
+    let mut client = connect(address);
+    client.write_all(b"hello").unwrap();
+    assert_eq!(short_read(&mut client), "hello");
+    client
 }
 
 #[test]
@@ -188,7 +120,8 @@ fn top_shows_the_connections_of_a_backend_and_kills_them() {
             format!("['{}', {{address: '{}', backup: true}}]", busy.address(), quiet.address()),
         )
         .start();
-    let mut clients: Vec<_> = (0..3).map(|_| connect(lb.address())).collect();
+    // Each is accepted before the next comes: workers take theirs in any order.
+    let mut clients: Vec<_> = (0..3).map(|_| echoed(lb.address())).collect();
     let mut terminal = top_of(&lb, 24, 120);
     terminal.wait_for("2 of 2 backends up");
     terminal.press("/");
@@ -231,14 +164,11 @@ fn top_restores_the_terminal_when_a_signal_ends_it() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut terminal = top_of(&lb, 24, 80);
         terminal.wait_for("● ready");
-        let is_cooked = |terminal: &Terminal| {
-            tcgetattr(&terminal.keyboard).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)
-        };
-        assert!(!is_cooked(&terminal));
+        assert!(!terminal.reads_lines() && terminal.is_taken());
         terminal.signal(signal);
-        wait_until("it ends", || terminal.program.try_wait().unwrap().is_some());
-        assert!(is_cooked(&terminal), "{signal:?}");
-        wait_until("the screen is as before", || !terminal.screen.lock().unwrap().screen().alternate_screen());
+        terminal.wait_for_end();
+        assert!(terminal.reads_lines(), "{signal:?}");
+        wait_until("the screen is as before", || !terminal.is_taken());
     }
 }
 

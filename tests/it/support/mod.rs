@@ -28,6 +28,7 @@ mod servers;
 mod services;
 mod sockets;
 mod stage;
+mod terminal;
 mod tls_client;
 mod tls_end;
 mod vectors;
@@ -70,6 +71,7 @@ pub use services::{
 };
 pub use sockets::{has_keepalive_at_peer, is_listened_on};
 pub use stage::{Stage, agent, answering, case, teller, told, told_from};
+pub use terminal::Terminal;
 pub use tls_client::{Seen, shake_hands};
 pub use tls_end::{TlsEnd, TlsEnding, tls_server};
 pub use vectors::{Vector, Verdict, client_hellos, proxy_headers};
