@@ -284,6 +284,11 @@ impl Backend {
         &self.counts
     }
 
+    /// Whether its pool has it.
+    pub fn is_in_pool(&self) -> bool {
+        !self.is_removed()
+    }
+
     /// No pool has it, or not any more.
     pub(super) fn is_removed(&self) -> bool {
         self.is_removed.load(Ordering::Relaxed)

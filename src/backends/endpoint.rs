@@ -4,7 +4,7 @@
 
 use std::num::NonZeroUsize;
 
-use crate::config::BackendAddress;
+use crate::config::{BackendAddress, BackendChanges};
 use crate::net::Target;
 use crate::tls::ServerName;
 
@@ -23,6 +23,15 @@ pub struct Endpoint {
     /// Connections at once.
     pub max_connections: Option<NonZeroUsize>,
     pub check: CheckPlace,
+}
+
+impl Endpoint {
+    /// As an operator wants it.
+    pub(super) fn change(&mut self, changes: BackendChanges) {
+        self.weight = changes.weight.unwrap_or(self.weight);
+        self.rank = changes.rank.unwrap_or(self.rank);
+        self.max_connections = changes.max_connections.unwrap_or(self.max_connections);
+    }
 }
 
 /// What the configuration says of where its health check goes, beside the port of the pool's check.

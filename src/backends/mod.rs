@@ -36,7 +36,9 @@ mod roles;
 mod service;
 mod snapshot;
 mod status;
+mod steering;
 mod unanswered;
+mod wishes;
 
 pub use admin_state::AdminState;
 pub use backend::Backend;
@@ -56,3 +58,4 @@ pub use retry_budget::RetryPermit;
 pub use roles::follow_roles;
 pub use snapshot::BackendSnapshot;
 pub use status::BackendState;
+pub use steering::{Order, Refusal};

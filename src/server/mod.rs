@@ -21,6 +21,7 @@ mod server_state;
 mod session_keys;
 mod signals;
 mod start;
+mod steering;
 mod systemd;
 mod tls_upkeep;
 mod upgrade;
@@ -28,3 +29,4 @@ mod worker_thread;
 
 pub use error::RunError;
 pub use start::{run, start};
+pub use upgrade::tell_old_process;
