@@ -29,9 +29,10 @@ use crate::config::{self, BackendAddress, Resolve};
 use crate::file_watch::FileWatch;
 use crate::net::Target;
 
-use super::backend::Backend;
+use super::admin_state::AdminState;
 use super::discovery::{Answer, Discovery, Host, Lookup, Query, SrvRank};
 use super::endpoint::{CheckPlace, Endpoint};
+use super::leaving::Leavers;
 use super::pool::{Pool, Unresolved};
 use super::resolver::{MAX_ADDRESSES, system_files};
 use super::wishes::Wishes;
@@ -45,19 +46,10 @@ pub struct Membership {
     /// In the order of the configuration; then those that operators have added.
     pub(super) entries: RefCell<Vec<Entry>>,
     pub(super) wishes: RefCell<Wishes>,
-    pub(super) leaving: RefCell<Vec<Leaving>>,
-    pub(super) somebody_leaves: Notify,
+    pub(super) leavers: Leavers,
     reconfigured: Notify,
     /// A name was answered for, or failed.
     answered: Notify,
-}
-
-/// A backend that drains, to be gone then.
-pub(super) struct Leaving {
-    pub(super) address: String,
-    pub(super) backends: Vec<Arc<Backend>>,
-    /// `None`: when its last connection has ended.
-    pub(super) until: Option<Instant>,
 }
 
 /// One entry of the configuration or of an operator, and what it stands for now.
@@ -104,8 +96,7 @@ impl Membership {
             pool,
             entries: RefCell::default(),
             wishes: wishes.into(),
-            leaving: RefCell::default(),
-            somebody_leaves: Notify::new(),
+            leavers: Leavers::default(),
             reconfigured: Notify::new(),
             answered: Notify::new(),
         };
@@ -164,7 +155,8 @@ impl Membership {
         let mut wishes = self.wishes.borrow_mut();
         // Before that, what a name is going to give is not known.
         if !wishes.is_empty() && entries.iter().filter_map(Entry::name).all(|name| name.hosts.is_some()) {
-            let present = endpoints.iter().flat_map(|(_, of_entry)| of_entry).map(|it| it.target.to_string());
+            let given = endpoints.iter().flat_map(|(_, of_entry)| of_entry).map(|it| it.target.to_string());
+            let present = endpoints.iter().map(|(entry, _)| entry.to_string()).chain(given);
             wishes.forget_others(&present.collect(), &self.pool.settings().backends);
         }
         wishes.applied(endpoints)
@@ -300,7 +292,8 @@ impl Entry {
         let hosts = match &self.source {
             Source::Address(target) => {
                 let target = target.clone();
-                return vec![Endpoint { target, weight, rank, max_connections, check: check(None) }];
+                let (admin_state, check) = (AdminState::default(), check(None));
+                return vec![Endpoint { target, weight, rank, max_connections, admin_state, check }];
             }
             Source::Name(name) => name.hosts.iter().flatten(),
         };
@@ -312,6 +305,7 @@ impl Entry {
                 weight: srv.weight,
                 rank: rank.saturating_add(u8::from(srv.is_backup)),
                 max_connections,
+                admin_state: AdminState::default(),
                 check: check(Some(&host.name)),
             })
         });

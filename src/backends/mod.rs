@@ -20,6 +20,7 @@ mod health;
 mod health_check;
 mod hosts;
 mod lease;
+mod leaving;
 mod membership;
 mod name_lookups;
 mod named_hosts;

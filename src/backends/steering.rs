@@ -17,10 +17,8 @@ use crate::net::Target;
 
 use super::admin_state::AdminState;
 use super::backend::Backend;
-use super::membership::{Entry, Leaving, Membership};
-
-/// Between two looks at the connections of backends that are to go.
-const LOOK: Duration = Duration::from_millis(50);
+use super::leaving::{Leaving, is_idle};
+use super::membership::{Entry, Membership};
 
 /// What is to become of backends that are there.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +46,8 @@ pub enum Refusal {
 struct Found {
     /// As the wishes have it.
     address: String,
+    /// Which may come to stand for others.
+    is_name: bool,
     /// None, while its name has not resolved.
     backends: Vec<Arc<Backend>>,
 }
@@ -65,7 +65,7 @@ impl Membership {
         }
         let known = self.find(&address);
         if let Ok(found) = &known
-            && !found.iter().all(|found| self.is_leaving(found))
+            && !found.iter().all(|found| self.leavers.addresses().contains(&found.address))
         {
             return Err(Refusal::Conflict(format!("pool {pool} has {address} already; change it, or remove it first")));
         }
@@ -107,7 +107,7 @@ impl Membership {
             Order::Remove(limit) => self.see_off(&found, limit, now)?,
             Order::ForceOut => {
                 self.check_not_last(&found)?;
-                self.remove(&found);
+                found.iter().for_each(|found| self.remove(&found.address, &found.backends));
                 self.pool.cut(found.iter().flat_map(|found| &found.backends), Cut::BackendRemoved);
             }
         }
@@ -123,23 +123,17 @@ impl Membership {
     /// Removes those that are to go as their connections end, until dropped.
     pub async fn follow_leaving(&self) -> Infallible {
         loop {
-            while self.leaving.borrow().is_empty() {
-                self.somebody_leaves.notified().await;
+            for Leaving { address, backends, .. } in self.leavers.due().await {
+                self.remove(&address, &backends);
             }
-            tokio::time::sleep(LOOK).await;
-            let now = Instant::now();
-            let is_due = |one: &mut Leaving| one.until.is_some_and(|until| until <= now) || is_idle(&one.backends);
-            let due: Vec<Leaving> = self.leaving.borrow_mut().extract_if(.., is_due).collect();
-            let found = due.into_iter().map(|Leaving { address, backends, .. }| Found { address, backends });
-            self.remove(&found.collect::<Vec<_>>());
         }
     }
 
     /// What operators have changed, for the process that an upgrade starts; who is to go is gone there.
     pub fn carried(&self) -> Vec<Value> {
         let mut wishes = self.wishes.borrow().clone();
-        for Leaving { address, .. } in self.leaving.borrow().iter() {
-            wishes.remove(address, self.is_given(address), &self.pool.settings().backends);
+        for address in self.leavers.addresses() {
+            wishes.remove(&address, self.is_given(&address), &self.pool.settings().backends);
         }
         wishes.carried()
     }
@@ -147,7 +141,10 @@ impl Membership {
     fn set(&self, found: &[Found], admin_state: AdminState, now: Instant) {
         for found in found {
             if admin_state == AdminState::Enable {
-                self.stay(found);
+                self.leavers.stay(&found.address);
+            }
+            if found.is_name {
+                self.wishes.borrow_mut().set_state(&found.address, admin_state);
             }
             for backend in &found.backends {
                 if backend.set_admin_state(admin_state, now) {
@@ -172,47 +169,31 @@ impl Membership {
         self.check_not_last(found)?;
         self.set(found, AdminState::Drain, now);
         for found in found {
-            self.stay(found);
+            self.leavers.stay(&found.address);
             if is_idle(&found.backends) {
-                self.remove(std::slice::from_ref(found));
+                self.remove(&found.address, &found.backends);
             } else {
-                let (address, backends) = (found.address.clone(), found.backends.clone());
-                let until = limit.map(|limit| now + limit);
-                self.leaving.borrow_mut().push(Leaving { address, backends, until });
-                self.somebody_leaves.notify_one();
+                self.leavers.add(&found.address, &found.backends, limit.map(|limit| now + limit));
             }
         }
         Ok(())
     }
 
     /// Their open connections go on.
-    fn remove(&self, found: &[Found]) {
-        for found @ Found { address, backends } in found {
-            self.stay(found);
-            self.wishes.borrow_mut().remove(address, self.is_given(address), &self.pool.settings().backends);
-            let (pool, open) = (self.pool.name(), backends.iter().map(|backend| backend.active()).sum::<usize>());
-            tracing::info!(event = "operator", pool, backend = address, open, "removed by the API");
-        }
+    fn remove(&self, address: &str, backends: &[Arc<Backend>]) {
+        self.leavers.stay(address);
+        self.wishes.borrow_mut().remove(address, self.is_given(address), &self.pool.settings().backends);
+        let (pool, open) = (self.pool.name(), backends.iter().map(|backend| backend.active()).sum::<usize>());
+        tracing::info!(event = "operator", pool, backend = address, open, "removed by the API");
         self.arrange();
         self.publish();
     }
 
-    /// It is not to go any more.
-    fn stay(&self, found: &Found) {
-        self.leaving.borrow_mut().retain(|one| one.address != found.address);
-    }
-
-    fn is_leaving(&self, found: &Found) -> bool {
-        self.leaving.borrow().iter().any(|one| one.address == found.address)
-    }
-
     /// A pool has at least one backend, as in the file.
     fn check_not_last(&self, found: &[Found]) -> Result<(), Refusal> {
-        let going: HashSet<*const Backend> = {
-            let leaving = self.leaving.borrow();
-            let going = found.iter().map(|found| &found.backends).chain(leaving.iter().map(|one| &one.backends));
-            going.flatten().map(Arc::as_ptr).collect()
-        };
+        let leaving = self.leavers.backends();
+        let going = found.iter().flat_map(|found| &found.backends).chain(&leaving);
+        let going: HashSet<*const Backend> = going.map(Arc::as_ptr).collect();
         let none_goes = found.iter().all(|found| found.backends.is_empty());
         let stays = self.pool.backends().iter().any(|backend| !going.contains(&Arc::as_ptr(backend)));
         if stays || none_goes && self.entries.borrow().len() > found.len() {
@@ -242,10 +223,14 @@ impl Membership {
         let of_entry = |entry: &Entry| {
             let targets: HashSet<Target> = entry.endpoints().into_iter().map(|endpoint| endpoint.target).collect();
             let backends = backends.iter().filter(|backend| targets.contains(backend.target())).cloned().collect();
-            Found { address: entry.settings.address.to_string(), backends }
+            let is_name = !matches!(entry.settings.address, BackendAddress::Address(_));
+            Found { address: entry.settings.address.to_string(), is_name, backends }
         };
-        let of_backend =
-            |backend: &Arc<Backend>| Found { address: backend.label().to_owned(), backends: vec![backend.clone()] };
+        let of_backend = |backend: &Arc<Backend>| Found {
+            address: backend.label().to_owned(),
+            is_name: false,
+            backends: vec![backend.clone()],
+        };
         let is_it = |known: &BackendAddress| match (known, &address) {
             (BackendAddress::Address(target), Some(BackendAddress::Address(wanted))) => target == wanted,
             (BackendAddress::Address(_), _) => false,
@@ -283,10 +268,6 @@ impl Membership {
         known.extend(of_names.into_iter().filter(|label| !known.contains(label)).collect::<Vec<_>>());
         Refusal::not_found(&format!("pool {} has no backend {address}", self.pool.name()), address, &known)
     }
-}
-
-fn is_idle(backends: &[Arc<Backend>]) -> bool {
-    backends.iter().all(|backend| backend.active() == 0)
 }
 
 impl Refusal {

@@ -4,18 +4,23 @@
 //! An upgrade passes wishes on, each with what the configuration had said, so that the new process judges in the same
 //! way. Knows no running backend.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{BackendAddress, BackendChanges, BackendConfig, PoolConfig};
 
+use super::admin_state::AdminState;
 use super::endpoint::Endpoint;
 
-/// In the order in which they came; one for each address at most.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wishes(Vec<Wish>);
+pub(super) struct Wishes {
+    /// In the order in which they came; one for each address at most.
+    members: Vec<Wish>,
+    /// What the backends of a name are to be, also those that it gives later. The configuration ends none of these.
+    states: BTreeMap<String, AdminState>,
+}
 
 #[derive(Clone, Debug)]
 struct Wish {
@@ -43,7 +48,7 @@ impl Wishes {
             Some(What::Added(added, _)) => Some(added.clone()),
             Some(What::Changed(_)) | None => Some(entry.clone()),
         };
-        let added = self.0.iter().filter_map(|wish| match &wish.what {
+        let added = self.members.iter().filter_map(|wish| match &wish.what {
             What::Added(added, _) if !said.contains_key(&wish.address) => Some(added.clone()),
             _ => None,
         });
@@ -52,7 +57,7 @@ impl Wishes {
 
     /// The backends of all entries, as they are wanted.
     pub(super) fn applied(&self, entries: Vec<(BackendAddress, Vec<Endpoint>)>) -> Vec<Endpoint> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return entries.into_iter().flat_map(|(_, endpoints)| endpoints).collect();
         }
         let wishes = self.by_address();
@@ -62,6 +67,7 @@ impl Wishes {
             endpoints.retain_mut(|endpoint| {
                 let address = endpoint.target.to_string();
                 endpoint.change(changes);
+                endpoint.admin_state = self.states.get(&entry).copied().unwrap_or_default();
                 match wishes.get(&*address) {
                     Some(What::Removed) => return false,
                     // Also where a name gives what was added.
@@ -89,32 +95,42 @@ impl Wishes {
         self.set(address.to_owned(), what, configured);
     }
 
+    /// What becomes of the addresses of this entry, also of later ones.
+    pub(super) fn set_state(&mut self, entry: &str, admin_state: AdminState) {
+        match admin_state {
+            AdminState::Enable => self.states.remove(entry),
+            AdminState::Drain | AdminState::Disable => self.states.insert(entry.to_owned(), admin_state),
+        };
+    }
+
     /// Of what was only added nothing is left; `is_given`: by the configuration, or by a name.
     pub(super) fn remove(&mut self, address: &str, is_given: bool, configured: &[BackendConfig]) {
         if is_given {
             self.set(address.to_owned(), What::Removed, configured);
         } else {
-            self.0.retain(|wish| wish.address != address);
+            self.members.retain(|wish| wish.address != address);
         }
     }
 
     /// Ends those about which the configuration says something else now, and gives their addresses.
     pub(super) fn end_overruled(&mut self, configured: &[BackendConfig]) -> Vec<String> {
         let said = said(configured);
-        let overruled = self.0.extract_if(.., |wish| said.get(&*wish.address).copied() != wish.configured.as_ref());
+        let overruled =
+            self.members.extract_if(.., |wish| said.get(&*wish.address).copied() != wish.configured.as_ref());
         overruled.map(|wish| wish.address).collect()
     }
 
     /// Ends those about addresses that no entry and no name gives any more: who has such an address later is another.
     pub(super) fn forget_others(&mut self, present: &HashSet<String>, configured: &[BackendConfig]) {
         let said = said(configured);
-        self.0.retain(|wish| {
+        self.states.retain(|entry, _| present.contains(entry));
+        self.members.retain(|wish| {
             matches!(wish.what, What::Added(..)) || present.contains(&wish.address) || said.contains_key(&*wish.address)
         });
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.members.is_empty() && self.states.is_empty()
     }
 
     /// For the process that an upgrade starts.
@@ -125,33 +141,57 @@ impl Wishes {
             added: if let What::Added(entry, _) = &wish.what { entry.to_json() } else { Value::Null },
             changes: wish.what.changes().to_json(),
             configured: wish.configured.as_ref().map_or(Value::Null, BackendConfig::to_json),
+            admin_state: AdminState::Enable,
         };
-        self.0.iter().map(|it| serde_json::to_value(wish(it)).expect("texts and numbers")).collect()
+        let state = |(address, admin_state): (&String, &AdminState)| CarriedWish {
+            address: address.clone(),
+            admin_state: *admin_state,
+            ..CarriedWish::default()
+        };
+        let all = self.members.iter().map(wish).chain(self.states.iter().map(state));
+        all.map(|it| serde_json::to_value(it).expect("texts and numbers")).collect()
     }
 
     /// Those that the old process has told. One that makes no sense here is passed over.
     pub(super) fn carry_on(&mut self, wishes: Vec<Value>, pool: &PoolConfig) {
         for value in wishes {
-            match Wish::carried_on(value, pool) {
-                Ok(wish) => self.0.push(wish),
-                Err(error) => {
-                    tracing::warn!(pool = pool.name, error, "the old process's word of an operator can't be read");
-                }
+            if let Err(error) = self.take(value, pool) {
+                tracing::warn!(pool = pool.name, error, "the old process's word of an operator can't be read");
             }
         }
+    }
+
+    fn take(&mut self, value: Value, pool: &PoolConfig) -> Result<(), String> {
+        let carried: CarriedWish = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        if carried.admin_state != AdminState::Enable {
+            self.states.insert(carried.address, carried.admin_state);
+            return Ok(());
+        }
+        let entry = |value: &Value| match value {
+            Value::Null => Ok(None),
+            value => BackendConfig::from_json(value, pool).map(Some).map_err(|problems| problems.to_string()),
+        };
+        let changes = BackendChanges::from_json(&carried.changes);
+        let what = match entry(&carried.added)? {
+            _ if carried.is_removed => What::Removed,
+            Some(added) => What::Added(added, changes.unwrap_or_default()),
+            None => What::Changed(changes.map_err(|problems| problems.to_string())?),
+        };
+        self.members.push(Wish { address: carried.address, what, configured: entry(&carried.configured)? });
+        Ok(())
     }
 
     fn set(&mut self, address: String, what: What, configured: &[BackendConfig]) {
         let configured = configured.iter().find(|entry| entry.address.to_string() == address).cloned();
         let wish = Wish { address, what, configured };
-        match self.0.iter_mut().find(|known| known.address == wish.address) {
+        match self.members.iter_mut().find(|known| known.address == wish.address) {
             Some(known) => *known = wish,
-            None => self.0.push(wish),
+            None => self.members.push(wish),
         }
     }
 
     fn by_address(&self) -> HashMap<&str, &What> {
-        self.0.iter().map(|wish| (&*wish.address, &wish.what)).collect()
+        self.members.iter().map(|wish| (&*wish.address, &wish.what)).collect()
     }
 }
 
@@ -180,21 +220,6 @@ struct CarriedWish {
     changes: Value,
     /// Null: the configuration said nothing of it.
     configured: Value,
-}
-
-impl Wish {
-    fn carried_on(value: Value, pool: &PoolConfig) -> Result<Self, String> {
-        let carried: CarriedWish = serde_json::from_value(value).map_err(|error| error.to_string())?;
-        let entry = |value: &Value| match value {
-            Value::Null => Ok(None),
-            value => BackendConfig::from_json(value, pool).map(Some).map_err(|problems| problems.to_string()),
-        };
-        let changes = BackendChanges::from_json(&carried.changes);
-        let what = match entry(&carried.added)? {
-            _ if carried.is_removed => What::Removed,
-            Some(added) => What::Added(added, changes.unwrap_or_default()),
-            None => What::Changed(changes.map_err(|problems| problems.to_string())?),
-        };
-        Ok(Self { address: carried.address, what, configured: entry(&carried.configured)? })
-    }
+    /// Of the backends of a name, and then nothing else is said.
+    admin_state: AdminState,
 }

@@ -15,6 +15,7 @@ use crate::support::{
 };
 
 const OVERRULED: &str = "the configuration says something else of it than before: what an operator changed of it ends";
+const REMOVAL: &str = "removed once its connections have ended";
 const BACKENDS: &str = "/api/v1/pools/default/backends";
 
 /// How many of so many clients each backend got, by its greeting; several clients at a time.
@@ -117,7 +118,8 @@ fn a_backend_that_is_removed_drains_first() {
     let (status, said) = lb.remove_backend(a.address(), "");
     assert_eq!((status, &said["active"]), (202, &json!(1)), "{said}");
     assert!(said["result"].as_str().unwrap().starts_with("draining"), "{said}");
-    assert_eq!(lb.state_of(a.address()), "draining");
+    let report = lb.backend(a.address());
+    assert_eq!((&report["state"], &report["next"]), (&json!("draining"), &json!(REMOVAL)));
     (0..4).for_each(|_| assert_eq!(greeting(lb.address()), "b"));
     second.write_all(b"still there").unwrap();
     assert_eq!(short_read(&mut second), "still there");
@@ -386,7 +388,7 @@ fn a_name_stands_for_all_its_addresses_and_each_may_be_meant_by_itself() {
     let dns = Dns::with_hosts(&[("app.test", "127.0.0.2"), ("app.test", "127.0.0.3")]);
     let port = fleet.port();
     let own = fleet.at("127.0.0.9").to_string();
-    let lb = Lb::with_config(&format!(
+    let mut lb = Lb::with_config(&format!(
         "listen: 127.0.0.1:0\nbackends: ['{own}', 'app.test:{port}']\nresolve: {{nameservers: ['{}'], max_ttl: 1s}}\n",
         dns.address()
     ))
@@ -411,8 +413,15 @@ fn a_name_stands_for_all_its_addresses_and_each_may_be_meant_by_itself() {
     // Who has that address later is another.
     dns.change_to(&[("app.test", "127.0.0.4")]);
     wait_until_equal("others are gone", &2, || lb.backends().len());
+    // A name that drains goes on to, whatever it gives.
+    assert_eq!(lb.post(&backend_path(&name, "drain")).0, 200);
     dns.change_to(&[("app.test", "127.0.0.2")]);
     wait_until_equal("it is back", &vec![own.clone(), two.to_string()], || lb.backends());
+    assert_eq!(lb.state_of(two), "draining");
+    lb.upgrade();
+    wait_until("the name resolves", || lb.backends().len() == 2);
+    assert_eq!(lb.state_of(two), "draining");
+    assert_eq!(lb.post(&backend_path(&name, "enable")), (200, "up".to_owned()));
 
     assert_eq!(lb.remove_backend(&name, "?wait=10s").0, 200);
     assert_eq!(lb.backends(), std::slice::from_ref(&own));

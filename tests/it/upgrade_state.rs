@@ -1,6 +1,7 @@
 //! What an upgrade carries on: what operators set, what was learnt of backends, whose turn it is.
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::{
     Dns, Lb, Load, Node, Refusing, Server, allow_open_files, greeting, has_ended, of_one_rank, wait_for_state,
@@ -10,7 +11,7 @@ use crate::support::{
 #[test]
 fn ten_upgrades_under_load_keep_what_operators_set_and_what_was_learnt_of_backends() {
     allow_open_files(2_000);
-    let [one, two, drained, disabled] = [(); 4].map(|()| Load::server());
+    let [one, two, drained, disabled, added] = [(); 5].map(|()| Load::server());
     let dead = Refusing::new();
     let addresses = [&one, &two, &drained, &disabled].map(Server::address);
     let mut lb = Lb::in_front_of(&[addresses[0], addresses[1], addresses[2], addresses[3], dead.address()])
@@ -20,6 +21,8 @@ fn ten_upgrades_under_load_keep_what_operators_set_and_what_was_learnt_of_backen
     lb.drain_backend(drained.address());
     assert_eq!(lb.post(&format!("/api/v1/pools/default/backends/{}/disable", disabled.address())).0, 200);
     let mut load = Load::on(lb.address(), 4, 20);
+    lb.add_backend(&json!({"address": added.address(), "weight": 2}));
+    lb.patch_backend(two.address(), &json!({"weight": 3, "max_connections": 5_000}));
     wait_for_state(&lb, dead.address(), "ejected");
     let until = lb.backend(dead.address())["ejected_until"].as_str().unwrap()[..13].to_owned();
     let mut former = Vec::new();
@@ -31,6 +34,9 @@ fn ten_upgrades_under_load_keep_what_operators_set_and_what_was_learnt_of_backen
         let states = [&drained, &disabled].map(|server| lb.backend(server.address()));
         assert_eq!(states.each_ref().map(|state| state["state"].as_str().unwrap()), ["draining", "disabled"]);
         assert_eq!(states.each_ref().map(|state| state["total"].as_u64()), [Some(0); 2]);
+        let weights = [&one, &two, &added].map(|server| lb.backend(server.address())["weight"].clone());
+        assert_eq!(weights, [1, 3, 2]);
+        assert_eq!(lb.backend(two.address())["max_connections"], 5_000);
         let ejected = lb.backend(dead.address());
         assert_eq!((&ejected["state"], &ejected["failures"]), (&"ejected".into(), &0.into()), "nobody tried it again");
         assert!(ejected["reason"].as_str().unwrap().contains("refused"), "{ejected}");
@@ -38,6 +44,7 @@ fn ten_upgrades_under_load_keep_what_operators_set_and_what_was_learnt_of_backen
         assert_eq!(ejected["ejected_until"].as_str().unwrap()[..13], until);
     }
     load.end();
+    assert!(added.accepted() > 20, "it had its share all the while: {}", added.accepted());
     assert_eq!(lb.log_lines_with("backend ejected").len(), 1);
     wait_until("all former processes end", || former.iter().all(|pid| has_ended(*pid)));
     assert_eq!(lb.first_process_ended(), Some(0));
