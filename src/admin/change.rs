@@ -15,6 +15,7 @@ use crate::backends::{AdminState, Backend, Order, Refusal};
 use crate::config::{BackendChanges, duration};
 
 use super::api::{DrainReport, MembersReport, UpgradeReport};
+use super::asker::Asker;
 use super::gzip::AdminResponse;
 use super::query::{decoded, parameters};
 use super::response::{STOPPING, error, json, message};
@@ -95,20 +96,22 @@ impl<'a> Change<'a> {
         method: &Method,
         query: Option<&str>,
         body: Incoming,
+        asker: Asker,
         view: &View,
     ) -> AdminResponse {
+        let orders = Orders { by: asker.to_string(), view };
         let applied = match self {
-            Self::Pool { pool } => add(decoded(pool), body, view).await,
+            Self::Pool { pool } => orders.add(decoded(pool), body).await,
             Self::Backend { pool, address } if method == Method::PATCH => {
-                change(decoded(pool), decoded(address), body, view).await
+                orders.change(decoded(pool), decoded(address), body).await
             }
-            Self::Backend { pool, address } => remove(decoded(pool), decoded(address), query, view).await,
+            Self::Backend { pool, address } => orders.remove(decoded(pool), decoded(address), query).await,
             Self::State { pool, address, admin_state } => {
-                set_state(decoded(pool), decoded(address), admin_state, query, view).await
+                orders.set_state(decoded(pool), decoded(address), admin_state, query).await
             }
             Self::Reload => reload(view).await,
             Self::Upgrade => upgrade(view).await,
-            Self::Shutdown => Ok(shut_down(view)),
+            Self::Shutdown => Ok(shut_down(&orders)),
         };
         applied.unwrap_or_else(|Refused(status, why)| error(status, &why))
     }
@@ -126,60 +129,81 @@ impl Refused {
     }
 }
 
-async fn add(pool: String, body: Incoming, view: &View) -> Applied {
-    let entry = read_json(body).await?;
-    let added = steered(view, |answer| Command::Add { pool, entry, answer }).await?;
-    let result = "added; a restart forgets it, unless the configuration has it by then";
-    Ok(json(StatusCode::CREATED, &MembersReport::new(result, &added, &view.history)))
+/// About backends.
+struct Orders<'a> {
+    /// Who gives them, for the log.
+    by: String,
+    view: &'a View,
 }
 
-async fn change(pool: String, address: String, body: Incoming, view: &View) -> Applied {
-    let changes = BackendChanges::from_json(&read_json(body).await?);
-    let changes = changes.map_err(|problems| Refused(StatusCode::UNPROCESSABLE_ENTITY, problems.to_string()))?;
-    let changed = steer(view, pool, address, Order::Change(changes)).await?;
-    let result = "changed; a restart forgets it, unless the configuration has it by then";
-    Ok(json(StatusCode::OK, &MembersReport::new(result, &changed, &view.history)))
-}
-
-async fn remove(pool: String, address: String, query: Option<&str>, view: &View) -> Applied {
-    let wait = wait_of(query)?;
-    let is_forced = match parameters(query, "force").next() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(other) => {
-            let message = format!("force is `{}`; write true or false", decoded(other));
-            return Err(Refused(StatusCode::BAD_REQUEST, message));
-        }
-    };
-    let order = if is_forced { Order::ForceOut } else { Order::Remove(wait) };
-    let backends = steer(view, pool, address, order).await?;
-    until(wait.map(|wait| wait + 2 * LOOK), || backends.iter().all(|backend| !backend.is_in_pool())).await;
-    if backends.iter().all(|backend| !backend.is_in_pool()) {
-        let result = "removed; a restart forgets it, unless the configuration has lost it by then";
-        Ok(json(StatusCode::OK, &DrainReport::new(result, &backends)))
-    } else {
-        let result = "draining; it is removed once its connections have ended";
-        Ok(json(StatusCode::ACCEPTED, &DrainReport::new(result, &backends)))
+impl Orders<'_> {
+    async fn add(self, pool: String, body: Incoming) -> Applied {
+        let entry = read_json(body).await?;
+        let added = self.steered(|by, answer| Command::Add { pool, entry, by, answer }).await?;
+        let result = "added; a restart forgets it, unless the configuration has it by then";
+        Ok(json(StatusCode::CREATED, &MembersReport::new(result, &added, &self.view.history)))
     }
-}
 
-async fn set_state(
-    pool: String,
-    address: String,
-    admin_state: AdminState,
-    query: Option<&str>,
-    view: &View,
-) -> Applied {
-    let wait = wait_of(query)?;
-    let backends = steer(view, pool, address, Order::Set(admin_state)).await?;
-    let Some(wait) = wait.filter(|_| admin_state != AdminState::Enable) else {
-        let state = backends.first().map_or("", |backend| backend.state().as_str());
-        return Ok(message(StatusCode::OK, state));
-    };
-    let is_empty = || backends.iter().all(|backend| backend.active() == 0);
-    until(Some(wait), is_empty).await;
-    let status = if is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(json(status, &DrainReport::new(if is_empty() { "drained" } else { "draining" }, &backends)))
+    async fn change(self, pool: String, address: String, body: Incoming) -> Applied {
+        let changes = BackendChanges::from_json(&read_json(body).await?);
+        let changes = changes.map_err(|problems| Refused(StatusCode::UNPROCESSABLE_ENTITY, problems.to_string()))?;
+        let changed = self.steer(pool, address, Order::Change(changes)).await?;
+        let result = "changed; a restart forgets it, unless the configuration has it by then";
+        Ok(json(StatusCode::OK, &MembersReport::new(result, &changed, &self.view.history)))
+    }
+
+    async fn remove(self, pool: String, address: String, query: Option<&str>) -> Applied {
+        let wait = wait_of(query)?;
+        let is_forced = match parameters(query, "force").next() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => {
+                let message = format!("force is `{}`; write true or false", decoded(other));
+                return Err(Refused(StatusCode::BAD_REQUEST, message));
+            }
+        };
+        let order = if is_forced { Order::ForceOut } else { Order::Remove(wait) };
+        let backends = self.steer(pool, address, order).await?;
+        until(wait.map(|wait| wait + 2 * LOOK), || backends.iter().all(|backend| !backend.is_in_pool())).await;
+        if backends.iter().all(|backend| !backend.is_in_pool()) {
+            let result = "removed; a restart forgets it, unless the configuration has lost it by then";
+            Ok(json(StatusCode::OK, &DrainReport::new(result, &backends)))
+        } else {
+            let result = "draining; it is removed once its connections have ended";
+            Ok(json(StatusCode::ACCEPTED, &DrainReport::new(result, &backends)))
+        }
+    }
+
+    async fn set_state(self, pool: String, address: String, admin_state: AdminState, query: Option<&str>) -> Applied {
+        let wait = wait_of(query)?;
+        let backends = self.steer(pool, address, Order::Set(admin_state)).await?;
+        let Some(wait) = wait.filter(|_| admin_state != AdminState::Enable) else {
+            let state = backends.first().map_or("", |backend| backend.state().as_str());
+            return Ok(message(StatusCode::OK, state));
+        };
+        let is_empty = || backends.iter().all(|backend| backend.active() == 0);
+        until(Some(wait), is_empty).await;
+        let status = if is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
+        Ok(json(status, &DrainReport::new(if is_empty() { "drained" } else { "draining" }, &backends)))
+    }
+
+    async fn steer(&self, pool: String, address: String, order: Order) -> Result<Vec<Arc<Backend>>, Refused> {
+        self.steered(|by, answer| Command::Steer { pool, address, order, by, answer }).await
+    }
+
+    /// Has the main loop carry it out; the backends concerned.
+    async fn steered(&self, command: impl FnOnce(String, Steered) -> Command) -> Result<Vec<Arc<Backend>>, Refused> {
+        let (answer, result) = oneshot::channel();
+        let _ = self.view.commands.send(command(self.by.clone(), answer));
+        result.await.map_err(Refused::stopping)?.map_err(|refusal| {
+            let status = match refusal {
+                Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+                Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                Refusal::Conflict(_) => StatusCode::CONFLICT,
+            };
+            Refused(status, refusal.message().to_owned())
+        })
+    }
 }
 
 async fn reload(view: &View) -> Applied {
@@ -198,29 +222,11 @@ async fn upgrade(view: &View) -> Applied {
     Ok(json(StatusCode::OK, &UpgradeReport { result, pid }))
 }
 
-fn shut_down(view: &View) -> AdminResponse {
-    tracing::info!("asked to stop by the API");
+fn shut_down(Orders { by, view }: &Orders<'_>) -> AdminResponse {
+    tracing::info!(by, "asked to stop by the API");
     // An error means that the main loop takes no more commands: the balancer is stopping already.
     let _ = view.commands.send(Command::Shutdown);
     message(StatusCode::ACCEPTED, "draining")
-}
-
-async fn steer(view: &View, pool: String, address: String, order: Order) -> Result<Vec<Arc<Backend>>, Refused> {
-    steered(view, |answer| Command::Steer { pool, address, order, answer }).await
-}
-
-/// Has the main loop carry it out; the backends concerned.
-async fn steered(view: &View, command: impl FnOnce(Steered) -> Command) -> Result<Vec<Arc<Backend>>, Refused> {
-    let (answer, result) = oneshot::channel();
-    let _ = view.commands.send(command(answer));
-    result.await.map_err(Refused::stopping)?.map_err(|refusal| {
-        let status = match refusal {
-            Refusal::NotFound(_) => StatusCode::NOT_FOUND,
-            Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::Conflict(_) => StatusCode::CONFLICT,
-        };
-        Refused(status, refusal.message().to_owned())
-    })
 }
 
 /// How long the client wants to wait for the effect; `None`: not at all.

@@ -102,7 +102,7 @@ async fn answer_to(request: &Parts, body: Incoming, asker: Asker, admin: &Admin)
         (Some(Operation::Read(_)), _) => not_allowed("GET, HEAD"),
         (Some(Operation::Change(change)), method) if change.takes(method) => {
             match admin.view.guard.judge_change(&request.headers, admin.reach) {
-                Ok(()) => change.apply(method, query, body, &admin.view).await,
+                Ok(()) => change.apply(method, query, body, asker, &admin.view).await,
                 Err(refusal) => refuse(path, refusal, &admin.view.guard),
             }
         }
@@ -178,6 +178,7 @@ impl<'a> Operation<'a> {
             "/confirm.js" => Resource::Script(include_str!("page/confirm.js")),
             "/pools.js" => Resource::Script(include_str!("page/pools.js")),
             "/rows.js" => Resource::Script(include_str!("page/rows.js")),
+            "/members.js" => Resource::Script(include_str!("page/members.js")),
             "/format.js" => Resource::Script(include_str!("page/format.js")),
             "/healthz" => Resource::Health,
             "/readyz" => Resource::Ready { pools: parameters(query, "pool").collect() },

@@ -77,14 +77,15 @@ pub type Steered = oneshot::Sender<Result<Vec<Arc<Backend>>, Refusal>>;
 pub enum Command {
     /// Read the configuration again; the answer is what has changed, or why nothing has.
     Reload(oneshot::Sender<Result<String, String>>),
-    /// Add an entry of `backends` to a pool.
-    Add { pool: String, entry: Value, answer: Steered },
+    /// Add an entry of `backends` to a pool. `by` says who wants it.
+    Add { pool: String, entry: Value, by: String, answer: Steered },
     /// Change, drain, disable, enable or remove backends.
     Steer {
         /// `*`: all of them.
         pool: String,
         address: String,
         order: Order,
+        by: String,
         answer: Steered,
     },
     /// Start the program anew and hand over to it; the answer is the new process's id once it accepts, or why not.

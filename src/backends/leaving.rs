@@ -22,15 +22,17 @@ pub(super) struct Leavers {
 pub(super) struct Leaving {
     pub(super) address: String,
     pub(super) backends: Vec<Arc<Backend>>,
+    /// Who has ordered it.
+    pub(super) by: String,
     /// `None`: when the last connection has ended.
     until: Option<Instant>,
 }
 
 impl Leavers {
-    pub(super) fn add(&self, address: &str, backends: &[Arc<Backend>], until: Option<Instant>) {
+    pub(super) fn add(&self, address: &str, backends: &[Arc<Backend>], by: &str, until: Option<Instant>) {
         backends.iter().for_each(|backend| backend.set_leaving(true));
-        let (address, backends) = (address.to_owned(), backends.to_owned());
-        self.leaving.borrow_mut().push(Leaving { address, backends, until });
+        let (address, backends, by) = (address.to_owned(), backends.to_owned(), by.to_owned());
+        self.leaving.borrow_mut().push(Leaving { address, backends, by, until });
         self.joined.notify_one();
     }
 

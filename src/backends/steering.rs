@@ -53,11 +53,11 @@ struct Found {
 }
 
 impl Membership {
-    /// Adds an entry of `backends`.
+    /// Adds an entry of `backends`. `by` says who has ordered it, for the log.
     ///
     /// # Errors
     /// The pool has it already, or as many as it may.
-    pub fn add(&self, entry: &BackendConfig, now: Instant) -> Result<(), Refusal> {
+    pub fn add(&self, entry: &BackendConfig, by: &str, now: Instant) -> Result<(), Refusal> {
         let (pool, address) = (self.pool.name(), entry.address.to_string());
         if !self.pool.has_own_backends() {
             let message = format!("pool {pool} has no backends of its own: its clients name theirs");
@@ -73,7 +73,7 @@ impl Membership {
             return Err(Refusal::Conflict(format!("pool {pool} has {MAX_BACKENDS} backends, which is the most")));
         }
         if let Ok(found) = known {
-            self.set(&found, AdminState::Enable, now);
+            self.set(&found, AdminState::Enable, by, now);
         }
         self.wishes.borrow_mut().add(entry.clone(), &self.pool.settings().backends);
         self.arrange();
@@ -85,6 +85,7 @@ impl Membership {
             backend = address,
             weight,
             rank,
+            by,
             "added by the API; a restart forgets it"
         );
         Ok(())
@@ -95,19 +96,19 @@ impl Membership {
     ///
     /// # Errors
     /// There is none of them, or the pool would have none without them.
-    pub fn steer(&self, address: &str, order: Order, now: Instant) -> Result<Vec<Arc<Backend>>, Refusal> {
+    pub fn steer(&self, address: &str, order: Order, by: &str, now: Instant) -> Result<Vec<Arc<Backend>>, Refusal> {
         let found = self.find(address)?;
         match order {
             Order::Set(_) if found.iter().all(|found| found.backends.is_empty()) => {
                 let message = format!("{address} in pool {} has no address yet", self.pool.name());
                 return Err(Refusal::Conflict(message));
             }
-            Order::Set(admin_state) => self.set(&found, admin_state, now),
-            Order::Change(changes) => self.change(&found, changes),
-            Order::Remove(limit) => self.see_off(&found, limit, now)?,
+            Order::Set(admin_state) => self.set(&found, admin_state, by, now),
+            Order::Change(changes) => self.change(&found, changes, by),
+            Order::Remove(limit) => self.see_off(&found, limit, by, now)?,
             Order::ForceOut => {
                 self.check_not_last(&found)?;
-                found.iter().for_each(|found| self.remove(&found.address, &found.backends));
+                found.iter().for_each(|found| self.remove(&found.address, &found.backends, by));
                 self.pool.cut(found.iter().flat_map(|found| &found.backends), Cut::BackendRemoved);
             }
         }
@@ -123,8 +124,8 @@ impl Membership {
     /// Removes those that are to go as their connections end, until dropped.
     pub async fn follow_leaving(&self) -> Infallible {
         loop {
-            for Leaving { address, backends, .. } in self.leavers.due().await {
-                self.remove(&address, &backends);
+            for Leaving { address, backends, by, .. } in self.leavers.due().await {
+                self.remove(&address, &backends, &by);
             }
         }
     }
@@ -138,7 +139,7 @@ impl Membership {
         wishes.carried()
     }
 
-    fn set(&self, found: &[Found], admin_state: AdminState, now: Instant) {
+    fn set(&self, found: &[Found], admin_state: AdminState, by: &str, now: Instant) {
         for found in found {
             if admin_state == AdminState::Enable {
                 self.leavers.stay(&found.address);
@@ -149,42 +150,49 @@ impl Membership {
             for backend in &found.backends {
                 if backend.set_admin_state(admin_state, now) {
                     let (pool, state) = (self.pool.name(), backend.state().as_str());
-                    tracing::info!(event = "operator", pool, backend = backend.label(), state, "changed by the API");
+                    tracing::info!(
+                        event = "operator",
+                        pool,
+                        backend = backend.label(),
+                        state,
+                        by,
+                        "changed by the API"
+                    );
                 }
             }
         }
     }
 
-    fn change(&self, found: &[Found], changes: BackendChanges) {
+    fn change(&self, found: &[Found], changes: BackendChanges, by: &str) {
         for Found { address, .. } in found {
             self.wishes.borrow_mut().change(address, changes, &self.pool.settings().backends);
             let changes = changes.to_json();
             let pool = self.pool.name();
-            tracing::info!(event = "operator", pool, backend = address, %changes, "changed by the API");
+            tracing::info!(event = "operator", pool, backend = address, %changes, by, "changed by the API");
         }
         self.publish();
     }
 
-    fn see_off(&self, found: &[Found], limit: Option<Duration>, now: Instant) -> Result<(), Refusal> {
+    fn see_off(&self, found: &[Found], limit: Option<Duration>, by: &str, now: Instant) -> Result<(), Refusal> {
         self.check_not_last(found)?;
-        self.set(found, AdminState::Drain, now);
+        self.set(found, AdminState::Drain, by, now);
         for found in found {
             self.leavers.stay(&found.address);
             if is_idle(&found.backends) {
-                self.remove(&found.address, &found.backends);
+                self.remove(&found.address, &found.backends, by);
             } else {
-                self.leavers.add(&found.address, &found.backends, limit.map(|limit| now + limit));
+                self.leavers.add(&found.address, &found.backends, by, limit.map(|limit| now + limit));
             }
         }
         Ok(())
     }
 
     /// Their open connections go on.
-    fn remove(&self, address: &str, backends: &[Arc<Backend>]) {
+    fn remove(&self, address: &str, backends: &[Arc<Backend>], by: &str) {
         self.leavers.stay(address);
         self.wishes.borrow_mut().remove(address, self.is_given(address), &self.pool.settings().backends);
         let (pool, open) = (self.pool.name(), backends.iter().map(|backend| backend.active()).sum::<usize>());
-        tracing::info!(event = "operator", pool, backend = address, open, "removed by the API");
+        tracing::info!(event = "operator", pool, backend = address, open, by, "removed by the API");
         self.arrange();
         self.publish();
     }

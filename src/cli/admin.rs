@@ -124,7 +124,12 @@ impl AdminClient {
 
     /// Makes a change, and returns its result.
     pub(super) async fn change(&self, path: &str) -> Result<String, CliError> {
-        let Told { result } = self.order(Ask::new(Method::POST, path)).await?;
+        self.told(Ask::new(Method::POST, path)).await
+    }
+
+    /// Gives an order, and returns its result in words.
+    pub(super) async fn told(&self, order: Ask<'_>) -> Result<String, CliError> {
+        let Told { result } = self.order(order).await?;
         Ok(result)
     }
 

@@ -141,12 +141,12 @@ impl MainLoop {
             }
             // It would not reach the new process, which was told already. Dropped, it is answered: ask again.
             Some(Command::Add { .. } | Command::Steer { .. }) if self.upgrade.is_under_way() => None,
-            Some(Command::Add { pool, entry, answer }) => {
-                let _ = answer.send(steering::add(&self.state, &pool, &entry).await);
+            Some(Command::Add { pool, entry, by, answer }) => {
+                let _ = answer.send(steering::add(&self.state, &pool, &entry, &by).await);
                 None
             }
-            Some(Command::Steer { pool, address, order, answer }) => {
-                let _ = answer.send(steering::steer(&self.state, &pool, &address, order));
+            Some(Command::Steer { pool, address, order, by, answer }) => {
+                let _ = answer.send(steering::steer(&self.state, &pool, &address, order, &by));
                 None
             }
             Some(Command::Upgrade(answer)) => {

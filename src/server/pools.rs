@@ -168,8 +168,8 @@ impl RunningPool {
     }
 
     /// Carries out an order about backends; the very next pick sees it.
-    pub(super) fn steer(&self, address: &str, order: Order) -> Result<Vec<Arc<Backend>>, Refusal> {
-        let backends = self.membership.steer(address, order, Instant::now())?;
+    pub(super) fn steer(&self, address: &str, order: Order, by: &str) -> Result<Vec<Arc<Backend>>, Refusal> {
+        let backends = self.membership.steer(address, order, by, Instant::now())?;
         self.upstream.balancer().rebuild();
         Ok(backends)
     }

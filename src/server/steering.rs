@@ -18,7 +18,12 @@ const ALL_POOLS: &str = "*";
 ///
 /// # Errors
 /// There is no such pool, the entry breaks a rule, or the pool can't take it.
-pub(super) async fn add(state: &ServerState, pool: &str, entry: &Value) -> Result<Vec<Arc<Backend>>, Refusal> {
+pub(super) async fn add(
+    state: &ServerState,
+    pool: &str,
+    entry: &Value,
+    by: &str,
+) -> Result<Vec<Arc<Backend>>, Refusal> {
     let pools = state.running.pools();
     let running = pools.find(pool).ok_or_else(|| pools.unknown(pool))?;
     let settings = running.upstream.pool().settings();
@@ -28,7 +33,7 @@ pub(super) async fn add(state: &ServerState, pool: &str, entry: &Value) -> Resul
     if let Some(why) = state.config.loop_by(pool, &entry) {
         return Err(Refusal::Invalid(format!("{} {why}", entry.address)));
     }
-    running.membership.add(&entry, Instant::now())?;
+    running.membership.add(&entry, by, Instant::now())?;
     running.answered().await;
     warn_of_own_backends(&state.config.listeners, pools, &state.running.listen_sockets);
     Ok(running.membership.backends_of(&entry.address))
@@ -43,14 +48,15 @@ pub(super) fn steer(
     pool: &str,
     address: &str,
     order: Order,
+    by: &str,
 ) -> Result<Vec<Arc<Backend>>, Refusal> {
     let pools = state.running.pools();
     if pool != ALL_POOLS {
-        return pools.find(pool).ok_or_else(|| pools.unknown(pool))?.steer(address, order);
+        return pools.find(pool).ok_or_else(|| pools.unknown(pool))?.steer(address, order, by);
     }
     let mut concerned = Vec::new();
     for running in pools.running() {
-        match running.steer(address, order) {
+        match running.steer(address, order, by) {
             Ok(backends) => concerned.extend(backends),
             Err(Refusal::NotFound(_)) => {}
             Err(other) => return Err(other),

@@ -66,6 +66,7 @@ mod others_bugs; // what has broken other balancers
 mod outage; // a pool without a usable backend, seen everywhere; events; clients that fail
 mod overrides; // file, environment, flags: who wins
 mod page; // the status page in a real browser
+mod page_members; // backends added, changed and removed on the status page
 mod protocols; // redis and PostgreSQL through the balancer
 mod proxy_from_trusted; // clients with and without a PROXY header at one listener
 mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
