@@ -11,6 +11,7 @@ use crate::config::DrainConfig;
 use crate::lifecycle::{ConnectionLimit, Drain, Phase};
 
 use super::admin_server::AdminServer;
+use super::history_state;
 use super::listen_sockets::ListenSockets;
 use super::reload::reload;
 use super::server_state::ServerState;
@@ -162,8 +163,9 @@ impl MainLoop {
     }
 
     fn begin_upgrade(&mut self, answer: Option<oneshot::Sender<Result<u32, String>>>) {
+        let history = history_state::pass(&self.state.view.history);
         let admin = self.admin.named_sockets();
-        self.upgrade.begin(self.state.running.passed_on().into_iter().chain(admin).collect(), answer);
+        self.upgrade.begin(self.state.running.passed_on().into_iter().chain(history).chain(admin).collect(), answer);
     }
 
     /// The new process serves the admin address now.

@@ -16,9 +16,11 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
+use crate::admin::History;
 use crate::lifecycle::FormerProcesses;
 use crate::net::{PassedSockets, receive_sockets, send_sockets};
 
+use super::history_state;
 use super::listen_sockets::SharedSockets;
 use super::pool_state;
 use super::pools::CarriedPools;
@@ -39,28 +41,35 @@ const LONGEST_ANSWER: usize = 4096;
 const INIT: u32 = 1;
 
 /// The process that this one takes over from, if there is one.
+#[derive(Default)]
 pub(super) struct OldProcess {
     socket: Option<OwnedFd>,
     passed: Vec<PassedSockets>,
     pools: CarriedPools,
+    history: History,
 }
 
 impl OldProcess {
     /// Receives its listening sockets, if this process was started by an upgrade.
     pub(super) fn receive() -> io::Result<Self> {
         if std::env::var_os(VARIABLE).is_none() {
-            return Ok(Self { socket: None, passed: Vec::new(), pools: CarriedPools::new() });
+            return Ok(Self::default());
         }
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         let mut passed = receive_sockets(&socket)?;
-        let pools = pool_state::take(&mut passed);
+        let (pools, history) = (pool_state::take(&mut passed), history_state::take(&mut passed));
         tracing::info!(addresses = passed.len(), "taking over from the old process; counters begin anew");
-        Ok(Self { socket: Some(socket), passed, pools })
+        Ok(Self { socket: Some(socket), passed, pools, history })
     }
 
     /// What it knew of its pools.
     pub(super) fn take_pools(&mut self) -> CarriedPools {
         std::mem::take(&mut self.pools)
+    }
+
+    /// What it had of the last hour.
+    pub(super) fn take_history(&mut self) -> History {
+        std::mem::take(&mut self.history)
     }
 
     /// `None`: there is no old process.

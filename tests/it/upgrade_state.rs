@@ -1,11 +1,11 @@
 //! What an upgrade carries on: what operators set, what was learnt of backends, whose turn it is.
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     Dns, Lb, Load, Node, Refusing, Server, allow_open_files, greeting, has_ended, of_one_rank, wait_for_state,
-    wait_until,
+    wait_until, wait_until_equal,
 };
 
 #[test]
@@ -151,4 +151,25 @@ fn a_pool_may_have_given_up_its_backends_for_those_that_clients_name() {
     lb.rewrite(&config("routes: [{sni: '*.example.com', to: server_name, pool: p}]", ""));
     lb.upgrade();
     assert_eq!(lb.first_process_ended(), Some(0));
+}
+
+#[test]
+fn the_history_goes_on() {
+    let server = Server::greeting("here");
+    let mut lb = Lb::in_front_of(&[server.address()]).start();
+    (0..3).for_each(|_| assert_eq!(greeting(lb.address()), "here"));
+    let counted = |lb: &Lb| {
+        let of = |query: &str| {
+            let report = lb.api(&format!("/api/v1/history?{query}"));
+            let series = report["series"].as_array().expect("a list").clone();
+            let sum =
+                |one: &Value| one["connections"].as_array().expect("a list").iter().filter_map(Value::as_u64).sum();
+            series.iter().map(sum).collect::<Vec<u64>>()
+        };
+        [of(""), of("pool=default")].concat()
+    };
+    let all = vec![3; 4];
+    wait_until_equal("listener, pool; pool, backend", &all, || counted(&lb));
+    lb.upgrade();
+    wait_until_equal("the same in the new process", &all, || counted(&lb));
 }
