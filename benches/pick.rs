@@ -29,13 +29,7 @@ const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 fn identities(count: usize, weight: impl Fn(usize) -> u16) -> Vec<Endpoint> {
     let identity = |index: usize| {
         let [high, low] = u16::try_from(index).expect("few backends").to_be_bytes();
-        Endpoint {
-            target: Target::Tcp(SocketAddr::from(([10, 0, high, low], 80))),
-            weight: weight(index),
-            rank: 0,
-            max_connections: None,
-            check: Default::default(),
-        }
+        Endpoint { weight: weight(index), ..Endpoint::new(Target::Tcp(SocketAddr::from(([10, 0, high, low], 80)))) }
     };
     (0..count).map(identity).collect()
 }

@@ -17,13 +17,8 @@ const CLIENTS: u32 = 20_000;
 fn replica(policy: Policy, backends: impl Iterator<Item = u32>) -> Arc<Balancer> {
     let now = Instant::now();
     let pool = Pool::new(PoolConfig { policy, ..PoolConfig::example() }, 1, Cutter::default(), now);
-    let endpoint = |number| Endpoint {
-        target: Target::Tcp(SocketAddr::from((Ipv4Addr::from_bits(0x0A00_0000 + number), 80))),
-        weight: 1,
-        rank: 0,
-        max_connections: None,
-        check: Default::default(),
-    };
+    let endpoint =
+        |number| Endpoint::new(Target::Tcp(SocketAddr::from((Ipv4Addr::from_bits(0x0A00_0000 + number), 80))));
     pool.replace(backends.map(endpoint).collect(), now);
     Balancer::new(pool)
 }

@@ -5,18 +5,22 @@ mod apart;
 mod api;
 mod asker;
 mod authorization;
+mod change;
 mod connections;
 mod gzip;
 mod history;
 mod metrics;
+mod query;
+mod response;
 mod route;
 mod server;
 mod token;
 mod view;
 
 pub use api::{
-    BackendReport, ConnectionReport, EndedReport, EngineReport, ListenerReport, OpenConnectionsReport, PoolReport,
-    PoolsReport, SpliceReport, StatusReport, TlsReport,
+    BackendReport, ConnectionReport, DrainReport, EndedReport, EngineReport, EventReport, EventsReport, ListenerReport,
+    MembersReport, OpenConnectionsReport, PoolReport, PoolsReport, SpliceReport, StatusReport, TlsReport,
+    UpgradeReport,
 };
 #[cfg(test)]
 pub use authorization::AdminRefusal;

@@ -3,25 +3,23 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
-use hyper::{Method, Request, Response, StatusCode};
-use percent_encoding::percent_decode_str;
-use serde::Serialize;
-use tokio::sync::oneshot;
-
-use crate::backends::AdminState;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, WWW_AUTHENTICATE};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode};
 
 use super::apart::apart;
 use super::api::{EventsReport, HistoryReport, PoolsReport, StatusReport};
 use super::asker::Asker;
 use super::authorization::{AdminRefusal, Guard, Reach, Readers};
+use super::change::Change;
 use super::connections::{self, Parameters};
 use super::gzip::{AdminResponse, compressed};
 use super::history::{MOST_POINTS, Wanted};
 use super::metrics::Exporter;
-use super::view::{Command, View};
+use super::query::{decoded, parameters};
+use super::response::{error, json, not_allowed, respond, stopping};
+use super::view::View;
 
 /// What responses are made from.
 pub(super) struct Admin {
@@ -84,37 +82,33 @@ struct HistoryQuery {
     points: Option<usize>,
 }
 
-enum Change<'a> {
-    Backend { pool: &'a str, address: &'a str, admin_state: AdminState },
-    Reload,
-    Shutdown,
+/// Answers a request. A body is read only where the request needs one, and may make it.
+pub(super) async fn answer(request: Request<Incoming>, asker: Asker, admin: &Admin) -> AdminResponse {
+    let (head, body) = request.into_parts();
+    let answer = answer_to(&head, body, asker, admin).await;
+    compressed(&head.headers, answer).await
 }
 
-/// Answers a request, whose body is ignored.
-pub(super) async fn answer(request: &Request<Incoming>, asker: Asker, admin: &Admin) -> AdminResponse {
-    compressed(request.headers(), answer_to(request, asker, admin).await).await
-}
-
-async fn answer_to(request: &Request<Incoming>, asker: Asker, admin: &Admin) -> AdminResponse {
-    let path = request.uri().path();
-    match (Operation::parse(path, request.uri().query()), request.method()) {
+async fn answer_to(request: &Parts, body: Incoming, asker: Asker, admin: &Admin) -> AdminResponse {
+    let (path, query) = (request.uri.path(), request.uri.query());
+    match (Operation::parse(path, query), &request.method) {
         (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
         (Some(Operation::Read(resource)), &Method::GET | &Method::HEAD) => {
-            match admin.view.guard.judge_read(request.headers(), resource.readers(), admin.reach) {
+            match admin.view.guard.judge_read(&request.headers, resource.readers(), admin.reach) {
                 Ok(()) => show(&resource, admin).await,
                 Err(refusal) => refuse(path, refusal, &admin.view.guard),
             }
         }
         (Some(Operation::Read(_)), _) => not_allowed("GET, HEAD"),
-        (Some(Operation::Change(change)), &Method::POST) => {
-            match admin.view.guard.judge_change(request.headers(), admin.reach) {
-                Ok(()) => apply_change(change, &admin.view).await,
+        (Some(Operation::Change(change)), method) if change.takes(method) => {
+            match admin.view.guard.judge_change(&request.headers, admin.reach) {
+                Ok(()) => change.apply(method, query, body, asker, &admin.view).await,
                 Err(refusal) => refuse(path, refusal, &admin.view.guard),
             }
         }
-        (Some(Operation::Change(_)), _) => not_allowed("POST"),
+        (Some(Operation::Change(change)), _) => not_allowed(change.methods()),
         (Some(Operation::Connections(query)), method) => {
-            let (guard, headers) = (&admin.view.guard, request.headers());
+            let (guard, headers) = (&admin.view.guard, &request.headers);
             let (is_change, verdict) = match method {
                 &Method::GET | &Method::HEAD => (false, guard.judge_read(headers, Readers::Operators, admin.reach)),
                 &Method::DELETE => (true, guard.judge_change(headers, admin.reach)),
@@ -184,6 +178,7 @@ impl<'a> Operation<'a> {
             "/confirm.js" => Resource::Script(include_str!("page/confirm.js")),
             "/pools.js" => Resource::Script(include_str!("page/pools.js")),
             "/rows.js" => Resource::Script(include_str!("page/rows.js")),
+            "/members.js" => Resource::Script(include_str!("page/members.js")),
             "/format.js" => Resource::Script(include_str!("page/format.js")),
             "/healthz" => Resource::Health,
             "/readyz" => Resource::Ready { pools: parameters(query, "pool").collect() },
@@ -199,27 +194,6 @@ impl<'a> Operation<'a> {
             _ => return Change::parse(path).map(Self::Change),
         };
         Some(Self::Read(resource))
-    }
-}
-
-impl<'a> Change<'a> {
-    /// A backend's path is `/api/v1/pools/{pool}/backends/{address}/{drain|disable|enable}`; the address of a unix
-    /// socket may have slashes.
-    fn parse(path: &'a str) -> Option<Self> {
-        match path {
-            "/api/v1/reload" => return Some(Self::Reload),
-            "/api/v1/shutdown" => return Some(Self::Shutdown),
-            _ => {}
-        }
-        let (pool, rest) = path.strip_prefix("/api/v1/pools/")?.split_once("/backends/")?;
-        let (address, verb) = rest.rsplit_once('/')?;
-        let admin_state = match verb {
-            "drain" => AdminState::Drain,
-            "disable" => AdminState::Disable,
-            "enable" => AdminState::Enable,
-            _ => return None,
-        };
-        Some(Self::Backend { pool, address, admin_state })
     }
 }
 
@@ -252,12 +226,6 @@ impl HistoryQuery {
 fn pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
     let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(name, value)| (decoded(name), decoded(value)))
-}
-
-/// What the query gives for a parameter.
-fn parameters<'a>(query: Option<&'a str>, name: &'static str) -> impl Iterator<Item = &'a str> {
-    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value)
 }
 
 async fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
@@ -312,81 +280,4 @@ async fn scrape(admin: &Admin) -> AdminResponse {
         Some(text) => respond(StatusCode::OK, METRICS, text),
         None => stopping(),
     }
-}
-
-async fn apply_change(change: Change<'_>, view: &View) -> AdminResponse {
-    match change {
-        Change::Backend { pool, address, admin_state } => {
-            let (answer, result) = oneshot::channel();
-            let (pool, backend) = (decoded(pool), decoded(address));
-            let _ = view.commands.send(Command::SetAdminState { pool, backend, admin_state, answer });
-            match result.await {
-                Ok(Ok(state)) => message(StatusCode::OK, state.as_str()),
-                Ok(Err(why)) => error(StatusCode::NOT_FOUND, &why),
-                Err(_) => stopping(),
-            }
-        }
-        Change::Shutdown => {
-            tracing::info!("asked to stop by the API");
-            // An error means that the main loop takes no more commands: the balancer is stopping already.
-            let _ = view.commands.send(Command::Shutdown);
-            message(StatusCode::ACCEPTED, "draining")
-        }
-        Change::Reload => {
-            let (sender, result) = oneshot::channel();
-            let _ = view.commands.send(Command::Reload(sender));
-            match result.await {
-                Ok(Ok(what)) => message(StatusCode::OK, &what),
-                Ok(Err(why)) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
-                Err(_) => stopping(),
-            }
-        }
-    }
-}
-
-/// For a command that the main loop dropped.
-fn stopping() -> AdminResponse {
-    error(StatusCode::SERVICE_UNAVAILABLE, "the balancer is stopping, or handing over to a new process; ask again")
-}
-
-fn decoded(segment: &str) -> String {
-    percent_decode_str(segment).decode_utf8_lossy().into_owned()
-}
-
-#[derive(Serialize)]
-struct ApiMessage<'a> {
-    result: &'a str,
-}
-
-#[derive(Serialize)]
-struct ApiError<'a> {
-    error: &'a str,
-}
-
-fn message(status: StatusCode, result: &str) -> AdminResponse {
-    json(status, &ApiMessage { result })
-}
-
-fn error(status: StatusCode, error: &str) -> AdminResponse {
-    json(status, &ApiError { error })
-}
-
-fn not_allowed(methods: &'static str) -> AdminResponse {
-    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &format!("the methods here are: {methods}"));
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-    answer
-}
-
-fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
-    respond(status, JSON, serde_json::to_string(value).expect("reports have text keys only"))
-}
-
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> AdminResponse {
-    Response::builder()
-        .status(status)
-        .header(CONTENT_TYPE, content_type)
-        .header(CACHE_CONTROL, "no-store")
-        .header("X-Content-Type-Options", "nosniff")
-        .body(Full::new(body.into()))
-        .expect("the status and the headers are constants")
 }

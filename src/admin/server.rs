@@ -27,6 +27,8 @@ use super::view::View;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is closed after this time, so that a client that never reads its answer takes no place for ever.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two looks whether the last request of such a client is answered.
+const LOOK: Duration = Duration::from_secs(1);
 /// Connections served at once. There are few scrapers and operators.
 const MAX_CLIENTS: usize = 64;
 /// Files that the server may have open at once: its clients, its socket, and a duplicate for an upgrade.
@@ -138,11 +140,12 @@ async fn serve_client<S>(stream: S, asker: Asker, admin: Rc<Admin>, idle_since: 
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let is_idle = idle_since.clone();
     let answer = service_fn(move |request| {
         let (admin, idle_since) = (admin.clone(), idle_since.clone());
         async move {
             idle_since.set(None);
-            let answer = route::answer(&request, asker, &admin).await;
+            let answer = route::answer(request, asker, &admin).await;
             // What it doesn't read of the answer keeps nobody else waiting.
             idle_since.set(Some(Instant::now()));
             Ok::<_, Infallible>(answer)
@@ -154,9 +157,16 @@ where
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), answer);
     let mut serving = pin!(serving);
+    let time_is_over = async {
+        tokio::time::sleep(CLIENT_TIMEOUT).await;
+        // A request under way is answered, even one that waits for a backend to drain.
+        while is_idle.get().is_none() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
     let ended = tokio::select! {
         ended = &mut serving => ended,
-        () = tokio::time::sleep(CLIENT_TIMEOUT) => {
+        () = time_is_over => {
             serving.as_mut().graceful_shutdown();
             tokio::time::timeout(HEAD_TIMEOUT, serving).await.unwrap_or(Ok(()))
         }

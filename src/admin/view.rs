@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use serde_json::Value;
 use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::access_log::AccessLog;
-use crate::backends::{AdminState, BackendState, Pool};
+use crate::backends::{Backend, Order, Pool, Refusal};
 use crate::lifecycle::{ConnectionLimit, DrainWatch, FormerProcesses, OpenConnections, Phase};
 use crate::relay::{Engine, Pipes};
 use crate::telemetry::{ListenerStats, ListenerTotals};
@@ -69,19 +70,26 @@ pub struct ShownListener {
     pub tls: Option<tls::Server>,
 }
 
+/// The backends concerned, as they were found, or why nothing was done.
+pub type Steered = oneshot::Sender<Result<Vec<Arc<Backend>>, Refusal>>;
+
 /// A change that a client of the API wants. The main loop makes it, so that no two changes overlap.
 pub enum Command {
     /// Read the configuration again; the answer is what has changed, or why nothing has.
     Reload(oneshot::Sender<Result<String, String>>),
-    /// Enable, drain or disable a backend.
-    SetAdminState {
+    /// Add an entry of `backends` to a pool. `by` says who wants it.
+    Add { pool: String, entry: Value, by: String, answer: Steered },
+    /// Change, drain, disable, enable or remove backends.
+    Steer {
+        /// `*`: all of them.
         pool: String,
-        /// The backend's address, as it is shown.
-        backend: String,
-        admin_state: AdminState,
-        /// The backend's state afterwards, or that there is no such pool or backend.
-        answer: oneshot::Sender<Result<BackendState, String>>,
+        address: String,
+        order: Order,
+        by: String,
+        answer: Steered,
     },
+    /// Start the program anew and hand over to it; the answer is the new process's id once it accepts, or why not.
+    Upgrade(oneshot::Sender<Result<u32, String>>),
     /// Drain and stop.
     Shutdown,
 }

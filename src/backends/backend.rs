@@ -25,6 +25,9 @@ use super::rise_fall::CheckFinding;
 use super::snapshot::BackendSnapshot;
 use super::status::BackendState;
 
+/// What is next for one that an operator removes.
+const REMOVAL: &str = "removed once its connections have ended";
+
 /// One server of a pool.
 #[derive(Debug)]
 pub struct Backend {
@@ -37,6 +40,8 @@ pub struct Backend {
     max_connections: AtomicUsize,
     active: AtomicUsize,
     is_removed: AtomicBool,
+    /// It drains, to be removed then.
+    is_leaving: AtomicBool,
     gives_up_turn: AtomicBool,
     check_place: ArcSwap<CheckPlace>,
     check_log: CheckLog,
@@ -64,6 +69,7 @@ impl Backend {
             max_connections: AtomicUsize::default(),
             active: AtomicUsize::new(0),
             is_removed: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
             gives_up_turn: AtomicBool::new(false),
             check_place: ArcSwap::default(),
             check_log: CheckLog::default(),
@@ -200,7 +206,7 @@ impl Backend {
         BackendSnapshot {
             state: health.state,
             since: health.since,
-            next: health.next,
+            next: if self.is_leaving.load(Ordering::Relaxed) { Some(REMOVAL.to_owned()) } else { health.next },
             reason: health.reason,
             active: self.active(),
             idle: self.counts.idle(),
@@ -282,6 +288,16 @@ impl Backend {
 
     pub(super) fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Whether it is to be removed once its connections have ended.
+    pub(super) fn set_leaving(&self, is_leaving: bool) {
+        self.is_leaving.store(is_leaving, Ordering::Relaxed);
+    }
+
+    /// Whether its pool has it.
+    pub fn is_in_pool(&self) -> bool {
+        !self.is_removed()
     }
 
     /// No pool has it, or not any more.

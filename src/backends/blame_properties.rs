@@ -90,13 +90,7 @@ impl World {
         let now = Instant::now();
         let config = PoolConfig { failure_detection: Some(settings.clone()), ..PoolConfig::example() };
         let pool = Pool::new(config, 1, Cutter::default(), now);
-        let endpoint = |port| Endpoint {
-            target: Target::Tcp(SocketAddr::from(([10, 0, 0, 1], port))),
-            weight: 1,
-            rank: 0,
-            max_connections: None,
-            check: Default::default(),
-        };
+        let endpoint = |port| Endpoint::new(Target::Tcp(SocketAddr::from(([10, 0, 0, 1], port))));
         pool.replace((1..).take(backends).map(endpoint).collect(), now);
         Self { pool, settings: settings.clone(), now, turn: 0, fails: vec![false; backends], open: Vec::new() }
     }

@@ -27,6 +27,8 @@ pub struct CarriedPool {
     pub turn: u64,
     /// By address.
     pub backends: BTreeMap<String, Value>,
+    /// What operators have changed of its members.
+    pub wishes: Vec<Value>,
 }
 
 /// A backend: its `Status`, but for what is only shown.

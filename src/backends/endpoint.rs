@@ -4,9 +4,11 @@
 
 use std::num::NonZeroUsize;
 
-use crate::config::BackendAddress;
+use crate::config::{BackendAddress, BackendChanges};
 use crate::net::Target;
 use crate::tls::ServerName;
+
+use super::admin_state::AdminState;
 
 /// The name of what listens on a unix socket.
 pub(super) const LOCALHOST: &str = "localhost";
@@ -22,7 +24,24 @@ pub struct Endpoint {
     pub rank: u8,
     /// Connections at once.
     pub max_connections: Option<NonZeroUsize>,
+    /// When it comes into its pool; later an operator may want otherwise.
+    pub admin_state: AdminState,
     pub check: CheckPlace,
+}
+
+impl Endpoint {
+    /// With the defaults of the file.
+    pub fn new(target: Target) -> Self {
+        let (admin_state, check) = Default::default();
+        Self { target, weight: 1, rank: 0, max_connections: None, admin_state, check }
+    }
+
+    /// As an operator wants it.
+    pub(super) fn change(&mut self, changes: BackendChanges) {
+        self.weight = changes.weight.unwrap_or(self.weight);
+        self.rank = changes.rank.unwrap_or(self.rank);
+        self.max_connections = changes.max_connections.unwrap_or(self.max_connections);
+    }
 }
 
 /// What the configuration says of where its health check goes, beside the port of the pool's check.

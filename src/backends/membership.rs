@@ -1,16 +1,15 @@
 //! Who is in a pool: the one owner of that question, and the only one that changes the pool's set of backends.
 //!
-//! An entry of the configuration is an address, or a name that stands for addresses. Where two sources disagree:
+//! An entry is an address, or a name that stands for addresses. Where sources disagree:
 //!
-//! 1. DNS: the weight and priority of an SRV record hold over those of the entry that names the service.
-//! 2. The configuration. Of two entries that come to the same address, the first holds.
+//! 1. An operator's [`Wishes`] hold, through reloads too, until the configuration says something else of that backend.
+//! 2. DNS: the weight and priority of an SRV record hold over those of the entry that names the service.
+//! 3. The configuration. Of two entries that come to the same address, the first holds.
 //!
 //! What a name last gave stays until it gives something new: a DNS failure takes no backend away, be it that of a name
 //! or of one target among a service's.
 //!
-//! The API can't add or remove backends yet. When it can, what it changed is to hold over both, through reloads too,
-//! until it is taken back. Runs on the main thread. Knows nothing of states: draining and disabling keep a backend in
-//! its pool.
+//! Runs on the main thread. Knows nothing of states: draining and disabling keep a backend in its pool.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -21,6 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hickory_resolver::net::NetError;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
@@ -29,27 +29,32 @@ use crate::config::{self, BackendAddress, Resolve};
 use crate::file_watch::FileWatch;
 use crate::net::Target;
 
+use super::admin_state::AdminState;
 use super::discovery::{Answer, Discovery, Host, Lookup, Query, SrvRank};
 use super::endpoint::{CheckPlace, Endpoint};
+use super::leaving::Leavers;
 use super::pool::{Pool, Unresolved};
 use super::resolver::{MAX_ADDRESSES, system_files};
+use super::wishes::Wishes;
 
 /// Backends of one pool at most, whatever its names give: the tables of the policies number them in 16 bits.
 const MAX_BACKENDS: usize = 16_384;
 
 /// Keeps one pool's set of backends.
 pub struct Membership {
-    pool: Arc<Pool>,
-    /// In the order of the configuration.
-    entries: RefCell<Vec<Entry>>,
+    pub(super) pool: Arc<Pool>,
+    /// In the order of the configuration; then those that operators have added.
+    pub(super) entries: RefCell<Vec<Entry>>,
+    pub(super) wishes: RefCell<Wishes>,
+    pub(super) leavers: Leavers,
     reconfigured: Notify,
     /// A name was answered for, or failed.
     answered: Notify,
 }
 
-/// One backend of the configuration, and what it stands for now.
-struct Entry {
-    settings: config::BackendConfig,
+/// One entry of the configuration or of an operator, and what it stands for now.
+pub(super) struct Entry {
+    pub(super) settings: config::BackendConfig,
     source: Source,
 }
 
@@ -82,18 +87,39 @@ struct KnownHost {
 }
 
 impl Membership {
-    /// Gives the pool the backends that need no resolving.
-    pub fn new(pool: Arc<Pool>) -> Self {
-        let membership =
-            Self { pool, entries: RefCell::default(), reconfigured: Notify::new(), answered: Notify::new() };
+    /// Gives the pool the backends that need no resolving. `carried` is what operators wished of the old process of an
+    /// upgrade.
+    pub fn new(pool: Arc<Pool>, carried: Vec<Value>) -> Self {
+        let mut wishes = Wishes::default();
+        wishes.carry_on(carried, &pool.settings());
+        let membership = Self {
+            pool,
+            entries: RefCell::default(),
+            wishes: wishes.into(),
+            leavers: Leavers::default(),
+            reconfigured: Notify::new(),
+            answered: Notify::new(),
+        };
         membership.reconfigure();
         membership.publish();
         membership
     }
 
-    /// Follows the pool's settings: what a name that stays gave last is kept until it gives something new. The pool
-    /// gets its backends by [`Membership::publish`].
+    /// Follows the pool's settings. The pool gets its backends by [`Membership::publish`].
     pub fn reconfigure(&self) {
+        for backend in self.wishes.borrow_mut().end_overruled(&self.pool.settings().backends) {
+            tracing::warn!(
+                event = "operator_overruled",
+                pool = self.pool.name(),
+                backend,
+                "the configuration says something else of it than before: what an operator changed of it ends"
+            );
+        }
+        self.arrange();
+    }
+
+    /// The entries anew; what a name that stays gave last is kept until it gives something new.
+    pub(super) fn arrange(&self) {
         let mut before = self.entries.take();
         let mut entry = |settings: &config::BackendConfig| {
             let known = before.iter().position(|entry| entry.settings.address == settings.address);
@@ -103,7 +129,8 @@ impl Membership {
             };
             Entry { settings: settings.clone(), source }
         };
-        let entries = self.pool.settings().backends.iter().map(&mut entry).collect();
+        let wanted = self.wishes.borrow().entries(&self.pool.settings().backends);
+        let entries = wanted.iter().map(&mut entry).collect();
         self.entries.replace(entries);
         self.reconfigured.notify_one();
     }
@@ -111,7 +138,7 @@ impl Membership {
     /// Gives the pool the backends that are known.
     pub fn publish(&self) {
         let mut known = HashSet::new();
-        let mut wanted: Vec<Endpoint> = self.entries.borrow().iter().flat_map(Entry::endpoints).collect();
+        let mut wanted = self.wanted();
         // Two names may give the same address, and an address may be in the configuration as well: the first holds.
         wanted.retain(|endpoint| known.insert(endpoint.target.clone()));
         if wanted.len() > MAX_BACKENDS {
@@ -119,6 +146,20 @@ impl Membership {
             wanted.truncate(MAX_BACKENDS);
         }
         self.pool.replace(wanted, Instant::now());
+    }
+
+    fn wanted(&self) -> Vec<Endpoint> {
+        let entries = self.entries.borrow();
+        let endpoints: Vec<_> =
+            entries.iter().map(|entry| (entry.settings.address.clone(), entry.endpoints())).collect();
+        let mut wishes = self.wishes.borrow_mut();
+        // Before that, what a name is going to give is not known.
+        if !wishes.is_empty() && entries.iter().filter_map(Entry::name).all(|name| name.hosts.is_some()) {
+            let given = endpoints.iter().flat_map(|(_, of_entry)| of_entry).map(|it| it.target.to_string());
+            let present = endpoints.iter().map(|(entry, _)| entry.to_string()).chain(given);
+            wishes.forget_others(&present.collect(), &self.pool.settings().backends);
+        }
+        wishes.applied(endpoints)
     }
 
     /// Tells the pool which names, and which targets of services, don't resolve now.
@@ -245,13 +286,14 @@ impl Entry {
     }
 
     /// The backends that it stands for, in an order that doesn't depend on the name server's.
-    fn endpoints(&self) -> Vec<Endpoint> {
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
         let config::BackendConfig { weight, rank, max_connections, ref check, .. } = self.settings;
         let check = |host: Option<&str>| CheckPlace { host: host.map(str::to_owned), address: check.clone() };
         let hosts = match &self.source {
             Source::Address(target) => {
                 let target = target.clone();
-                return vec![Endpoint { target, weight, rank, max_connections, check: check(None) }];
+                let (admin_state, check) = (AdminState::default(), check(None));
+                return vec![Endpoint { target, weight, rank, max_connections, admin_state, check }];
             }
             Source::Name(name) => name.hosts.iter().flatten(),
         };
@@ -263,6 +305,7 @@ impl Entry {
                 weight: srv.weight,
                 rank: rank.saturating_add(u8::from(srv.is_backup)),
                 max_connections,
+                admin_state: AdminState::default(),
                 check: check(Some(&host.name)),
             })
         });

@@ -20,6 +20,7 @@ use crate::net::Target;
 use crate::protocol::proxy_header;
 use crate::telemetry::{FailureCounters, PoolHistograms};
 
+use super::admin_state::AdminState;
 use super::backend::Backend;
 use super::carried::Expected;
 use super::endpoint::{CheckPlace, Endpoint};
@@ -230,6 +231,9 @@ impl Pool {
     fn add(&self, endpoint: &Endpoint, now: Instant) -> Arc<Backend> {
         let backend = Backend::new(endpoint, &self.settings(), self.workers, self.events.clone(), now);
         let carried = self.expected().as_mut().and_then(|expected| expected.take(&self.name, backend.label(), now));
+        if endpoint.admin_state != AdminState::Enable {
+            backend.set_admin_state(endpoint.admin_state, now);
+        }
         if let Some(carried) = carried {
             backend.health().carry_on(carried, now);
             if !backend.is_up() {
@@ -253,7 +257,7 @@ impl Pool {
     /// An address of a host that a client names: a backend that the pool doesn't have.
     pub(super) fn backend_by_name(&self, address: SocketAddr, host: String) -> Arc<Backend> {
         let check = CheckPlace { host: Some(host), address: None };
-        let endpoint = Endpoint { target: Target::Tcp(address), weight: 1, rank: 0, max_connections: None, check };
+        let endpoint = Endpoint { check, ..Endpoint::new(Target::Tcp(address)) };
         let backend = Backend::new(&endpoint, &self.settings(), self.workers, self.events.clone(), Instant::now());
         backend.mark_removed();
         backend

@@ -42,11 +42,10 @@ pub(super) fn detection() -> FailureDetection {
 pub(super) fn endpoint(index: usize, weight: u16, rank: u8, max_connections: usize) -> Endpoint {
     let port = u16::try_from(index + 1).expect("few backends");
     Endpoint {
-        target: Target::Tcp(SocketAddr::from(([10, 0, 0, 1], port))),
         weight,
         rank,
         max_connections: NonZeroUsize::new(max_connections),
-        check: Default::default(),
+        ..Endpoint::new(Target::Tcp(SocketAddr::from(([10, 0, 0, 1], port))))
     }
 }
 

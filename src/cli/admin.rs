@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{AdminConfig, Overrides, Source, means_off};
 
-use super::client;
+use super::client::{self, Ask};
 use super::environment::variable;
 use super::error::CliError;
 use super::foreign;
@@ -42,19 +42,15 @@ pub(super) struct AdminClient {
     token: Option<String>,
 }
 
+/// What came of an order, in words.
 #[derive(Deserialize)]
-struct ApiMessage {
-    result: Option<String>,
-    error: Option<String>,
+struct Told {
+    result: String,
 }
 
-impl ApiMessage {
-    fn refusal(self, status: StatusCode) -> CliError {
-        match self.error {
-            Some(error) if status == StatusCode::UNAUTHORIZED => CliError::Unauthorized(error),
-            error => CliError::Refused(error.unwrap_or_else(|| status.to_string())),
-        }
-    }
+#[derive(Deserialize)]
+struct ApiError {
+    error: Option<String>,
 }
 
 /// A runtime for a few requests.
@@ -112,40 +108,46 @@ fn read_token(file: &Path) -> Result<String, CliError> {
 
 impl AdminClient {
     pub(super) async fn report<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
-        let (_, body) = self.request(Method::GET, path).await?;
+        let (_, body) = self.request(Ask::new(Method::GET, path)).await?;
         self.read(path, &body)
     }
 
     /// A report that the balancer may refuse.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
-        let (status, body) = self.request(Method::GET, path).await?;
-        self.read_if_done(path, status, &body)
+        self.order(Ask::new(Method::GET, path)).await
     }
 
     /// Removes what the path stands for.
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
-        let (status, body) = self.request(Method::DELETE, path).await?;
-        self.read_if_done(path, status, &body)
+        self.order(Ask::new(Method::DELETE, path)).await
     }
 
     /// Makes a change, and returns its result.
     pub(super) async fn change(&self, path: &str) -> Result<String, CliError> {
-        let (status, body) = self.request(Method::POST, path).await?;
-        match self.read(path, &body)? {
-            ApiMessage { result: Some(result), .. } if status.is_success() => Ok(result),
-            message => Err(message.refusal(status)),
-        }
+        self.told(Ask::new(Method::POST, path)).await
     }
 
-    fn read_if_done<T: DeserializeOwned>(&self, path: &str, status: StatusCode, body: &[u8]) -> Result<T, CliError> {
+    /// Gives an order, and returns its result in words.
+    pub(super) async fn told(&self, order: Ask<'_>) -> Result<String, CliError> {
+        let Told { result } = self.order(order).await?;
+        Ok(result)
+    }
+
+    /// Gives an order, and returns what came of it.
+    pub(super) async fn order<T: DeserializeOwned>(&self, order: Ask<'_>) -> Result<T, CliError> {
+        let path = order.path;
+        let (status, body) = self.request(order).await?;
         if status.is_success() {
-            return self.read(path, body);
+            return self.read(path, &body);
         }
-        Err(self.read::<ApiMessage>(path, body)?.refusal(status))
+        match self.read(path, &body)? {
+            ApiError { error: Some(error) } if status == StatusCode::UNAUTHORIZED => Err(CliError::Unauthorized(error)),
+            ApiError { error } => Err(CliError::Refused(error.unwrap_or_else(|| status.to_string()))),
+        }
     }
 
-    async fn request(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), CliError> {
-        client::send_request(&self.address, method, path, self.token.as_deref())
+    async fn request(&self, ask: Ask<'_>) -> Result<(StatusCode, Bytes), CliError> {
+        client::send_request(&self.address, ask, self.token.as_deref())
             .await
             .map_err(|source| CliError::NoAnswer { address: self.address.clone(), source })
     }

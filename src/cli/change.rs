@@ -1,37 +1,21 @@
-//! `lb backend` and `lb reload`: changes of a running balancer.
+//! `lb reload`, `lb upgrade`, `lb stop`: what signals do, with an answer.
 
-use clap::{Args, Subcommand};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::time::Duration;
 
-use super::admin::{AdminArgs, runtime};
+use clap::Args;
+use hyper::Method;
+
+use crate::admin::{StatusReport, UpgradeReport};
+
+use super::admin::{AdminArgs, AdminClient, runtime};
+use super::client::Ask;
 use super::environment::print_line;
 use super::error::CliError;
 
-#[derive(Args, Clone, Debug)]
-pub(super) struct BackendArgs {
-    #[command(subcommand)]
-    change: BackendChange,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-enum BackendChange {
-    /// Give it no new connections; open ones stay open, and its failures and health are still tracked
-    Drain(BackendRef),
-    /// Take it out of service: no new connections, whatever its health checks say
-    Disable(BackendRef),
-    /// Let it serve again
-    Enable(BackendRef),
-}
-
-#[derive(Args, Clone, Debug)]
-struct BackendRef {
-    /// The pool's name (`default` in the short form)
-    pool: String,
-    /// The backend's address, as `lb status` shows it
-    address: String,
-    #[command(flatten)]
-    admin: AdminArgs,
-}
+/// The new process has 30 s to accept.
+const UPGRADE_TIME: Duration = Duration::from_secs(40);
+/// Between two looks whether it has ended.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ReloadArgs {
@@ -39,20 +23,51 @@ pub(super) struct ReloadArgs {
     admin: AdminArgs,
 }
 
-pub(super) fn backend(args: &BackendArgs) -> Result<(), CliError> {
-    let (verb, BackendRef { pool, address, admin }) = match &args.change {
-        BackendChange::Drain(backend) => ("drain", backend),
-        BackendChange::Disable(backend) => ("disable", backend),
-        BackendChange::Enable(backend) => ("enable", backend),
-    };
-    let [pool_segment, address_segment] = [pool, address].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
-    let path = format!("/api/v1/pools/{pool_segment}/backends/{address_segment}/{verb}");
-    let state = runtime()?.block_on(admin.admin()?.change(&path))?;
-    print_line(format_args!("{pool} {address}: {state}"));
-    Ok(())
+#[derive(Args, Clone, Debug)]
+pub(super) struct UpgradeArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct StopArgs {
+    /// Wait until its process answers no more: its connections have ended, or the drain timeout is over
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
     print_line(runtime()?.block_on(args.admin.admin()?.change("/api/v1/reload"))?);
     Ok(())
+}
+
+pub(super) fn upgrade(args: &UpgradeArgs) -> Result<(), CliError> {
+    let order = Ask::new(Method::POST, "/api/v1/upgrade").that_waits(UPGRADE_TIME);
+    let UpgradeReport { result, .. } = runtime()?.block_on(args.admin.admin()?.order(order))?;
+    print_line(result);
+    Ok(())
+}
+
+pub(super) fn stop(args: &StopArgs) -> Result<(), CliError> {
+    let admin = args.admin.admin()?;
+    runtime()?.block_on(async {
+        let StatusReport { pid, .. } = admin.report("/api/v1/status").await?;
+        let result = admin.change("/api/v1/shutdown").await?;
+        if !args.wait {
+            print_line(format_args!("process {pid}: {result}"));
+            return Ok(());
+        }
+        while is_there(&admin, pid).await {
+            tokio::time::sleep(LOOK).await;
+        }
+        print_line(format_args!("process {pid}: stopped"));
+        Ok(())
+    })
+}
+
+/// Whether that process answers, and no other in its place.
+async fn is_there(admin: &AdminClient, pid: u32) -> bool {
+    admin.report::<StatusReport>("/api/v1/status").await.is_ok_and(|status| status.pid == pid)
 }

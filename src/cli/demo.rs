@@ -22,7 +22,7 @@ use crate::config::{Overrides, Source};
 use crate::server;
 use crate::telemetry::{LogWriter, LogWriterOptions, escaped, rfc3339};
 
-use super::client;
+use super::client::{self, Ask};
 use super::error::CliError;
 
 const LISTEN: &str = "127.0.0.1:8080";
@@ -194,7 +194,7 @@ fn send(requests: u32, balancer: &SocketAddr, servers: &[SocketAddr], output: &O
     let mut shares = [0, 0];
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         for number in 1..=requests {
-            let (_, body) = client::send_request(&balancer.to_string(), Method::GET, "/", None).await?;
+            let (_, body) = client::send_request(&balancer.to_string(), Ask::new(Method::GET, "/"), None).await?;
             let answer = String::from_utf8_lossy(&body);
             let by = servers.iter().position(|server| answer.trim_end() == server.to_string());
             let by = by.ok_or_else(|| io::Error::other(format!("an answer from neither server: {answer}")))?;

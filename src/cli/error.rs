@@ -37,6 +37,8 @@ pub(super) enum CliError {
     Refused(String),
     /// The person at the terminal did not say yes.
     NotConfirmed,
+    /// The time to wait for the end of a backend's connections is over.
+    StillOpen { backend: String, active: usize },
     /// The balancer is not ready for traffic.
     NotReady(String),
     /// `lb top` has no terminal to draw on.
@@ -92,6 +94,7 @@ impl fmt::Display for CliError {
             Self::Unauthorized(reason) => write!(f, "{reason} (see --token-file FILE)"),
             Self::Refused(reason) => f.write_str(reason),
             Self::NotConfirmed => f.write_str("nothing was done"),
+            Self::StillOpen { backend, active } => write!(f, "{backend} drains, and {active} connections are left"),
             Self::NotReady(reason) => write!(f, "not ready: {reason}"),
             Self::NoTerminal(error) => write!(f, "lb top needs a terminal ({error}); lb status needs none"),
             Self::PoolsDown(pools) => write!(f, "no usable backend in: {pools}"),

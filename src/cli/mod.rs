@@ -1,6 +1,7 @@
 //! The command line, and the dispatch to the commands.
 
 mod admin;
+mod backend;
 mod change;
 mod check;
 mod client;
@@ -9,6 +10,7 @@ mod connections;
 mod demo;
 mod environment;
 mod error;
+mod events;
 mod foreign;
 mod generate;
 mod import;
@@ -74,8 +76,8 @@ enum Command {
     Connections(connections::ConnectionsArgs),
     /// Reset connections of clients, by id, client, backend, pool or listener
     Kill(connections::KillArgs),
-    /// Drain, disable or enable a backend of a running balancer
-    Backend(change::BackendArgs),
+    /// Add, remove, drain, disable, enable or weight backends of a running balancer
+    Backend(backend::BackendArgs),
     /// Make an lb.yaml from an nginx.conf or a haproxy.cfg, and list what is left out
     Import(import::ImportArgs),
     /// Print the JSON Schema of lb.yaml, for editors
@@ -86,6 +88,12 @@ enum Command {
     Man(generate::ManArgs),
     /// Make a running balancer read its configuration again
     Reload(change::ReloadArgs),
+    /// Start the program anew and hand over to it; says which process accepts then, or why none does
+    Upgrade(change::UpgradeArgs),
+    /// Drain and stop a running balancer
+    Stop(change::StopArgs),
+    /// Show what has happened to a running balancer: ejections, outages, reloads, what operators did
+    Events(events::EventsArgs),
 }
 
 /// The command line's description, for the reference.
@@ -106,8 +114,11 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::top(&args),
         Command::Connections(args) => connections::connections(&args),
         Command::Kill(args) => connections::kill(&args),
-        Command::Backend(args) => change::backend(&args),
+        Command::Backend(args) => backend::backend(&args),
         Command::Reload(args) => change::reload(&args),
+        Command::Upgrade(args) => change::upgrade(&args),
+        Command::Stop(args) => change::stop(&args),
+        Command::Events(args) => events::events(&args),
         Command::Import(args) => import::import(&args),
         Command::Man(args) => generate::man(&args, Cli::command()),
         Command::Completions(args) => {

@@ -19,10 +19,12 @@ mod pool;
 mod problem;
 mod route;
 mod schema;
+mod steering;
 mod tls;
 mod yaml;
 
 pub use address::{BackendAddress, BindAddress};
+pub use build::MAX_BACKENDS;
 pub use file::off::means_off;
 pub use global::{AdminConfig, Config, DrainConfig, RelayEngine, RelayMode};
 pub use health_check::{
@@ -41,7 +43,8 @@ pub use pool::{
 pub use problem::{Problem, Problems};
 pub use route::{Route, RouteClients, ToServerName};
 pub use schema::schema;
+pub use steering::{BackendChanges, duration};
 pub use tls::{ClientAuthMode, TlsTo};
 #[cfg(test)]
 pub use yaml::print;
-pub use yaml::print_compact;
+pub use yaml::{listed, nearest_word, print_compact};

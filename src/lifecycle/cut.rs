@@ -34,6 +34,8 @@ pub enum Cut {
     BackendDown,
     /// Its backend is a backup, and one of a lower rank is back.
     BackupClosed,
+    /// An operator has removed its backend at once.
+    BackendRemoved,
 }
 
 /// Which connections a worker is to cut.

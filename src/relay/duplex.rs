@@ -328,6 +328,7 @@ impl From<Cut> for Cause {
         match cut {
             Cut::BackendDown => Self::BackendDown,
             Cut::BackupClosed => Self::BackupClosed,
+            Cut::BackendRemoved => Self::BackendRemoved,
         }
     }
 }

@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 
 use crate::admin::Command;
 use crate::config::DrainConfig;
 use crate::lifecycle::{ConnectionLimit, Drain, Phase};
 
 use super::admin_server::AdminServer;
+use super::history_state;
 use super::listen_sockets::ListenSockets;
 use super::reload::reload;
 use super::server_state::ServerState;
 use super::signals::{SignalAction, Signals};
+use super::steering;
 use super::systemd::{self, Watchdog};
 use super::upgrade::Upgrade;
 
@@ -124,10 +127,7 @@ impl MainLoop {
                 Some(log) => log.reopen(),
                 None => tracing::info!("SIGUSR1 opens the access log again, but it is off"),
             },
-            SignalAction::Upgrade => {
-                let admin = self.admin.named_sockets();
-                self.upgrade.begin(self.state.running.passed_on().into_iter().chain(admin).collect());
-            }
+            SignalAction::Upgrade => self.begin_upgrade(None),
         }
         None
     }
@@ -141,9 +141,17 @@ impl MainLoop {
                 None
             }
             // It would not reach the new process, which was told already. Dropped, it is answered: ask again.
-            Some(Command::SetAdminState { .. }) if self.upgrade.is_under_way() => None,
-            Some(Command::SetAdminState { pool, backend, admin_state, answer }) => {
-                let _ = answer.send(self.state.running.pools().set_admin_state(&pool, &backend, admin_state));
+            Some(Command::Add { .. } | Command::Steer { .. }) if self.upgrade.is_under_way() => None,
+            Some(Command::Add { pool, entry, by, answer }) => {
+                let _ = answer.send(steering::add(&self.state, &pool, &entry, &by).await);
+                None
+            }
+            Some(Command::Steer { pool, address, order, by, answer }) => {
+                let _ = answer.send(steering::steer(&self.state, &pool, &address, order, &by));
+                None
+            }
+            Some(Command::Upgrade(answer)) => {
+                self.begin_upgrade(Some(answer));
                 None
             }
             Some(Command::Shutdown) | None => {
@@ -152,6 +160,12 @@ impl MainLoop {
                 Some(Ending::Requested)
             }
         }
+    }
+
+    fn begin_upgrade(&mut self, answer: Option<oneshot::Sender<Result<u32, String>>>) {
+        let history = history_state::pass(&self.state.view.history);
+        let admin = self.admin.named_sockets();
+        self.upgrade.begin(self.state.running.passed_on().into_iter().chain(history).chain(admin).collect(), answer);
     }
 
     /// The new process serves the admin address now.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::backends::{
-    AdminState, BackendState, CarriedPool, Membership, Pool, answer_for_names, follow_roles, watch_health,
+    Backend, CarriedPool, Membership, Order, Pool, Refusal, answer_for_names, follow_roles, watch_health,
 };
 use crate::config;
 use crate::lifecycle::Cutter;
@@ -33,12 +33,12 @@ pub(super) struct Pools {
     carried: CarriedPools,
 }
 
-struct RunningPool {
-    upstream: Arc<Upstream>,
+pub(super) struct RunningPool {
+    pub(super) upstream: Arc<Upstream>,
     settings: config::PoolConfig,
-    membership: Rc<Membership>,
-    /// Resolve its names, rebuild its balancer's table, call waiting clients, follow its roles. They end when this is
-    /// dropped.
+    pub(super) membership: Rc<Membership>,
+    /// Resolve its names, see backends off, rebuild its balancer's table, call waiting clients, follow its roles. They
+    /// end when this is dropped.
     _upkeep: JoinSet<Infallible>,
     health_checks: JoinSet<Infallible>,
 }
@@ -54,7 +54,7 @@ impl Pools {
         let now = Instant::now();
         let entry = |(name, pool): (&String, &RunningPool)| {
             let (turn, backends) = (pool.upstream.balancer().turn(), pool.upstream.pool().carried(now));
-            (name.clone(), CarriedPool { turn, backends })
+            (name.clone(), CarriedPool { turn, backends, wishes: pool.membership.carried() })
         };
         self.running.iter().map(entry).collect()
     }
@@ -109,27 +109,20 @@ impl Pools {
         }
     }
 
-    /// Drains, disables or enables a backend, and returns its state afterwards.
-    ///
-    /// # Errors
-    /// There is no such pool or backend.
-    pub(super) fn set_admin_state(
-        &self,
-        pool: &str,
-        backend: &str,
-        admin_state: AdminState,
-    ) -> Result<BackendState, String> {
-        let upstream = &self.running.get(pool).ok_or_else(|| format!("there is no pool {pool}"))?.upstream;
-        let backends = upstream.pool().backends();
-        let known = backends.iter().find(|known| known.label() == backend);
-        let known = known.ok_or_else(|| format!("pool {pool} has no backend {backend}"))?;
-        let has_changed = known.set_admin_state(admin_state, Instant::now());
-        let state = known.state();
-        if has_changed {
-            upstream.balancer().rebuild();
-            tracing::info!(event = "operator", pool, backend, state = state.as_str(), "changed by the API");
-        }
-        Ok(state)
+    /// A pool that runs.
+    pub(super) fn find(&self, name: &str) -> Option<&RunningPool> {
+        self.running.get(name)
+    }
+
+    /// What is said of a name that no pool has.
+    pub(super) fn unknown(&self, name: &str) -> Refusal {
+        let known: Vec<String> = self.running.keys().cloned().collect();
+        Refusal::not_found(&format!("there is no pool {name}"), name, &known)
+    }
+
+    /// In the order of their names.
+    pub(super) fn running(&self) -> impl Iterator<Item = &RunningPool> {
+        self.running.values()
     }
 
     /// Ends the pools that are not wanted any more; open connections to them stay open.
@@ -157,19 +150,36 @@ impl RunningPool {
     fn start(settings: &config::PoolConfig, workers: usize, cutter: Cutter, carried: CarriedPool) -> Self {
         let pool = Pool::new(settings.clone(), workers, cutter, Instant::now());
         pool.carry_on(carried.backends, Instant::now());
-        let membership = Rc::new(Membership::new(pool.clone()));
+        let membership = Rc::new(Membership::new(pool.clone(), carried.wishes));
         let upstream = Upstream::new(pool.clone());
         upstream.balancer().continue_at(carried.turn);
         let mut upkeep = JoinSet::new();
         upkeep.spawn_local(follow_roles(pool.clone()));
         upkeep.spawn_local(answer_for_names(pool));
         upkeep.spawn_local(membership.clone().follow_names());
+        let leaving = membership.clone();
+        upkeep.spawn_local(async move { leaving.follow_leaving().await });
         let balancer = upstream.balancer().clone();
         upkeep.spawn_local(async move { balancer.follow_pool().await });
         let pool = upstream.pool().clone();
         upkeep.spawn_local(async move { pool.call_at_events().await });
         let health_checks = start_health_checks(&upstream, settings);
         Self { upstream, settings: settings.clone(), membership, _upkeep: upkeep, health_checks }
+    }
+
+    /// Carries out an order about backends; the very next pick sees it.
+    pub(super) fn steer(&self, address: &str, order: Order, by: &str) -> Result<Vec<Arc<Backend>>, Refusal> {
+        let backends = self.membership.steer(address, order, by, Instant::now())?;
+        self.upstream.balancer().rebuild();
+        Ok(backends)
+    }
+
+    /// Waits until each of its names has given something, or some time is over. The very next pick sees what came.
+    pub(super) async fn answered(&self) {
+        let _ = tokio::time::timeout(FIRST_RESOLVE, self.membership.asked_once()).await;
+        self.membership.publish();
+        // Now, so that picks see the change when it is reported as done.
+        self.upstream.balancer().rebuild();
     }
 
     /// Takes new settings, but for the backends: those change when the membership is published.

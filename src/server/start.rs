@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_local;
 
 use crate::access_log::AccessLog;
-use crate::admin::{Exporter, Guard, History, Reloads, View};
+use crate::admin::{Exporter, Guard, Reloads, View};
 use crate::config::{AdminConfig, BindAddress, Config, Loaded, LogConfig, LogFormat, Source};
 use crate::file_watch::FileWatch;
 use crate::lifecycle::{ConnectionLimit, CutOrder, Cutter, Drain, DrainWatch, Inquiry, OpenConnections};
@@ -166,7 +166,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
         config_file: loaded.file.as_ref().map(|file| file.display().to_string()),
         reloads: Reloads::default(),
         guard: guard_of(&config.admin)?,
-        history: History::default(),
+        history: old_process.take_history(),
         commands: sender,
         former_processes: upgrade.former_processes().clone(),
     });

@@ -16,9 +16,11 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
+use crate::admin::History;
 use crate::lifecycle::FormerProcesses;
 use crate::net::{PassedSockets, receive_sockets, send_sockets};
 
+use super::history_state;
 use super::listen_sockets::SharedSockets;
 use super::pool_state;
 use super::pools::CarriedPools;
@@ -33,32 +35,41 @@ const MOST_FORMER_PROCESSES: usize = 4;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Sent by the new process once it accepts.
 const READY: &[u8] = b"ready";
+/// What it sends at most, in place of that: why it can't start.
+const LONGEST_ANSWER: usize = 4096;
 /// A container's first process: when it ends, the kernel ends all others (pid_namespaces(7)).
 const INIT: u32 = 1;
 
 /// The process that this one takes over from, if there is one.
+#[derive(Default)]
 pub(super) struct OldProcess {
     socket: Option<OwnedFd>,
     passed: Vec<PassedSockets>,
     pools: CarriedPools,
+    history: History,
 }
 
 impl OldProcess {
     /// Receives its listening sockets, if this process was started by an upgrade.
     pub(super) fn receive() -> io::Result<Self> {
         if std::env::var_os(VARIABLE).is_none() {
-            return Ok(Self { socket: None, passed: Vec::new(), pools: CarriedPools::new() });
+            return Ok(Self::default());
         }
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         let mut passed = receive_sockets(&socket)?;
-        let pools = pool_state::take(&mut passed);
+        let (pools, history) = (pool_state::take(&mut passed), history_state::take(&mut passed));
         tracing::info!(addresses = passed.len(), "taking over from the old process; counters begin anew");
-        Ok(Self { socket: Some(socket), passed, pools })
+        Ok(Self { socket: Some(socket), passed, pools, history })
     }
 
     /// What it knew of its pools.
     pub(super) fn take_pools(&mut self) -> CarriedPools {
         std::mem::take(&mut self.pools)
+    }
+
+    /// What it had of the last hour.
+    pub(super) fn take_history(&mut self) -> History {
+        std::mem::take(&mut self.history)
     }
 
     /// `None`: there is no old process.
@@ -76,6 +87,15 @@ impl OldProcess {
     }
 }
 
+/// Tells the old process why this one can't start, if an upgrade has started it.
+pub fn tell_old_process(why: &str) {
+    if std::env::var_os(VARIABLE).is_some() {
+        let why = &why.as_bytes()[..why.len().min(LONGEST_ANSWER)];
+        // An error means that it doesn't listen any more.
+        let _ = send(io::stdin(), why, SendFlags::NOSIGNAL);
+    }
+}
+
 /// The upgrade of this process to a new one.
 pub(super) struct Upgrade {
     /// The path of the program, where a new version may be installed later.
@@ -88,6 +108,8 @@ struct UnderWay {
     pid: u32,
     /// The new process's id once it accepts, or why it never will.
     result: oneshot::Receiver<Result<u32, String>>,
+    /// To those who have asked for it.
+    answers: Vec<oneshot::Sender<Result<u32, String>>>,
 }
 
 impl Upgrade {
@@ -117,27 +139,36 @@ impl Upgrade {
     }
 
     /// Starts the program again, with this one's arguments and environment, and passes on its listening sockets.
-    pub(super) fn begin(&mut self, sockets: Vec<(String, SharedSockets)>) {
-        if self.under_way.is_some() {
-            return tracing::warn!("an upgrade is under way already");
-        }
-        if std::process::id() == INIT {
-            return tracing::error!(
-                "no upgrade of a container's first process: the container would end with it; start a new container, \
-                 and stop this one"
-            );
-        }
-        match self.start() {
+    /// `answer` is told what came of it.
+    pub(super) fn begin(
+        &mut self,
+        sockets: Vec<(String, SharedSockets)>,
+        answer: Option<oneshot::Sender<Result<u32, String>>>,
+    ) {
+        let started = match &mut self.under_way {
+            Some(under_way) => {
+                tracing::warn!("an upgrade is under way already");
+                under_way.answers.extend(answer);
+                return;
+            }
+            None if std::process::id() == INIT => Err("no upgrade of a container's first process: the container \
+                                                       would end with it; start a new container, and stop this one"
+                .to_owned()),
+            None => self.start().map_err(|error| error.to_string()),
+        };
+        match started {
             Ok((child, socket)) => {
                 tracing::info!(event = "upgrading", pid = child.id(), "upgrading: a new process was started");
                 let (pid, (sender, result)) = (child.id(), oneshot::channel());
                 // On a thread of its own, as all of it blocks: the sending, if the child doesn't receive, and the waits
                 // for its answer and its end.
                 std::thread::spawn(move || sender.send(hand_over(child, &socket, sockets)));
-                self.under_way = Some(UnderWay { pid, result });
+                self.under_way = Some(UnderWay { pid, result, answers: answer.into_iter().collect() });
             }
             Err(error) => {
-                tracing::error!(event = "upgrade_failed", %error, "the upgrade failed; this process continues");
+                tracing::error!(event = "upgrade_failed", error, "the upgrade failed; this process continues");
+                // An error here and below means that nobody waits for it any more.
+                answer.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
             }
         }
     }
@@ -173,7 +204,8 @@ impl Upgrade {
         let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
         let result = (&mut under_way.result).await;
         let result = result.unwrap_or_else(|_| Err("the thread that waited for the new process has ended".to_owned()));
-        self.under_way = None;
+        let answers = self.under_way.take().into_iter().flat_map(|under_way| under_way.answers);
+        answers.for_each(|answer| drop(answer.send(result.clone())));
         match result {
             Ok(pid) => {
                 let event = "upgraded";
@@ -197,15 +229,20 @@ fn hand_over(mut child: Child, socket: &OwnedFd, sockets: Vec<(String, SharedSoc
     }
     // What a reload closes from now on is closed.
     drop(sockets);
-    let mut answer = [0; READY.len()];
+    let mut answer = [0; LONGEST_ANSWER];
     let why = match recv(socket, &mut answer[..], RecvFlags::empty()) {
         Ok((_, length)) if answer[..length] == *READY => return Ok(child.id()),
-        Err(Errno::AGAIN) => "the new process did not accept in time",
+        Err(Errno::AGAIN) => "the new process did not accept in time".to_owned(),
         // It closed its end of the socket: an end of stream, or a reset if it had not received everything.
-        Ok(_) | Err(_) => "the new process ended before it accepted",
+        Ok((_, 0)) | Err(_) => "the new process ended before it accepted; the log has its own messages".to_owned(),
+        Ok((_, length)) => {
+            // Its end closes the socket: it is not to be killed while it writes its log.
+            let _ = recv(socket, &mut [0; 1][..], RecvFlags::empty());
+            format!("the new process ended before it accepted: {}", String::from_utf8_lossy(&answer[..length]))
+        }
     };
     // An error means that it has ended by itself.
     let _ = child.kill();
     let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-    Err(format!("{why} ({status}); the log has its own messages"))
+    Err(format!("{why} ({status})"))
 }

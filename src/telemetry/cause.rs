@@ -23,6 +23,8 @@ labels! {
         BackupClosed = "backup_closed",
         /// An operator ended it (`lb kill`).
         Operator = "operator",
+        /// An operator removed its backend at once (`lb backend remove --force`).
+        BackendRemoved = "backend_removed",
         /// No backend that was tried could be connected to.
         ConnectFailed = "connect_failed",
         /// The pool had no backend to try.

@@ -176,7 +176,6 @@ fn what_is_not_there_is_not_found() {
         (backend_path("127.0.0.1:1", "drain"), "has no backend 127.0.0.1:1"),
         (backend_path(address, "delete"), "there is no /api"),
         (backend_path("", "drain"), "has no backend"),
-        ("/api/v1/pools/default/backends/drain".to_owned(), "there is no /api"),
         ("/api/v1/pools//backends//drain".to_owned(), "there is no pool"),
         ("/api/v1/pools/%FF%00/backends/%0D%0A/drain".to_owned(), "there is no pool"),
         ("/api/v1/reload/".to_owned(), "there is no /api"),

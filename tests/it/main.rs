@@ -59,12 +59,14 @@ mod import_nginx; // the same with nginx
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
 mod log_readers; // logs that nobody reads, and nothing waits for
+mod members; // backends added, changed and removed by the API
 mod notify; // what systemd is told
 mod observe; // numbers under load, against the log, through Prometheus, of a thousand backends
 mod others_bugs; // what has broken other balancers
 mod outage; // a pool without a usable backend, seen everywhere; events; clients that fail
 mod overrides; // file, environment, flags: who wins
 mod page; // the status page in a real browser
+mod page_members; // backends added, changed and removed on the status page
 mod protocols; // redis and PostgreSQL through the balancer
 mod proxy_from_trusted; // clients with and without a PROXY header at one listener
 mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
@@ -84,6 +86,7 @@ mod server_name_routes; // routes to the host that a TLS client names
 mod sni_routes; // pools by the server name of TLS
 mod soak; // much of everything for a while, and nothing left of it
 mod splice; // bulk moved by the kernel: stalls, ends, resets, changes of the method
+mod steering_commands; // lb backend, lb upgrade, lb stop, lb events
 mod support; // builders, servers, clients, patience
 mod timeouts; // idle and half-closed connections, slow readers
 mod tls_backends; // backends that speak TLS: whose certificates are good, and what is said of the others

@@ -148,8 +148,10 @@ fn the_page_may_load_what_is_its_own_only() {
         assert!(policy.contains(part), "{part} in {policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
-    let scripts = ["/page.js", "/pools.js", "/connections.js", "/confirm.js", "/rows.js", "/format.js"];
-    for path in ["/", "/style.css", "/api/v1/status", "/nowhere"].iter().chain(&scripts) {
+    let scripts =
+        ["page", "pools", "connections", "members", "confirm", "rows", "format"].map(|name| format!("/{name}.js"));
+    for path in ["/", "/style.css", "/api/v1/status", "/nowhere"].into_iter().chain(scripts.iter().map(String::as_str))
+    {
         assert_eq!(lb.ask(path).header("x-content-type-options"), Some("nosniff"), "{path}");
     }
     // The browser holds to it: what somebody smuggles in does not run.

@@ -6,10 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::{
-    Ending, Folder, Lb, Refusing, Server, Terminal, change_backend, connect, get, lb_command, read_to_end, short_read,
-    wait_until, wait_until_equal,
+    Ending, Folder, Lb, Refusing, Server, Terminal, change_backend, connect, get, greeter, lb_command, read_to_end,
+    short_read, wait_until, wait_until_equal,
 };
 
 fn top_of(lb: &Lb, rows: u16, columns: u16) -> Terminal {
@@ -181,4 +182,39 @@ fn top_says_what_is_missing() {
     let mut command = lb_command(folder.path());
     let terminal = Terminal::of(command.args(["top", "--admin", "127.0.0.1:1"]), 24, 80);
     terminal.wait_for("no answer from the admin server");
+}
+
+#[test]
+fn top_adds_weighs_and_removes_backends_by_keys() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let lb = Lb::in_front_of(&[a.address()]).start();
+    let mut terminal = top_of(&lb, 24, 120);
+    terminal.wait_for("● up");
+    terminal.press("a");
+    terminal.wait_for("add to default, ADDRESS [WEIGHT]");
+    terminal.press(&format!("{} 3\r", b.address()));
+    wait_until_equal("backends", &vec![a.address().to_string(), b.address().to_string()], || lb.backends());
+    assert_eq!(lb.backend(b.address())["weight"], 3);
+    terminal.wait_for("a restart forgets it");
+    terminal.wait_for(&b.address().to_string());
+    terminal.press("w");
+    terminal.wait_for(&format!("weight of {} in default", a.address()));
+    terminal.press("12\x7f1\r");
+    wait_until_equal("the weight", &json!(11), || lb.backend(a.address())["weight"].clone());
+    terminal.press("w300\r");
+    terminal.wait_for("weight must be from 0 to 256");
+
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "a");
+    wait_until("the screen has it", || terminal.line(&a.address().to_string()).contains(" 1 "));
+    terminal.press("R");
+    terminal.wait_for("once its 1 connections have ended");
+    terminal.press("n");
+    terminal.press("R");
+    terminal.wait_for("y / n? remove");
+    assert_eq!(lb.state_of(a.address()), "up");
+    terminal.press("y");
+    wait_until_equal("its state", &"draining".to_owned(), || lb.state_of(a.address()));
+    drop(live);
+    wait_until_equal("backends", &vec![b.address().to_string()], || lb.backends());
 }

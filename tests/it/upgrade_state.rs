@@ -1,16 +1,17 @@
 //! What an upgrade carries on: what operators set, what was learnt of backends, whose turn it is.
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::support::{
     Dns, Lb, Load, Node, Refusing, Server, allow_open_files, greeting, has_ended, of_one_rank, wait_for_state,
-    wait_until,
+    wait_until, wait_until_equal,
 };
 
 #[test]
 fn ten_upgrades_under_load_keep_what_operators_set_and_what_was_learnt_of_backends() {
     allow_open_files(2_000);
-    let [one, two, drained, disabled] = [(); 4].map(|()| Load::server());
+    let [one, two, drained, disabled, added] = [(); 5].map(|()| Load::server());
     let dead = Refusing::new();
     let addresses = [&one, &two, &drained, &disabled].map(Server::address);
     let mut lb = Lb::in_front_of(&[addresses[0], addresses[1], addresses[2], addresses[3], dead.address()])
@@ -20,6 +21,8 @@ fn ten_upgrades_under_load_keep_what_operators_set_and_what_was_learnt_of_backen
     lb.drain_backend(drained.address());
     assert_eq!(lb.post(&format!("/api/v1/pools/default/backends/{}/disable", disabled.address())).0, 200);
     let mut load = Load::on(lb.address(), 4, 20);
+    lb.add_backend(&json!({"address": added.address(), "weight": 2}));
+    lb.patch_backend(two.address(), &json!({"weight": 3, "max_connections": 5_000}));
     wait_for_state(&lb, dead.address(), "ejected");
     let until = lb.backend(dead.address())["ejected_until"].as_str().unwrap()[..13].to_owned();
     let mut former = Vec::new();
@@ -31,6 +34,9 @@ fn ten_upgrades_under_load_keep_what_operators_set_and_what_was_learnt_of_backen
         let states = [&drained, &disabled].map(|server| lb.backend(server.address()));
         assert_eq!(states.each_ref().map(|state| state["state"].as_str().unwrap()), ["draining", "disabled"]);
         assert_eq!(states.each_ref().map(|state| state["total"].as_u64()), [Some(0); 2]);
+        let weights = [&one, &two, &added].map(|server| lb.backend(server.address())["weight"].clone());
+        assert_eq!(weights, [1, 3, 2]);
+        assert_eq!(lb.backend(two.address())["max_connections"], 5_000);
         let ejected = lb.backend(dead.address());
         assert_eq!((&ejected["state"], &ejected["failures"]), (&"ejected".into(), &0.into()), "nobody tried it again");
         assert!(ejected["reason"].as_str().unwrap().contains("refused"), "{ejected}");
@@ -38,6 +44,7 @@ fn ten_upgrades_under_load_keep_what_operators_set_and_what_was_learnt_of_backen
         assert_eq!(ejected["ejected_until"].as_str().unwrap()[..13], until);
     }
     load.end();
+    assert!(added.accepted() > 20, "it had its share all the while: {}", added.accepted());
     assert_eq!(lb.log_lines_with("backend ejected").len(), 1);
     wait_until("all former processes end", || former.iter().all(|pid| has_ended(*pid)));
     assert_eq!(lb.first_process_ended(), Some(0));
@@ -144,4 +151,25 @@ fn a_pool_may_have_given_up_its_backends_for_those_that_clients_name() {
     lb.rewrite(&config("routes: [{sni: '*.example.com', to: server_name, pool: p}]", ""));
     lb.upgrade();
     assert_eq!(lb.first_process_ended(), Some(0));
+}
+
+#[test]
+fn the_history_goes_on() {
+    let server = Server::greeting("here");
+    let mut lb = Lb::in_front_of(&[server.address()]).start();
+    (0..3).for_each(|_| assert_eq!(greeting(lb.address()), "here"));
+    let counted = |lb: &Lb| {
+        let of = |query: &str| {
+            let report = lb.api(&format!("/api/v1/history?{query}"));
+            let series = report["series"].as_array().expect("a list").clone();
+            let sum =
+                |one: &Value| one["connections"].as_array().expect("a list").iter().filter_map(Value::as_u64).sum();
+            series.iter().map(sum).collect::<Vec<u64>>()
+        };
+        [of(""), of("pool=default")].concat()
+    };
+    let all = vec![3; 4];
+    wait_until_equal("listener, pool; pool, backend", &all, || counted(&lb));
+    lb.upgrade();
+    wait_until_equal("the same in the new process", &all, || counted(&lb));
 }

@@ -169,7 +169,7 @@ impl UnresolvedReport {
 }
 
 impl BackendReport {
-    fn new(backend: &Backend, history: &History, now: Instant) -> Self {
+    pub(super) fn new(backend: &Backend, history: &History, now: Instant) -> Self {
         let snapshot = backend.snapshot(now);
         Self {
             address: backend.label().to_owned(),

@@ -17,6 +17,8 @@ use super::failures::failures;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct StatusReport {
     pub version: String,
+    /// The process's id.
+    pub pid: u32,
     /// Since the start.
     pub uptime_seconds: f64,
     /// Worker threads.
@@ -151,6 +153,7 @@ impl StatusReport {
         let listeners = shown.listeners.iter();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             workers: view.workers,
             connections: ConnectionsReport { active: view.connections.active(), max: view.connections.max() },

@@ -4,11 +4,13 @@
 //! Memory is bounded: 11.5 KB for the hour of one that has done anything in it, up to [`MOST_HOURS`] of them; and for
 //! the first-byte times of a backend that has answered about 3 KB more. One that is idle takes 150 bytes.
 
+mod carried;
 mod first_byte;
 mod limits;
 mod series;
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +18,7 @@ use crate::backends::{Backend, Pool};
 use crate::lifecycle::BackendId;
 use crate::telemetry::{Latencies, ListenerStats, ListenerTotals};
 
+use carried::{Expected, Name};
 use first_byte::FirstByteTimes;
 use limits::LimitWatch;
 use series::Series;
@@ -44,6 +47,8 @@ struct Kept {
     pools: BTreeMap<String, Series>,
     backends: BTreeMap<BackendId, BackendHistory>,
     limits: LimitWatch,
+    /// Of the old process of an upgrade.
+    expected: Expected,
 }
 
 #[derive(Debug)]
@@ -100,6 +105,23 @@ impl History {
         Past { series: kept.series(wanted, merged), merged, until: kept.until }
     }
 
+    /// For the process that an upgrade starts.
+    pub fn carried(&self) -> Vec<u8> {
+        let kept = self.lock();
+        carried::written(kept.ticks, kept.named())
+    }
+
+    /// Continues what the old process has told: to be called before the first point.
+    ///
+    /// # Errors
+    /// It is of another form.
+    pub fn carry_on(&self, bytes: &[u8]) -> io::Result<()> {
+        let (ticks, expected) = carried::read(bytes)?;
+        let mut kept = self.lock();
+        (kept.ticks, kept.expected) = (ticks, expected);
+        Ok(())
+    }
+
     /// A thread that panicked while it held the lock left whole values.
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -113,10 +135,12 @@ impl Kept {
         self.ticks += 1;
         self.until = Some(SystemTime::now());
         self.forget_others(listeners, pools);
+        self.expected.forget_old(tick);
         for listener in listeners {
             let totals = ListenerTotals::sum(&listener.counters);
             self.limits.look(&listener.name, &totals);
-            let series = self.listeners.entry(listener.name.clone()).or_default();
+            let known = self.listeners.entry(listener.name.clone());
+            let series = known.or_insert_with(|| self.expected.take(&Name::of_listener(&listener.name)));
             series.add(tick, Counted::of_listener(&totals), totals.active(), &Latencies::default(), may_grow);
         }
         for pool in pools {
@@ -133,13 +157,15 @@ impl Kept {
             let of_backend = Counted::of_backend(&snapshot);
             counted.add(&of_backend);
             active += snapshot.active as u64;
-            let known = self.backends.entry(backend.id()).or_insert_with(|| BackendHistory::new(pool, backend));
+            let begin = || BackendHistory::new(pool, backend, &mut self.expected);
+            let known = self.backends.entry(backend.id()).or_insert_with(begin);
             let latencies = known.first_byte.look(backend.first_byte(), &snapshot);
             known.series.add(tick, of_backend, snapshot.active as u64, &latencies, may_grow);
             all.push(latencies);
         }
         counted.failed = pool.failures().totals().all();
-        let series = self.pools.entry(pool.name().to_owned()).or_default();
+        let known = self.pools.entry(pool.name().to_owned());
+        let series = known.or_insert_with(|| self.expected.take(&Name::of_pool(pool.name())));
         series.add(tick, counted, active, &Latencies::sum(&all), may_grow);
     }
 
@@ -149,6 +175,13 @@ impl Kept {
         let of_pool = |pool: &Arc<Pool>| pool.backends().iter().map(|backend| backend.id()).collect::<Vec<_>>();
         let present: HashSet<BackendId> = pools.iter().flat_map(of_pool).collect();
         self.backends.retain(|id, _| present.contains(id));
+    }
+
+    fn named(&self) -> impl Iterator<Item = (Name, &Series)> {
+        let listeners = self.listeners.iter().map(|(name, series)| (Name::of_listener(name), series));
+        let pools = self.pools.iter().map(|(name, series)| (Name::of_pool(name), series));
+        let backends = self.backends.values().map(|it| (Name::of_backend(&it.pool, &it.backend), &it.series));
+        listeners.chain(pools).chain(backends)
     }
 
     fn hours(&self) -> usize {
@@ -201,11 +234,11 @@ impl Kept {
 }
 
 impl BackendHistory {
-    fn new(pool: &Pool, backend: &Backend) -> Self {
+    fn new(pool: &Pool, backend: &Backend, expected: &mut Expected) -> Self {
         Self {
             pool: pool.name().to_owned(),
             backend: backend.label().to_owned(),
-            series: Series::default(),
+            series: expected.take(&Name::of_backend(pool.name(), backend.label())),
             first_byte: FirstByteTimes::default(),
         }
     }

@@ -8,6 +8,9 @@ use crate::telemetry::{Latencies, ListenerTotals};
 /// Points of an hour.
 pub const MOST_POINTS: usize = 720;
 
+/// Of an hour, packed.
+pub(super) const HOUR_BYTES: usize = size_of::<[Packed; MOST_POINTS]>();
+
 /// Counters of one listener, pool or backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
@@ -79,6 +82,21 @@ impl Series {
         if let Some(hour) = &mut self.hour {
             hour[tick % MOST_POINTS] = point.packed();
         }
+    }
+
+    /// The hour, for another process on this machine; `None`: there is none.
+    pub(super) fn hour_bytes(&self) -> Option<Vec<u8>> {
+        let numbers = self.hour.as_ref()?.iter().flatten();
+        Some(numbers.flat_map(|number| number.0.to_ne_bytes()).collect())
+    }
+
+    /// With the hour of another process: [`HOUR_BYTES`] of them.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Self {
+        let mut hour = Box::new([Packed::default(); MOST_POINTS]);
+        for (number, pair) in hour.iter_mut().flatten().zip(bytes.chunks_exact(2)) {
+            *number = Rounded(u16::from_ne_bytes([pair[0], pair[1]]));
+        }
+        Self { hour: Some(hour), ..Self::default() }
     }
 
     pub(super) fn has_hour(&self) -> bool {

@@ -4,7 +4,8 @@
 import { isConfirmed } from "./confirm.js";
 import { showConnections } from "./connections.js";
 import { age, bytes, count, duration, perSecond, setClock, utc } from "./format.js";
-import { chartedPools, countUp, isDown, isLast, showAgain, showHistory, showPools, why } from "./pools.js";
+import { addBackend, changeBackend } from "./members.js";
+import { backendOf, chartedPools, countUp, isDown, isLast, showAgain, showHistory, showPools, why } from "./pools.js";
 import { cellsOf, chart, element, fill, rating, reconcile, rowOf, setSpan, takeRates } from "./rows.js";
 
 const POLL_INTERVAL_MS = 1000;
@@ -227,10 +228,14 @@ async function clicked(button) {
     element("sort").value = button.value;
     return showAgain();
   }
-  const { pool, backend } = button?.closest("[data-backend]")?.dataset ?? {};
+  const { pool, backend } = button?.closest("[data-pool]")?.dataset ?? {};
   const verb = button?.value;
   if (verb === "connections") {
     return showConnections(pool, backend, (path, done, failed) => change(path, done, failed, "DELETE"));
+  }
+  if (verb === "add") return addBackend(pool, change);
+  if (verb === "member" && !document.body.classList.contains("readonly")) {
+    return changeBackend(pool, backendOf(pool, backend), isLast(pool, backend), change);
   }
   if (!backend || !OUTCOMES[verb]) return;
   if (verb !== "enable" && isLast(pool, backend) && !(await isMeant(verb, pool, backend))) return;
@@ -246,11 +251,11 @@ function isMeant(verb, pool, backend) {
   return isConfirmed(question, verb === "drain" ? "Drain" : "Disable");
 }
 
-async function change(path, success, failure, method = "POST") {
+async function change(path, success, failure, method = "POST", body = undefined) {
   // A double click is one change.
   if (changesUnderWay.has(path)) return;
   changesUnderWay.add(path);
-  const error = await send(method, path);
+  const error = await send(method, path, body);
   changesUnderWay.delete(path);
   element("result").textContent = error ? `${failure}: ${error}` : success;
   element("result").className = error ? "bad" : "";
@@ -261,11 +266,12 @@ async function change(path, success, failure, method = "POST") {
 }
 
 /** Null, or the reason of the failure. */
-async function send(method, path) {
+async function send(method, path, body) {
   const token = element("token").value;
   const headers = token === "" ? {} : { Authorization: `Bearer ${token}` };
   try {
-    const response = await fetch(path, { method, headers, signal: AbortSignal.timeout(CHANGE_TIMEOUT_MS) });
+    const signal = AbortSignal.timeout(CHANGE_TIMEOUT_MS);
+    const response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });
     if (response.ok) return null;
     const answer = await response.json().catch(() => ({}));
     return answer.error ?? `HTTP ${response.status}`;

@@ -59,6 +59,12 @@ export function isLast(poolName, address) {
   return usable.length === 1 && usable[0].address === address;
 }
 
+/** A backend's report. */
+export function backendOf(poolName, address) {
+  const { backends } = reports.find((pool) => pool.name === poolName) ?? { backends: [] };
+  return backends.find((backend) => backend.address === address);
+}
+
 /** The pools whose backends' history is worth asking for. */
 export function chartedPools() {
   const all = reports.reduce((sum, pool) => sum + pool.backends.length, 0);
@@ -102,6 +108,7 @@ function newPool({ name }) {
     row.showsAll = true;
     showAgain();
   });
+  row.element.dataset.pool = name;
   fill(row.cells, { name, caption: name });
   return row;
 }
@@ -195,6 +202,7 @@ function newBackend(pool, { address }) {
   row.buttons = [...row.element.querySelectorAll(".actions button")];
   Object.assign(row.element.dataset, { pool, backend: address });
   connections.title = `connections of ${address}`;
+  row.element.querySelector("button.member").title = `change or remove ${address}`;
   // For screen readers: a list of buttons that are all named "Drain" would be useless.
   for (const button of row.buttons) button.ariaLabel = `${button.textContent} ${address}`;
   more.ariaLabel = `More of ${address}`;

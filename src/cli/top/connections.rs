@@ -98,13 +98,13 @@ impl Connections {
     }
 
     fn kill_one(&self, id: &str) -> Change {
-        Change::delete(format!("{PATH}?id={id}"), format!("kill connection {id} of {}", self.title))
+        Change::end_connections(format!("{PATH}?id={id}"), format!("kill connection {id} of {}", self.title))
     }
 
     fn kill_all(&self) -> Option<Change> {
         let matched = self.report.as_ref()?.matched;
         let title = format!("kill all connections of {} ({matched} now)", self.title);
-        (matched > 0).then(|| Change::delete(self.of_backend.clone(), title))
+        (matched > 0).then(|| Change::end_connections(self.of_backend.clone(), title))
     }
 
     pub(super) fn draw(&mut self, frame: &mut Frame<'_>, area: Rect) {

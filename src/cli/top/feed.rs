@@ -4,9 +4,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use hyper::Method;
+use serde_json::Value;
+
 use crate::admin::{EndedReport, OpenConnectionsReport};
 
 use super::super::admin::{AdminClient, runtime};
+use super::super::client::Ask;
 use super::super::error::CliError;
 use super::super::status::{Reports, fetch_reports};
 
@@ -26,10 +30,16 @@ pub(super) enum News {
 
 /// A change to make.
 pub(super) struct Change {
-    pub(super) path: String,
     /// What it is, in words.
     pub(super) title: String,
-    ends_connections: bool,
+    path: String,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Is answered with words. The body is JSON; null: none.
+    Order(Method, Value),
+    EndConnections,
 }
 
 /// What the thread is told.
@@ -45,21 +55,25 @@ pub(super) struct Feed {
 }
 
 impl Change {
-    pub(super) fn post(path: String, title: String) -> Self {
-        Self { path, title, ends_connections: false }
+    pub(super) fn order(method: Method, path: String, body: Value, title: String) -> Self {
+        Self { title, path, kind: Kind::Order(method, body) }
     }
 
     /// The end of connections.
-    pub(super) fn delete(path: String, title: String) -> Self {
-        Self { path, title, ends_connections: true }
+    pub(super) fn end_connections(path: String, title: String) -> Self {
+        Self { title, path, kind: Kind::EndConnections }
     }
 
     /// Makes it: what became of it, in words.
     async fn make(self, admin: &AdminClient) -> String {
-        let result = if self.ends_connections {
-            admin.delete(&self.path).await.map(|EndedReport { ended }| format!("{ended} ended"))
-        } else {
-            admin.change(&self.path).await
+        let result = match self.kind {
+            Kind::EndConnections => {
+                admin.delete(&self.path).await.map(|EndedReport { ended }| format!("{ended} ended"))
+            }
+            Kind::Order(method, body) => {
+                let body = if body.is_null() { String::new() } else { body.to_string() };
+                admin.told(Ask { body, ..Ask::new(method, &self.path) }).await
+            }
         };
         let what = result.unwrap_or_else(|error| error.to_string());
         format!("{}: {what}", self.title)

@@ -1,6 +1,7 @@
 //! `lb top`: a running balancer live, on the whole terminal. It asks the admin API each second, as the page does.
 
 mod connections;
+mod entry;
 mod feed;
 mod interrupted;
 mod rows;

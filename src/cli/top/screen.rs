@@ -15,7 +15,7 @@ use super::state::{Mode, Top};
 
 /// Pools without a usable backend that are named, each on a line.
 const MOST_OUTAGES: usize = 3;
-const KEYS: &str = "q quit  s sort  r reverse  / filter  d drain  x disable  e enable  c connections";
+const KEYS: &str = "q quit s sort / filter d drain x disable e enable w weight a add R remove c connections";
 /// Narrower screens leave out weight, total and p50.
 const WIDE: u16 = 110;
 
@@ -160,9 +160,10 @@ fn style(state: &str) -> Style {
 fn foot_line(top: &Top) -> Line<'static> {
     match &top.mode {
         Mode::Filter => Line::raw(format!("filter: {}▏  Enter keeps it, Esc ends it", top.order.filter)),
-        Mode::Question(change) => {
+        Mode::Entry(entry) => entry.foot_line(),
+        Mode::Question(change, means) => {
             // The keys first: the rest may be clipped.
-            let text = format!("y / n? {}: the pool's clients will not be served", change.title);
+            let text = format!("y / n? {}: {means}", change.title);
             Line::styled(text, Style::new().fg(Color::Red).bold())
         }
         Mode::Keys if !top.message.is_empty() => Line::raw(top.message.clone()),

@@ -1,16 +1,19 @@
 //! What `lb top` knows, and what its keys do.
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use hyper::Method;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::widgets::TableState;
+use serde_json::Value;
 
 use super::super::status::Reports;
 use super::connections::{Connections, Pressed};
+use super::entry::{Entry, Typed, path};
 use super::feed::{Change, News};
 use super::rows::{Order, Row, rows};
 
 /// Rows of one page up or down.
 const PAGE: usize = 10;
+const UNSERVED: &str = "the pool's clients will not be served";
 
 #[derive(Default)]
 pub(super) struct Top {
@@ -33,8 +36,10 @@ pub(super) enum Mode {
     Keys,
     /// They are text of the filter.
     Filter,
-    /// They answer whether clients are to lose their last backend.
-    Question(Change),
+    /// They are text of this line.
+    Entry(Entry),
+    /// They answer whether this is to be, in spite of what it means for clients.
+    Question(Change, String),
 }
 
 /// What a key asks for that isn't the screen's.
@@ -83,7 +88,15 @@ impl Top {
                 self.press_text(key.code);
                 None
             }
-            Mode::Question(change) => (key.code == KeyCode::Char('y')).then_some(Wish::Change(change)),
+            Mode::Entry(entry) => match entry.press(key.code) {
+                Typed::More(entry) => {
+                    self.mode = Mode::Entry(entry);
+                    None
+                }
+                Typed::Left => None,
+                Typed::Done(change) => Some(Wish::Change(change)),
+            },
+            Mode::Question(change, _) => (key.code == KeyCode::Char('y')).then_some(Wish::Change(change)),
         }
     }
 
@@ -98,6 +111,9 @@ impl Top {
             KeyCode::Char('x') => return self.change("disable"),
             KeyCode::Char('e') => return self.change("enable"),
             KeyCode::Char('c') => return self.show_connections(),
+            KeyCode::Char('a') => self.enter(|row| Entry::add(&row.pool)),
+            KeyCode::Char('w') => self.enter(|row| Entry::weight(&row.pool, &row.address)),
+            KeyCode::Char('R') | KeyCode::Delete => self.ask_to_remove(),
             KeyCode::Down | KeyCode::Char('j') => self.table.select_next(),
             KeyCode::Up | KeyCode::Char('k') => self.table.select_previous(),
             KeyCode::PageDown => self.table.scroll_down_by(u16::try_from(PAGE).unwrap_or(u16::MAX)),
@@ -128,14 +144,33 @@ impl Top {
     /// Of the row that is selected: at once, unless clients would lose by it.
     fn change(&mut self, verb: &str) -> Option<Wish> {
         let row = self.rows.get(self.table.selected()?)?;
-        let [pool, address] = [&row.pool, &row.address].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
-        let path = format!("/api/v1/pools/{pool}/backends/{address}/{verb}");
-        let change = Change::post(path, format!("{verb} {} {}", row.pool, row.address));
+        let path = format!("{}/{verb}", path(&row.pool, Some(&row.address)));
+        let change = Change::order(Method::POST, path, Value::Null, format!("{verb} {} {}", row.pool, row.address));
         if row.is_last && verb != "enable" {
-            self.mode = Mode::Question(change);
+            self.mode = Mode::Question(change, UNSERVED.to_owned());
             return None;
         }
         Some(Wish::Change(change))
+    }
+
+    /// About the row that is selected.
+    fn enter(&mut self, entry: impl FnOnce(&Row) -> Entry) {
+        if let Some(row) = self.table.selected().and_then(|index| self.rows.get(index)) {
+            self.mode = Mode::Entry(entry(row));
+        }
+    }
+
+    /// Always asked: there is no key that brings it back.
+    fn ask_to_remove(&mut self) {
+        let Some(row) = self.table.selected().and_then(|index| self.rows.get(index)) else { return };
+        let means = match row.active {
+            _ if row.is_last => UNSERVED.to_owned(),
+            0 => "it is gone at once".to_owned(),
+            active => format!("it drains, and is gone once its {active} connections have ended"),
+        };
+        let title = format!("remove {} {}", row.pool, row.address);
+        let change = Change::order(Method::DELETE, path(&row.pool, Some(&row.address)), Value::Null, title);
+        self.mode = Mode::Question(change, means);
     }
 
     /// Of the row that is selected.

@@ -27,9 +27,11 @@ use super::global::{AdminConfig, Config, DrainConfig, RelayConfig};
 use super::log::{LogConfig, LogDestination};
 use super::yaml::Reporter;
 
-use block::Block;
+pub use block::Block;
+pub use loops::check_loops;
+pub use pool::{MAX_BACKENDS, build_further_backend, check_weight};
+
 use listener::build_listener;
-use loops::check_loops;
 use pool::build_pool;
 use route::serves_names_alone;
 

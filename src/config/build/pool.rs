@@ -26,7 +26,7 @@ const MAX_ATTEMPTS: usize = 16;
 /// Bounds memory: each failure within the window is remembered.
 const MAX_FAILURES: usize = 1000;
 /// The balancer's hash table has backends' indices of 16 bits.
-const MAX_BACKENDS: usize = 10_000;
+pub const MAX_BACKENDS: usize = 10_000;
 /// The port of DNS (RFC 1035, 4.2).
 const DNS_PORT: u16 = 53;
 
@@ -87,8 +87,8 @@ impl PoolConfig {
 /// What is to happen when a health check takes a backend out, or lets it in again, needs one.
 fn check_roles(pool: &PoolSpec, block: &mut Block<'_>) {
     let is_checked = matches!(pool.health_check, OffOr::On(_));
-    for (index, _) in pool.backends.iter().enumerate().filter(|(_, backend)| backend.check.is_some() && !is_checked) {
-        block.problem(&format!("backends[{index}].check"), "needs a `health_check` of the pool, which goes there");
+    for (index, backend) in pool.backends.iter().enumerate() {
+        check_place(&format!("backends[{index}]"), backend, is_checked, block);
     }
     if pool.on_down == OnDown::Close && !is_checked {
         block.problem("on_down", "`close` needs a `health_check`, which takes backends out; add one, or write `keep`");
@@ -101,6 +101,32 @@ fn check_roles(pool: &PoolSpec, block: &mut Block<'_>) {
     if pool.on_return == OnReturn::CloseBackups && !pool.backends.iter().any(may_be_backup) {
         let message = "`close_backups` needs a backup: write `backup: 1` at a backend, `backup: 2` at one behind it";
         block.problem("on_return", message);
+    }
+}
+
+fn check_place(key: &str, backend: &BackendSpec, is_checked: bool, block: &mut Block<'_>) {
+    if backend.check.is_some() && !is_checked {
+        block.problem(&format!("{key}.check"), "needs a `health_check` of the pool, which goes there");
+    }
+}
+
+/// One backend more of a pool that runs, by the rules of the file; `None`: a problem was reported. `key` is where it
+/// was read.
+pub fn build_further_backend(
+    key: &str,
+    backend: &BackendSpec,
+    pool: &PoolConfig,
+    report: &mut Reporter,
+) -> Option<BackendConfig> {
+    let mut root = Block::root(report);
+    check_place(key, backend, pool.health_check.is_some(), &mut root);
+    build_backend(key, backend, &mut HashMap::new(), &mut root)
+}
+
+/// A weight at `key`.
+pub fn check_weight(key: &str, weight: u16, block: &mut Block<'_>) {
+    if weight > MAX_WEIGHT {
+        block.problem(key, format!("must be from 0 to {MAX_WEIGHT} (0 takes no new connections)"));
     }
 }
 
@@ -126,10 +152,7 @@ fn build_backend(
     seen: &mut HashMap<BackendAddress, String>,
     block: &mut Block<'_>,
 ) -> Option<BackendConfig> {
-    if backend.weight > MAX_WEIGHT {
-        let message = format!("must be from 0 to {MAX_WEIGHT} (0 takes no new connections)");
-        block.problem(&format!("{key}.weight"), message);
-    }
+    check_weight(&format!("{key}.weight"), backend.weight, block);
     let address: BackendAddress = block.parsed(key, &backend.address)?;
     if let Some(first) = seen.insert(address.clone(), block.path(key)) {
         let first = block.report.shown(&first);

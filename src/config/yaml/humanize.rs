@@ -49,7 +49,8 @@ fn remedy(expected: &str) -> &str {
     }
 }
 
-fn nearest_word<'a>(word: &str, known: &'a [String]) -> Option<&'a String> {
+/// The one that was probably meant.
+pub fn nearest_word<'a>(word: &str, known: &'a [String]) -> Option<&'a String> {
     let close = |candidate: &&String| strsim::damerau_levenshtein(word, candidate) <= 2;
     known.iter().filter(close).min_by_key(|candidate| strsim::damerau_levenshtein(word, candidate))
 }

@@ -9,7 +9,8 @@ mod short_form;
 mod tree;
 
 pub use edit::{Edit, EditValue, Scope};
+pub use humanize::nearest_word;
 pub use positions::join;
 pub use report::{Reporter, listed};
 pub use short_form::is_short_form_key;
-pub use tree::{Tree, print, print_compact};
+pub use tree::{Tree, print, print_compact, read_json};

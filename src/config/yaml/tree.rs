@@ -4,7 +4,7 @@
 //! `File`; all problems are gathered on the way.
 
 use serde::Serialize;
-use serde::de::IntoDeserializer;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde_path_to_error::Segment;
 use serde_yaml::{Mapping, Value};
 
@@ -151,31 +151,47 @@ impl Tree {
         }
     }
 
-    /// Reads the tree into `File`. A value that can't be read is reported, taken out of the tree and left at its
-    /// default, and the tree is read again: serde stops at the first error, which must not hide the others.
-    pub fn into_file(mut self) -> (File, Reporter) {
-        let mut root = std::mem::take(&mut self.root);
-        let file = loop {
-            let value = Value::Mapping(root.clone());
-            match serde_path_to_error::deserialize::<_, File>(value.into_deserializer()) {
-                Ok(file) => break file,
-                Err(error) => {
-                    let path = error.path().to_string();
-                    let is_top = !path.contains(['.', '[']);
-                    let further = if is_top && self.report.short_form { short_form_keys() } else { Vec::new() };
-                    let message = error.inner().to_string();
-                    // A key that is missing because it could not be read was reported, and taken out, before.
-                    if !(message.starts_with(MISSING_FIELD) && self.report.knows_problem_in(&path)) {
-                        self.report.problem(&path, humanize(&message, &further));
-                    }
-                    let steps: Vec<&Segment> = error.path().iter().collect();
-                    if self.report.problems.len() >= MAX_PROBLEMS || !take_out(&mut root, &steps) {
-                        break File::default();
-                    }
+    /// Reads the tree into `File`.
+    pub fn into_file(self) -> (File, Reporter) {
+        let further = if self.report.short_form { short_form_keys() } else { Vec::new() };
+        let mut report = self.report;
+        (read(self.root, &further, &mut report), report)
+    }
+}
+
+/// Reads a block that is JSON as the file would be read.
+///
+/// # Errors
+/// It is no block.
+pub fn read_json<T: DeserializeOwned + Default>(json: &serde_json::Value) -> Result<(T, Reporter), Problem> {
+    let Ok(Value::Mapping(root)) = serde_yaml::to_value(json) else {
+        return Err(Problem::general("the body is no JSON object, such as {\"weight\": 2}"));
+    };
+    let mut report = Reporter::default();
+    Ok((read(root, &[], &mut report), report))
+}
+
+/// A value that can't be read is reported, taken out of the tree and left at its default, and the tree is read again:
+/// serde stops at the first error, which must not hide the others. `further` keys are known at the top.
+fn read<T: DeserializeOwned + Default>(mut root: Mapping, further: &[&str], report: &mut Reporter) -> T {
+    loop {
+        let value = Value::Mapping(root.clone());
+        match serde_path_to_error::deserialize::<_, T>(value.into_deserializer()) {
+            Ok(read) => return read,
+            Err(error) => {
+                let path = error.path().to_string();
+                let further = if path.contains(['.', '[']) { &[] } else { further };
+                let message = error.inner().to_string();
+                // A key that is missing because it could not be read was reported, and taken out, before.
+                if !(message.starts_with(MISSING_FIELD) && report.knows_problem_in(&path)) {
+                    report.problem(&path, humanize(&message, further));
+                }
+                let steps: Vec<&Segment> = error.path().iter().collect();
+                if report.problems.len() >= MAX_PROBLEMS || !take_out(&mut root, &steps) {
+                    return T::default();
                 }
             }
-        };
-        (file, self.report)
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! What changes a running balancer: another configuration, another process in its place.
 
+use std::fmt::Display;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::super::sockets;
-use super::{Lb, http, process, wait_for, wait_until};
+use super::super::{PATIENCE, bound, sockets};
+use super::{Answer, Lb, http, process, wait_for, wait_until};
 
 /// What a process says that has started its successor, and that it has taken over.
 const UPGRADED: &str = "upgraded: the new process accepts, this one ends with its connections";
@@ -36,6 +37,49 @@ impl Lb {
         let body: Value = serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error} in {answer:?}"));
         let said = body["result"].as_str().or(body["error"].as_str());
         (answer.status, said.expect("a result or an error").to_owned())
+    }
+
+    /// Asks the API with this method and body.
+    #[track_caller]
+    pub fn order(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let host = self.admin().to_string();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let asked = TcpStream::connect_timeout(&self.admin(), PATIENCE).and_then(|mut stream| {
+            bound(&stream);
+            http::request(&mut stream, method, path, &[("Host", &host)], &body)
+        });
+        asked.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Adds a backend to the pool `default`: an entry as the file has it.
+    #[track_caller]
+    pub fn add_backend(&self, entry: &Value) -> Value {
+        let answer = self.order("POST", "/api/v1/pools/default/backends", entry);
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()
+    }
+
+    /// Changes a backend of the pool `default`.
+    #[track_caller]
+    pub fn patch_backend(&self, address: impl Display, changes: &Value) -> Value {
+        let answer = self.order("PATCH", &format!("/api/v1/pools/default/backends/{address}"), changes);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// Removes a backend of the pool `default`; `query` is empty, or begins with `?`.
+    #[track_caller]
+    pub fn remove_backend(&self, address: impl Display, query: &str) -> (u16, Value) {
+        let answer = self.order("DELETE", &format!("/api/v1/pools/default/backends/{address}{query}"), &Value::Null);
+        (answer.status, answer.json())
+    }
+
+    /// The addresses of the first pool's backends.
+    #[track_caller]
+    pub fn backends(&self) -> Vec<String> {
+        let report = self.api("/api/v1/pools");
+        let backends = report["pools"][0]["backends"].as_array().expect("a list");
+        backends.iter().map(|backend| backend["address"].as_str().expect("a text").to_owned()).collect()
     }
 
     /// Writes the file anew and reloads it, which must succeed: what was said about it.
@@ -91,6 +135,11 @@ impl Lb {
         wait_until("the one before accepts no more", || process::has_ended(before) || !sockets::listens(before));
         wait_until("it is ready", || http::get_from(self.admin(), "/readyz").is_ok_and(|answer| answer.status == 200));
         before
+    }
+
+    /// An upgrade has put this process in its place: from now on it is the one that is asked.
+    pub fn follow_to(&mut self, successor: u32) {
+        self.successor = Some(successor);
     }
 
     /// Sends a signal to one of its processes.

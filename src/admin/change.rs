@@ -1,0 +1,263 @@
+//! Requests that change the running balancer: what they ask for, and what came of it. The main loop makes the change;
+//! who waits for its effect waits here, and keeps nobody else waiting.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, StatusCode};
+use serde_json::Value;
+use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::backends::{AdminState, Backend, Order, Refusal};
+use crate::config::{BackendChanges, duration};
+
+use super::api::{DrainReport, MembersReport, UpgradeReport};
+use super::asker::Asker;
+use super::gzip::AdminResponse;
+use super::query::{decoded, parameters};
+use super::response::{STOPPING, error, json, message};
+use super::view::{Command, Steered, View};
+
+/// An entry of `backends` has some hundred bytes.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+/// A body must be complete within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// One request waits no longer; who wants to asks again.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// Requests that wait at once: the admin server has places for others then. One more is answered at once.
+static WAITING: Semaphore = Semaphore::const_new(16);
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a path of changes is about.
+pub(super) enum Change<'a> {
+    /// The backends of a pool.
+    Pool {
+        pool: &'a str,
+    },
+    Backend {
+        pool: &'a str,
+        address: &'a str,
+    },
+    State {
+        pool: &'a str,
+        address: &'a str,
+        admin_state: AdminState,
+    },
+    Reload,
+    Upgrade,
+    Shutdown,
+}
+
+impl<'a> Change<'a> {
+    /// A backend's path is `/api/v1/pools/{pool}/backends/{address}`, with `/{drain|disable|enable}` behind it for its
+    /// state; the address of a unix socket may have slashes.
+    pub(super) fn parse(path: &'a str) -> Option<Self> {
+        match path {
+            "/api/v1/reload" => return Some(Self::Reload),
+            "/api/v1/upgrade" => return Some(Self::Upgrade),
+            "/api/v1/shutdown" => return Some(Self::Shutdown),
+            _ => {}
+        }
+        let rest = path.strip_prefix("/api/v1/pools/")?;
+        let Some((pool, rest)) = rest.split_once("/backends/") else {
+            return rest.strip_suffix("/backends").map(|pool| Self::Pool { pool });
+        };
+        if let Some((address, verb)) = rest.rsplit_once('/') {
+            let state = |admin_state| Some(Self::State { pool, address, admin_state });
+            match verb {
+                "drain" => return state(AdminState::Drain),
+                "disable" => return state(AdminState::Disable),
+                "enable" => return state(AdminState::Enable),
+                _ if decoded(address).starts_with("unix:") => {}
+                _ => return None,
+            }
+        }
+        Some(Self::Backend { pool, address: rest })
+    }
+
+    pub(super) fn methods(&self) -> &'static str {
+        match self {
+            Self::Backend { .. } => "DELETE, PATCH",
+            Self::Pool { .. } | Self::State { .. } | Self::Reload | Self::Upgrade | Self::Shutdown => "POST",
+        }
+    }
+
+    pub(super) fn takes(&self, method: &Method) -> bool {
+        self.methods().split(", ").any(|taken| taken == method.as_str())
+    }
+
+    /// Makes the change, which the client may by now.
+    pub(super) async fn apply(
+        self,
+        method: &Method,
+        query: Option<&str>,
+        body: Incoming,
+        asker: Asker,
+        view: &View,
+    ) -> AdminResponse {
+        let orders = Orders { by: asker.to_string(), view };
+        let applied = match self {
+            Self::Pool { pool } => orders.add(decoded(pool), body).await,
+            Self::Backend { pool, address } if method == Method::PATCH => {
+                orders.change(decoded(pool), decoded(address), body).await
+            }
+            Self::Backend { pool, address } => orders.remove(decoded(pool), decoded(address), query).await,
+            Self::State { pool, address, admin_state } => {
+                orders.set_state(decoded(pool), decoded(address), admin_state, query).await
+            }
+            Self::Reload => reload(view).await,
+            Self::Upgrade => upgrade(view).await,
+            Self::Shutdown => Ok(shut_down(&orders)),
+        };
+        applied.unwrap_or_else(|Refused(status, why)| error(status, &why))
+    }
+}
+
+/// The answer where it goes well, or why it is refused.
+type Applied = Result<AdminResponse, Refused>;
+
+struct Refused(StatusCode, String);
+
+impl Refused {
+    /// The main loop has dropped the command.
+    fn stopping(_: RecvError) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, STOPPING.to_owned())
+    }
+}
+
+/// About backends.
+struct Orders<'a> {
+    /// Who gives them, for the log.
+    by: String,
+    view: &'a View,
+}
+
+impl Orders<'_> {
+    async fn add(self, pool: String, body: Incoming) -> Applied {
+        let entry = read_json(body).await?;
+        let added = self.steered(|by, answer| Command::Add { pool, entry, by, answer }).await?;
+        let result = "added; a restart forgets it, unless the configuration has it by then";
+        Ok(json(StatusCode::CREATED, &MembersReport::new(result, &added, &self.view.history)))
+    }
+
+    async fn change(self, pool: String, address: String, body: Incoming) -> Applied {
+        let changes = BackendChanges::from_json(&read_json(body).await?);
+        let changes = changes.map_err(|problems| Refused(StatusCode::UNPROCESSABLE_ENTITY, problems.to_string()))?;
+        let changed = self.steer(pool, address, Order::Change(changes)).await?;
+        let result = "changed; a restart forgets it, unless the configuration has it by then";
+        Ok(json(StatusCode::OK, &MembersReport::new(result, &changed, &self.view.history)))
+    }
+
+    async fn remove(self, pool: String, address: String, query: Option<&str>) -> Applied {
+        let wait = wait_of(query)?;
+        let is_forced = match parameters(query, "force").next() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => {
+                let message = format!("force is `{}`; write true or false", decoded(other));
+                return Err(Refused(StatusCode::BAD_REQUEST, message));
+            }
+        };
+        let order = if is_forced { Order::ForceOut } else { Order::Remove(wait) };
+        let backends = self.steer(pool, address, order).await?;
+        until(wait.map(|wait| wait + 2 * LOOK), || backends.iter().all(|backend| !backend.is_in_pool())).await;
+        if backends.iter().all(|backend| !backend.is_in_pool()) {
+            let result = "removed; a restart forgets it, unless the configuration has lost it by then";
+            Ok(json(StatusCode::OK, &DrainReport::new(result, &backends)))
+        } else {
+            let result = "draining; it is removed once its connections have ended";
+            Ok(json(StatusCode::ACCEPTED, &DrainReport::new(result, &backends)))
+        }
+    }
+
+    async fn set_state(self, pool: String, address: String, admin_state: AdminState, query: Option<&str>) -> Applied {
+        let wait = wait_of(query)?;
+        let backends = self.steer(pool, address, Order::Set(admin_state)).await?;
+        let Some(wait) = wait.filter(|_| admin_state != AdminState::Enable) else {
+            let state = backends.first().map_or("", |backend| backend.state().as_str());
+            return Ok(message(StatusCode::OK, state));
+        };
+        let is_empty = || backends.iter().all(|backend| backend.active() == 0);
+        until(Some(wait), is_empty).await;
+        let status = if is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
+        Ok(json(status, &DrainReport::new(if is_empty() { "drained" } else { "draining" }, &backends)))
+    }
+
+    async fn steer(&self, pool: String, address: String, order: Order) -> Result<Vec<Arc<Backend>>, Refused> {
+        self.steered(|by, answer| Command::Steer { pool, address, order, by, answer }).await
+    }
+
+    /// Has the main loop carry it out; the backends concerned.
+    async fn steered(&self, command: impl FnOnce(String, Steered) -> Command) -> Result<Vec<Arc<Backend>>, Refused> {
+        let (answer, result) = oneshot::channel();
+        let _ = self.view.commands.send(command(self.by.clone(), answer));
+        result.await.map_err(Refused::stopping)?.map_err(|refusal| {
+            let status = match refusal {
+                Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+                Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                Refusal::Conflict(_) => StatusCode::CONFLICT,
+            };
+            Refused(status, refusal.message().to_owned())
+        })
+    }
+}
+
+async fn reload(view: &View) -> Applied {
+    let (sender, result) = oneshot::channel();
+    let _ = view.commands.send(Command::Reload(sender));
+    let done = result.await.map_err(Refused::stopping)?;
+    done.map(|what| message(StatusCode::OK, &what)).map_err(|why| Refused(StatusCode::UNPROCESSABLE_ENTITY, why))
+}
+
+async fn upgrade(view: &View) -> Applied {
+    let (sender, result) = oneshot::channel();
+    let _ = view.commands.send(Command::Upgrade(sender));
+    let failed = |why| Refused(StatusCode::UNPROCESSABLE_ENTITY, format!("the upgrade failed: {why}"));
+    let pid = result.await.map_err(Refused::stopping)?.map_err(failed)?;
+    let result = format!("upgraded: process {pid} accepts, this one ends with its connections");
+    Ok(json(StatusCode::OK, &UpgradeReport { result, pid }))
+}
+
+fn shut_down(Orders { by, view }: &Orders<'_>) -> AdminResponse {
+    tracing::info!(by, "asked to stop by the API");
+    // An error means that the main loop takes no more commands: the balancer is stopping already.
+    let _ = view.commands.send(Command::Shutdown);
+    message(StatusCode::ACCEPTED, "draining")
+}
+
+/// How long the client wants to wait for the effect; `None`: not at all.
+fn wait_of(query: Option<&str>) -> Result<Option<Duration>, Refused> {
+    let Some(text) = parameters(query, "wait").next() else { return Ok(None) };
+    match duration(&decoded(text)) {
+        Ok(wait) if wait <= LONGEST_WAIT => Ok(Some(wait)),
+        Ok(_) => Err(Refused(StatusCode::BAD_REQUEST, "wait is 1h at most; ask again after it".to_owned())),
+        Err(why) => Err(Refused(StatusCode::BAD_REQUEST, format!("wait: {why}"))),
+    }
+}
+
+/// Waits until it is so, or the time is over. Who leaves meanwhile is waited for no more.
+async fn until(wait: Option<Duration>, is_so: impl Fn() -> bool) {
+    let (Some(wait), Ok(_place)) = (wait, WAITING.try_acquire()) else { return };
+    let deadline = Instant::now() + wait;
+    while !is_so() && Instant::now() < deadline {
+        tokio::time::sleep(LOOK.min(deadline.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
+async fn read_json(body: Incoming) -> Result<Value, Refused> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
+    let too_late = |_| Refused(StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned());
+    let body = read.map_err(too_late)?.map_err(|wrong| {
+        if wrong.is::<LengthLimitError>() {
+            Refused(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes"))
+        } else {
+            Refused(StatusCode::BAD_REQUEST, format!("the body can't be read: {wrong}"))
+        }
+    })?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|wrong| Refused(StatusCode::BAD_REQUEST, format!("the body is not JSON: {wrong}")))
+}
