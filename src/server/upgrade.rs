@@ -230,7 +230,10 @@ fn hand_over(mut child: Child, socket: &OwnedFd, sockets: Vec<(String, SharedSoc
     // What a reload closes from now on is closed.
     drop(sockets);
     let mut answer = [0; LONGEST_ANSWER];
-    let why = match recv(socket, &mut answer[..], RecvFlags::empty()) {
+    let mut receive = || recv(socket, &mut answer[..], RecvFlags::empty());
+    // A process that ends before it has read all resets the socket, which is said once, before what it had sent.
+    let received = receive().or_else(|error| if error == Errno::CONNRESET { receive() } else { Err(error) });
+    let why = match received {
         Ok((_, length)) if answer[..length] == *READY => return Ok(child.id()),
         Err(Errno::AGAIN) => "the new process did not accept in time".to_owned(),
         // It closed its end of the socket: an end of stream, or a reset if it had not received everything.
