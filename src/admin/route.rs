@@ -218,6 +218,16 @@ impl HistoryQuery {
             (Some(pool), Some(backend)) => Wanted::Backend(pool, backend),
             (None, Some(_)) => return error(StatusCode::BAD_REQUEST, "backend needs its pool"),
         };
+        if let Some(pool) = &self.pool {
+            let shown = view.shown.load();
+            let Some(known) = shown.pools.iter().find(|known| known.name() == pool) else {
+                return error(StatusCode::NOT_FOUND, &format!("there is no pool {pool}"));
+            };
+            let is_known = |backend: &String| known.backends().iter().any(|known| known.label() == backend);
+            if let Some(backend) = self.backend.as_ref().filter(|backend| !is_known(backend)) {
+                return error(StatusCode::NOT_FOUND, &format!("pool {pool} has no backend {backend}"));
+            }
+        }
         json(StatusCode::OK, &HistoryReport::new(&view.history, &wanted, points))
     }
 }
