@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::{ListenerConfig, Loaded, Problem, Problems};
 use crate::telemetry::rfc3339;
+use crate::tls::Certificate;
 
 use super::config_args::ConfigArgs;
 use super::environment::print_line;
@@ -30,6 +31,8 @@ struct CheckReport<'a> {
     valid: bool,
     file: Option<String>,
     problems: &'a [Problem],
+    /// What is valid, and yet surely not meant, or will not be for long.
+    warnings: &'a [String],
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
@@ -42,6 +45,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
         print_line(loaded.printed.trim_end());
         return Ok(());
     }
+    let warnings = warnings_of(&loaded);
     let name = loaded.file.map_or_else(|| "flags and environment".to_owned(), |file| file.display().to_string());
     let backends: usize = loaded.config.pools.iter().map(|pool| pool.backends.len()).sum();
     print_line(format_args!(
@@ -49,27 +53,36 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
         loaded.config.listeners.len(),
         loaded.config.pools.len()
     ));
-    loaded.config.listeners.iter().for_each(tell_expiry);
+    for warning in warnings {
+        print_line(format_args!("warning: {warning}"));
+    }
     Ok(())
 }
 
-/// No problem yet, or not one that keeps the balancer from running.
-fn tell_expiry(listener: &ListenerConfig) {
-    let Some(tls) = &listener.tls else { return };
+/// What keeps no balancer from running.
+fn warnings_of(loaded: &Loaded) -> Vec<String> {
+    let of_config = loaded.warnings.iter().map(ToString::to_string);
+    of_config.chain(loaded.config.listeners.iter().flat_map(expiries)).collect()
+}
+
+fn expiries(listener: &ListenerConfig) -> Vec<String> {
+    let Some(tls) = &listener.tls else { return Vec::new() };
     let (now, loaded) = (SystemTime::now(), tls.loaded());
-    for certificate in loaded.certificates().filter(|it| it.expires_soon(now)) {
+    let expiry = |certificate: &Certificate| {
         let verb = if certificate.expires <= now { "has expired on" } else { "expires on" };
         let (listener, name, expires) = (&listener.name, &certificate.name, rfc3339(certificate.expires));
-        print_line(format_args!("warning: listener {listener}: the certificate {name} {verb} {expires}"));
-    }
+        format!("listener {listener}: the certificate {name} {verb} {expires}")
+    };
+    loaded.certificates().filter(|it| it.expires_soon(now)).map(expiry).collect()
 }
 
 fn print_json(loaded: Result<Loaded, Problems>) -> Result<(), CliError> {
+    let warnings = loaded.as_ref().map(warnings_of).unwrap_or_default();
     let (valid, file, problems) = match loaded {
         Ok(loaded) => (true, loaded.file.map(|file| file.display().to_string()), Vec::new()),
         Err(Problems(problems)) => (false, None, problems),
     };
-    let report = CheckReport { valid, file, problems: &problems };
+    let report = CheckReport { valid, file, problems: &problems, warnings: &warnings };
     print_line(serde_json::to_string_pretty(&report).expect("a report has text keys only"));
     if valid { Ok(()) } else { Err(CliError::AlreadyReported) }
 }

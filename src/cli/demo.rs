@@ -97,7 +97,8 @@ fn balance(requests: Option<u32>, output: &Output) -> Result<(), CliError> {
         output.line(format_args!(
             "          curl 'http://{listen}/[1-10]'      ten GETs over one connection, five to each server"
         ));
-        output.line(format_args!("          curl http://{admin}/metrics        lb status --admin {admin}"));
+        output.line(format_args!("          curl http://{admin}/metrics"));
+        output.line(format_args!("          {} status --admin {admin}", this_program()));
         output.line(format_args!("Each line below is a request that reached a server. Ctrl-C stops.\n"));
         running.until_stopped();
         return Ok(());
@@ -111,6 +112,11 @@ fn balance(requests: Option<u32>, output: &Output) -> Result<(), CliError> {
         return Err(CliError::UnequalShares);
     }
     Ok(())
+}
+
+/// How this program is called: by its path where it was, as `cargo run` does, and it is not where a shell looks.
+fn this_program() -> String {
+    std::env::args().next().filter(|name| name.contains('/')).unwrap_or_else(|| "lb".to_owned())
 }
 
 /// The wanted address, or one with a free port if that is in use.

@@ -25,6 +25,8 @@ pub(super) enum CliError {
     Runtime(io::Error),
     /// By the environment or a flag there is no admin server.
     AdminOff,
+    /// What is given as the admin server's address is none.
+    NoAddress { address: String, why: &'static str },
     /// The file of the bearer token can't be read.
     Token { file: PathBuf, source: io::Error },
     /// The admin server gave no answer.
@@ -58,7 +60,7 @@ impl CliError {
     /// while running.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::AlreadyReported => ExitCode::from(2),
+            Self::Config(_) | Self::AlreadyReported | Self::NoAddress { .. } => ExitCode::from(2),
             Self::LeftOut(_) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
@@ -86,6 +88,11 @@ impl fmt::Display for CliError {
             Self::Run(error) => error.fmt(f),
             Self::Runtime(error) => write!(f, "can't start the runtime: {error}"),
             Self::AdminOff => f.write_str("the admin server is off (by LB_ADMIN, --admin or the configuration)"),
+            Self::NoAddress { address, why } => write!(
+                f,
+                "`{address}` is not the address of an admin server: {why}; see --admin ADDR: host:port, unix:/path, or \
+                 the URL of its page"
+            ),
             Self::Token { file, source } => write!(f, "can't read the token from {}: {source}", file.display()),
             Self::NoAnswer { address, source } => {
                 write!(f, "no answer from the admin server at {address}: {source} (is lb running? see --admin ADDR)")

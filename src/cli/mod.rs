@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::telemetry::log_writer;
@@ -105,7 +106,7 @@ pub(crate) fn command() -> clap::Command {
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let _last = LastWords;
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_hint(error).exit());
     let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
@@ -139,6 +140,17 @@ pub fn main() -> ExitCode {
             error.exit_code()
         }
     }
+}
+
+/// Says what to write where options stand before a command.
+fn with_hint(mut error: clap::Error) -> clap::Error {
+    if error.kind() == ErrorKind::ArgumentConflict
+        && let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand)
+    {
+        let hint = format!("options come after the command: lb {command} OPTIONS").into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
+    }
+    error
 }
 
 /// Writes what the log has if the main thread panics: its message is in there.

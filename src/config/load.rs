@@ -32,6 +32,8 @@ pub struct Source {
     pub environment: Overrides,
     /// From flags; they win over the environment.
     pub flags: Overrides,
+    /// Of the environment, names that are nearly those of variables.
+    pub misspelt: Vec<Problem>,
 }
 
 /// A configuration that can run, and where it came from.
@@ -42,6 +44,8 @@ pub struct Loaded {
     pub printed: String,
     /// The file that was read, if one was.
     pub file: Option<PathBuf>,
+    /// What is valid, and yet surely not meant.
+    pub warnings: Vec<Problem>,
 }
 
 impl Source {
@@ -60,7 +64,8 @@ impl Source {
         reporter.problems.extend(wrong_variables.into_iter().chain(wrong_flags));
         let config = build(&file, &mut reporter);
         if reporter.problems.is_empty() {
-            Ok(Loaded { config, printed: print(&file), file: path })
+            let warnings = self.misspelt.iter().cloned().chain(reporter.warnings).collect();
+            Ok(Loaded { config, printed: print(&file), file: path, warnings })
         } else {
             Err(Problems(reporter.problems))
         }
@@ -79,14 +84,16 @@ impl Source {
         if has_listener && has_backend {
             return Ok(None);
         }
-        match DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists()) {
-            Some(path) => Ok(Some(path.to_owned())),
-            None => Err(Problems(vec![Problem::general(format!(
-                "no configuration: neither {} exists; name a file with -c FILE, or give --listen ADDR and \
-                 --backend ADDR (or see it work with `lb demo`)",
-                DEFAULT_FILES.join(" nor ")
-            ))])),
+        if let Some(path) = DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists()) {
+            return Ok(Some(path.to_owned()));
         }
+        let remedy = match (has_listener, has_backend) {
+            (true, false) => "give --backend ADDR (LB_BACKEND) too, or name a file with -c FILE",
+            (false, true) => "give --listen ADDR (LB_LISTEN) too, or name a file with -c FILE",
+            _ => "name a file with -c FILE, or give --listen ADDR and --backend ADDR (or see it work with `lb demo`)",
+        };
+        let files = DEFAULT_FILES.join(" nor ");
+        Err(Problems(vec![Problem::general(format!("no configuration: neither {files} exists; {remedy}"))]))
     }
 
     fn read_tree(&self, path: &Path) -> Result<Tree, Problems> {

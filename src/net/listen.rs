@@ -129,10 +129,13 @@ fn duplicate_first(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<O
 
 /// The address that a listening socket got, as text.
 pub fn local_address(socket: &OwnedFd) -> String {
-    let address = rustix::net::getsockname(socket).map(SocketAddr::try_from);
-    match address {
-        Ok(Ok(address)) => address.to_string(),
-        _ => "unix socket".to_owned(),
+    match SockRef::from(socket).local_addr() {
+        Ok(address) => match (address.as_socket(), address.as_pathname()) {
+            (Some(address), _) => address.to_string(),
+            (None, Some(path)) => format!("unix:{}", path.display()),
+            (None, None) => "unix socket".to_owned(),
+        },
+        Err(_) => "unknown".to_owned(),
     }
 }
 
@@ -183,6 +186,9 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
         && open()?.connect(&address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     if is_stale {
         fs::remove_file(path)?;
+    } else if fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
+        let message = "a file that is no socket is there; remove it, or choose another path";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
     let socket = open()?;
     socket.bind(&address)?;

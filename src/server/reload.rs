@@ -18,6 +18,7 @@ pub(super) async fn reload(state: &mut ServerState) -> Result<String, String> {
     let mut changes = String::new();
     let result = match load(state) {
         Ok(loaded) => {
+            log_warnings(&loaded);
             changes = changes::between(&state.config, &loaded.config);
             apply(state, loaded).await.map_err(|error| error.to_string())
         }
@@ -38,6 +39,11 @@ pub(super) async fn reload(state: &mut ServerState) -> Result<String, String> {
     result
 }
 
+/// Of a configuration that is about to run.
+pub(super) fn log_warnings(loaded: &Loaded) {
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+}
+
 fn load(state: &ServerState) -> Result<Loaded, String> {
     let file = state.source.find_file().map_err(|problems| problems.to_string())?;
     match file {
@@ -51,9 +57,9 @@ fn load(state: &ServerState) -> Result<Loaded, String> {
 
 async fn apply(state: &mut ServerState, loaded: Loaded) -> Result<String, RunError> {
     let token = read_token(&loaded.config.admin)?;
+    let limits = state.capacity.limits(&loaded.config)?;
     state.running.apply(&loaded.config).await?;
     state.view.guard.set_token(token);
-    let limits = state.capacity.limits(&loaded.config);
     state.view.connections.set_max(limits.connections);
     state.idle_connections.set_max(limits.idle_connections);
     state.view.shown.store(state.running.shown().into());

@@ -24,6 +24,7 @@ use super::capacity::Capacity;
 use super::error::RunError;
 use super::listen_sockets::{ListenSockets, SocketForWorker};
 use super::main_loop::{DrainEnd, MainLoop};
+use super::reload::log_warnings;
 use super::running_config::RunningConfig;
 use super::server_state::ServerState;
 use super::signals::Signals;
@@ -70,6 +71,7 @@ pub fn start(source: Source, loaded: &Loaded) -> Result<Running, RunError> {
         pools = names(config.pools.iter().map(|pool| &*pool.name).collect()),
         "starting"
     );
+    log_warnings(loaded);
     let runtime =
         Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(RunError::Runtime)?;
     let (workers, main_loop) = runtime.block_on(set_up(source, loaded))?;
@@ -131,7 +133,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     let mut upgrade = Upgrade::new();
     let mut old_process = OldProcess::receive().map_err(RunError::TakeOver)?;
     let capacity = Capacity::detect(config.workers);
-    let limits = capacity.limits(config);
+    let limits = capacity.limits(config)?;
     let connections = ConnectionLimit::new(limits.connections);
     let idle_connections = ConnectionLimit::new(limits.idle_connections);
     let exporter = Exporter::install().map_err(|error| RunError::Metrics(io::Error::other(error)))?;
@@ -235,6 +237,6 @@ fn guard_of(admin: &AdminConfig) -> Result<Guard, RunError> {
 fn open_access_log(settings: &LogConfig) -> Result<Option<Arc<AccessLog>>, RunError> {
     let Some(destination) = &settings.access else { return Ok(None) };
     let log = AccessLog::start(destination, settings.format)
-        .map_err(|source| RunError::AccessLog { target: format!("{destination:?}"), source })?;
+        .map_err(|source| RunError::AccessLog { target: destination.to_string(), source })?;
     Ok(Some(Arc::new(log)))
 }

@@ -60,6 +60,7 @@ mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
 mod log_readers; // logs that nobody reads, and nothing waits for
 mod members; // backends added, changed and removed by the API
+mod mistakes; // what operators get wrong, and what they are told
 mod notify; // what systemd is told
 mod observe; // numbers under load, against the log, through Prometheus, of a thousand backends
 mod others_bugs; // what has broken other balancers

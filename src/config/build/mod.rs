@@ -24,8 +24,10 @@ use super::file::log::{LogLevel, LogSpec};
 use super::file::units::AutoOr;
 use super::file::{AdminSpec, File};
 use super::global::{AdminConfig, Config, DrainConfig, RelayConfig};
+use super::listener::ListenerConfig;
 use super::log::{LogConfig, LogDestination};
-use super::yaml::Reporter;
+use super::pool::PoolConfig;
+use super::yaml::{Reporter, join};
 
 pub use block::Block;
 pub use loops::check_loops;
@@ -54,6 +56,7 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
         root.problem("listeners", "there is no listener; add `listen: 0.0.0.0:8080` or give --listen 0.0.0.0:8080");
     }
     check_loops(&listeners, &pools, &mut root);
+    warn_of_unused_pools(&listeners, &pools, &mut root);
     Config {
         listeners,
         pools,
@@ -68,6 +71,18 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
         relay: RelayConfig { mode: file.relay.mode, engine: file.relay.engine },
         log: build_log(&file.log, &mut root.inner("log")),
         watch: file.watch,
+    }
+}
+
+fn warn_of_unused_pools(listeners: &[ListenerConfig], pools: &[PoolConfig], root: &mut Block<'_>) {
+    let of_listener = |listener: &ListenerConfig, pool: &str| {
+        listener.pool.as_deref() == Some(pool) || listener.mode.routes().iter().any(|route| route.pool == pool)
+    };
+    for PoolConfig { name, .. } in pools {
+        if !listeners.iter().any(|listener| of_listener(listener, name)) {
+            let message = "is used by no listener and no route; name it as the `pool` of one, or remove it";
+            root.report.warning(&root.path(&join("pools", name)), message);
+        }
     }
 }
 
