@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::{ListenerConfig, Loaded, Problem, Problems};
+use crate::server::inspect;
 use crate::telemetry::rfc3339;
 use crate::tls::Certificate;
 
@@ -20,6 +21,10 @@ pub(super) struct CheckArgs {
     /// Write the effective configuration as YAML, after the environment and flags
     #[arg(long)]
     print: bool,
+    /// Look at what a start would meet on this machine, too: token, logs, addresses that are taken, names,
+    /// certificates; exit code 1 where something stands in its way. Takes some seconds at most
+    #[arg(long)]
+    deep: bool,
     /// Print JSON: {"valid": …, "problems": [{"place", "path", "message"}, …]}; the exit code is the same
     #[arg(long, conflicts_with = "print")]
     json: bool,
@@ -36,13 +41,21 @@ struct CheckReport<'a> {
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
-    let loaded = args.config.source().load();
+    let source = args.config.source();
+    let loaded = source.load();
+    let found = match &loaded {
+        Ok(loaded) if args.deep => source.located(inspect(&loaded.config).map_err(CliError::Runtime)?)?,
+        _ => Vec::new(),
+    };
     if args.json {
-        return print_json(loaded);
+        return print_json(loaded, found);
     }
     let loaded = loaded?;
+    if !found.is_empty() {
+        return Err(CliError::InTheWay(Problems(found)));
+    }
     if args.print {
-        print_line(loaded.printed.trim_end());
+        print_line(loaded.printed().trim_end());
         return Ok(());
     }
     let warnings = warnings_of(&loaded);
@@ -76,13 +89,18 @@ fn expiries(listener: &ListenerConfig) -> Vec<String> {
     loaded.certificates().filter(|it| it.expires_soon(now)).map(expiry).collect()
 }
 
-fn print_json(loaded: Result<Loaded, Problems>) -> Result<(), CliError> {
+/// `found`: what stands in a start's way.
+fn print_json(loaded: Result<Loaded, Problems>, found: Vec<Problem>) -> Result<(), CliError> {
     let warnings = loaded.as_ref().map(warnings_of).unwrap_or_default();
     let (valid, file, problems) = match loaded {
-        Ok(loaded) => (true, loaded.file.map(|file| file.display().to_string()), Vec::new()),
+        Ok(loaded) => (true, loaded.file.map(|file| file.display().to_string()), found),
         Err(Problems(problems)) => (false, None, problems),
     };
     let report = CheckReport { valid, file, problems: &problems, warnings: &warnings };
     print_line(serde_json::to_string_pretty(&report).expect("a report has text keys only"));
-    if valid { Ok(()) } else { Err(CliError::AlreadyReported) }
+    match (valid, problems.is_empty()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(CliError::FoundInTheWay),
+        (false, _) => Err(CliError::AlreadyReported),
+    }
 }

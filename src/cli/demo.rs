@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Overrides, Source};
 use crate::server;
-use crate::telemetry::{LogWriter, LogWriterOptions, escaped, rfc3339};
+use crate::telemetry::{LogTarget, LogWriter, LogWriterOptions, Severity, escaped, rfc3339};
 
 use super::client::{self, Ask};
 use super::error::CliError;
@@ -62,14 +61,14 @@ impl Output {
             thread: "demo-output",
             title: "standard output",
             gathering: Duration::ZERO,
-            open: Box::new(|| Ok(io::stdout().as_fd().try_clone_to_owned()?.into())),
+            target: LogTarget::Stdout,
         })?;
         Ok(Self(Arc::new(writer)))
     }
 
     /// Writes a line, or several.
     fn line(&self, text: fmt::Arguments<'_>) {
-        self.0.write(format!("{text}\n").as_bytes());
+        self.0.write(Severity::Info, format!("{text}\n").as_bytes());
     }
 }
 

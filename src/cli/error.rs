@@ -15,6 +15,10 @@ pub(super) enum CliError {
     Config(Problems),
     /// The configuration is not valid, which was printed as JSON already.
     AlreadyReported,
+    /// It is valid, but this machine keeps it from running.
+    InTheWay(Problems),
+    /// The same, which was printed as JSON already.
+    FoundInTheWay,
     /// Of a configuration of another program, this was left out, which changes traffic.
     LeftOut(Vec<String>),
     /// A file can't be written.
@@ -69,7 +73,7 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Self::Config(problems) = self {
+        if let Self::Config(problems) | Self::InTheWay(problems) = self {
             for problem in &problems.0 {
                 writeln!(f, "error: {problem}")?;
             }
@@ -83,6 +87,7 @@ impl fmt::Display for CliError {
         f.write_str("error: ")?;
         match self {
             Self::Config(_) | Self::AlreadyReported => f.write_str("the configuration is not valid"),
+            Self::InTheWay(_) | Self::FoundInTheWay => f.write_str("this machine keeps it from running"),
             Self::LeftOut(_) => f.write_str("something was left out that changes traffic"),
             Self::Output { file, source } => write!(f, "can't write {}: {source}", file.display()),
             Self::Run(error) => error.fmt(f),

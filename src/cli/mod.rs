@@ -14,6 +14,7 @@ mod events;
 mod foreign;
 mod generate;
 mod import;
+mod log_level;
 mod run;
 mod schema;
 mod status;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::telemetry::log_writer;
+use crate::telemetry::{Severity, is_on_stderr, log_writer};
 
 use config_args::ConfigArgs;
 use error::CliError;
@@ -87,7 +88,7 @@ enum Command {
     Completions(generate::CompletionsArgs),
     /// Print the manual page, or write those of all commands
     Man(generate::ManArgs),
-    /// Make a running balancer read its configuration again
+    /// Make a running balancer read its configuration again, or say what that would change
     Reload(change::ReloadArgs),
     /// Start the program anew and hand over to it; says which process accepts then, or why none does
     Upgrade(change::UpgradeArgs),
@@ -95,6 +96,8 @@ enum Command {
     Stop(change::StopArgs),
     /// Show what has happened to a running balancer: ejections, outages, reloads, what operators did
     Events(events::EventsArgs),
+    /// Show or set how much a running balancer's log shows
+    LogLevel(log_level::LogLevelArgs),
 }
 
 /// The command line's description, for the reference.
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Upgrade(args) => change::upgrade(&args),
         Command::Stop(args) => change::stop(&args),
         Command::Events(args) => events::events(&args),
+        Command::LogLevel(args) => log_level::log_level(&args),
         Command::Import(args) => import::import(&args),
         Command::Man(args) => generate::man(&args, Cli::command()),
         Command::Completions(args) => {
@@ -134,7 +138,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, CliError::AlreadyReported) {
+            if !matches!(error, CliError::AlreadyReported | CliError::FoundInTheWay) {
                 print_error(&error);
             }
             error.exit_code()
@@ -166,12 +170,12 @@ impl Drop for LastWords {
 
 /// Once there is a log, by its writer: after its lines, and the end doesn't wait for a reader that doesn't read.
 fn print_error(error: &CliError) {
-    match log_writer() {
-        Some(log) => {
-            log.write(format!("{error}\n").as_bytes());
-            log.flush(LAST_MESSAGE_TIME);
-        }
-        // That nobody reads it any more is no further failure.
-        None => drop(writeln!(io::stderr(), "{error}")),
+    if let Some(log) = log_writer() {
+        log.write(Severity::Error, format!("{error}\n").as_bytes());
+        log.flush(LAST_MESSAGE_TIME);
+    }
+    // Whoever started it looks there. That nobody reads it any more is no further failure.
+    if log_writer().is_none() || !is_on_stderr() {
+        let _ = writeln!(io::stderr(), "{error}");
     }
 }

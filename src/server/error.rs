@@ -37,8 +37,12 @@ pub enum RunError {
         target: String,
         source: io::Error,
     },
-    /// The thread of the program's log can't be started.
-    Log(io::Error),
+    /// The program's log can't be opened, or its thread not started.
+    Log {
+        /// Where it was to go.
+        target: String,
+        source: io::Error,
+    },
     /// A pool's connections may not come from clients' addresses.
     ClientSource { pool: String, source: io::Error },
     /// `relay.engine` requires what doesn't work here.
@@ -84,7 +88,9 @@ impl fmt::Display for RunError {
             Self::AccessLog { target, source } => {
                 write!(f, "can't open the access log {target} (`log.access`): {source}{}", remedy(source))
             }
-            Self::Log(source) => write!(f, "can't start the log: {source}{}", remedy(source)),
+            Self::Log { target, source } => {
+                write!(f, "can't open the log {target} (`log.program`): {source}{}", remedy(source))
+            }
             Self::NoBackend { pool } => write!(
                 f,
                 "none of the names of pool `{pool}` resolves now, and the old process has backends for it: \
@@ -117,7 +123,7 @@ impl std::error::Error for RunError {
             | Self::AdminListen { source, .. }
             | Self::AdminToken { source, .. }
             | Self::AccessLog { source, .. }
-            | Self::Log(source)
+            | Self::Log { source, .. }
             | Self::TakeOver(source)
             | Self::Metrics(source)
             | Self::Signals(source)

@@ -271,7 +271,11 @@ fn a_reload_says_how_it_went() {
     let lb = Lb::with_arguments(&["-c", &file.display().to_string()]).start();
     folder.write("lb.yaml", yaml(b.address(), ""));
     let good = ask(&lb, &["reload"]);
-    assert_eq!((good.code, good.stdout.as_str(), good.stderr.as_str()), (Some(0), "configuration reloaded\n", ""));
+    let changes = format!("  +pools.default.backends[{}]\n  -pools.default.backends[{}]\n", b.address(), a.address());
+    assert_eq!(
+        (good.code, good.stdout, good.stderr),
+        (Some(0), format!("configuration reloaded\n{changes}"), String::new())
+    );
     assert_eq!(get(lb.address(), "/").body, "b");
     let table = ask(&lb, &["status"]).stdout;
     assert!(table.contains("(success): configuration reloaded"), "{table}");
