@@ -54,7 +54,7 @@ const LONG_VERSION: &str = concat!(
 #[command(args_conflicts_with_subcommands = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 clean stop; 1 failure while running; 2 wrong usage or configuration.\n\
                         Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reloads; \
-                        SIGUSR1 opens the access log again; SIGUSR2 upgrades to a newly started program.")]
+                        SIGUSR1 opens the logs again; SIGUSR2 upgrades to a newly started program.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

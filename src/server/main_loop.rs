@@ -10,7 +10,7 @@ use tracing::Level;
 use crate::admin::Command;
 use crate::config::DrainConfig;
 use crate::lifecycle::{ConnectionLimit, Drain, Phase};
-use crate::telemetry::set_level;
+use crate::telemetry::{log_writer, set_level};
 
 use super::admin_server::AdminServer;
 use super::history_state;
@@ -125,10 +125,14 @@ impl MainLoop {
                 // The result is logged and shown.
                 let _ = reload(&mut self.state).await;
             }
-            SignalAction::ReopenLog => match &self.state.view.access_log {
-                Some(log) => log.reopen(),
-                None => tracing::info!("SIGUSR1 opens the access log again, but it is off"),
-            },
+            SignalAction::ReopenLogs => {
+                if let Some(log) = &self.state.view.access_log {
+                    log.reopen();
+                }
+                if let Some(log) = log_writer() {
+                    log.reopen();
+                }
+            }
             SignalAction::Upgrade => self.begin_upgrade(None),
         }
         None

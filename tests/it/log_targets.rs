@@ -79,6 +79,25 @@ fn the_programs_own_log_goes_to_syslog_with_its_severities() {
 }
 
 #[test]
+fn the_programs_own_log_in_a_file_is_rotated_as_the_access_log_is() {
+    let folder = Folder::new();
+    let (file, old) = (folder.path().join("lb.log"), folder.path().join("lb.log.1"));
+    let admin = free_port();
+    let mut command = lb_command(folder.path());
+    command.args(["--listen", "127.0.0.1:0", "--backend", "127.0.0.1:9", "--admin", &admin.to_string()]);
+    command.args(["--access-log", "off", "--set", &format!("log.program={}", file.display())]);
+    let mut lb = command.spawn().unwrap();
+    wait_until("it is ready", || get_from(admin, "/readyz").is_ok_and(|answer| answer.status == 200));
+    wait_until("it is logged", || fs::read_to_string(&file).is_ok_and(|text| text.contains("accepting connections")));
+    fs::rename(&file, &old).unwrap();
+    kill_process(Pid::from_child(&lb), Signal::USR1).unwrap();
+    wait_until("it is opened again", || file.exists());
+    kill_process(Pid::from_child(&lb), Signal::TERM).unwrap();
+    assert_eq!(wait_for("it ends", || lb.try_wait().unwrap()).code(), Some(0));
+    assert!(fs::read_to_string(&file).unwrap().contains("stopped"));
+}
+
+#[test]
 fn a_start_that_fails_says_why_on_standard_error_too() {
     let folder = Folder::new();
     let receiver = UnixDatagram::bind(folder.path().join("log")).unwrap();
