@@ -41,6 +41,12 @@ pub struct HttpEntry<'a> {
     /// What the client sent as X-Request-ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<&'a str>,
+    /// Shown by a format alone; empty where the head could not be read.
+    #[serde(skip)]
+    pub protocol: &'a str,
+    /// Those that the log's format shows.
+    #[serde(skip)]
+    pub headers: &'a [Option<String>],
 }
 
 /// What TLS with the client agreed on.
@@ -128,7 +134,7 @@ impl Entry<'_> {
             self.pool.unwrap_or("-"),
             Word(self.backend.unwrap_or("-"))
         )?;
-        if let Some(HttpEntry { method, path, status, request_id }) = self.http {
+        if let Some(HttpEntry { method, path, status, request_id, .. }) = self.http {
             write!(line, " \"{} {}\" {status}", Unquoted(method), Unquoted(path))?;
             if let Some(request_id) = request_id {
                 write!(line, " id={}", Word(request_id))?;
@@ -176,7 +182,7 @@ impl fmt::Display for Milliseconds {
 
 /// To a microsecond: more digits would be noise.
 #[allow(clippy::cast_precision_loss, reason = "exact below 2^53 µs, which are 285 years")]
-fn rounded_milliseconds(duration: Duration) -> f64 {
+pub(super) fn rounded_milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
 }
 
@@ -256,7 +262,14 @@ mod tests {
 
     #[test]
     fn a_request_shows_its_method_path_status_and_id() {
-        let http = HttpEntry { method: "GET", path: "/a", status: 200, request_id: Some("7") };
+        let http = HttpEntry {
+            method: "GET",
+            path: "/a",
+            status: 200,
+            request_id: Some("7"),
+            protocol: "HTTP/1.1",
+            headers: &[],
+        };
         let entry = Entry { http: Some(http), ..entry(&[]) };
         let (mut text, mut json) = (Vec::new(), Vec::new());
         entry.write_text(&mut text);
@@ -294,6 +307,8 @@ mod tests {
             path: "/\" 200 completed in=1",
             status: 400,
             request_id: Some("x completed in=1 \"GET /\" 200\u{202e}"),
+            protocol: "HTTP/1.1",
+            headers: &[],
         };
         let entry = Entry { http: Some(http), ..entry(&[]) };
         let (mut text, mut json) = (Vec::new(), Vec::new());

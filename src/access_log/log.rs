@@ -1,15 +1,11 @@
 //! The access log's lines on their way to its destination.
 
 use std::cell::Cell;
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{LogDestination, LogFormat};
-use crate::telemetry::{LogWriter, LogWriterOptions};
+use crate::config::{AccessFormat, LogFormat};
+use crate::telemetry::{LogTarget, LogWriter, LogWriterOptions, Severity};
 
 use super::line::Entry;
 
@@ -29,34 +25,41 @@ thread_local! {
 #[derive(Debug)]
 pub struct AccessLog {
     format: LogFormat,
+    /// In place of what `format` alone gives.
+    template: Option<AccessFormat>,
     writer: LogWriter,
 }
 
 impl AccessLog {
-    /// Opens the destination and starts the writer.
+    /// Opens the target and starts the writer.
     ///
     /// # Errors
     /// The file can't be opened, or the thread not started.
-    pub fn start(destination: &LogDestination, format: LogFormat) -> io::Result<Self> {
-        let destination = destination.clone();
+    pub fn start(target: LogTarget, format: LogFormat, template: Option<AccessFormat>) -> io::Result<Self> {
         let writer = LogWriter::start(LogWriterOptions {
             thread: "lb-access-log",
             title: "the access log",
             gathering: GATHERING,
-            open: Box::new(move || open(&destination)),
+            target,
         })?;
-        Ok(Self { format, writer })
+        Ok(Self { format, template, writer })
+    }
+
+    /// The headers of requests that its lines show, by their names in lower case.
+    pub fn headers(&self) -> &[String] {
+        self.template.as_ref().map_or(&[], |template| &template.headers)
     }
 
     /// Logs one connection or request. Waits at most for the copies of other threads' lines.
     pub fn log(&self, entry: &Entry<'_>) {
         // Taken out of the cell and put back below: a plain `Vec` to work with, and no borrow to fail.
         let mut line = LINE.take();
-        match self.format {
-            LogFormat::Text => entry.write_text(&mut line),
-            LogFormat::Json => entry.write_json(&mut line),
+        match (&self.template, self.format) {
+            (Some(template), format) => entry.write_format(template, format == LogFormat::Json, &mut line),
+            (None, LogFormat::Text) => entry.write_text(&mut line),
+            (None, LogFormat::Json) => entry.write_json(&mut line),
         }
-        self.writer.write(&line);
+        self.writer.write(Severity::Info, &line);
         line.clear();
         line.shrink_to(LINE_BYTES);
         LINE.set(line);
@@ -76,20 +79,4 @@ impl AccessLog {
     pub fn lost(&self) -> u64 {
         self.writer.lost()
     }
-}
-
-/// Doesn't go by the standard library's `Stdout`: whoever prints would wait with the writer.
-fn open(destination: &LogDestination) -> io::Result<File> {
-    match destination {
-        LogDestination::Stdout => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
-        LogDestination::Stderr => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
-        LogDestination::File(path) => append_to(path),
-    }
-}
-
-/// Never waits: a named pipe that nobody has opened for reading yet is opened for both, which fifo(7) allows on Linux.
-fn append_to(path: &Path) -> io::Result<File> {
-    let is_pipe = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    OpenOptions::new().create(true).append(true).read(is_pipe).custom_flags(flags).open(path)
 }

@@ -4,6 +4,7 @@
 
 mod line;
 mod log;
+mod template;
 
 pub use line::{Attempt, Entry, HttpEntry, TlsEntry};
 pub use log::AccessLog;

@@ -109,7 +109,7 @@ impl<'a> Change<'a> {
             Self::State { pool, address, admin_state } => {
                 orders.set_state(decoded(pool), decoded(address), admin_state, query).await
             }
-            Self::Reload => reload(view).await,
+            Self::Reload => reload(query, view).await,
             Self::Upgrade => upgrade(view).await,
             Self::Shutdown => Ok(shut_down(&orders)),
         };
@@ -206,11 +206,13 @@ impl Orders<'_> {
     }
 }
 
-async fn reload(view: &View) -> Applied {
-    let (sender, result) = oneshot::channel();
-    let _ = view.commands.send(Command::Reload(sender));
+async fn reload(query: Option<&str>, view: &View) -> Applied {
+    let wrong = |_| Refused(StatusCode::BAD_REQUEST, "dry_run is to be true or false".to_owned());
+    let dry_run = parameters(query, "dry_run").next().unwrap_or("false").parse().map_err(wrong)?;
+    let (answer, result) = oneshot::channel();
+    let _ = view.commands.send(Command::Reload { dry_run, answer });
     let done = result.await.map_err(Refused::stopping)?;
-    done.map(|what| message(StatusCode::OK, &what)).map_err(|why| Refused(StatusCode::UNPROCESSABLE_ENTITY, why))
+    done.map(|done| json(StatusCode::OK, &done)).map_err(|why| Refused(StatusCode::UNPROCESSABLE_ENTITY, why))
 }
 
 async fn upgrade(view: &View) -> Applied {

@@ -6,9 +6,11 @@ mod api;
 mod asker;
 mod authorization;
 mod change;
+mod config_change;
 mod connections;
 mod gzip;
 mod history;
+mod log_level;
 mod metrics;
 mod query;
 mod response;
@@ -25,7 +27,9 @@ pub use api::{
 #[cfg(test)]
 pub use authorization::AdminRefusal;
 pub use authorization::Guard;
+pub use config_change::{ChangeKind, ConfigChange, ReloadAnswer};
 pub use history::History;
+pub use log_level::LogReport;
 pub use metrics::Exporter;
 pub use server::{AdminListener, MAX_FILES, serve};
 pub use token::read_token;

@@ -16,6 +16,7 @@ use super::change::Change;
 use super::connections::{self, Parameters};
 use super::gzip::{AdminResponse, compressed};
 use super::history::{MOST_POINTS, Wanted};
+use super::log_level::{self, LogReport};
 use super::metrics::Exporter;
 use super::query::{decoded, parameters};
 use super::response::{error, json, not_allowed, respond, stopping};
@@ -52,6 +53,8 @@ enum Operation<'a> {
     Change(Change<'a>),
     /// Shows connections, or ends them.
     Connections(Option<&'a str>),
+    /// Shows the level of the log, or sets it.
+    Log,
 }
 
 enum Resource<'a> {
@@ -120,6 +123,19 @@ async fn answer_to(request: &Parts, body: Incoming, asker: Asker, admin: &Admin)
                 Err(refusal) => refuse(path, refusal, guard),
             }
         }
+        (Some(Operation::Log), method) => {
+            let guard = &admin.view.guard;
+            let verdict = match *method {
+                Method::GET | Method::HEAD => guard.judge_read(&request.headers, Readers::Operators, admin.reach),
+                Method::PATCH => guard.judge_change(&request.headers, admin.reach),
+                _ => return not_allowed("GET, HEAD, PATCH"),
+            };
+            match verdict {
+                Ok(()) if method == Method::PATCH => set_log_level(body, asker, &admin.view).await,
+                Ok(()) => json(StatusCode::OK, &LogReport::now()),
+                Err(refusal) => refuse(path, refusal, guard),
+            }
+        }
     }
 }
 
@@ -137,6 +153,14 @@ async fn end_connections(query: Option<&str>, asker: Asker, view: &Arc<View>) ->
             None => stopping(),
         },
         Err(why) => error(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+async fn set_log_level(body: Incoming, asker: Asker, view: &View) -> AdminResponse {
+    match log_level::set_level(body, asker, view).await {
+        Ok(report) => json(StatusCode::OK, &report),
+        Err(Some((status, why))) => error(status, &why),
+        Err(None) => stopping(),
     }
 }
 
@@ -191,6 +215,7 @@ impl<'a> Operation<'a> {
             "/api/v1/history" => Resource::History(HistoryQuery::parse(query)),
             "/api/v1/openapi.json" => Resource::Description,
             "/api/v1/connections" => return Some(Self::Connections(query)),
+            "/api/v1/log" => return Some(Self::Log),
             _ => return Change::parse(path).map(Self::Change),
         };
         Some(Self::Read(resource))
@@ -218,6 +243,16 @@ impl HistoryQuery {
             (Some(pool), Some(backend)) => Wanted::Backend(pool, backend),
             (None, Some(_)) => return error(StatusCode::BAD_REQUEST, "backend needs its pool"),
         };
+        if let Some(pool) = &self.pool {
+            let shown = view.shown.load();
+            let Some(known) = shown.pools.iter().find(|known| known.name() == pool) else {
+                return error(StatusCode::NOT_FOUND, &format!("there is no pool {pool}"));
+            };
+            let is_known = |backend: &String| known.backends().iter().any(|known| known.label() == backend);
+            if let Some(backend) = self.backend.as_ref().filter(|backend| !is_known(backend)) {
+                return error(StatusCode::NOT_FOUND, &format!("pool {pool} has no backend {backend}"));
+            }
+        }
         json(StatusCode::OK, &HistoryReport::new(&view.history, &wanted, points))
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
+use tracing::Level;
 
 use crate::access_log::AccessLog;
 use crate::backends::{Backend, Order, Pool, Refusal};
@@ -18,6 +19,7 @@ use crate::telemetry::{ListenerStats, ListenerTotals};
 use crate::tls;
 
 use super::authorization::Guard;
+use super::config_change::ReloadAnswer;
 use super::history::{History, STEP};
 
 pub struct View {
@@ -76,7 +78,18 @@ pub type Steered = oneshot::Sender<Result<Vec<Arc<Backend>>, Refusal>>;
 /// A change that a client of the API wants. The main loop makes it, so that no two changes overlap.
 pub enum Command {
     /// Read the configuration again; the answer is what has changed, or why nothing has.
-    Reload(oneshot::Sender<Result<String, String>>),
+    Reload {
+        /// Only say what would change.
+        dry_run: bool,
+        answer: oneshot::Sender<Result<ReloadAnswer, String>>,
+    },
+    /// Show this level and more severe ones in the log, until a reload.
+    SetLogLevel {
+        level: Level,
+        /// Who asked for it.
+        by: String,
+        answer: oneshot::Sender<()>,
+    },
     /// Add an entry of `backends` to a pool. `by` says who wants it.
     Add { pool: String, entry: Value, by: String, answer: Steered },
     /// Change, drain, disable, enable or remove backends.

@@ -34,7 +34,7 @@ use super::discovery::{Answer, Discovery, Host, Lookup, Query, SrvRank};
 use super::endpoint::{CheckPlace, Endpoint};
 use super::leaving::Leavers;
 use super::pool::{Pool, Unresolved};
-use super::resolver::{MAX_ADDRESSES, system_files};
+use super::resolver::{MAX_ADDRESSES, system_files, words_for};
 use super::wishes::Wishes;
 
 /// Backends of one pool at most, whatever its names give: the tables of the policies number them in 16 bits.
@@ -339,9 +339,10 @@ impl Entry {
                 answer.valid_until
             }
             Err(error) => {
-                if name.error.replace(error.to_string()).is_none() {
+                let error = words_for(&error);
+                if name.error.replace(error.clone()).is_none() {
                     let known = before.len();
-                    tracing::warn!(pool, name = address, %error, known, "name can't be resolved; trying again");
+                    tracing::warn!(pool, name = address, error, known, "name can't be resolved; trying again");
                 }
                 Some(Instant::now())
             }
@@ -379,7 +380,7 @@ impl KnownHost {
         let v6 = part(v6, before.map(|before| &before.v6));
         let error = match (has_address, is_whole) {
             (true, _) => None,
-            (false, true) => Some(error.map_or_else(|| "no answer".to_owned(), |error| error.to_string())),
+            (false, true) => Some(error.map_or_else(|| "no answer".to_owned(), |error| words_for(&error))),
             (false, false) => before.and_then(|before| before.error.clone()),
         };
         if let Some(error) = &error

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
-use hickory_resolver::net::NetError;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
@@ -144,6 +145,24 @@ impl Resolver {
 /// Sockets that lookups of so many names may have open at once: each asks for two families, two name servers at once.
 pub fn most_lookup_files(names: usize) -> u64 {
     2 * names.saturating_mul(2).min(MOST_QUERIES) as u64
+}
+
+/// Why a name has no address, for people.
+pub(super) fn words_for(error: &NetError) -> String {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => {
+            let (name, kind) = (none.query.name(), none.query.query_type());
+            match none.response_code {
+                ResponseCode::NoError => format!("{name} has no record of type {kind}"),
+                ResponseCode::NXDomain => format!("there is no name {name}"),
+                code => format!("the name server answers for {name}: {code}"),
+            }
+        }
+        NetError::Dns(DnsError::ResponseCode(code)) => format!("the name server answers: {code}"),
+        NetError::NoConnections => "no name server can be asked".to_owned(),
+        NetError::Timeout => "no name server has answered in time".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// Whether an error says that there is no such record, rather than that nobody could be asked.

@@ -76,6 +76,9 @@ impl AdminArgs {
         }
         // As the demo and browsers show it.
         let address = address.strip_prefix("http://").map_or(&*address, |rest| rest.trim_end_matches('/')).to_owned();
+        if let Some(why) = wrong_address(&address) {
+            return Err(CliError::NoAddress { address, why });
+        }
         // The balancer may listen on every address; this connects to one of them.
         let address = match address.strip_prefix("*:") {
             Some(port) => format!("127.0.0.1:{port}"),
@@ -92,6 +95,21 @@ fn read_config(file: &Path) -> Result<AdminConfig, CliError> {
     let source =
         Source { translate: Some(foreign::translate), file: Some(file.to_owned()), environment, ..Source::default() };
     Ok(source.load()?.config.admin)
+}
+
+/// What keeps a text from being an address to ask; `None`: it may be one.
+fn wrong_address(address: &str) -> Option<&'static str> {
+    if address.starts_with("https://") {
+        return Some("it speaks no TLS");
+    }
+    if address.starts_with("unix:") {
+        return None;
+    }
+    match address.rsplit_once(':') {
+        None => Some("it has no port"),
+        Some((_, port)) if port.parse::<u16>().is_err() => Some("its port is no number up to 65535"),
+        Some(_) => None,
+    }
 }
 
 fn unix(path: &str) -> String {

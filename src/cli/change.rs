@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use hyper::Method;
 
-use crate::admin::{StatusReport, UpgradeReport};
+use crate::admin::{ReloadAnswer, StatusReport, UpgradeReport};
 
 use super::admin::{AdminArgs, AdminClient, runtime};
 use super::client::Ask;
@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ReloadArgs {
+    /// Only say what would change, key by key, and what stands in the way; the balancer goes on as it is
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -39,7 +42,13 @@ pub(super) struct StopArgs {
 }
 
 pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
-    print_line(runtime()?.block_on(args.admin.admin()?.change("/api/v1/reload"))?);
+    let path = if args.dry_run { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
+    let answer: ReloadAnswer = runtime()?.block_on(args.admin.admin()?.order(Ask::new(Method::POST, path)))?;
+    print_line(answer.result);
+    answer.changes.iter().for_each(|change| print_line(format_args!("  {change}")));
+    if answer.more > 0 {
+        print_line(format_args!("  and {} more", answer.more));
+    }
     Ok(())
 }
 

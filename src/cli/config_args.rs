@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::config::{Overrides, Source};
 
-use super::environment::variable;
+use super::environment::{variable, variable_names};
 use super::foreign;
 
 #[derive(Args, Clone, Debug)]
@@ -23,6 +23,7 @@ impl ConfigArgs {
     pub(super) fn source(&self) -> Source {
         let file = self.config.clone().or_else(|| variable("LB_CONFIG").map(PathBuf::from));
         let environment = Overrides::from_environment(variable);
-        Source { translate: Some(foreign::translate), file, environment, flags: self.overrides.clone() }
+        let misspelt = Overrides::misspelt(variable_names());
+        Source { translate: Some(foreign::translate), file, environment, flags: self.overrides.clone(), misspelt }
     }
 }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Overrides, Source};
 use crate::server;
-use crate::telemetry::{LogWriter, LogWriterOptions, escaped, rfc3339};
+use crate::telemetry::{LogTarget, LogWriter, LogWriterOptions, Severity, escaped, rfc3339};
 
 use super::client::{self, Ask};
 use super::error::CliError;
@@ -62,14 +61,14 @@ impl Output {
             thread: "demo-output",
             title: "standard output",
             gathering: Duration::ZERO,
-            open: Box::new(|| Ok(io::stdout().as_fd().try_clone_to_owned()?.into())),
+            target: LogTarget::Stdout,
         })?;
         Ok(Self(Arc::new(writer)))
     }
 
     /// Writes a line, or several.
     fn line(&self, text: fmt::Arguments<'_>) {
-        self.0.write(format!("{text}\n").as_bytes());
+        self.0.write(Severity::Info, format!("{text}\n").as_bytes());
     }
 }
 
@@ -97,7 +96,8 @@ fn balance(requests: Option<u32>, output: &Output) -> Result<(), CliError> {
         output.line(format_args!(
             "          curl 'http://{listen}/[1-10]'      ten GETs over one connection, five to each server"
         ));
-        output.line(format_args!("          curl http://{admin}/metrics        lb status --admin {admin}"));
+        output.line(format_args!("          curl http://{admin}/metrics"));
+        output.line(format_args!("          {} status --admin {admin}", this_program()));
         output.line(format_args!("Each line below is a request that reached a server. Ctrl-C stops.\n"));
         running.until_stopped();
         return Ok(());
@@ -111,6 +111,11 @@ fn balance(requests: Option<u32>, output: &Output) -> Result<(), CliError> {
         return Err(CliError::UnequalShares);
     }
     Ok(())
+}
+
+/// How this program is called: by its path where it was, as `cargo run` does, and it is not where a shell looks.
+fn this_program() -> String {
+    std::env::args().next().filter(|name| name.contains('/')).unwrap_or_else(|| "lb".to_owned())
 }
 
 /// The wanted address, or one with a free port if that is in use.

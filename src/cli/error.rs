@@ -15,6 +15,10 @@ pub(super) enum CliError {
     Config(Problems),
     /// The configuration is not valid, which was printed as JSON already.
     AlreadyReported,
+    /// It is valid, but this machine keeps it from running.
+    InTheWay(Problems),
+    /// The same, which was printed as JSON already.
+    FoundInTheWay,
     /// Of a configuration of another program, this was left out, which changes traffic.
     LeftOut(Vec<String>),
     /// A file can't be written.
@@ -25,6 +29,8 @@ pub(super) enum CliError {
     Runtime(io::Error),
     /// By the environment or a flag there is no admin server.
     AdminOff,
+    /// What is given as the admin server's address is none.
+    NoAddress { address: String, why: &'static str },
     /// The file of the bearer token can't be read.
     Token { file: PathBuf, source: io::Error },
     /// The admin server gave no answer.
@@ -58,7 +64,7 @@ impl CliError {
     /// while running.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::AlreadyReported => ExitCode::from(2),
+            Self::Config(_) | Self::AlreadyReported | Self::NoAddress { .. } => ExitCode::from(2),
             Self::LeftOut(_) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
@@ -67,7 +73,7 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Self::Config(problems) = self {
+        if let Self::Config(problems) | Self::InTheWay(problems) = self {
             for problem in &problems.0 {
                 writeln!(f, "error: {problem}")?;
             }
@@ -81,11 +87,17 @@ impl fmt::Display for CliError {
         f.write_str("error: ")?;
         match self {
             Self::Config(_) | Self::AlreadyReported => f.write_str("the configuration is not valid"),
+            Self::InTheWay(_) | Self::FoundInTheWay => f.write_str("this machine keeps it from running"),
             Self::LeftOut(_) => f.write_str("something was left out that changes traffic"),
             Self::Output { file, source } => write!(f, "can't write {}: {source}", file.display()),
             Self::Run(error) => error.fmt(f),
             Self::Runtime(error) => write!(f, "can't start the runtime: {error}"),
             Self::AdminOff => f.write_str("the admin server is off (by LB_ADMIN, --admin or the configuration)"),
+            Self::NoAddress { address, why } => write!(
+                f,
+                "`{address}` is not the address of an admin server: {why}; see --admin ADDR: host:port, unix:/path, or \
+                 the URL of its page"
+            ),
             Self::Token { file, source } => write!(f, "can't read the token from {}: {source}", file.display()),
             Self::NoAnswer { address, source } => {
                 write!(f, "no answer from the admin server at {address}: {source} (is lb running? see --admin ADDR)")

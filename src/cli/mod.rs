@@ -14,6 +14,7 @@ mod events;
 mod foreign;
 mod generate;
 mod import;
+mod log_level;
 mod run;
 mod schema;
 mod status;
@@ -24,9 +25,10 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::telemetry::log_writer;
+use crate::telemetry::{Severity, is_on_stderr, log_writer};
 
 use config_args::ConfigArgs;
 use error::CliError;
@@ -52,7 +54,7 @@ const LONG_VERSION: &str = concat!(
 #[command(args_conflicts_with_subcommands = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 clean stop; 1 failure while running; 2 wrong usage or configuration.\n\
                         Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reloads; \
-                        SIGUSR1 opens the access log again; SIGUSR2 upgrades to a newly started program.")]
+                        SIGUSR1 opens the logs again; SIGUSR2 upgrades to a newly started program.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -86,7 +88,7 @@ enum Command {
     Completions(generate::CompletionsArgs),
     /// Print the manual page, or write those of all commands
     Man(generate::ManArgs),
-    /// Make a running balancer read its configuration again
+    /// Make a running balancer read its configuration again, or say what that would change
     Reload(change::ReloadArgs),
     /// Start the program anew and hand over to it; says which process accepts then, or why none does
     Upgrade(change::UpgradeArgs),
@@ -94,6 +96,8 @@ enum Command {
     Stop(change::StopArgs),
     /// Show what has happened to a running balancer: ejections, outages, reloads, what operators did
     Events(events::EventsArgs),
+    /// Show or set how much a running balancer's log shows
+    LogLevel(log_level::LogLevelArgs),
 }
 
 /// The command line's description, for the reference.
@@ -105,7 +109,7 @@ pub(crate) fn command() -> clap::Command {
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let _last = LastWords;
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_hint(error).exit());
     let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
@@ -119,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Upgrade(args) => change::upgrade(&args),
         Command::Stop(args) => change::stop(&args),
         Command::Events(args) => events::events(&args),
+        Command::LogLevel(args) => log_level::log_level(&args),
         Command::Import(args) => import::import(&args),
         Command::Man(args) => generate::man(&args, Cli::command()),
         Command::Completions(args) => {
@@ -133,12 +138,23 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, CliError::AlreadyReported) {
+            if !matches!(error, CliError::AlreadyReported | CliError::FoundInTheWay) {
                 print_error(&error);
             }
             error.exit_code()
         }
     }
+}
+
+/// Says what to write where options stand before a command.
+fn with_hint(mut error: clap::Error) -> clap::Error {
+    if error.kind() == ErrorKind::ArgumentConflict
+        && let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand)
+    {
+        let hint = format!("options come after the command: lb {command} OPTIONS").into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
+    }
+    error
 }
 
 /// Writes what the log has if the main thread panics: its message is in there.
@@ -154,12 +170,12 @@ impl Drop for LastWords {
 
 /// Once there is a log, by its writer: after its lines, and the end doesn't wait for a reader that doesn't read.
 fn print_error(error: &CliError) {
-    match log_writer() {
-        Some(log) => {
-            log.write(format!("{error}\n").as_bytes());
-            log.flush(LAST_MESSAGE_TIME);
-        }
-        // That nobody reads it any more is no further failure.
-        None => drop(writeln!(io::stderr(), "{error}")),
+    if let Some(log) = log_writer() {
+        log.write(Severity::Error, format!("{error}\n").as_bytes());
+        log.flush(LAST_MESSAGE_TIME);
+    }
+    // Whoever started it looks there. That nobody reads it any more is no further failure.
+    if log_writer().is_none() || !is_on_stderr() {
+        let _ = writeln!(io::stderr(), "{error}");
     }
 }

@@ -120,7 +120,8 @@ impl FromStr for BindAddress {
             return Ok(Self::Address(ListenAddress::Zoned(address)));
         }
         let (host, port) = named_port(text).ok_or_else(|| {
-            format!("`{text}` is not an address to listen on; write host:port, [::]:port, *:port, unix:/path or fd@3")
+            let forms = "write host:port, [::]:port, *:port, unix:/path or fd@3";
+            url_remedy(text).unwrap_or_else(|| format!("`{text}` is not an address to listen on; {forms}"))
         })?;
         Ok(Self::Name(host.to_owned(), port))
     }
@@ -154,14 +155,13 @@ impl FromStr for BackendAddress {
             return Ok(Self::Address(Target::Unix(path?)));
         }
         let wrong = || {
-            format!(
-                "`{text}` is not a backend's address; write IP:port, name:port, unix:/path or srv:_service._tcp.name"
-            )
+            let forms = "write IP:port, name:port, unix:/path or srv:_service._tcp.name";
+            url_remedy(text).unwrap_or_else(|| format!("`{text}` is not a backend's address; {forms}"))
         };
         if let Some(service) = text.strip_prefix("srv:") {
             return if is_name(service) { Ok(Self::Srv(service.to_owned())) } else { Err(wrong()) };
         }
-        let (_, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let (_, port) = text.rsplit_once(':').filter(|_| !text.contains("://")).ok_or_else(wrong)?;
         if matches!(port.parse::<u16>(), Ok(0) | Err(_)) {
             return Err(format!("`{text}`: a backend's port must be from 1 to 65535"));
         }
@@ -203,6 +203,20 @@ fn unix_path(text: &str, example: &str) -> Option<Result<PathBuf, String>> {
     } else {
         Ok(path.into())
     })
+}
+
+/// What to write in place of a URL; `None`: the text is none.
+fn url_remedy(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (_, host) = host.rsplit_once('@').unwrap_or(("", host));
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let port = match scheme {
+        _ if has_port => "",
+        "https" => ":443",
+        _ => ":80",
+    };
+    Some(format!("`{text}` is a URL; write host and port alone: {host}{port}"))
 }
 
 /// A host name and a port.

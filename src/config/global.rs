@@ -32,9 +32,10 @@ pub struct Config {
 }
 
 impl AdminConfig {
-    /// All addresses that it listens on.
-    pub fn addresses(&self) -> impl Iterator<Item = &BindAddress> {
-        self.bind.iter().chain(&self.socket)
+    /// All addresses that it listens on, each with its key.
+    pub fn addresses(&self) -> impl Iterator<Item = (&'static str, &BindAddress)> {
+        let bind = self.bind.iter().map(|address| ("admin.bind", address));
+        bind.chain(self.socket.iter().map(|address| ("admin.socket", address)))
     }
 }
 

@@ -32,16 +32,20 @@ pub struct Source {
     pub environment: Overrides,
     /// From flags; they win over the environment.
     pub flags: Overrides,
+    /// Of the environment, names that are nearly those of variables.
+    pub misspelt: Vec<Problem>,
 }
 
 /// A configuration that can run, and where it came from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
-    /// The effective configuration as YAML, long form.
-    pub printed: String,
+    /// The file's settings after the environment and the flags.
+    pub effective: File,
     /// The file that was read, if one was.
     pub file: Option<PathBuf>,
+    /// What is valid, and yet surely not meant.
+    pub warnings: Vec<Problem>,
 }
 
 impl Source {
@@ -51,19 +55,36 @@ impl Source {
     /// Every problem found, each with its place and remedy.
     pub fn load(&self) -> Result<Loaded, Problems> {
         let path = self.find_file()?;
-        let mut tree = path.as_deref().map_or_else(|| Ok(Tree::empty()), |path| self.read_tree(path))?;
+        let (file, mut reporter) = self.read(path.as_deref())?;
+        let config = build(&file, &mut reporter);
+        if reporter.problems.is_empty() {
+            let warnings = self.misspelt.iter().cloned().chain(reporter.warnings).collect();
+            Ok(Loaded { config, effective: file, file: path, warnings })
+        } else {
+            Err(Problems(reporter.problems))
+        }
+    }
+
+    /// Puts a problem that was found with the key at a path of the long form where the user wrote that key.
+    ///
+    /// # Errors
+    /// The file can't be read any more.
+    pub fn located(&self, found: Vec<(String, String)>) -> Result<Vec<Problem>, Problems> {
+        let (_, mut reporter) = self.read(self.find_file()?.as_deref())?;
+        found.into_iter().for_each(|(path, message)| reporter.problem(&path, message));
+        Ok(reporter.problems)
+    }
+
+    /// Reads the file, and applies the environment and the flags.
+    fn read(&self, path: Option<&Path>) -> Result<(File, Reporter), Problems> {
+        let mut tree = path.map_or_else(|| Ok(Tree::empty()), |path| self.read_tree(path))?;
         let (from_environment, wrong_variables) = self.environment.clone().edits(variable_name);
         let (from_flags, wrong_flags) = self.flags.clone().edits(flag_name);
         tree.apply(from_environment);
         tree.apply(from_flags);
         let (file, mut reporter) = tree.into_file();
         reporter.problems.extend(wrong_variables.into_iter().chain(wrong_flags));
-        let config = build(&file, &mut reporter);
-        if reporter.problems.is_empty() {
-            Ok(Loaded { config, printed: print(&file), file: path })
-        } else {
-            Err(Problems(reporter.problems))
-        }
+        Ok((file, reporter))
     }
 
     /// The named file, or the first default file that exists; none is needed where flags give a listener and a backend.
@@ -79,14 +100,16 @@ impl Source {
         if has_listener && has_backend {
             return Ok(None);
         }
-        match DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists()) {
-            Some(path) => Ok(Some(path.to_owned())),
-            None => Err(Problems(vec![Problem::general(format!(
-                "no configuration: neither {} exists; name a file with -c FILE, or give --listen ADDR and \
-                 --backend ADDR (or see it work with `lb demo`)",
-                DEFAULT_FILES.join(" nor ")
-            ))])),
+        if let Some(path) = DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists()) {
+            return Ok(Some(path.to_owned()));
         }
+        let remedy = match (has_listener, has_backend) {
+            (true, false) => "give --backend ADDR (LB_BACKEND) too, or name a file with -c FILE",
+            (false, true) => "give --listen ADDR (LB_LISTEN) too, or name a file with -c FILE",
+            _ => "name a file with -c FILE, or give --listen ADDR and --backend ADDR (or see it work with `lb demo`)",
+        };
+        let files = DEFAULT_FILES.join(" nor ");
+        Err(Problems(vec![Problem::general(format!("no configuration: neither {files} exists; {remedy}"))]))
     }
 
     fn read_tree(&self, path: &Path) -> Result<Tree, Problems> {
@@ -107,6 +130,13 @@ impl Source {
             None => Tree::read(&name, &text),
         }
         .map_err(Problems)
+    }
+}
+
+impl Loaded {
+    /// The effective configuration as YAML, long form: after the environment and the flags.
+    pub fn printed(&self) -> String {
+        print(&self.effective)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The settings of the log and the access log.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::Level;
+
+use crate::telemetry::LogTarget;
+
+use super::access_format::AccessFormat;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -12,8 +14,12 @@ pub struct LogConfig {
     pub level: Level,
     /// Of both logs.
     pub format: LogFormat,
-    /// The access log's destination; `None`: it is off.
-    pub access: Option<LogDestination>,
+    /// Where the access log goes; `None`: it is off.
+    pub access: Option<LogTarget>,
+    /// Of the access log's lines; `None`: as `format`.
+    pub access_format: Option<AccessFormat>,
+    /// Where the program's own log goes.
+    pub program: LogTarget,
 }
 
 /// The shape of log lines.
@@ -25,12 +31,4 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogDestination {
-    Stdout,
-    Stderr,
-    /// Appended to this file.
-    File(PathBuf),
 }

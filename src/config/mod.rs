@@ -4,6 +4,7 @@
 //! serde types, `build` turns these into [`Config`] or reports every problem. The other files are the run-time types,
 //! made of types of the floors below. Nothing here opens a socket.
 
+mod access_format;
 mod address;
 mod build;
 pub(crate) mod file;
@@ -23,6 +24,7 @@ mod steering;
 mod tls;
 mod yaml;
 
+pub use access_format::{AccessFormat, AccessPart, AccessValue, AccessWord};
 pub use address::{BackendAddress, BindAddress};
 pub use build::MAX_BACKENDS;
 pub use file::off::means_off;
@@ -33,7 +35,7 @@ pub use health_check::{
 pub use http::{BackendKeepAlive, RequestTrailers, TrustedSenders};
 pub use listener::{ListenerConfig, Mode, ProxyProtocol};
 pub use load::{Loaded, Source, problems_of, read_bytes};
-pub use log::{LogConfig, LogDestination, LogFormat};
+pub use log::{LogConfig, LogFormat};
 pub use networks::Networks;
 pub use overrides::Overrides;
 pub use pool::{

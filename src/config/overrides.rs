@@ -6,9 +6,9 @@ use std::mem;
 
 use clap::Args;
 
-use super::problem::Problem;
+use super::problem::{MAX_PROBLEMS, Problem};
 use super::yaml::Scope::{self, Global, Listener, Pool};
-use super::yaml::{Edit, EditValue};
+use super::yaml::{Edit, EditValue, nearest_word};
 
 /// The flags that override the file; each is also an environment variable, `LB_` and its name in capitals.
 #[derive(Args, Clone, Debug, Default)]
@@ -92,6 +92,9 @@ const FLAGS: [Flag; 13] = [
     Flag { name: "access-log", scope: Global, path: "log.access", value: |all| &mut all.access_log },
 ];
 
+/// Further ones that have a variable.
+const FURTHER_FLAGS: [&str; 6] = ["listen", "backend", "watch", "set", "config", "token-file"];
+
 impl Overrides {
     /// Reads the environment variables through `variable`. `LB_LISTEN` and `LB_BACKEND` take several values with spaces
     /// between them, `LB_SET` with `;` between them.
@@ -111,6 +114,17 @@ impl Overrides {
             *(flag.value)(&mut overrides) = variable(&variable_name(flag.name));
         }
         overrides
+    }
+
+    /// Those of the variables with these names that are nearly one that is read: a mistyped one would do nothing.
+    pub fn misspelt(names: impl Iterator<Item = String>) -> Vec<Problem> {
+        let flags = FLAGS.iter().map(|flag| flag.name).chain(FURTHER_FLAGS);
+        let known: Vec<String> = flags.map(variable_name).collect();
+        let near = names.filter(|name| name.starts_with("LB_")).filter_map(|name| {
+            let word = nearest_word(&name, &known).filter(|word| **word != name)?;
+            Some(Problem::general(format!("{name} is no variable that lb reads; did you mean {word}?")))
+        });
+        near.take(MAX_PROBLEMS).collect()
     }
 
     /// The edits in the order in which they are to be applied, simple flags before `--set`; and a problem for each

@@ -47,7 +47,7 @@ fn assert_handled(text: &str, yaml: &Path) {
         return;
     }
     let loaded = loaded.unwrap_or_else(|problems| panic!("{problems} in:\n{written}\nfrom:\n{text}"));
-    assert_eq!(loaded.printed, crate::config::print(&import.file), "{written}");
+    assert_eq!(loaded.printed(), crate::config::print(&import.file), "{written}");
 }
 
 #[test]

@@ -129,10 +129,13 @@ fn duplicate_first(mut sockets: Vec<OwnedFd>, wanted: usize) -> io::Result<Vec<O
 
 /// The address that a listening socket got, as text.
 pub fn local_address(socket: &OwnedFd) -> String {
-    let address = rustix::net::getsockname(socket).map(SocketAddr::try_from);
-    match address {
-        Ok(Ok(address)) => address.to_string(),
-        _ => "unix socket".to_owned(),
+    match SockRef::from(socket).local_addr() {
+        Ok(address) => match (address.as_socket(), address.as_pathname()) {
+            (Some(address), _) => address.to_string(),
+            (None, Some(path)) => format!("unix:{}", path.display()),
+            (None, None) => "unix socket".to_owned(),
+        },
+        Err(_) => "unknown".to_owned(),
     }
 }
 
@@ -175,19 +178,36 @@ fn open_tcp(address: SocketAddr, both_families: bool) -> io::Result<Socket> {
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
-    let address = SockAddr::unix(path)?;
-    let open = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None);
-    // A process that ended leaves its file behind, which refuses connections. The socket doesn't block: a live one's
-    // queue may be full, and then it would wait for as long as the other process is stuck.
-    let is_stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-        && open()?.connect(&address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if is_stale {
+    if check_unix_path_free(path)? {
         fs::remove_file(path)?;
     }
-    let socket = open()?;
-    socket.bind(&address)?;
+    let socket = open_unix()?;
+    socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Whether the file of a process that has ended is in the way: it refuses connections.
+///
+/// # Errors
+/// Something else is: a live process's socket, or a file that is none.
+pub fn check_unix_path_free(path: &Path) -> io::Result<bool> {
+    let Ok(file) = fs::symlink_metadata(path) else { return Ok(false) };
+    if !file.file_type().is_socket() {
+        let message = "a file that is no socket is there; remove it, or choose another path";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    match open_unix()?.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        _ => Err(Errno::ADDRINUSE.into()),
+    }
+}
+
+/// Doesn't block: the queue of a live socket may be full, and then a connect would wait for as long as its process is
+/// stuck.
+fn open_unix() -> io::Result<Socket> {
+    Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)
 }
 
 /// An accepted socket that is registered with no runtime yet, so that any worker may take it.

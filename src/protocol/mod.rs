@@ -2,6 +2,7 @@
 
 pub mod client_hello;
 pub mod http1;
+pub mod placeholders;
 pub mod proxy_header;
 #[cfg(test)]
 mod segmentation;

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::access_log::{Attempt, Entry, HttpEntry, TlsEntry};
+use crate::config::AccessWord;
 use crate::lifecycle::ConnectionIds;
 use crate::net::ConnectFailure;
 use crate::telemetry::{Cause, Rejection};
@@ -68,6 +69,16 @@ pub(super) fn page() -> String {
         ["Key", "Only of", "Meaning"],
         FIELDS.map(|(key, only, meaning)| [code(key), only.to_owned(), meaning.to_owned()]),
     );
+    page.heading("Words of a format");
+    page.paragraph(
+        "`log.access_format` is a line's text with `$words` for values: the keys above, but for those with a dot, and \
+         the following. `$http_NAME` is a header of the request (`$http_user_agent`), `$$` a dollar. `combined` by \
+         itself is the format of that name of Apache and nginx.",
+    );
+    write_words(
+        &mut page,
+        &AccessWord::MEANINGS.iter().copied().filter(|(_, meaning)| !meaning.is_empty()).collect::<Vec<_>>(),
+    );
     page.heading("Causes");
     page.paragraph(
         "Every accepted connection has exactly one. A request that was answered to its end has `completed`.",
@@ -103,7 +114,14 @@ fn the_fields_are_those_of_a_line() {
         duration: Duration::ZERO,
         cause: Cause::Rejected.as_str(),
         reason: Some(Rejection::Denied.as_str()),
-        http: Some(HttpEntry { method: "GET", path: "/", status: 200, request_id: Some("1") }),
+        http: Some(HttpEntry {
+            method: "GET",
+            path: "/",
+            status: 200,
+            request_id: Some("1"),
+            protocol: "",
+            headers: &[],
+        }),
         tls: Some(TlsEntry { tls_version: "", tls_cipher: "", server_name: None, client_cert: None }),
     };
     let mut line = Vec::new();
@@ -114,6 +132,9 @@ fn the_fields_are_those_of_a_line() {
     };
     let mut in_line = [keys(&line, ""), keys(&line["attempts"][0], "attempts[].")].concat();
     let mut documented = FIELDS.map(|(key, ..)| key.to_owned());
+    let words: Vec<&str> = AccessWord::ALL.iter().map(|word| word.as_str()).collect();
+    let in_format = documented.iter().filter(|key| !key.contains('['));
+    assert!(in_format.map(String::as_str).all(|key| words.contains(&key)), "each key is a word of a format: {words:?}");
     in_line.sort();
     documented.sort();
     assert_eq!(in_line, documented);

@@ -53,19 +53,20 @@ pub(super) async fn start_admin(
 ) -> Result<AdminServer, RunError> {
     let exporter = Arc::new(exporter);
     let mut server = AdminServer::default();
-    for address in config.addresses() {
-        server.0.push(start_address(address, listen_sockets, view, exporter.clone()).await?);
+    for (key, address) in config.addresses() {
+        server.0.push(start_address(key, address, listen_sockets, view, exporter.clone()).await?);
     }
     Ok(server)
 }
 
 async fn start_address(
+    key: &'static str,
     address: &BindAddress,
     listen_sockets: &mut ListenSockets,
     view: &Arc<View>,
     exporter: Arc<Exporter>,
 ) -> Result<AdminAddress, RunError> {
-    let failed = |source| RunError::AdminListen { address: address.to_string(), source };
+    let failed = |source| RunError::AdminListen { address: address.to_string(), key, source };
     let name = format!("admin {address}");
     let socket = match listen_sockets.take_passed(&name) {
         Some(socket) => socket,

@@ -12,6 +12,7 @@ use crate::net::RING_FILES_PER_WORKER;
 use crate::relay::{Engine, PIPE_FILES_PER_WORKER, Pipes};
 
 use super::cgroup::memory_limit;
+use super::error::RunError;
 
 /// Files that every process has: the standard ones, the main thread's runtime, the access log, those that are read or
 /// passed on for a moment (configuration, /proc for the metrics, an upgrade). They must work when as many connections
@@ -30,6 +31,10 @@ const FILES_PER_CONNECTION: u64 = 2;
 const SHARE_OF_IDLE: u64 = 4;
 /// No more, however many files are allowed: containers often have no limit at all, or one of billions.
 const MOST_CONNECTIONS: u64 = 1_000_000;
+/// Fewer, where nobody has asked for so few, are an oversight: a shell's or a container's limit of open files.
+const FEW_CONNECTIONS: usize = 1_000;
+/// With fewer the balancer doesn't start.
+const FEWEST_CONNECTIONS: usize = 10;
 /// Memory of a connection that an attacker makes as dear as possible: ours (benches/attackers measures some 20 KiB, and
 /// more only of pipelined requests), and the state of two sockets in the kernel. What their buffers hold is bounded by
 /// the kernel, which shrinks them when memory is short.
@@ -65,21 +70,41 @@ impl Capacity {
     }
 
     /// The limits under `config`: connections as configured, else as many as fit.
-    pub(super) fn limits(&self, config: &Config) -> Limits {
+    ///
+    /// # Errors
+    /// Hardly any fit, and the configuration doesn't say that so few are meant.
+    pub(super) fn limits(&self, config: &Config) -> Result<Limits, RunError> {
         let fitting = self.fitting(config, config.max_connections);
-        if fitting.connections < config.max_connections.map_or(1, NonZeroUsize::get) {
-            let Self { open_files, memory, .. } = self;
-            let (max_connections, fitting) = (config.max_connections, fitting.connections);
-            tracing::warn!(
-                max_connections,
-                fitting,
-                open_files,
-                memory,
-                "more connections than open files and memory allow; raise `ulimit -n` or the cgroup's limit"
-            );
-        }
-        let connections = config.max_connections.map_or(fitting.connections.max(1), NonZeroUsize::get);
-        Limits { connections, ..fitting }
+        let Self { open_files, memory, .. } = *self;
+        let connections = match config.max_connections.map(NonZeroUsize::get) {
+            None if fitting.connections < FEWEST_CONNECTIONS => {
+                return Err(RunError::FewFiles { connections: fitting.connections, open_files });
+            }
+            None => {
+                if fitting.connections < FEW_CONNECTIONS {
+                    tracing::warn!(
+                        max_connections = fitting.connections,
+                        open_files,
+                        memory,
+                        "open files or memory allow few connections; raise `ulimit -n` or the cgroup's limit"
+                    );
+                }
+                fitting.connections
+            }
+            Some(max_connections) => {
+                if fitting.connections < max_connections {
+                    tracing::warn!(
+                        max_connections,
+                        fitting = fitting.connections,
+                        open_files,
+                        memory,
+                        "more connections than open files and memory allow; raise `ulimit -n` or the cgroup's limit"
+                    );
+                }
+                max_connections
+            }
+        };
+        Ok(Limits { connections, ..fitting })
     }
 
     /// Logs that the balancer accepts, and within which limits.
@@ -184,14 +209,16 @@ mod tests {
     }
 
     fn limits(open_files: u64, memory: Option<u64>, keys: &[&str]) -> Limits {
-        Capacity { workers: 2, open_files, memory }.limits(&config(keys))
+        Capacity { workers: 2, open_files, memory }.limits(&config(keys)).expect("some connections fit")
     }
 
     #[test]
     fn connections_leave_files_for_the_rest() {
         let Limits { connections, idle_connections } = limits(20_000, None, &[]);
         assert_eq!((connections, idle_connections), (9_914, 0));
-        assert_eq!(limits(64, None, &[]).connections, 1, "always at least one");
+        assert_eq!(limits(64, None, &["max_connections=5"]).connections, 5, "as configured");
+        let too_few = Capacity { workers: 2, open_files: 64, memory: None }.limits(&config(&[]));
+        assert!(matches!(too_few, Err(RunError::FewFiles { connections: 0, open_files: 64 })), "{too_few:?}");
         assert_eq!(limits(u64::MAX, None, &[]).connections, 1_000_000);
         assert_eq!(limits(u64::MAX, Some(64 << 20), &[]).connections, 1_024);
     }

@@ -116,11 +116,31 @@ impl ListenSockets {
     /// # Errors
     /// An address can't be bound, or two are the same; nothing has changed.
     pub(super) async fn plan(&mut self, config: &Config) -> Result<BindPlan, RunError> {
-        let mut plan = Vec::new();
-        // All are looked at before the first is bound: two addresses of this process may overlap (`0.0.0.0:80` and
-        // `127.0.0.1:80`; the kernel prefers the narrower one), and one that is open already can't be told from another
-        // process's.
-        let mut missing = Vec::new();
+        let (mut plan, missing) = self.look_at(config).await?;
+        for (index, addresses) in missing {
+            let PlannedBind { key, listener, options, .. } = &plan[index];
+            let bound = self.bind(key, &addresses, options);
+            plan[index].sockets = Some(bound.map_err(|source| listen_error(&key.address, listener, source))?);
+        }
+        self.check_distinct(&plan)?;
+        Ok(BindPlan(plan))
+    }
+
+    /// Whether the addresses that are not open yet could be bound.
+    ///
+    /// # Errors
+    /// One can't.
+    pub(super) async fn check(&self, config: &Config) -> Result<(), RunError> {
+        self.look_at(config).await.map(drop)
+    }
+
+    /// All addresses, and for the places of those that are not open yet what is to be bound.
+    ///
+    /// All are looked at before the first is bound: two addresses of this process may overlap (`0.0.0.0:80` and
+    /// `127.0.0.1:80`; the kernel prefers the narrower one), and one that is open already can't be told from another
+    /// process's.
+    async fn look_at(&self, config: &Config) -> Result<(Vec<PlannedBind>, Vec<(usize, Vec<ListenAddress>)>), RunError> {
+        let (mut plan, mut missing) = (Vec::new(), Vec::new());
         for listener in &config.listeners {
             for (index, address) in listener.bind.iter().enumerate() {
                 let key = BindKey::new(address, &listener.name, index);
@@ -133,13 +153,7 @@ impl ListenSockets {
                 plan.push(PlannedBind { key, listener: listener.name.clone(), options, sockets: None });
             }
         }
-        for (index, addresses) in missing {
-            let PlannedBind { key, listener, options, .. } = &plan[index];
-            let bound = self.bind(key, &addresses, options);
-            plan[index].sockets = Some(bound.map_err(|source| listen_error(&key.address, listener, source))?);
-        }
-        self.check_distinct(&plan)?;
-        Ok(BindPlan(plan))
+        Ok((plan, missing))
     }
 
     /// The addresses that must be bound for a key; none if it has sockets already.

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
+use tracing::Level;
 
 use crate::admin::Command;
 use crate::config::DrainConfig;
 use crate::lifecycle::{ConnectionLimit, Drain, Phase};
+use crate::telemetry::{log_writer, set_level};
 
 use super::admin_server::AdminServer;
 use super::history_state;
 use super::listen_sockets::ListenSockets;
-use super::reload::reload;
+use super::reload::{preview, reload};
 use super::server_state::ServerState;
 use super::signals::{SignalAction, Signals};
 use super::steering;
@@ -123,10 +125,14 @@ impl MainLoop {
                 // The result is logged and shown.
                 let _ = reload(&mut self.state).await;
             }
-            SignalAction::ReopenLog => match &self.state.view.access_log {
-                Some(log) => log.reopen(),
-                None => tracing::info!("SIGUSR1 opens the access log again, but it is off"),
-            },
+            SignalAction::ReopenLogs => {
+                if let Some(log) = &self.state.view.access_log {
+                    log.reopen();
+                }
+                if let Some(log) = log_writer() {
+                    log.reopen();
+                }
+            }
             SignalAction::Upgrade => self.begin_upgrade(None),
         }
         None
@@ -135,9 +141,15 @@ impl MainLoop {
     /// `Some`: the serving ends.
     async fn handle_command(&mut self, command: Option<Command>) -> Option<Ending> {
         match command {
-            Some(Command::Reload(answer)) => {
+            Some(Command::Reload { dry_run, answer }) => {
+                let result = if dry_run { preview(&self.state).await } else { reload(&mut self.state).await };
                 // An error means that the client has left.
-                let _ = answer.send(reload(&mut self.state).await);
+                let _ = answer.send(result);
+                None
+            }
+            Some(Command::SetLogLevel { level, by, answer }) => {
+                change_log_level(level, &by);
+                let _ = answer.send(());
                 None
             }
             // It would not reach the new process, which was told already. Dropped, it is answered: ask again.
@@ -172,6 +184,19 @@ impl MainLoop {
     fn stop_admin(&mut self) -> Ending {
         self.admin.stop();
         Ending::Upgraded
+    }
+}
+
+/// Told at the level that shows it, if one of the two does.
+fn change_log_level(level: Level, by: &str) {
+    let name = level.as_str().to_ascii_lowercase();
+    let tell = || tracing::info!(event = "operator", level = name, by, "log level changed by the API");
+    if level < Level::INFO {
+        tell();
+        set_level(level);
+    } else {
+        set_level(level);
+        tell();
     }
 }
 

@@ -10,6 +10,7 @@ mod cgroup;
 mod changes;
 mod error;
 mod history_state;
+mod inspect;
 mod listen_sockets;
 mod main_loop;
 mod memory_file;
@@ -30,5 +31,6 @@ mod upgrade;
 mod worker_thread;
 
 pub use error::RunError;
+pub use inspect::inspect;
 pub use start::{run, start};
 pub use upgrade::tell_old_process;

@@ -78,6 +78,15 @@ impl RunningConfig {
         Ok(())
     }
 
+    /// Whether it could be applied now, as far as this can be told without changing anything.
+    ///
+    /// # Errors
+    /// An address can't be bound, or not be connected from.
+    pub(super) async fn check(&self, config: &Config) -> Result<(), RunError> {
+        check_sources(&config.pools)?;
+        self.listen_sockets.check(config).await
+    }
+
     /// What an upgrade passes on: all sockets, the state of the pools, and the keys of TLS sessions.
     pub(super) fn passed_on(&self) -> Vec<(String, SharedSockets)> {
         let with_tls = self.listeners.iter().filter_map(|(name, it)| Some((name, it.settings.tls.as_ref()?)));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::View;
+use crate::config::file::File;
 use crate::config::{Config, Source};
 use crate::file_watch::FileWatch;
 use crate::lifecycle::ConnectionLimit;
@@ -16,6 +17,8 @@ pub(super) struct ServerState {
     /// What a reload reads the configuration from.
     pub(super) source: Source,
     pub(super) config: Config,
+    /// The file that it came from, with environment and flags applied.
+    pub(super) effective: File,
     pub(super) capacity: Capacity,
     /// The limit of connections that are kept for later requests.
     pub(super) idle_connections: Arc<ConnectionLimit>,

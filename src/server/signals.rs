@@ -12,7 +12,7 @@ pub(super) enum SignalAction {
     /// SIGHUP.
     Reload,
     /// SIGUSR1.
-    ReopenLog,
+    ReopenLogs,
     /// SIGUSR2.
     Upgrade,
 }
@@ -43,7 +43,7 @@ impl Signals {
             _ = self.terminate.recv() => SignalAction::Stop("SIGTERM"),
             _ = self.interrupt.recv() => SignalAction::Stop("SIGINT"),
             _ = self.hang_up.recv() => SignalAction::Reload,
-            _ = self.user_1.recv() => SignalAction::ReopenLog,
+            _ = self.user_1.recv() => SignalAction::ReopenLogs,
             _ = self.user_2.recv() => SignalAction::Upgrade,
         }
     }

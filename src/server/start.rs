@@ -24,6 +24,7 @@ use super::capacity::Capacity;
 use super::error::RunError;
 use super::listen_sockets::{ListenSockets, SocketForWorker};
 use super::main_loop::{DrainEnd, MainLoop};
+use super::reload::log_warnings;
 use super::running_config::RunningConfig;
 use super::server_state::ServerState;
 use super::signals::Signals;
@@ -31,6 +32,8 @@ use super::systemd;
 use super::upgrade::{OldProcess, Upgrade};
 use super::worker_thread::{self, WorkerConfig};
 
+/// Listeners and pools that the first line of the log names.
+const MOST_NAMES: usize = 20;
 /// The end waits so long for the readers of the logs, or for a further signal.
 const FLUSH_TIME: Duration = Duration::from_secs(4);
 /// The same where a second signal has asked for an end at once: readers that read have all lines by then.
@@ -59,21 +62,30 @@ pub fn run(source: Source, loaded: &Loaded) -> Result<(), RunError> {
 /// An address, a file or a thread could not be had.
 pub fn start(source: Source, loaded: &Loaded) -> Result<Running, RunError> {
     let config = &loaded.config;
-    let settings = LogSettings { level: config.log.level, json: config.log.format == LogFormat::Json };
-    start_log(settings).map_err(RunError::Log)?;
-    let names = |names: Vec<&str>| names.join(", ");
+    let (target, json) = (config.log.program.clone(), config.log.format == LogFormat::Json);
+    start_log(LogSettings { level: config.log.level, json, target })
+        .map_err(|source| RunError::Log { target: config.log.program.to_string(), source })?;
     tracing::info!(
         event = "started",
         version = env!("CARGO_PKG_VERSION"),
+        commit = env!("LB_BUILD_COMMIT"),
         config = loaded.file.as_ref().map(|file| file.display().to_string()),
-        listeners = names(config.listeners.iter().map(|listener| &*listener.name).collect()),
-        pools = names(config.pools.iter().map(|pool| &*pool.name).collect()),
+        listeners = names(config.listeners.iter().map(|listener| &*listener.name)),
+        pools = names(config.pools.iter().map(|pool| &*pool.name)),
         "starting"
     );
+    log_warnings(loaded);
     let runtime =
         Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(RunError::Runtime)?;
     let (workers, main_loop) = runtime.block_on(set_up(source, loaded))?;
     Ok(Running { runtime, workers, main_loop })
+}
+
+/// Names as a text, not more than can be read.
+fn names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(MOST_NAMES);
+    let named = names.take(MOST_NAMES).collect::<Vec<_>>().join(", ");
+    if more == 0 { named } else { format!("{named} and {more} more") }
 }
 
 impl Running {
@@ -131,7 +143,7 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     let mut upgrade = Upgrade::new();
     let mut old_process = OldProcess::receive().map_err(RunError::TakeOver)?;
     let capacity = Capacity::detect(config.workers);
-    let limits = capacity.limits(config);
+    let limits = capacity.limits(config)?;
     let connections = ConnectionLimit::new(limits.connections);
     let idle_connections = ConnectionLimit::new(limits.idle_connections);
     let exporter = Exporter::install().map_err(|error| RunError::Metrics(io::Error::other(error)))?;
@@ -181,8 +193,9 @@ async fn set_up(source: Source, loaded: &Loaded) -> Result<(Vec<JoinHandle<()>>,
     old_process.report_ready();
     upgrade.limit_former_processes();
     systemd::ready();
-    let config = config.clone();
-    let state = ServerState { source, config, capacity, idle_connections, running, view, file, shortest_limit };
+    let (config, effective) = (config.clone(), loaded.effective.clone());
+    let state =
+        ServerState { source, config, effective, capacity, idle_connections, running, view, file, shortest_limit };
     Ok((workers, MainLoop { state, admin, drain, signals, commands, upgrade }))
 }
 
@@ -233,8 +246,8 @@ fn guard_of(admin: &AdminConfig) -> Result<Guard, RunError> {
 }
 
 fn open_access_log(settings: &LogConfig) -> Result<Option<Arc<AccessLog>>, RunError> {
-    let Some(destination) = &settings.access else { return Ok(None) };
-    let log = AccessLog::start(destination, settings.format)
-        .map_err(|source| RunError::AccessLog { target: format!("{destination:?}"), source })?;
+    let Some(target) = &settings.access else { return Ok(None) };
+    let log = AccessLog::start(target.clone(), settings.format, settings.access_format.clone())
+        .map_err(|source| RunError::AccessLog { target: target.to_string(), source })?;
     Ok(Some(Arc::new(log)))
 }

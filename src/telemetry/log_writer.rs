@@ -2,27 +2,31 @@
 //!
 //! The program's log, the access log and `lb demo` write by it. Knows nothing of what the lines say.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use super::log_sink::{Sink, count_lines};
+use super::log_target::LogTarget;
+use super::lost_lines::LostLines;
+use super::syslog::{Header, Severity};
 
 /// Lines beyond this are lost; at 200 bytes each, 40,000 can wait to be written.
 const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
+/// What a header of syslog takes, about.
+const HEADER_BYTES: usize = 128;
+
 /// A buffer keeps so much memory for the next lines: what 10 ms of a hundred thousand lines a second take.
 const KEPT_BYTES: usize = 256 * 1024;
 
-/// Written at once to anything but a regular file: a pipe takes so much without mixing it with what other writers have
-/// for it (PIPE_BUF in pipe(7)), as where standard output and standard error are one pipe.
-const PIPE_BYTES: usize = 4096;
+/// A file that was removed is looked for again after this time.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Opens what is written to, at the start and when it is to be opened again.
-pub type Open = Box<dyn Fn() -> io::Result<File> + Send>;
+pub type Open = Box<dyn Fn() -> io::Result<Sink> + Send>;
 
 /// What a writer is started with.
 pub struct LogWriterOptions {
@@ -32,7 +36,7 @@ pub struct LogWriterOptions {
     pub title: &'static str,
     /// Lines are gathered for this long and then written together.
     pub gathering: Duration,
-    pub open: Open,
+    pub target: LogTarget,
 }
 
 /// Takes lines from any thread. After its drop, the thread writes what it has, and ends.
@@ -43,6 +47,8 @@ pub struct LogWriter(Arc<Shared>);
 struct Shared {
     title: &'static str,
     gathering: Duration,
+    /// What each line begins with; `None`: nothing.
+    header: Option<Header>,
     pending: Mutex<Pending>,
     /// Notified when the thread has something to do: at the first line, a flush, a reopen, and the close.
     wanted: Condvar,
@@ -64,32 +70,32 @@ struct Pending {
     reopen: bool,
 }
 
-/// What is written to.
-struct Sink {
-    file: File,
-    /// What one write may take, in whole lines.
-    most_bytes: usize,
-    /// A failed write has cut a line: the next one must not continue it.
-    is_in_line: bool,
-}
-
-/// A write that failed, and the lines that are lost by it.
-struct Failed {
-    error: io::Error,
-    lines: u64,
-}
-
 impl LogWriter {
-    /// Opens the file and starts the thread.
+    /// Opens the target and starts the thread.
     ///
     /// # Errors
     /// The file can't be opened, or the thread not started.
     pub fn start(options: LogWriterOptions) -> io::Result<Self> {
-        let LogWriterOptions { thread, title, gathering, open } = options;
-        let sink = Sink::new(open()?)?;
+        let LogWriterOptions { thread, title, gathering, target } = options;
+        let header = match &target {
+            LogTarget::Syslog(target) => Some(Header::new(target, thread.trim_start_matches("lb-"))),
+            LogTarget::Stdout | LogTarget::Stderr | LogTarget::File(_) => None,
+        };
+        Self::start_on(thread, title, gathering, header, Box::new(move || target.open()))
+    }
+
+    fn start_on(
+        thread: &str,
+        title: &'static str,
+        gathering: Duration,
+        header: Option<Header>,
+        open: Open,
+    ) -> io::Result<Self> {
+        let sink = open()?;
         let shared = Arc::new(Shared {
             title,
             gathering,
+            header,
             pending: Mutex::default(),
             wanted: Condvar::new(),
             written: Condvar::new(),
@@ -101,7 +107,15 @@ impl LogWriter {
     }
 
     /// Takes a line, which ends with a newline. Waits at most for the copies of other threads' lines.
-    pub fn write(&self, line: &[u8]) {
+    pub fn write(&self, severity: Severity, line: &[u8]) {
+        let Some(header) = &self.0.header else { return self.take(line) };
+        let mut message = Vec::with_capacity(HEADER_BYTES + line.len());
+        header.write(severity, &mut message);
+        message.extend_from_slice(line);
+        self.take(&message);
+    }
+
+    fn take(&self, line: &[u8]) {
         let mut pending = self.0.lock();
         if pending.bytes.len() >= BUFFER_BYTES {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
@@ -161,11 +175,12 @@ impl Shared {
     /// The thread: ends once the writer is dropped and everything is written.
     fn write_out(&self, mut sink: Sink, open: &Open) {
         let (mut batch, mut told, mut is_failing) = (Vec::new(), 0, false);
+        let mut looked_at: Option<Instant> = None;
         loop {
             let mut pending = self.wait_for_work();
             if std::mem::take(&mut pending.reopen) {
                 drop(pending);
-                match open().and_then(Sink::new) {
+                match open() {
                     Ok(fresh) => sink = fresh,
                     Err(error) => {
                         tracing::error!(%error, "{} can't be opened again; the old file stays in use", self.title);
@@ -181,11 +196,20 @@ impl Shared {
             std::mem::swap(&mut batch, &mut pending.bytes);
             pending.is_writing = true;
             drop(pending);
-            let result = sink.write(&batch);
+            if sink.is_removed() && looked_at.is_none_or(|at| at.elapsed() >= RETRY) {
+                looked_at = Some(Instant::now());
+                if let Ok(fresh) = open() {
+                    sink = fresh;
+                }
+            }
+            let result = match sink.is_removed() {
+                true => Err(LostLines { error: io::Error::other("the file was removed"), lines: count_lines(&batch) }),
+                false => sink.write(&batch),
+            };
             batch.clear();
             batch.shrink_to(KEPT_BYTES);
-            if let Err(failed) = &result {
-                self.lost.fetch_add(failed.lines, Ordering::Relaxed);
+            if let Err(lost) = &result {
+                self.lost.fetch_add(lost.lines, Ordering::Relaxed);
             }
             self.lock().is_writing = false;
             self.written.notify_all();
@@ -195,7 +219,7 @@ impl Shared {
                     self.tell_loss(&mut told);
                 }
                 // Once for a row of failures: the counter has the rest.
-                Err(Failed { error, .. }) if !std::mem::replace(&mut is_failing, true) => {
+                Err(LostLines { error, .. }) if !std::mem::replace(&mut is_failing, true) => {
                     tracing::error!(%error, "{} can't be written; lines are lost and counted", self.title);
                 }
                 Err(_) => {}
@@ -233,62 +257,9 @@ impl Pending {
     }
 }
 
-impl Sink {
-    fn new(file: File) -> io::Result<Self> {
-        let most_bytes = if file.metadata()?.is_file() { BUFFER_BYTES } else { PIPE_BYTES };
-        Ok(Self { file, most_bytes, is_in_line: false })
-    }
-
-    /// Writes lines, however long that takes.
-    fn write(&mut self, lines: &[u8]) -> Result<(), Failed> {
-        let mut rest = lines;
-        let mut write = || {
-            if self.is_in_line {
-                self.write_some(b"\n")?;
-            }
-            while !rest.is_empty() {
-                let written = self.write_some(whole_lines(rest, self.most_bytes))?;
-                rest = &rest[written..];
-            }
-            Ok(())
-        };
-        let result: io::Result<()> = write();
-        result.map_err(|error| Failed { error, lines: rest.iter().filter(|byte| **byte == b'\n').count() as u64 })
-    }
-
-    /// Writes at least one byte, and returns how many.
-    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.file.write(bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    self.is_in_line = bytes[written - 1] != b'\n';
-                    return Ok(written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Whoever shares the pipe or terminal, or how it was opened, has made it non-blocking.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // An error shows again at the write.
-                    let _ = poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], None);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// As many of the lines as fit into `most` bytes, but at least one.
-fn whole_lines(lines: &[u8], most: usize) -> &[u8] {
-    if lines.len() <= most {
-        return lines;
-    }
-    let is_end = |byte: &u8| *byte == b'\n';
-    let last = lines[..most].iter().rposition(is_end).or_else(|| lines.iter().position(is_end));
-    last.map_or(lines, |last| &lines[..=last])
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Read;
     use std::os::fd::OwnedFd;
 
@@ -296,17 +267,8 @@ mod tests {
 
     fn writer_to(file: impl Into<OwnedFd>) -> LogWriter {
         let file = File::from(file.into());
-        let open: Open = Box::new(move || file.try_clone());
-        let options = LogWriterOptions { thread: "test", title: "the test's log", gathering: Duration::ZERO, open };
-        LogWriter::start(options).expect("a thread can be started")
-    }
-
-    #[test]
-    fn writes_whole_lines_at_once() {
-        let lines = b"one\ntwo\nthree\n";
-        let of = |most| whole_lines(lines, most);
-        assert_eq!([of(3), of(4), of(8), of(13)], [&b"one\n"[..], b"one\n", b"one\ntwo\n", b"one\ntwo\n"]);
-        assert_eq!([of(14), whole_lines(b"cut", 2)], [&lines[..], b"cut"]);
+        let open: Open = Box::new(move || Sink::file(file.try_clone()?));
+        LogWriter::start_on("test", "the test's log", Duration::ZERO, None, open).expect("a thread can be started")
     }
 
     #[test]
@@ -316,7 +278,7 @@ mod tests {
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         let lines = 3 * BUFFER_BYTES / line.len();
         for _ in 0..lines {
-            log.write(&line);
+            log.write(Severity::Info, &line);
         }
         assert!(!log.flush(Duration::from_millis(1)), "nobody reads");
         let lost = usize::try_from(log.lost()).expect("a few thousand");
@@ -333,20 +295,9 @@ mod tests {
         rustix::io::ioctl_fionbio(&writer, true).expect("a pipe can be made non-blocking");
         let log = writer_to(writer);
         let text: Vec<u8> = (0..20_000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
-        text.split_inclusive(|byte| *byte == b'\n').for_each(|line| log.write(line));
+        text.split_inclusive(|byte| *byte == b'\n').for_each(|line| log.write(Severity::Info, line));
         let mut read = vec![0; text.len()];
         reader.read_exact(&mut read).expect("it is open");
         assert!(read == text && log.flush(Duration::from_secs(20)) && log.lost() == 0);
-    }
-
-    #[test]
-    fn a_line_that_a_failed_write_has_cut_is_not_continued() {
-        let (mut reader, writer) = io::pipe().expect("a pipe can be had");
-        let mut sink = Sink { file: OwnedFd::from(writer).into(), most_bytes: PIPE_BYTES, is_in_line: true };
-        assert!(sink.write(b"next\n").is_ok());
-        drop(sink);
-        let mut read = String::new();
-        reader.read_to_string(&mut read).expect("it is open");
-        assert_eq!(read, "\nnext\n");
     }
 }

@@ -14,11 +14,15 @@ mod handshakes;
 mod histogram;
 mod latency;
 mod log;
+mod log_sink;
+mod log_target;
 mod log_writer;
+mod lost_lines;
 pub mod metric;
+mod syslog;
 
 pub use cause::{AcceptError, Cause, Rejection};
-pub use clock::rfc3339;
+pub use clock::{CommonLogTime, rfc3339};
 pub use counters::{
     Answer, Answerer, BackendCounters, ByteCounters, ListenerCounters, ListenerStats, ListenerTotals, PerWorker,
     PoolHistograms, Traffic,
@@ -29,5 +33,10 @@ pub use failures::{ClientFailure, FailureCounters, FailureTotals};
 pub use handshakes::{HandshakeFailure, HandshakeKind, HandshakeTotals};
 pub use histogram::{Histogram, HistogramTotals};
 pub use latency::{Latencies, LatencyBuckets, SeenLatencies};
-pub use log::{LogSettings, start as start_log, writer as log_writer};
+pub use log::{
+    LEVELS, LogSettings, configure_level, is_on_stderr, levels as log_levels, set_level, start as start_log,
+    writer as log_writer,
+};
+pub use log_target::LogTarget;
 pub use log_writer::{LogWriter, LogWriterOptions};
+pub use syslog::{FACILITIES, Severity, SyslogFormat, SyslogReceiver, SyslogTarget};

@@ -23,6 +23,8 @@ pub struct Certificate {
     pub name: String,
     /// Host names in lower case, perhaps `*.` and a name.
     pub names: Vec<String>,
+    /// When it begins to be good.
+    pub begins: SystemTime,
     pub expires: SystemTime,
 }
 
@@ -43,8 +45,9 @@ impl Certificate {
             names.extend(common_name.clone().map(|name| name.to_ascii_lowercase()));
         }
         let name = names.first().cloned().unwrap_or_else(|| body.subject().to_string());
+        let begins = SystemTime::UNIX_EPOCH + body.validity().not_before.to_unix_duration();
         let expires = SystemTime::UNIX_EPOCH + body.validity().not_after.to_unix_duration();
-        Ok(Self { name, names, expires })
+        Ok(Self { name, names, begins, expires })
     }
 
     /// Whether it has expired, or is about to: renewal takes place by then (certbot's does).

@@ -271,7 +271,11 @@ fn a_reload_says_how_it_went() {
     let lb = Lb::with_arguments(&["-c", &file.display().to_string()]).start();
     folder.write("lb.yaml", yaml(b.address(), ""));
     let good = ask(&lb, &["reload"]);
-    assert_eq!((good.code, good.stdout.as_str(), good.stderr.as_str()), (Some(0), "configuration reloaded\n", ""));
+    let changes = format!("  +pools.default.backends[{}]\n  -pools.default.backends[{}]\n", b.address(), a.address());
+    assert_eq!(
+        (good.code, good.stdout, good.stderr),
+        (Some(0), format!("configuration reloaded\n{changes}"), String::new())
+    );
     assert_eq!(get(lb.address(), "/").body, "b");
     let table = ask(&lb, &["status"]).stdout;
     assert!(table.contains("(success): configuration reloaded"), "{table}");
@@ -343,8 +347,6 @@ fn where_nobody_answers_it_says_what_helps() {
     let other = Server::named("not json");
     let admin = other.address().to_string();
     assert_fails_with(&run(&["status", "--admin", &admin], &[]), &[&admin, "answered no report"]);
-    // An address gone wrong is named.
-    assert_fails_with(&run(&["status", "--admin", "127.0.0.1"], &[]), &["127.0.0.1", "--admin ADDR"]);
 }
 
 #[test]
@@ -357,11 +359,11 @@ fn one_that_never_answers_is_given_up() {
 #[test]
 fn the_variable_for_watching_is_true_or_false() {
     let check = |watch| run(&["check", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:9"], &[("LB_WATCH", watch)]);
-    for watch in ["true", "false"] {
+    for watch in ["true", "false", "on", "no", "off"] {
         let checked = check(watch);
         assert_eq!(checked.code, Some(0), "{watch}: {}", checked.stderr);
     }
-    for watch in ["0", "no", "off"] {
+    for watch in ["0", "perhaps"] {
         let checked = check(watch);
         let is_told = checked.stderr.contains("LB_WATCH") && checked.stderr.contains("write true or false");
         assert!(checked.code == Some(2) && is_told, "{watch}: {}", checked.stderr);

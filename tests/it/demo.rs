@@ -1,10 +1,13 @@
 //! `lb demo`: the first thing that a newcomer runs.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::support::{Folder, run_to_end};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Folder, lb_command, run_to_end};
 
 /// The demo has fixed ports, so that there can be only one at a time.
 static PORTS: Mutex<()> = Mutex::new(());
@@ -67,4 +70,19 @@ fn an_odd_number_is_shared_as_equally_as_it_can_be() {
 #[test]
 fn no_requests_is_a_wrong_usage() {
     assert_eq!(demo(0).0.status.code(), Some(2));
+}
+
+#[test]
+fn what_it_says_to_try_can_be_tried_where_lb_is_not_on_the_path() {
+    let _only_one = ports();
+    let folder = Folder::new();
+    let mut demo = lb_command(folder.path());
+    let mut demo = demo.arg("demo").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let told = lines.map(|line| line.trim().to_owned()).find(|line| line.contains(" status --admin ")).unwrap();
+    let words: Vec<&str> = told.split(' ').collect();
+    let status = Command::new(words[0]).args(&words[1..]).current_dir(folder.path()).output().unwrap();
+    assert!(status.status.success() && words[0].contains('/'), "{told}: {status:?}");
+    kill_process(Pid::from_child(&demo), Signal::TERM).unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(0));
 }

@@ -151,7 +151,9 @@ fn the_last_hour_is_kept() {
     assert!(series[1]["p99_ms"].as_array().unwrap().iter().any(|value| value.as_f64() > Some(0.0)), "{}", series[1]);
     let one = lb.api(&format!("/api/v1/history?pool=app&backend={}&points=1", a.address()));
     assert_eq!((&one["series"][0]["requests"], sum(&one["series"][0], "connections")), (&json!([7]), 7), "{one}");
-    assert_eq!(lb.api("/api/v1/history?pool=nobody")["series"], json!([]));
+    for unknown in ["history?pool=nobody", "history?pool=app&backend=nobody"] {
+        assert_eq!(lb.ask(&format!("/api/v1/{unknown}")).status, 404, "{unknown}");
+    }
     for wrong in ["history?points=0", "history?points=x", "history?backend=a", "events?after=x"] {
         assert_eq!(lb.ask(&format!("/api/v1/{wrong}")).status, 400, "{wrong}");
     }

@@ -23,6 +23,7 @@ mod backends_policies; // weights, hashes, loads
 mod backends_system_names; // names by /etc/hosts and /etc/resolv.conf, which change
 mod balance; // who gets the next connection
 mod blame; // what is a backend's fault, and what is its clients'
+mod check_deep; // lb check --deep: what a start would meet on this machine
 mod client_source; // backends that see clients' own addresses
 mod clock; // a wall clock that jumps
 mod commands; // lb status, lb backend, lb reload: output, exit codes, advice
@@ -58,8 +59,11 @@ mod import_haproxy; // files of HAProxy: it and lb side by side, before the same
 mod import_nginx; // the same with nginx
 mod layering; // the house rules, read from the sources
 mod lifecycle; // limits, signals, drain, kinds of listeners
+mod log_formats; // access_format, and the level of the log while it runs
 mod log_readers; // logs that nobody reads, and nothing waits for
+mod log_targets; // syslog, and files that vanish
 mod members; // backends added, changed and removed by the API
+mod mistakes; // what operators get wrong, and what they are told
 mod notify; // what systemd is told
 mod observe; // numbers under load, against the log, through Prometheus, of a thousand backends
 mod others_bugs; // what has broken other balancers
@@ -73,6 +77,7 @@ mod proxy_peers; // the PROXY protocol with nginx and HAProxy on either side
 mod proxy_protocol; // who the client is, told by whom may tell it
 mod relay; // bytes, ends and resets from one side to the other
 mod reload; // listeners that come, change and go; a configuration that is refused
+mod reload_changes; // what a reload changes, key by key, and what it would
 mod reload_http; // kept connections, and requests under way
 mod reload_load; // reloads by the hundred while clients come, go and stay
 mod reload_pools; // backends that come, change and go; a pool's settings

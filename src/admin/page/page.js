@@ -63,7 +63,7 @@ async function fetchReports() {
     const pools = chartedPools().map((name) => `pool=${encodeURIComponent(name)}&`);
     const histories = isHistoryDue ? ["", ...pools] : [];
     return reports.concat([await Promise.all(histories.map((query) =>
-      get(`api/v1/history?${query}points=${HISTORY.points}`, abort.signal)))]);
+      get(`api/v1/history?${query}points=${HISTORY.points}`, abort.signal).catch(emptyIfGone)))]);
   } finally {
     clearTimeout(deadline);
     // If one has failed, the other must not continue into the next poll.
@@ -71,9 +71,15 @@ async function fetchReports() {
   }
 }
 
+/** For the history of a pool that a reload has removed. */
+function emptyIfGone(error) {
+  if (error.status !== 404) throw error;
+  return { series: [], step_seconds: 1 };
+}
+
 async function get(path, signal) {
   const response = await fetch(path, { cache: "no-store", signal });
-  if (!response.ok) throw new Error(`HTTP ${response.status}`);
+  if (!response.ok) throw Object.assign(new Error(`HTTP ${response.status}`), { status: response.status });
   setClock(response.headers.get("date"));
   return response.json();
 }

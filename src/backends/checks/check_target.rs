@@ -12,6 +12,7 @@ use crate::tls::ServerName;
 use super::super::backend::Backend;
 use super::super::discovery::{Discovery, Query};
 use super::super::endpoint::{LOCALHOST, server_name};
+use super::super::resolver::words_for;
 use super::failure::CheckError;
 
 /// Where one check goes.
@@ -123,7 +124,7 @@ async fn look_up(name: &str, port: u16, resolve: &Resolve) -> Result<(Vec<IpAddr
     Discovery::new(resolve).look_up(Query::Host(name.to_owned(), port), answers).await;
     let mut last = Err("no answer".to_owned());
     while let Ok((_, answer)) = received.try_recv() {
-        last = answer.map_err(|error| error.to_string());
+        last = answer.map_err(|error| words_for(&error));
     }
     let answer = last?;
     let addresses = answer.hosts.into_iter().flat_map(|host| host.v4.into_iter().chain(host.v6)).flatten();

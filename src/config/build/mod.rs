@@ -7,6 +7,7 @@ mod block;
 mod health_check;
 mod http;
 mod listener;
+mod log;
 mod loops;
 mod pool;
 mod pool_name;
@@ -17,21 +18,21 @@ mod tls_server;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
 use super::address::BindAddress;
-use super::file::log::{LogLevel, LogSpec};
 use super::file::units::AutoOr;
 use super::file::{AdminSpec, File};
 use super::global::{AdminConfig, Config, DrainConfig, RelayConfig};
-use super::log::{LogConfig, LogDestination};
-use super::yaml::Reporter;
+use super::listener::ListenerConfig;
+use super::pool::PoolConfig;
+use super::yaml::{Reporter, join};
 
 pub use block::Block;
-pub use loops::check_loops;
 pub use pool::{MAX_BACKENDS, build_further_backend, check_weight};
 
 use listener::build_listener;
+use log::build_log;
+pub use loops::check_loops;
 use pool::build_pool;
 use route::serves_names_alone;
 
@@ -54,6 +55,7 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
         root.problem("listeners", "there is no listener; add `listen: 0.0.0.0:8080` or give --listen 0.0.0.0:8080");
     }
     check_loops(&listeners, &pools, &mut root);
+    warn_of_unused_pools(&listeners, &pools, &mut root);
     Config {
         listeners,
         pools,
@@ -68,6 +70,18 @@ pub fn build(file: &File, report: &mut Reporter) -> Config {
         relay: RelayConfig { mode: file.relay.mode, engine: file.relay.engine },
         log: build_log(&file.log, &mut root.inner("log")),
         watch: file.watch,
+    }
+}
+
+fn warn_of_unused_pools(listeners: &[ListenerConfig], pools: &[PoolConfig], root: &mut Block<'_>) {
+    let of_listener = |listener: &ListenerConfig, pool: &str| {
+        listener.pool.as_deref() == Some(pool) || listener.mode.routes().iter().any(|route| route.pool == pool)
+    };
+    for PoolConfig { name, .. } in pools {
+        if !listeners.iter().any(|listener| of_listener(listener, name)) {
+            let message = "is used by no listener and no route; name it as the `pool` of one, or remove it";
+            root.report.warning(&root.path(&join("pools", name)), message);
+        }
     }
 }
 
@@ -93,28 +107,6 @@ fn build_admin(admin: &AdminSpec, bound: &HashMap<BindAddress, String>, block: &
     }
     let (token_file, allowed_hosts) = (admin.token_file.clone(), admin.allowed_hosts.clone());
     AdminConfig { bind, socket, token_file, allowed_hosts }
-}
-
-fn build_log(log: &LogSpec, block: &mut Block<'_>) -> LogConfig {
-    let level = match log.level {
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
-        LogLevel::Trace => tracing::Level::TRACE,
-    };
-    let access = match log.access.as_str() {
-        "off" => None,
-        "stdout" => Some(LogDestination::Stdout),
-        "stderr" => Some(LogDestination::Stderr),
-        "on" => {
-            block
-                .problem("access", "doesn't say where to; write stdout, stderr, or a file's path such as ./access.log");
-            None
-        }
-        path => Some(LogDestination::File(PathBuf::from(path))),
-    };
-    LogConfig { level, format: log.format, access }
 }
 
 /// `None`: auto.

@@ -54,7 +54,7 @@ pub fn build_pool(name: &str, pool: &PoolSpec, may_be_empty: bool, root: &mut Bl
         on_down: pool.on_down,
         on_return: pool.on_return,
         first_byte_timeout: some_unless_zero(pool.first_byte_timeout),
-        slow_start: pool.slow_start.0,
+        slow_start: pool.slow_start.0.unwrap_or_default(),
         source: build_source(&pool.source.0, &mut block),
         send_proxy: match pool.send_proxy {
             SendProxy::Off => None,

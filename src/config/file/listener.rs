@@ -7,7 +7,7 @@ use crate::config::listener::ProxyProtocol;
 
 use super::duration_or_off::DurationOrOff;
 use super::http::HttpSpec;
-use super::off::{OffOr, off_or_word, or_false};
+use super::off::{OffOr, off_or_word, or_false, switch};
 use super::pool::TcpSpec;
 use super::route::RouteSpec;
 use super::tls::TlsServerSpec;
@@ -48,6 +48,7 @@ pub struct ListenerSpec {
     /// Options of the sockets to clients.
     pub tcp: TcpSpec,
     /// Whether its connections are logged.
+    #[serde(deserialize_with = "switch")]
     pub access_log: bool,
     /// Settings of mode http.
     pub http: HttpSpec,

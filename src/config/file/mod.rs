@@ -18,14 +18,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::global::{RelayEngine, RelayMode};
 
 use duration_or_off::DurationOrOff;
 use listener::ListenerSpec;
 use log::LogSpec;
-use off::{off_or_word, or_false};
+use off::{OffOr, off_or_word, or_false, switch};
 use pool::PoolSpec;
 use units::{AutoOr, DurationText};
 
@@ -37,7 +37,9 @@ pub struct File {
     pub listeners: BTreeMap<String, ListenerSpec>,
     /// Backends that serve the same thing, by name.
     pub pools: BTreeMap<String, PoolSpec>,
-    /// Metrics, health, API, status page.
+    /// Metrics, health, API, status page; or off.
+    #[serde(deserialize_with = "admin_or_off")]
+    #[schemars(with = "OffOr<AdminSpec>")]
     pub admin: AdminSpec,
     /// Worker threads; auto: as many as the cores that this process may use.
     pub workers: AutoOr,
@@ -50,6 +52,7 @@ pub struct File {
     /// The log and the access log.
     pub log: LogSpec,
     /// Reload when this file changes.
+    #[serde(deserialize_with = "switch")]
     pub watch: bool,
 }
 
@@ -80,6 +83,13 @@ impl Default for AdminSpec {
             allowed_hosts: Vec::new(),
         }
     }
+}
+
+fn admin_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AdminSpec, D::Error> {
+    Ok(match OffOr::deserialize(deserializer)? {
+        OffOr::On(admin) => admin,
+        OffOr::Off => AdminSpec { bind: "off".to_owned(), ..AdminSpec::default() },
+    })
 }
 
 /// How the process stops.

@@ -48,6 +48,27 @@ pub fn off_or_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer:
     deserializer.deserialize_any(OffOrWord(PhantomData))
 }
 
+/// Reads `true` or `false`, and the words that mean them. Not in the schema: editors read them as YAML does.
+pub fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    struct Switch;
+    impl Visitor<'_> for Switch {
+        type Value = bool;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true or false")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<bool, E> {
+            on_or_off(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        }
+
+        fn visit_bool<E: de::Error>(self, on: bool) -> Result<bool, E> {
+            Ok(on)
+        }
+    }
+    deserializer.deserialize_any(Switch)
+}
+
 /// Adds `false` to the schema of such a value: editors of YAML 1.1 read `off` as that.
 pub fn or_false(schema: &mut Schema) {
     let mut word = json_schema!({});

@@ -8,7 +8,7 @@ use crate::config::pool::{AddressFamily, OnDown, OnReturn, Policy, WhenAllDown};
 use super::backup::BackupRank;
 use super::duration_or_off::DurationOrOff;
 use super::health_check::HealthCheckSpec;
-use super::off::{OffOr, OnOffOr, off_or_word, or_false};
+use super::off::{OffOr, OnOffOr, off_or_word, or_false, switch};
 use super::tls::TlsClientSpec;
 use super::units::{DurationText, OneOrMany, Percent, TextOrBlock, texts_or_blocks};
 
@@ -43,8 +43,8 @@ pub struct PoolSpec {
     pub on_down: OnDown,
     /// What follows when a backend that a health check took out passes again.
     pub on_return: OnReturn,
-    /// The share of a backend that recovered grows to its full weight over this time.
-    pub slow_start: DurationText,
+    /// The share of a backend that recovered grows to its full weight over this time; 0s or off: at once.
+    pub slow_start: DurationOrOff,
     /// Local addresses that connections to backends come from, in turn; or client: each comes from its client's
     /// address, which needs the capability CAP_NET_ADMIN and routes for the answers.
     pub source: OneOrMany,
@@ -75,7 +75,7 @@ impl Default for PoolSpec {
             when_all_down: WhenAllDown::default(),
             on_down: OnDown::default(),
             on_return: OnReturn::default(),
-            slow_start: DurationText::seconds(0),
+            slow_start: DurationOrOff::seconds(0),
             source: OneOrMany::default(),
             send_proxy: SendProxy::Off,
             tls: OnOffOr::Off,
@@ -201,10 +201,13 @@ pub struct FailureDetectionSpec {
     /// The longest ejection.
     pub max_ejection: DurationText,
     /// A backend that closes after the client's first bytes and before its own may have failed: its peers decide.
+    #[serde(deserialize_with = "switch")]
     pub count_early_close: bool,
     /// Mode http: a response of 502, 503 or 504 counts in the same way.
+    #[serde(deserialize_with = "switch")]
     pub count_5xx: bool,
     /// Mode tcp: so does a connection that ends by the idle timeout, on which the client spoke and the backend did not.
+    #[serde(deserialize_with = "switch")]
     pub count_silence: bool,
 }
 
@@ -229,6 +232,7 @@ pub struct TcpSpec {
     /// Idle time before the first keep-alive probe; 0s or off: none.
     pub keepalive: DurationOrOff,
     /// Send small writes at once (TCP_NODELAY).
+    #[serde(deserialize_with = "switch")]
     pub nodelay: bool,
     /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); 0s or off: the kernel's default.
     pub user_timeout: DurationOrOff,

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::off::switch;
 use super::units::{DurationText, TextOrBlock, UNREADABLE};
 
 /// One route: which clients it is for, and their pool. `sni` and `alpn` may stand together, and both must hold then.
@@ -28,7 +29,7 @@ pub struct RouteSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Whether that host may have an address of this machine or of its links, such as 127.0.0.1 and 169.254.0.0/16.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "switch")]
     pub allow_local: bool,
     /// The pool's name.
     pub pool: String,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::tls::ClientAuthMode;
 
-use super::off::{OnOff, off_or_word, or_false};
+use super::off::{OnOff, off_or_word, or_false, switch};
 use super::units::{OneOrMany, TextOrBlock, UNREADABLE, texts_or_blocks};
 
 /// TLS from clients, which the listener ends.
@@ -35,6 +35,7 @@ pub struct TlsServerSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_crl: Option<PathBuf>,
     /// Whether clients without a server name, or with one that no certificate is for, are refused.
+    #[serde(deserialize_with = "switch")]
     pub strict_sni: bool,
 }
 

@@ -24,6 +24,8 @@ pub struct Reporter {
     pub short_form: bool,
     /// Those found so far.
     pub problems: Vec<Problem>,
+    /// What is valid, and yet surely not meant.
+    pub warnings: Vec<Problem>,
 }
 
 impl Reporter {
@@ -34,9 +36,22 @@ impl Reporter {
         if is_of_unreadable || self.problems.len() >= MAX_PROBLEMS || self.knows_problem_at(path) {
             return;
         }
+        let problem = self.problem_at(path, message);
+        self.problems.push(problem);
+    }
+
+    /// Adds a warning about the key at `path`.
+    pub fn warning(&mut self, path: &str, message: impl Into<String>) {
+        if self.warnings.len() < MAX_PROBLEMS {
+            let warning = self.problem_at(path, message.into());
+            self.warnings.push(warning);
+        }
+    }
+
+    fn problem_at(&self, path: &str, message: String) -> Problem {
         let shown = self.shown(path);
         let place = self.origin(path).or_else(|| self.place(&shown));
-        self.problems.push(Problem { place, path: shown, message });
+        Problem { place, path: shown, message }
     }
 
     /// Whether there is a problem with the key at `path` itself.

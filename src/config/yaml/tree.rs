@@ -11,6 +11,7 @@ use serde_yaml::{Mapping, Value};
 use crate::config::file::File;
 use crate::config::file::health_check::{HealthCheckSpec, HttpCheckSpec};
 use crate::config::file::listener::ListenerSpec;
+use crate::config::file::off::means_off;
 use crate::config::file::pool::{BackendSpec, PoolSpec};
 use crate::config::file::tls::TlsClientSpec;
 use crate::config::file::units::{TextOrBlock, UNREADABLE};
@@ -48,7 +49,11 @@ impl Tree {
             Err(_) if !positions.duplicates.is_empty() => return Err(duplicates(file, &positions)),
             Err(error) => {
                 let at = error.location().map_or(String::new(), |at| format!(":{}:{}", at.line(), at.column()));
-                return Err(vec![Problem::at(format!("{file}{at}"), "", format!("is not valid YAML: {error}"))]);
+                let tab = error.location().and_then(|at| text.lines().nth(at.line().checked_sub(1)?));
+                let is_tab = tab.is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
+                let remedy = if is_tab { "; write spaces in place of the tab that the line begins with" } else { "" };
+                let message = format!("is not valid YAML: {error}{remedy}");
+                return Err(vec![Problem::at(format!("{file}{at}"), "", message)]);
             }
         };
         Ok(Self::from_root(root, Some(file.to_owned()), positions))
@@ -303,7 +308,7 @@ fn put(root: &mut Mapping, path: &str, value: Value) -> bool {
             None => Some(root.entry(step.into()).or_insert(Value::Null)),
             Some(Value::Sequence(items)) => step.parse().ok().and_then(|index: usize| items.get_mut(index)),
             Some(Value::Mapping(block)) => Some(block.entry(step.into()).or_insert(Value::Null)),
-            Some(other @ Value::Null) => {
+            Some(other) if is_no_block_yet(other) => {
                 *other = Value::Mapping(Mapping::new());
                 let Value::Mapping(block) = other else { return false };
                 Some(block.entry(step.into()).or_insert(Value::Null))
@@ -320,6 +325,15 @@ fn put(root: &mut Mapping, path: &str, value: Value) -> bool {
         None => return false,
     }
     true
+}
+
+/// Whether it is nothing, or switched off: setting one of its keys makes it a block.
+fn is_no_block_yet(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => means_off(text),
+        _ => false,
+    }
 }
 
 /// Takes the value at the end of `steps` out of the tree, or the nearest one around it that exists. The tree gets

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::file::backup::BackupRank;
+use crate::config::file::duration_or_off::DurationOrOff;
 use crate::config::file::off::OffOr;
 use crate::config::file::pool::{BackendSpec, FailureDetectionSpec, PoolSpec, SendProxy};
 use crate::config::file::units::{OneOrMany, TextOrBlock};
@@ -161,7 +162,7 @@ fn set_limits(pool: &mut PoolSpec, proxy: &Proxy<'_>, servers: &[Server<'_>]) {
     }
     let slow_start = servers.iter().find_map(|server| server.parameters.value("slowstart")).and_then(time);
     if let Some(slow_start) = slow_start.filter(|slow_start| !slow_start.is_zero()) {
-        pool.slow_start = positive(slow_start);
+        pool.slow_start = DurationOrOff(Some(positive(slow_start).0));
     }
 }
 

@@ -141,7 +141,7 @@ fn read_server<'a>(
         match name {
             "backup" => spec.backup = BackupRank(1),
             "max_conns" => spec.max_connections = number(name).unwrap_or(0),
-            "slow_start" => pool.slow_start.0 = value(name).and_then(time).unwrap_or_default(),
+            "slow_start" => pool.slow_start.0 = value(name).and_then(time),
             _ if matches!(treatment, Some(crate::import::treatment::Treatment::Translated(_))) => {}
             _ => note_left_out(treatment, false, &server.place, &format!("server … {parameter}"), notes),
         }

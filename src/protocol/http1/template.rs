@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io::Write;
 
+use super::super::placeholders::{Piece, pieces};
 use super::fields::Fields;
 
 /// The variables' values for one request.
@@ -113,24 +114,13 @@ impl Template {
         if text.chars().any(char::is_control) {
             return Err(InvalidTemplate::ControlCharacter);
         }
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            literal.push_str(before);
-            if let Some(after) = after.strip_prefix('$') {
-                literal.push('$');
-                rest = after;
-                continue;
-            }
-            let (name, after) = split_name(after);
-            parts.extend(take(&mut literal));
-            parts.push(Part::Variable(variable(name)?));
-            rest = after;
-        }
-        literal.push_str(rest);
-        parts.extend(take(&mut literal));
-        Ok(Self { parts })
+        let parts = pieces(text).map(|piece| {
+            Ok(match piece {
+                Piece::Text(text) => Part::Literal(text.to_owned()),
+                Piece::Name(name) => Part::Variable(variable(name)?),
+            })
+        });
+        Ok(Self { parts: parts.collect::<Result<_, _>>()? })
     }
 
     /// Whether its value depends on `variable`.
@@ -184,19 +174,6 @@ impl Variable {
 
 fn push_number(number: u16, out: &mut Vec<u8>) {
     write!(out, "{number}").expect("a Vec takes every write");
-}
-
-fn take(literal: &mut String) -> Option<Part> {
-    (!literal.is_empty()).then(|| Part::Literal(std::mem::take(literal)))
-}
-
-/// Splits what follows a dollar into the variable's name and the rest.
-fn split_name(text: &str) -> (&str, &str) {
-    if let Some((name, rest)) = text.strip_prefix('{').and_then(|text| text.split_once('}')) {
-        return (name, rest);
-    }
-    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
-    text.split_at(end)
 }
 
 fn variable(name: &str) -> Result<Variable, InvalidTemplate> {

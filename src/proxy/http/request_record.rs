@@ -58,6 +58,8 @@ struct Texts {
     method: String,
     path: String,
     request_id: Option<String>,
+    protocol: &'static str,
+    headers: Vec<Option<String>>,
 }
 
 impl<'a> RequestRecord<'a> {
@@ -77,7 +79,10 @@ impl<'a> RequestRecord<'a> {
             context,
             bytes_before: (tally.bytes_in(), tally.bytes_out()),
             began: Instant::now(),
-            texts: frontend.access_log.is_some().then(|| head.map(Texts::new).unwrap_or_default()),
+            texts: frontend
+                .access_log
+                .as_ref()
+                .map(|log| head.map(|head| Texts::new(head, log.headers())).unwrap_or_default()),
             attempts: Attempts::default(),
             status: Cell::new(None),
             answerer: Cell::new(Answerer::Lb),
@@ -122,11 +127,13 @@ impl<'a> RequestRecord<'a> {
 }
 
 impl Texts {
-    fn new((head, bytes): (&RequestHead, &[u8])) -> Self {
+    fn new((head, bytes): (&RequestHead, &[u8]), headers: &[String]) -> Self {
         Self {
             method: text(head.method(bytes)),
             path: text(head.target(bytes)),
             request_id: head.header(bytes, "x-request-id").map(text),
+            protocol: head.version.as_str(),
+            headers: headers.iter().map(|name| head.header(bytes, name).map(text)).collect(),
         }
     }
 }
@@ -173,6 +180,8 @@ impl Drop for RequestRecord<'_> {
                 path: &texts.path,
                 status,
                 request_id: texts.request_id.as_deref(),
+                protocol: texts.protocol,
+                headers: &texts.headers,
             }),
             tls: self.context.facts().and_then(ClientFacts::tls_entry),
         });

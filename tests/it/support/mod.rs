@@ -67,7 +67,7 @@ pub use programs::{Program, output_of, python_http_server, python_http_server_at
 pub use servers::Server;
 pub use services::{
     Mariadb, PASSWORD, as_user, database_at, give_to, mail_server, postgres, postgres_replica, postgres_with, psql,
-    redis, slapd,
+    redis, rsyslog, slapd,
 };
 pub use sockets::{has_keepalive_at_peer, is_listened_on};
 pub use stage::{Stage, agent, answering, case, teller, told, told_from};

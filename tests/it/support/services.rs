@@ -12,6 +12,29 @@ use super::ports::free_port;
 use super::programs::{Program, output_of};
 use super::wait_until;
 
+/// rsyslog, receiving by UDP (and TCP) at its address and by the unix sockets `log` and `devlog`, this one as Debian
+/// sets up /dev/log. Each message is a line of the file `out`: facility and severity, version, program, process, kind,
+/// text.
+#[track_caller]
+pub fn rsyslog(folder: &Folder) -> Program {
+    let address = free_port();
+    let (port, path) = (address.port(), folder.path().display());
+    let settings = format!(
+        "module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
+         input(type=\"imuxsock\" Socket=\"{path}/log\" UseSpecialParser=\"off\")\n\
+         input(type=\"imuxsock\" Socket=\"{path}/devlog\")\n\
+         module(load=\"imudp\")\ninput(type=\"imudp\" address=\"127.0.0.1\" port=\"{port}\")\n\
+         module(load=\"imtcp\")\ninput(type=\"imtcp\" address=\"127.0.0.1\" port=\"{port}\")\n\
+         template(name=\"all\" type=\"string\" \
+         string=\"%pri-text% %protocol-version% %app-name% %procid% %msgid%|%msg%\\n\")\n\
+         action(type=\"omfile\" file=\"{path}/out\" template=\"all\")\n"
+    );
+    let settings = folder.write("rsyslog.conf", settings);
+    let mut command = Command::new(required("rsyslogd"));
+    command.args(["-n", "-iNONE", "-f"]).arg(settings);
+    Program::serving_at(address, &mut command)
+}
+
 /// Redis, with further arguments.
 #[track_caller]
 pub fn redis(folder: &Folder, arguments: &[&str]) -> Program {
