@@ -161,6 +161,7 @@ fn access_log_line(criterion: &mut Criterion) {
         cause: "client_closed",
         reason: None,
         http: None,
+        server_name: None,
         tls: None,
     };
     let mut group = criterion.benchmark_group("access_log_line");

@@ -55,8 +55,6 @@ pub struct TlsEntry<'a> {
     /// `TLSv1.2` or `TLSv1.3`.
     pub tls_version: &'a str,
     pub tls_cipher: &'a str,
-    /// The name that the client asked for.
-    pub server_name: Option<&'a str>,
     /// The subject of the client's certificate, which was verified.
     pub client_cert: Option<&'a str>,
 }
@@ -97,6 +95,9 @@ pub struct Entry<'a> {
     pub reason: Option<&'static str>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpEntry<'a>>,
+    /// The name that the client asked for by TLS, ended here or looked at by routes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<&'a str>,
     /// `None`: there is no TLS that the listener ends, or it failed.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsEntry<'a>>,
@@ -144,14 +145,14 @@ impl Entry<'_> {
         if let Some(reason) = self.reason {
             write!(line, " reason={reason}")?;
         }
-        if let Some(TlsEntry { tls_version, tls_cipher, server_name, client_cert }) = self.tls {
+        if let Some(TlsEntry { tls_version, tls_cipher, .. }) = self.tls {
             write!(line, " tls={tls_version}/{tls_cipher}")?;
-            if let Some(name) = server_name {
-                write!(line, " server_name={}", Word(name))?;
-            }
-            if let Some(subject) = client_cert {
-                write!(line, " client_cert={}", Word(subject))?;
-            }
+        }
+        if let Some(name) = self.server_name {
+            write!(line, " server_name={}", Word(name))?;
+        }
+        if let Some(subject) = self.tls.and_then(|tls| tls.client_cert) {
+            write!(line, " client_cert={}", Word(subject))?;
         }
         if let Some(connect) = self.connect {
             write!(line, " connect={}", Milliseconds(connect))?;
@@ -226,6 +227,7 @@ mod tests {
             cause: "client_closed",
             reason: None,
             http: None,
+            server_name: None,
             tls: None,
         }
     }
@@ -284,10 +286,9 @@ mod tests {
         let tls = TlsEntry {
             tls_version: "TLSv1.3",
             tls_cipher: "TLS_AES_128_GCM_SHA256",
-            server_name: Some("a.example"),
             client_cert: Some("CN=alice b,O=Example"),
         };
-        let entry = Entry { tls: Some(tls), ..entry(&[]) };
+        let entry = Entry { tls: Some(tls), server_name: Some("a.example"), ..entry(&[]) };
         let (mut text, mut json) = (Vec::new(), Vec::new());
         entry.write_text(&mut text);
         entry.write_json(&mut json);

@@ -71,7 +71,7 @@ impl Entry<'_> {
             AccessWord::RequestId => Value::text(self.http.and_then(|http| http.request_id)),
             AccessWord::TlsVersion => Value::text(self.tls.map(|tls| tls.tls_version)),
             AccessWord::TlsCipher => Value::text(self.tls.map(|tls| tls.tls_cipher)),
-            AccessWord::ServerName => Value::text(self.tls.and_then(|tls| tls.server_name)),
+            AccessWord::ServerName => Value::text(self.server_name),
             AccessWord::ClientCert => Value::text(self.tls.and_then(|tls| tls.client_cert)),
         }
     }
@@ -161,6 +161,7 @@ mod tests {
             cause: "completed",
             reason: None,
             http: Some(http),
+            server_name: None,
             tls: None,
         };
         let mut line = Vec::new();

@@ -69,11 +69,13 @@ impl Account {
         self.upstream.get().map(|upstream| &**upstream)
     }
 
+    /// The preface has told more of the client than its address.
+    pub(super) fn learned(&self, facts: ClientFacts) {
+        let _ = self.facts.set(Box::new(facts));
+    }
+
     /// The preface is over.
-    pub(super) fn chosen(&self, facts: Option<Box<ClientFacts>>, upstream: &Arc<Upstream>) -> &Upstream {
-        if let Some(facts) = facts {
-            let _ = self.facts.set(facts);
-        }
+    pub(super) fn chosen(&self, upstream: &Arc<Upstream>) -> &Upstream {
         self.upstream.get_or_init(|| upstream.clone())
     }
 

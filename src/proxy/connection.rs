@@ -1,6 +1,7 @@
 //! The life of one connection, every branch of it: admitted -> preface read -> connected to a backend -> relayed
 //! (or, in http mode, served request by request) -> counted and logged.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backends::{Evidence, Lease};
@@ -11,7 +12,7 @@ use crate::telemetry::{Cause, Rejection};
 use super::connect::{self, ConnectContext, Connected};
 use super::http;
 use super::listed::Listed;
-use super::preface::Preface;
+use super::preface;
 use super::record::Record;
 use super::refusal::Refusal;
 use super::upstream::Upstream;
@@ -35,7 +36,7 @@ pub(super) fn serve(listed: Listed) -> impl Future<Output = ()> {
         record.client = Some(&client);
         // Scrutinees and boxes, not locals: what is moved out of a local still has its place in the future to the end.
         let upstream = match read_preface(&listed, &client).await {
-            Ok(Preface { facts, upstream }) => listed.account().chosen(facts, upstream),
+            Ok(upstream) => listed.account().chosen(upstream),
             Err(refusal) => return refuse(record, &client, refusal),
         };
         let limits = listed.frontend().limits(upstream);
@@ -82,12 +83,12 @@ pub(super) fn serve(listed: Listed) -> impl Future<Output = ()> {
     }
 }
 
-async fn read_preface<'a>(listed: &'a Listed, client: &Transport) -> Result<Preface<'a>, Refusal> {
+async fn read_preface<'a>(listed: &'a Listed, client: &Transport) -> Result<&'a Arc<Upstream>, Refusal> {
     if listed.frontend().needs_preface(listed.account().peer()) {
         // Boxed: few listeners need it, and every connection would be as large as this.
-        Box::pin(Preface::read(&listed.worker, listed.connection(), client)).await
+        Box::pin(preface::read(&listed.worker, listed.connection(), client)).await
     } else {
-        Preface::empty(listed.frontend())
+        preface::default_upstream(listed.frontend())
     }
 }
 

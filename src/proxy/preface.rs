@@ -17,7 +17,6 @@ use crate::config::ToServerName;
 use crate::net::{Peer, Transport};
 use crate::protocol::proxy_header::{self, MAX_HEADER_BYTES, Origin};
 use crate::telemetry::{Cause, Rejection};
-use crate::tls::SessionInfo;
 
 use super::account::Account;
 use super::admitted::Permits;
@@ -31,48 +30,27 @@ use super::routes::{Choice, NamedHost, Way};
 use super::upstream::Upstream;
 use super::worker::Worker;
 
-/// What a client's first bytes decide.
-pub(super) struct Preface<'a> {
-    /// Boxed: few listeners learn of any.
-    pub(super) facts: Option<Box<ClientFacts>>,
-    pub(super) upstream: &'a Arc<Upstream>,
-}
-
-impl<'a> Preface<'a> {
-    /// For a listener that reads nothing before it connects.
-    pub(super) fn empty(frontend: &'a Frontend) -> Result<Self, Refusal> {
-        Ok(Self { facts: None, upstream: default_upstream(frontend)? })
-    }
-
-    /// Reads what the listener asks for. A PROXY header says who the connection's client is, and adds that client's
-    /// permit. Safe to cancel.
-    pub(super) async fn read(worker: &Worker, connection: &'a Connection, client: &Transport) -> Result<Self, Refusal> {
-        let account = connection.account();
-        let frontend = &*account.frontend;
-        let peeker = Peeker { worker, frontend, account, client };
-        let mut facts = ClientFacts::default();
-        if frontend.awaits_proxy_header(account.peer()) {
-            facts.server = peeker.proxy_header(&connection.admitted.permits).await?;
-        }
-        if let Some(server) = &frontend.tls {
-            facts.tls = Some(Handshake { worker, connection, client }.run(server).await?);
-        }
-        let upstream = match peeker.route(facts.tls.as_ref()).await? {
-            Some(Way { upstream, host }) => {
-                if let Some(host) = host {
-                    facts.named = peeker.named_backends(upstream, host).await?;
-                }
-                upstream
-            }
-            None => default_upstream(frontend)?,
-        };
-        let has_some = facts.server.is_some() || facts.tls.is_some() || !facts.named.is_empty();
-        Ok(Self { facts: has_some.then(|| Box::new(facts)), upstream })
-    }
-}
-
-fn default_upstream(frontend: &Frontend) -> Result<&Arc<Upstream>, Refusal> {
+/// The pool for clients of a listener of which nothing has to be read before that.
+pub(super) fn default_upstream(frontend: &Frontend) -> Result<&Arc<Upstream>, Refusal> {
     frontend.upstream.as_ref().ok_or(Refusal::Rejected(Rejection::NoRoute))
+}
+
+/// Reads what the listener asks for, and returns the pool that serves the client. A PROXY header says who the
+/// connection's client is, and adds that client's permit; what else is learned of it is in the connection's account, of
+/// a refused client too. Safe to cancel.
+pub(super) async fn read<'a>(
+    worker: &Worker,
+    connection: &'a Connection,
+    client: &Transport,
+) -> Result<&'a Arc<Upstream>, Refusal> {
+    let account = connection.account();
+    let peeker = Peeker { worker, frontend: &account.frontend, account, client };
+    let mut facts = ClientFacts::default();
+    let upstream = peeker.read(connection, &mut facts).await;
+    if !facts.is_empty() {
+        account.learned(facts);
+    }
+    upstream
 }
 
 /// Parses what a client sends first, without taking it out of the socket.
@@ -84,6 +62,20 @@ struct Peeker<'a, 'w> {
 }
 
 impl<'a> Peeker<'a, '_> {
+    async fn read(&self, connection: &Connection, facts: &mut ClientFacts) -> Result<&'a Arc<Upstream>, Refusal> {
+        if self.frontend.awaits_proxy_header(self.account.peer()) {
+            facts.server = self.proxy_header(&connection.admitted.permits).await?;
+        }
+        if let Some(server) = &self.frontend.tls {
+            facts.tls = Some(Handshake { worker: self.worker, connection, client: self.client }.run(server).await?);
+        }
+        let Some(Way { upstream, host }) = self.route(facts).await? else { return default_upstream(self.frontend) };
+        if let Some(host) = host {
+            facts.named = self.named_backends(upstream, host).await?;
+        }
+        Ok(upstream)
+    }
+
     /// Takes the PROXY header, and judges the client that it names. Returns the address that the client connected to.
     async fn proxy_header(&self, permits: &Permits) -> Result<Option<SocketAddr>, Refusal> {
         let (account, rules) = (self.account, &self.frontend.access_rules);
@@ -108,15 +100,15 @@ impl<'a> Peeker<'a, '_> {
         Ok(server)
     }
 
-    /// Where the route leads to that fits the client; `None`: none fits. `session`: the listener has ended its TLS.
+    /// Where the route leads to that fits the client; `None`: none fits.
     ///
     /// A client that doesn't say enough within the listener's time is taken for a silent one, or else refused.
-    async fn route(&self, session: Option<&SessionInfo>) -> Result<Option<Way<'a>>, Refusal> {
-        let routes = &self.frontend.routes;
+    async fn route(&self, facts: &ClientFacts) -> Result<Option<Way<'a>>, Refusal> {
+        let (routes, session) = (&self.frontend.routes, facts.tls.as_ref());
         if let Some(way) = session.and_then(|session| routes.of_session(session)) {
             return Ok(Some(way));
         }
-        let judge = routes.judge(session.is_some());
+        let judge = routes.judge(session.is_some(), &facts.passing_name);
         if !judge.is_needed() {
             return Ok(None);
         }

@@ -110,6 +110,7 @@ impl<'a> Record<'a> {
             cause: cause.as_str(),
             reason: reason.map(Rejection::as_str),
             http: None,
+            server_name: self.account.facts().and_then(ClientFacts::server_name),
             tls: self.account.facts().and_then(ClientFacts::tls_entry),
         });
     }

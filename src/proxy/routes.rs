@@ -2,6 +2,7 @@
 //!
 //! Judges bytes that others peek at, and reads no clock: how long a client was silent is for the caller to know.
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,18 +128,20 @@ impl Routes {
     }
 
     /// For the bytes of one client. `is_tls_ended`: they come out of TLS, whose handshake the routes have seen already.
-    pub(super) fn judge(&self, is_tls_ended: bool) -> Judge<'_> {
-        Judge { routes: self, awaits_hello: !self.tls.is_empty() && !is_tls_ended }
+    /// `server_name` is filled in once a ClientHello says it.
+    pub(super) fn judge<'n>(&self, is_tls_ended: bool, server_name: &'n OnceCell<String>) -> Judge<'_, 'n> {
+        Judge { routes: self, awaits_hello: !self.tls.is_empty() && !is_tls_ended, server_name }
     }
 }
 
 /// Judges what a client has sent so far.
-pub(super) struct Judge<'a> {
+pub(super) struct Judge<'a, 'n> {
     routes: &'a Routes,
     awaits_hello: bool,
+    server_name: &'n OnceCell<String>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Judge<'a, '_> {
     /// Whether there is anything that bytes, or their lack, can decide.
     pub(super) fn is_needed(&self) -> bool {
         self.awaits_hello || !self.routes.goes_by_tls_alone()
@@ -164,6 +167,9 @@ impl<'a> Judge<'a> {
             match client_hello::parse(bytes) {
                 Ok(None) => return Ok(Choice::Open { so_far: None }),
                 Ok(Some(hello)) => {
+                    if let Some(name) = &hello.server_name {
+                        let _ = self.server_name.set(name.clone());
+                    }
                     if let Some(way) = self.routes.of_hello(&hello) {
                         return Ok(Choice::Route(way));
                     }

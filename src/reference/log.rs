@@ -44,7 +44,7 @@ const FIELDS: [(&str, &str, &str); 24] = [
     ("request_id", "http mode", "X-Request-ID, where the client sent one."),
     ("tls_version", "TLS ended here", "`TLSv1.2` or `TLSv1.3`."),
     ("tls_cipher", "TLS ended here", "The cipher suite."),
-    ("server_name", "TLS ended here", "The name that the client asked for; null: none."),
+    ("server_name", "TLS, ended here or routed by", "The name that the client asked for."),
     (
         "client_cert",
         "TLS ended here",
@@ -122,7 +122,8 @@ fn the_fields_are_those_of_a_line() {
             protocol: "",
             headers: &[],
         }),
-        tls: Some(TlsEntry { tls_version: "", tls_cipher: "", server_name: None, client_cert: None }),
+        server_name: Some(""),
+        tls: Some(TlsEntry { tls_version: "", tls_cipher: "", client_cert: None }),
     };
     let mut line = Vec::new();
     entry.write_json(&mut line);

@@ -73,17 +73,21 @@ fn a_slow_backend_is_known_by_its_first_byte_times() {
     waited.sort_by(f64::total_cmp);
     let of_slow = &waited[20..];
     let (shown, of_quick) = (first_byte(&lb, slow.address()), first_byte(&lb, quick.address()));
+    // A client on a busy machine waits for its turn, too; of what the backend took, nothing may be missing.
+    let pause = SLOW.as_secs_f64() * 1e3;
+    let is_right = |value: f64, measured: f64, pause: f64| value > 0.9 * pause && value < 1.1 * measured;
     for (key, measured) in [("p50_ms", of_slow[4]), ("p99_ms", of_slow[9])] {
         let value = shown[key].as_f64().unwrap();
-        assert!((value / measured - 1.0).abs() < 0.1, "{key} is {value}, a client measured {measured}: {shown}");
+        assert!(is_right(value, measured, pause), "{key} is {value}, a client measured {measured}: {shown}");
     }
     assert!(of_quick["p50_ms"].as_f64() < shown["p50_ms"].as_f64(), "{of_quick} {shown}");
     let metrics = lb.metrics();
     let label = slow.address().to_string();
     let of = |name: &str| metrics.sum(&format!("backend_first_byte_seconds_{name}"), &[("backend", &label)]);
     assert_eq!(of("count"), 10.0);
-    let measured = of_slow.iter().sum::<f64>() / 1e3;
-    assert!((of("sum") / measured - 1.0).abs() < 0.1, "{} s, clients waited {measured} s", of("sum"));
+    let measured = of_slow.iter().sum::<f64>();
+    let sum = of("sum") * 1e3;
+    assert!(is_right(sum, measured, 10.0 * pause), "{sum} ms, clients waited {measured} ms");
 }
 
 #[test]

@@ -123,7 +123,8 @@ fn a_client_meets_the_server_that_it_asked_for() {
     ];
     for ((name, server), number) in names.into_iter().zip(1..) {
         assert_eq!(subject_shown(&lb, Some(name)).as_deref(), Some(server), "{name}");
-        assert_eq!(lb.access_log(number).pop().unwrap()["pool"], server, "{name}");
+        let line = lb.access_log(number).pop().unwrap();
+        assert_eq!([&line["pool"], &line["server_name"]], [server, &name.to_ascii_lowercase()], "{name}");
     }
     assert_eq!(subject_shown(&lb, None).as_deref(), Some("rest"), "without a name");
     for (name, server) in
@@ -169,7 +170,9 @@ fn without_a_route_and_a_pool_a_client_is_refused() {
     assert_eq!(subject_shown(&lb, Some("c.example")), None);
     lb.wait_for_rejections("no_route", refused.len() + 1);
     assert_eq!(server.accepted(), 0);
-    let line = &lb.access_log(refused.len() + 1)[0];
+    let lines = lb.access_log(refused.len() + 1);
+    assert!(lines.iter().any(|line| line["server_name"] == "c.example"), "{lines:?}");
+    let line = &lines[0];
     assert_eq!([&line["cause"], &line["reason"]], ["rejected", "no_route"]);
     assert!(line["pool"].is_null(), "{line}");
 }

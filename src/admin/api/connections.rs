@@ -24,7 +24,7 @@ pub struct ConnectionReport {
     pub id: String,
     /// Its address, `unix:` for one of a unix socket.
     pub client: String,
-    /// The name that it asked for, where the listener ends its TLS.
+    /// The name that it asked for, where the listener ends its TLS or has routes by it.
     pub server_name: Option<String>,
     pub listener: String,
     /// `tcp` or `http`.

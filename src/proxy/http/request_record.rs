@@ -183,6 +183,7 @@ impl Drop for RequestRecord<'_> {
                 protocol: texts.protocol,
                 headers: &texts.headers,
             }),
+            server_name: self.context.facts().and_then(ClientFacts::server_name),
             tls: self.context.facts().and_then(ClientFacts::tls_entry),
         });
     }
