@@ -1,7 +1,8 @@
 //! A line of the access log as `log.access_format` wants it.
 //!
 //! Nothing from the network can look like a field of its own: within quotes these are escaped, and elsewhere a value
-//! that could be taken for several gets quotes. With `format: json` values are written as JSON has them.
+//! with a space, or with a character that stands between fields, gets quotes. With `format: json` values are written as
+//! JSON has them.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -19,6 +20,9 @@ enum Value<'a> {
     Absent,
     /// Of our own making: it can't hold what ends a word but where that is known.
     Own(String),
+    /// From the configuration, or of our own.
+    Name(&'a str),
+    /// From the network.
     Text(&'a str),
     Number(u64),
     Milliseconds(f64),
@@ -33,8 +37,11 @@ impl Entry<'_> {
                 AccessPart::Text(text) => out.extend_from_slice(text.as_bytes()),
                 AccessPart::Value { value, in_quotes } => {
                     let value = self.value(*value);
-                    let written =
-                        if as_json { value.write_json(*in_quotes, out) } else { value.write_text(*in_quotes, out) };
+                    let written = if as_json {
+                        value.write_json(*in_quotes, out)
+                    } else {
+                        value.write_text(*in_quotes, &format.separators, out)
+                    };
                     written.expect("a Vec takes every byte");
                 }
             }
@@ -51,26 +58,26 @@ impl Entry<'_> {
             AccessWord::Time => Value::Own(rfc3339(self.time).to_string()),
             AccessWord::TimeLocal => Value::Own(CommonLogTime(self.time).to_string()),
             AccessWord::Connection => Value::Own(self.connection.to_string()),
-            AccessWord::Listener => Value::Text(self.listener),
+            AccessWord::Listener => Value::Name(self.listener),
             AccessWord::Client => Value::Own(self.client.to_string()),
             AccessWord::ClientIp => Value::Own(without_port(&self.client.to_string()).to_owned()),
-            AccessWord::Pool => Value::text(self.pool),
-            AccessWord::Backend => Value::text(self.backend),
+            AccessWord::Pool => Value::name(self.pool),
+            AccessWord::Backend => Value::name(self.backend),
             AccessWord::Attempts => Value::Attempts(self.attempts),
             AccessWord::BytesIn => Value::Number(self.bytes_in),
             AccessWord::BytesOut => Value::Number(self.bytes_out),
             AccessWord::ConnectMs => self.connect.map_or(Value::Absent, Value::milliseconds),
             AccessWord::FirstByteMs => self.first_byte.map_or(Value::Absent, Value::milliseconds),
             AccessWord::DurationMs => Value::milliseconds(self.duration),
-            AccessWord::Cause => Value::Text(self.cause),
-            AccessWord::Reason => Value::text(self.reason),
+            AccessWord::Cause => Value::Name(self.cause),
+            AccessWord::Reason => Value::name(self.reason),
             AccessWord::Method => Value::text(self.http.map(|http| http.method)),
             AccessWord::Path => Value::text(self.http.map(|http| http.path)),
             AccessWord::Protocol => Value::text(self.http.map(|http| http.protocol)),
             AccessWord::Status => self.http.map_or(Value::Absent, |http| Value::Number(http.status.into())),
             AccessWord::RequestId => Value::text(self.http.and_then(|http| http.request_id)),
-            AccessWord::TlsVersion => Value::text(self.tls.map(|tls| tls.tls_version)),
-            AccessWord::TlsCipher => Value::text(self.tls.map(|tls| tls.tls_cipher)),
+            AccessWord::TlsVersion => Value::name(self.tls.map(|tls| tls.tls_version)),
+            AccessWord::TlsCipher => Value::name(self.tls.map(|tls| tls.tls_cipher)),
             AccessWord::ServerName => Value::text(self.server_name),
             AccessWord::ClientCert => Value::text(self.tls.and_then(|tls| tls.client_cert)),
         }
@@ -86,18 +93,23 @@ impl<'a> Value<'a> {
         text.filter(|text| !text.is_empty()).map_or(Self::Absent, Self::Text)
     }
 
+    fn name(name: Option<&'a str>) -> Self {
+        name.map_or(Self::Absent, Self::Name)
+    }
+
     fn milliseconds(duration: Duration) -> Self {
         Self::Milliseconds(rounded_milliseconds(duration))
     }
 
-    fn write_text(&self, in_quotes: bool, out: &mut Vec<u8>) -> std::io::Result<()> {
+    fn write_text(&self, in_quotes: bool, separators: &str, out: &mut Vec<u8>) -> std::io::Result<()> {
         match self {
             Self::Absent => write!(out, "-"),
             Self::Own(text) => write!(out, "{text}"),
             Self::Number(number) => write!(out, "{number}"),
             Self::Milliseconds(number) => write!(out, "{number}"),
-            Self::Text(text) if in_quotes => write!(out, "{}", Unquoted(text)),
-            Self::Text(text) => write!(out, "{}", Word(text)),
+            Self::Name(text) | Self::Text(text) if in_quotes => write!(out, "{}", Unquoted(text)),
+            Self::Text(text) if text.contains(|c| separators.contains(c)) => write!(out, "\"{}\"", Unquoted(text)),
+            Self::Name(text) | Self::Text(text) => write!(out, "{}", Word(text)),
             Self::Attempts([]) => write!(out, "-"),
             Self::Attempts(attempts) if in_quotes => write!(out, "{}", Unquoted(&joined(attempts))),
             Self::Attempts(attempts) => write!(out, "{}", Word(&joined(attempts))),
@@ -110,7 +122,7 @@ impl<'a> Value<'a> {
             Self::Absent if in_quotes => "-".into(),
             Self::Absent => Json::Null,
             Self::Own(text) => text.as_str().into(),
-            Self::Text(text) => (*text).into(),
+            Self::Name(text) | Self::Text(text) => (*text).into(),
             Self::Number(number) => (*number).into(),
             Self::Milliseconds(number) => (*number).into(),
             Self::Attempts(attempts) if in_quotes => joined(attempts).into(),
@@ -193,5 +205,7 @@ mod tests {
         let value: Json = serde_json::from_str(&shown).expect("JSON");
         assert_eq!(value, serde_json::json!({"p": "\"", "a": "x status=200\n\u{202e}\"", "n": 77, "b": null}));
         assert!(shown.is_ascii());
+        let shown = line("$path,$status|$cause", false, "/x,200|completed", &[]);
+        assert_eq!(shown, "\"/x,200|completed\",200|completed\n");
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::backends::{AdminState, Backend, Order, Refusal};
+use crate::backends::{AdminState, Backend, BackendState, Order, Refusal};
 use crate::config::{BackendChanges, duration};
 
 use super::api::{DrainReport, MembersReport, UpgradeReport};
@@ -164,7 +164,12 @@ impl Orders<'_> {
         };
         let order = if is_forced { Order::ForceOut } else { Order::Remove(wait) };
         let backends = self.steer(pool, address, order).await?;
-        until(wait.map(|wait| wait + 2 * LOOK), || backends.iter().all(|backend| !backend.is_in_pool())).await;
+        let is_overruled = || backends.iter().any(|backend| backend.is_in_pool() && !is_put_out(backend));
+        let is_gone = || backends.iter().all(|backend| !backend.is_in_pool());
+        until(wait.map(|wait| wait + 2 * LOOK), || is_gone() || is_overruled()).await;
+        if is_overruled() {
+            return Err(overruled());
+        }
         if backends.iter().all(|backend| !backend.is_in_pool()) {
             let result = "removed; a restart forgets it, unless the configuration has lost it by then";
             Ok(json(StatusCode::OK, &DrainReport::new(result, &backends)))
@@ -182,7 +187,11 @@ impl Orders<'_> {
             return Ok(message(StatusCode::OK, state));
         };
         let is_empty = || backends.iter().all(|backend| backend.active() == 0);
-        until(Some(wait), is_empty).await;
+        let is_overruled = || !backends.iter().all(is_put_out);
+        until(Some(wait), || is_empty() || is_overruled()).await;
+        if is_overruled() {
+            return Err(overruled());
+        }
         let status = if is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
         Ok(json(status, &DrainReport::new(if is_empty() { "drained" } else { "draining" }, &backends)))
     }
@@ -229,6 +238,15 @@ fn shut_down(Orders { by, view }: &Orders<'_>) -> AdminResponse {
     // An error means that the main loop takes no more commands: the balancer is stopping already.
     let _ = view.commands.send(Command::Shutdown);
     message(StatusCode::ACCEPTED, "draining")
+}
+
+/// Whether an operator keeps it from new connections.
+fn is_put_out(backend: &Arc<Backend>) -> bool {
+    matches!(backend.state(), BackendState::Draining | BackendState::Disabled)
+}
+
+fn overruled() -> Refused {
+    Refused(StatusCode::CONFLICT, "somebody has given another order for it meanwhile".to_owned())
 }
 
 /// How long the client wants to wait for the effect; `None`: not at all.

@@ -104,7 +104,10 @@ fn limit(text: &str) -> Option<usize> {
 
 /// Resets the connections, and logs it, whether or not the client waits for the answer. `None`: the process is ending.
 pub(super) async fn end(view: Arc<View>, selection: Selection, asker: Asker) -> Option<EndedReport> {
+    // Whoever leaves while it waits has asked for nothing.
+    let turn = view.open_connections.turn_to_end().await;
     let ending = spawn_local(async move {
+        let _turn = turn;
         let ended = view.open_connections.end(&selection).await;
         let Selection { id, client, listener, pool, backend } = selection;
         tracing::info!(

@@ -99,6 +99,7 @@ pub(super) fn kill(args: &KillArgs) -> Result<(), CliError> {
     let EndedReport { ended } = runtime.block_on(admin.delete(&path))?;
     match &args.id {
         Some(id) if ended == 0 => Err(CliError::Refused(format!("there is no such connection {id} (any more)"))),
+        None if ended == 0 => Err(CliError::Refused("there is no such connection".to_owned())),
         _ => {
             print_line(format_args!("{ended} connection{} ended", if ended == 1 { "" } else { "s" }));
             Ok(())

@@ -49,6 +49,8 @@ pub struct AccessFormat {
     pub parts: Vec<AccessPart>,
     /// Names of the requests' headers that it shows, in lower case.
     pub headers: Vec<String>,
+    /// What stands between its values and is no letter or digit.
+    pub separators: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +77,13 @@ impl AccessFormat {
         if text.chars().any(char::is_control) {
             return Err("has a line end or another control character; a line of the log is one line".to_owned());
         }
-        let (mut format, mut in_quotes) = (Self { parts: Vec::new(), headers: Vec::new() }, false);
+        let mut format = Self { parts: Vec::new(), headers: Vec::new(), separators: String::new() };
+        let mut in_quotes = false;
         for piece in pieces(if text == "combined" { COMBINED } else { text }) {
             let part = match piece {
                 Piece::Text(text) => {
                     in_quotes ^= text.matches('"').count() % 2 == 1;
+                    format.separators.extend(text.chars().filter(|c| !c.is_alphanumeric()));
                     AccessPart::Text(text.to_owned())
                 }
                 Piece::Name(name) => AccessPart::Value { value: format.value(name)?, in_quotes },
@@ -131,6 +135,7 @@ mod tests {
             })
             .collect();
         assert_eq!((quoted, format.headers), (vec![false, true, false, false], vec!["x-a".to_owned()]));
+        assert_eq!(AccessFormat::parse("$cause,ab|$path").expect("it is valid").separators, ",|");
         assert_eq!(AccessFormat::parse("combined").expect("a preset").headers, ["referer", "user-agent"]);
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection_id::ConnectionId;
 
@@ -148,18 +149,22 @@ pub struct OpenConnections {
     workers: Vec<UnboundedSender<Inquiry>>,
     /// Before the first connection: what ranks are counted from.
     epoch: Instant,
+    /// One list at a time, and one order to end some: that bounds what workers are asked, and hold for answers.
+    lists: Semaphore,
+    ends: Arc<Semaphore>,
 }
 
 impl OpenConnections {
-    /// Also returns the ends at which the workers receive. The channels need no bound: whoever asks waits for the
-    /// answer, and the admin server has few clients.
+    /// Also returns the ends at which the workers receive. The channels need no bound: one question of each kind is
+    /// under way at a time, and those whose asker has left are few.
     pub fn new(workers: usize, epoch: Instant) -> (Self, Vec<UnboundedReceiver<Inquiry>>) {
         let (workers, inquiries) = (0..workers).map(|_| unbounded_channel()).unzip();
-        (Self { workers, epoch }, inquiries)
+        (Self { workers, epoch, lists: Semaphore::new(1), ends: Arc::new(Semaphore::new(1)) }, inquiries)
     }
 
     /// One page of those that fit.
     pub async fn list(&self, selection: Selection, page: Page) -> Listing {
+        let _turn = self.lists.acquire().await;
         let (selection, epoch) = (Arc::new(selection), self.epoch);
         let mut listing = Listing::default();
         let ask = |answer| Inquiry::List { selection: selection.clone(), page, epoch, answer };
@@ -170,6 +175,11 @@ impl OpenConnections {
         listing.connections.sort_unstable_by_key(|connection| Reverse(connection.place));
         listing.connections.truncate(page.limit);
         listing
+    }
+
+    /// Waits until nobody else ends connections, for as long as what is returned exists.
+    pub async fn turn_to_end(&self) -> OwnedSemaphorePermit {
+        self.ends.clone().acquire_owned().await.expect("it is never closed")
     }
 
     /// Resets those that fit, and says how many there were. Those that come meanwhile stay.

@@ -68,7 +68,7 @@ async fn list(worker: &Worker, selection: &Selection, page: Page, epoch: Instant
     listing
 }
 
-/// Those that came before it was asked. Once it answers, they are counted.
+/// Those that were in the list before it was asked. Once it answers, they are counted.
 async fn end(worker: &Worker, selection: &Selection) -> usize {
     let (asked_at, mut ended) = (Instant::now(), 0);
     look_at(worker, |_, connection| {

@@ -25,6 +25,10 @@ const KEPT_BYTES: usize = 256 * 1024;
 /// A file that was removed is looked for again after this time.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// After a failure that was told no other one is told for so long, twice as long with each.
+const SHORTEST_QUIET: Duration = Duration::from_secs(1);
+const LONGEST_QUIET: Duration = Duration::from_secs(60);
+
 /// Opens what is written to, at the start and when it is to be opened again.
 pub type Open = Box<dyn Fn() -> io::Result<Sink> + Send>;
 
@@ -174,7 +178,7 @@ impl Shared {
 
     /// The thread: ends once the writer is dropped and everything is written.
     fn write_out(&self, mut sink: Sink, open: &Open) {
-        let (mut batch, mut told, mut is_failing) = (Vec::new(), 0, false);
+        let (mut batch, mut told, mut trouble) = (Vec::new(), 0, Trouble::default());
         let mut looked_at: Option<Instant> = None;
         loop {
             let mut pending = self.wait_for_work();
@@ -214,15 +218,12 @@ impl Shared {
             self.lock().is_writing = false;
             self.written.notify_all();
             match result {
-                Ok(()) => {
-                    is_failing = false;
-                    self.tell_loss(&mut told);
-                }
-                // Once for a row of failures: the counter has the rest.
-                Err(LostLines { error, .. }) if !std::mem::replace(&mut is_failing, true) => {
+                Ok(()) if trouble.is_over() => self.tell_loss(&mut told),
+                Err(LostLines { error, .. }) if trouble.is_new(Instant::now()) => {
                     tracing::error!(%error, "{} can't be written; lines are lost and counted", self.title);
                 }
-                Err(_) => {}
+                // The counter has the rest.
+                Ok(()) | Err(_) => {}
             }
         }
     }
@@ -254,6 +255,39 @@ impl Pending {
     /// Whether the thread must not gather more lines first.
     fn is_urgent(&self) -> bool {
         self.is_flushing || self.closed || self.reopen
+    }
+}
+
+/// Failures to write, of which one in a row is told, and ever fewer where they come and go: of a receiver that isn't
+/// there a machine is told only now and then.
+#[derive(Default)]
+struct Trouble {
+    is_there: bool,
+    /// Whether it was not told.
+    is_untold: bool,
+    /// No other is told before.
+    quiet_until: Option<Instant>,
+    quiet: Duration,
+}
+
+impl Trouble {
+    /// Whether a failure now is to be told.
+    fn is_new(&mut self, now: Instant) -> bool {
+        if std::mem::replace(&mut self.is_there, true) {
+            return false;
+        }
+        self.is_untold = self.quiet_until.is_some_and(|until| now < until);
+        if !self.is_untold {
+            self.quiet = (self.quiet * 2).clamp(SHORTEST_QUIET, LONGEST_QUIET);
+            self.quiet_until = Some(now + self.quiet);
+        }
+        !self.is_untold
+    }
+
+    /// It is over: whether what was lost may be told.
+    fn is_over(&mut self) -> bool {
+        self.is_there = false;
+        !std::mem::take(&mut self.is_untold)
     }
 }
 

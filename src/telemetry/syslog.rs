@@ -15,6 +15,9 @@ use super::lost_lines::LostLines;
 /// A receiver that could not be reached is looked for again after this time.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Longer lines are cut: UDP takes no more over IPv4.
+const MOST_BYTES: usize = 65_507;
+
 /// In the order of their numbers (RFC 5424, 6.2.1); the words are those of syslog.conf(5).
 pub const FACILITIES: [&str; 24] = [
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",
@@ -133,30 +136,32 @@ impl SyslogSink {
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), LostLines> {
         let (mut lost, mut last) = (0, None);
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if let Err(error) = self.send(line) {
-                (lost, last) = (lost + 1, Some(error));
+            let line = &line[..line.len().min(MOST_BYTES)];
+            if let Err((error, lines)) = self.send(line) {
+                (lost, last) = (lost + lines, Some(error));
             }
         }
         last.map_or(Ok(()), |error| Err(LostLines { error, lines: lost }))
     }
 
     /// # Errors
-    /// A line is lost: this one, or by UDP the one before, of which the receiver's machine tells only now (ICMP).
-    fn send(&mut self, line: &[u8]) -> io::Result<()> {
-        let result = self.socket()?.send(line);
-        let Err(error) = result else { return Ok(()) };
+    /// So many lines are lost: this one, or by UDP the one before, of which the receiver's machine tells only now
+    /// (ICMP).
+    fn send(&mut self, line: &[u8]) -> Result<(), (io::Error, u64)> {
+        let send = |sink: &mut Self| sink.socket()?.send(line);
+        let Err(error) = send(self) else { return Ok(()) };
         match self.receiver {
             // This one was not sent; the socket can go on.
             SyslogReceiver::Udp { .. } if error.kind() == io::ErrorKind::ConnectionRefused => {
-                let _ = self.socket()?.send(line);
-                Err(error)
+                let again = send(self);
+                Err((error, 1 + u64::from(again.is_err())))
             }
             // It was started anew, with another socket at the same path.
             SyslogReceiver::Unix(_) if is_gone(&error) => {
                 self.socket = None;
-                self.socket()?.send(line)
+                send(self).map_err(|error| (error, 1))
             }
-            _ => Err(error),
+            _ => Err((error, 1)),
         }
     }
 

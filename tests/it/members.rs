@@ -181,6 +181,25 @@ fn a_drain_is_waited_for_until_it_is_empty_or_the_time_is_over() {
 }
 
 #[test]
+fn who_waits_is_told_that_somebody_has_ordered_otherwise() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let lb = Lb::in_front_of(&[a.address(), b.address()]).start();
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "a");
+    let drain = format!("{}?wait=1m", backend_path(a.address(), "drain"));
+    let remove = format!("/api/v1/pools/default/backends/{}?wait=1m", a.address());
+    for (method, path) in [("POST", drain), ("DELETE", remove)] {
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| lb.order(method, &path, &Value::Null));
+            wait_until_equal("the order came", &"draining".to_owned(), || lb.state_of(a.address()));
+            assert_eq!(lb.post(&backend_path(a.address(), "enable")).0, 200);
+            assert_api_error(&waiting.join().unwrap(), 409, "another order");
+        });
+        assert_eq!(lb.state_of(a.address()), "up");
+    }
+}
+
+#[test]
 fn those_who_wait_take_no_places_for_ever_and_none_that_others_need() {
     let (a, b) = (greeter("a"), greeter("b"));
     let lb = Lb::in_front_of(&[a.address(), b.address()]).start();
