@@ -83,7 +83,9 @@ impl Wishes {
     }
 
     pub(super) fn add(&mut self, entry: BackendConfig, configured: &[BackendConfig]) {
-        self.set(entry.address.to_string(), What::Added(entry, BackendChanges::default()), configured);
+        let address = entry.address.to_string();
+        self.states.remove(&address);
+        self.set(address, What::Added(entry, BackendChanges::default()), configured);
     }
 
     pub(super) fn change(&mut self, address: &str, changes: BackendChanges, configured: &[BackendConfig]) {
@@ -105,6 +107,7 @@ impl Wishes {
 
     /// Of what was only added nothing is left; `is_given`: by the configuration, or by a name.
     pub(super) fn remove(&mut self, address: &str, is_given: bool, configured: &[BackendConfig]) {
+        self.states.remove(address);
         if is_given {
             self.set(address.to_owned(), What::Removed, configured);
         } else {

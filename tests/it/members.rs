@@ -294,6 +294,19 @@ fn an_upgrade_keeps_what_operators_did_and_a_restart_forgets_it() {
 }
 
 #[test]
+fn one_that_was_leaving_at_an_upgrade_comes_back_in_use() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let mut lb = Lb::in_front_of(&[a.address(), b.address()]).start();
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "a");
+    assert_eq!(lb.remove_backend(a.address(), "").0, 202);
+    lb.upgrade();
+    assert_eq!(lb.backends(), [b.address().to_string()]);
+    lb.add_backend(&json!(a.address()));
+    assert_eq!(lb.state_of(a.address()), "up");
+}
+
+#[test]
 fn of_two_operators_each_is_told_what_came_of_it() {
     let fleet = Fleet::start();
     let [a, b, c] = ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|ip| fleet.at(ip));
@@ -431,6 +444,24 @@ fn a_name_stands_for_all_its_addresses_and_each_may_be_meant_by_itself() {
     assert_eq!(added["backends"][0]["address"], two.to_string(), "it was resolved: {added}");
     assert_eq!(lb.remove_backend(&own, "?wait=10s").0, 200);
     assert_eq!(greeting(lb.address()), "127.0.0.2");
+}
+
+#[test]
+fn a_name_that_was_removed_comes_back_in_use() {
+    let fleet = Fleet::start();
+    let dns = Dns::with_hosts(&[("app.test", "127.0.0.2")]);
+    let (own, name) = (fleet.at("127.0.0.9"), format!("app.test:{}", fleet.port()));
+    // While one name gives nothing, nothing is forgotten by itself.
+    let lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: ['{own}', '{name}', 'gone.test:80']\nresolve: {{nameservers: ['{}']}}\n",
+        dns.address()
+    ))
+    .start();
+    wait_until("the name resolves", || lb.backends().len() == 2);
+    assert_eq!(lb.remove_backend(&name, "?wait=10s").0, 200);
+    lb.add_backend(&json!(name));
+    wait_until("the name resolves", || lb.backends().len() == 2);
+    assert_eq!(lb.state_of(fleet.at("127.0.0.2")), "up");
 }
 
 #[test]
