@@ -39,7 +39,7 @@ impl Leavers {
     /// It is not to go any more, or has gone.
     pub(super) fn stay(&self, address: &str) {
         for left in self.leaving.borrow_mut().extract_if(.., |one| one.address == address) {
-            left.backends.iter().for_each(|backend| backend.set_leaving(false));
+            left.end();
         }
     }
 
@@ -62,9 +62,16 @@ impl Leavers {
             let is_due = |one: &mut Leaving| one.until.is_some_and(|until| until <= now) || is_idle(&one.backends);
             let due: Vec<Leaving> = self.leaving.borrow_mut().extract_if(.., is_due).collect();
             if !due.is_empty() {
+                due.iter().for_each(Leaving::end);
                 return due;
             }
         }
+    }
+}
+
+impl Leaving {
+    fn end(&self) {
+        self.backends.iter().for_each(|backend| backend.set_leaving(false));
     }
 }
 

@@ -107,13 +107,10 @@ impl Membership {
 
     /// Follows the pool's settings. The pool gets its backends by [`Membership::publish`].
     pub fn reconfigure(&self) {
-        for backend in self.wishes.borrow_mut().end_overruled(&self.pool.settings().backends) {
-            tracing::warn!(
-                event = "operator_overruled",
-                pool = self.pool.name(),
-                backend,
-                "the configuration says something else of it than before: what an operator changed of it ends"
-            );
+        let overruled = self.wishes.borrow_mut().end_overruled(&self.pool.settings().backends);
+        for (backend, why) in overruled {
+            let (event, pool) = ("operator_overruled", self.pool.name());
+            tracing::warn!(event, pool, backend, "{why}: what an operator changed of it ends");
         }
         self.arrange();
     }

@@ -125,7 +125,14 @@ impl Membership {
     pub async fn follow_leaving(&self) -> Infallible {
         loop {
             for Leaving { address, backends, by, .. } in self.leavers.due().await {
-                self.remove(&address, &backends, &by);
+                // The others may have gone meanwhile: it goes on draining then.
+                match self.check_not_last(&self.find(&address).unwrap_or_default()) {
+                    Ok(()) => self.remove(&address, &backends, &by),
+                    Err(why) => {
+                        let (event, pool, why) = ("operator", self.pool.name(), why.message());
+                        tracing::warn!(event, pool, backend = address, why, by, "not removed");
+                    }
+                }
             }
         }
     }

@@ -253,6 +253,40 @@ fn a_reload_keeps_what_operators_did_until_the_file_says_something_else() {
 }
 
 #[test]
+fn a_pool_keeps_a_backend_when_the_file_loses_all_but_a_removed_one() {
+    let fleet = Fleet::start();
+    let [a, b] = ["127.0.0.1", "127.0.0.2"].map(|ip| fleet.at(ip).to_string());
+    let folder = Folder::new();
+    let lb = start_with_file(&folder, &file(&[&a, &b], ""));
+    assert_eq!(lb.remove_backend(&a, "?wait=10s").0, 200);
+    folder.write("lb.yaml", file(&[&a], ""));
+    assert_eq!(lb.post("/api/v1/reload").0, 200);
+    assert_eq!(lb.backends(), [a]);
+    assert_eq!(greeting(lb.address()), "127.0.0.1");
+    lb.wait_for_log("the configuration has no backend any more but removed ones", 1);
+}
+
+#[test]
+fn the_last_backend_does_not_leave() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let folder = Folder::new();
+    let [first, second] = [&a, &b].map(|server| server.address().to_string());
+    let lb = start_with_file(&folder, &file(&[&first, &second], ""));
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "a");
+    assert_eq!(lb.remove_backend(a.address(), "").0, 202);
+    folder.write("lb.yaml", file(&[&first], ""));
+    assert_eq!(lb.post("/api/v1/reload").0, 200);
+    drop(live);
+    let line = &lb.wait_for_log("not removed", 1)[0];
+    assert_eq!(line["backend"], first);
+    let report = lb.backend(a.address());
+    assert_eq!((&report["state"], &report["next"]), (&json!("draining"), &Value::Null));
+    assert_eq!(lb.post(&backend_path(a.address(), "enable")), (200, "up".to_owned()));
+    assert_eq!(greeting(lb.address()), "a");
+}
+
+#[test]
 fn an_upgrade_keeps_what_operators_did_and_a_restart_forgets_it() {
     let fleet = Fleet::start();
     let [a, b, c, d] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|ip| fleet.at(ip).to_string());
