@@ -69,6 +69,8 @@ struct Name {
     query: Query,
     /// `None`: it never resolved so far.
     hosts: Option<Vec<KnownHost>>,
+    /// Each part of the last answer came.
+    is_whole: bool,
     /// When it is to be asked for. `None`: it is being asked for.
     next_look: Option<Instant>,
     /// Why it could not be resolved the last time.
@@ -151,7 +153,7 @@ impl Membership {
             entries.iter().map(|entry| (entry.settings.address.clone(), entry.endpoints())).collect();
         let mut wishes = self.wishes.borrow_mut();
         // Before that, what a name is going to give is not known.
-        if !wishes.is_empty() && entries.iter().filter_map(Entry::name).all(|name| name.hosts.is_some()) {
+        if !wishes.is_empty() && entries.iter().filter_map(Entry::name).all(|name| name.is_whole) {
             let given = endpoints.iter().flat_map(|(_, of_entry)| of_entry).map(|it| it.target.to_string());
             let present = endpoints.iter().map(|(entry, _)| entry.to_string()).chain(given);
             wishes.forget_others(&present.collect(), &self.pool.settings().backends);
@@ -263,7 +265,7 @@ impl Source {
             BackendAddress::Name(host, port) => Query::Host(host.clone(), *port),
             BackendAddress::Srv(service) => Query::Service(service.clone()),
         };
-        Self::Name(Name { query, hosts: None, next_look: Some(now), error: None })
+        Self::Name(Name { query, hosts: None, is_whole: false, next_look: Some(now), error: None })
     }
 }
 
@@ -328,7 +330,7 @@ impl Entry {
         let was_known = name.hosts.is_some();
         let valid_until = match answer {
             Ok(answer) => {
-                name.error = None;
+                (name.error, name.is_whole) = (None, answer.is_whole());
                 let known = name.hosts.take().unwrap_or_default();
                 let is_whole = answer.valid_until.is_some();
                 let hosts = answer.hosts.into_iter();

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Dns, Ending, Fleet, Folder, Lb, Load, Origin, Reader, Server, allow_open_files, assert_api_error, backend_path,
-    closed_for, connect, connect_from, free_port, greeter, greeting, has_ended, read_to_end, short_read,
+    Dns, DnsStub, Ending, Fleet, Folder, Lb, Load, Origin, Reader, Reply, Server, allow_open_files, assert_api_error,
+    backend_path, closed_for, connect, connect_from, free_port, greeter, greeting, has_ended, read_to_end, short_read,
     start_with_file, wait_until, wait_until_equal,
 };
 
@@ -496,6 +498,36 @@ fn a_name_that_was_removed_comes_back_in_use() {
     lb.add_backend(&json!(name));
     wait_until("the name resolves", || lb.backends().len() == 2);
     assert_eq!(lb.state_of(fleet.at("127.0.0.2")), "up");
+}
+
+#[test]
+fn an_upgrade_keeps_a_removal_of_an_address_that_is_answered_late() {
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let dns = DnsStub::that({
+        let is_silent = is_silent.clone();
+        move |_, kind| match kind {
+            "A" => Reply::V4(vec![[127, 0, 0, 2].into()]),
+            _ if is_silent.load(Ordering::SeqCst) => Reply::Silence,
+            _ => Reply::V6(vec![Ipv6Addr::LOCALHOST]),
+        }
+    });
+    let mut lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: ['app.test:80']\nresolve: {{nameservers: ['{}'], max_ttl: 1s}}\n",
+        dns.address()
+    ))
+    .start();
+    wait_until("both are known", || lb.backends().len() == 2);
+    assert_eq!(lb.remove_backend("[::1]:80", "?wait=10s").0, 200);
+    is_silent.store(true, Ordering::SeqCst);
+    let before = lb.upgrade();
+    assert_eq!(lb.backends(), ["127.0.0.2:80"]);
+    wait_until("the one before ends", || has_ended(before));
+    is_silent.store(false, Ordering::SeqCst);
+    // The second one is asked once the first answer was taken.
+    let asked = || dns.asked()[&("app.test".to_owned(), "A")];
+    let now = asked();
+    wait_until("it is asked again and again", || asked() >= now + 3);
+    assert_eq!(lb.backends(), ["127.0.0.2:80"]);
 }
 
 #[test]
