@@ -103,7 +103,12 @@ impl Membership {
                 let message = format!("{address} in pool {} has no address yet", self.pool.name());
                 return Err(Refusal::Conflict(message));
             }
-            Order::Set(admin_state) => self.set(&found, admin_state, by, now),
+            Order::Set(admin_state) => {
+                if admin_state == AdminState::Enable {
+                    self.check_may_stay(&found)?;
+                }
+                self.set(&found, admin_state, by, now);
+            }
             Order::Change(changes) => self.change(&found, changes, by),
             Order::Remove(limit) => self.see_off(&found, limit, by, now)?,
             Order::ForceOut => {
@@ -147,10 +152,10 @@ impl Membership {
     }
 
     fn set(&self, found: &[Found], admin_state: AdminState, by: &str, now: Instant) {
+        if admin_state == AdminState::Enable {
+            self.leavers.stay(&meant_by(found));
+        }
         for found in found {
-            if admin_state == AdminState::Enable {
-                self.leavers.stay(&found.address);
-            }
             if found.is_name {
                 self.wishes.borrow_mut().set_state(&found.address, admin_state);
             }
@@ -183,8 +188,8 @@ impl Membership {
     fn see_off(&self, found: &[Found], limit: Option<Duration>, by: &str, now: Instant) -> Result<(), Refusal> {
         self.check_not_last(found)?;
         self.set(found, AdminState::Drain, by, now);
+        self.leavers.stay(&meant_by(found));
         for found in found {
-            self.leavers.stay(&found.address);
             if is_idle(&found.backends) {
                 self.remove(&found.address, &found.backends, by);
             } else {
@@ -196,12 +201,26 @@ impl Membership {
 
     /// Their open connections go on.
     fn remove(&self, address: &str, backends: &[Arc<Backend>], by: &str) {
-        self.leavers.stay(address);
+        self.leavers.stay(&HashSet::from([address]));
         self.wishes.borrow_mut().remove(address, self.is_given(address), &self.pool.settings().backends);
         let (pool, open) = (self.pool.name(), backends.iter().map(|backend| backend.active()).sum::<usize>());
         tracing::info!(event = "operator", pool, backend = address, open, by, "removed by the API");
         self.arrange();
         self.publish();
+    }
+
+    /// One address of a name that is to go can't stay by itself.
+    fn check_may_stay(&self, found: &[Found]) -> Result<(), Refusal> {
+        let backends: HashSet<_> = found.iter().flat_map(|found| &found.backends).map(Arc::as_ptr).collect();
+        let meant = meant_by(found);
+        let goes_with = self.leavers.address_of(|leaving| {
+            let has_one = leaving.backends.iter().any(|backend| backends.contains(&Arc::as_ptr(backend)));
+            has_one && !meant.contains(&*leaving.address)
+        });
+        goes_with.map_or(Ok(()), |name| {
+            let message = format!("it is removed with {name} from pool {}: enable that", self.pool.name());
+            Err(Refusal::Conflict(message))
+        })
     }
 
     /// A pool has at least one backend, as in the file.
@@ -283,6 +302,12 @@ impl Membership {
         known.extend(of_names.into_iter().filter(|label| !known.contains(label)).collect::<Vec<_>>());
         Refusal::not_found(&format!("pool {} has no backend {address}", self.pool.name()), address, &known)
     }
+}
+
+/// What is found, and each backend of it.
+fn meant_by(found: &[Found]) -> HashSet<&str> {
+    let labels = found.iter().flat_map(|found| &found.backends).map(|backend| backend.label());
+    found.iter().map(|found| &*found.address).chain(labels).collect()
 }
 
 impl Refusal {

@@ -531,6 +531,35 @@ fn an_upgrade_keeps_a_removal_of_an_address_that_is_answered_late() {
 }
 
 #[test]
+fn one_address_of_a_name_that_leaves_does_not_stay_alone() {
+    let fleet = Fleet::start();
+    let dns = Dns::with_hosts(&[("app.test", "127.0.0.2"), ("app.test", "127.0.0.3")]);
+    let (own, name) = (fleet.at("127.0.0.9"), format!("app.test:{}", fleet.port()));
+    let lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: ['{own}', '{name}']\nresolve: {{nameservers: ['{}']}}\n",
+        dns.address()
+    ))
+    .start();
+    wait_until("the name resolves", || lb.backends().len() == 3);
+    let mut live = connect(lb.address());
+    while short_read(&mut live) != "127.0.0.2" {
+        live = connect(lb.address());
+    }
+    assert_eq!(lb.remove_backend(&name, "").0, 202);
+    let (two, three) = (fleet.at("127.0.0.2"), fleet.at("127.0.0.3"));
+    for one in [two, three] {
+        let answer = lb.order("POST", &backend_path(one, "enable"), &Value::Null);
+        assert_api_error(&answer, 409, &format!("it is removed with {name} from pool default: enable that"));
+        assert_eq!(lb.state_of(one), "draining");
+    }
+    // The other way round, who keeps the name keeps each of its addresses.
+    assert_eq!(lb.post(&backend_path(&name, "enable")), (200, "up".to_owned()));
+    assert_eq!(lb.remove_backend(two, "").0, 202);
+    assert_eq!(lb.post(&backend_path(&name, "enable")), (200, "up".to_owned()));
+    assert_eq!(lb.backend(two)["next"], Value::Null);
+}
+
+#[test]
 fn an_operator_holds_over_what_a_services_records_say() {
     let fleet = Fleet::start();
     let port = fleet.port();
