@@ -12,7 +12,7 @@
 //! Runs on the main thread. Knows nothing of states: draining and disabling keep a backend in its pool.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -119,18 +119,15 @@ impl Membership {
 
     /// The entries anew; what a name that stays gave last is kept until it gives something new.
     pub(super) fn arrange(&self) {
-        let mut before = self.entries.take();
-        let mut entry = |settings: &config::BackendConfig| {
-            let known = before.iter().position(|entry| entry.settings.address == settings.address);
-            let source = match known.map(|index| before.swap_remove(index).source) {
-                Some(source) => source,
-                None => Source::new(&settings.address, Instant::now()),
-            };
-            Entry { settings: settings.clone(), source }
+        let before = self.entries.take().into_iter().map(|entry| (entry.settings.address, entry.source));
+        let mut before: HashMap<_, _> = before.collect();
+        let entry = |settings: config::BackendConfig| {
+            let known = before.remove(&settings.address);
+            let source = known.unwrap_or_else(|| Source::new(&settings.address, Instant::now()));
+            Entry { settings, source }
         };
         let wanted = self.wishes.borrow().entries(&self.pool.settings().backends);
-        let entries = wanted.iter().map(&mut entry).collect();
-        self.entries.replace(entries);
+        self.entries.replace(wanted.into_iter().map(entry).collect());
         self.reconfigured.notify_one();
     }
 

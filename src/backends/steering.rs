@@ -64,7 +64,7 @@ impl Membership {
             return Err(Refusal::Conflict(message));
         }
         let known = self.find(&address);
-        if let Ok(found) = &known
+        if let Some(found) = &known
             && !found.iter().all(|found| self.leavers.addresses().contains(&found.address))
         {
             return Err(Refusal::Conflict(format!("pool {pool} has {address} already; change it, or remove it first")));
@@ -72,7 +72,7 @@ impl Membership {
         if self.entries.borrow().len() >= MAX_BACKENDS {
             return Err(Refusal::Conflict(format!("pool {pool} has {MAX_BACKENDS} backends, which is the most")));
         }
-        if let Ok(found) = known {
+        if let Some(found) = known {
             self.set(&found, AdminState::Enable, by, now);
         }
         self.wishes.borrow_mut().add(entry.clone(), &self.pool.settings().backends);
@@ -97,7 +97,7 @@ impl Membership {
     /// # Errors
     /// There is none of them, or the pool would have none without them.
     pub fn steer(&self, address: &str, order: Order, by: &str, now: Instant) -> Result<Vec<Arc<Backend>>, Refusal> {
-        let found = self.find(address)?;
+        let found = self.find(address).ok_or_else(|| self.unknown(address))?;
         match order {
             Order::Set(_) if found.iter().all(|found| found.backends.is_empty()) => {
                 let message = format!("{address} in pool {} has no address yet", self.pool.name());
@@ -118,6 +118,11 @@ impl Membership {
             }
         }
         Ok(found.into_iter().flat_map(|found| found.backends).collect())
+    }
+
+    /// Whether this stands for something here.
+    pub fn has(&self, address: &str) -> bool {
+        self.find(address).is_some()
     }
 
     /// What an entry stands for so far.
@@ -251,7 +256,8 @@ impl Membership {
             || self.entries.borrow().iter().any(of_name)
     }
 
-    fn find(&self, text: &str) -> Result<Vec<Found>, Refusal> {
+    /// `None`: nothing.
+    fn find(&self, text: &str) -> Option<Vec<Found>> {
         let (entries, backends) = (self.entries.borrow(), self.pool.backends());
         let address = text.parse::<BackendAddress>().ok();
         let of_entry = |entry: &Entry| {
@@ -271,11 +277,11 @@ impl Membership {
             (named, _) => named.to_string().eq_ignore_ascii_case(text),
         };
         if let Some(entry) = entries.iter().find(|entry| is_it(&entry.settings.address)) {
-            return Ok(vec![of_entry(entry)]);
+            return Some(vec![of_entry(entry)]);
         }
         if let Some(BackendAddress::Address(wanted)) = &address {
             let backend = backends.iter().find(|backend| backend.target() == wanted);
-            return backend.map(|backend| vec![of_backend(backend)]).ok_or_else(|| self.unknown(text));
+            return backend.map(|backend| vec![of_backend(backend)]);
         }
         let is_of_host = |entry: &&Entry| match &entry.settings.address {
             BackendAddress::Name(host, _) => host.eq_ignore_ascii_case(text),
@@ -292,14 +298,14 @@ impl Membership {
             !known.contains(&Arc::as_ptr(backend)) && (has_ip || is_named())
         };
         found.extend(backends.iter().filter(is_at_host).map(of_backend));
-        if found.is_empty() { Err(self.unknown(text)) } else { Ok(found) }
+        (!found.is_empty()).then_some(found)
     }
 
     fn unknown(&self, address: &str) -> Refusal {
-        let entries = self.entries.borrow();
-        let mut known: Vec<String> = entries.iter().map(|entry| entry.settings.address.to_string()).collect();
-        let of_names = self.pool.backends().iter().map(|backend| backend.label().to_owned()).collect::<Vec<_>>();
-        known.extend(of_names.into_iter().filter(|label| !known.contains(label)).collect::<Vec<_>>());
+        let (entries, backends, mut seen) = (self.entries.borrow(), self.pool.backends(), HashSet::new());
+        let of_entries = entries.iter().map(|entry| entry.settings.address.to_string());
+        let all = of_entries.chain(backends.iter().map(|backend| backend.label().to_owned()));
+        let known: Vec<String> = all.filter(|address| seen.insert(address.clone())).collect();
         Refusal::not_found(&format!("pool {} has no backend {address}", self.pool.name()), address, &known)
     }
 }
