@@ -139,10 +139,10 @@ impl Upgrade {
     }
 
     /// Starts the program again, with this one's arguments and environment, and passes on its listening sockets.
-    /// `answer` is told what came of it.
+    /// `answer` is told what came of it. `sockets` is asked only where a process was started.
     pub(super) fn begin(
         &mut self,
-        sockets: Vec<(String, SharedSockets)>,
+        sockets: impl FnOnce() -> Vec<(String, SharedSockets)>,
         answer: Option<oneshot::Sender<Result<u32, String>>>,
     ) {
         let started = match &mut self.under_way {
@@ -160,6 +160,7 @@ impl Upgrade {
             Ok((child, socket)) => {
                 tracing::info!(event = "upgrading", pid = child.id(), "upgrading: a new process was started");
                 let (pid, (sender, result)) = (child.id(), oneshot::channel());
+                let sockets = sockets();
                 // On a thread of its own, as all of it blocks: the sending, if the child doesn't receive, and the waits
                 // for its answer and its end.
                 std::thread::spawn(move || sender.send(hand_over(child, &socket, sockets)));
