@@ -37,8 +37,8 @@ use super::pool::{Pool, Unresolved};
 use super::resolver::{MAX_ADDRESSES, system_files, words_for};
 use super::wishes::Wishes;
 
-/// Backends of one pool at most, whatever its names give: the tables of the policies number them in 16 bits.
-const MAX_BACKENDS: usize = 16_384;
+/// Addresses of one pool at most, whatever its names give: the tables of the policies number them in 16 bits.
+const MAX_POOL_ADDRESSES: usize = 16_384;
 
 /// Keeps one pool's set of backends.
 pub struct Membership {
@@ -137,9 +137,14 @@ impl Membership {
         let mut wanted = self.wanted();
         // Two names may give the same address, and an address may be in the configuration as well: the first holds.
         wanted.retain(|endpoint| known.insert(endpoint.target.clone()));
-        if wanted.len() > MAX_BACKENDS {
-            tracing::warn!(pool = self.pool.name(), found = wanted.len(), used = MAX_BACKENDS, "too many backends");
-            wanted.truncate(MAX_BACKENDS);
+        if wanted.len() > MAX_POOL_ADDRESSES {
+            tracing::warn!(
+                pool = self.pool.name(),
+                found = wanted.len(),
+                used = MAX_POOL_ADDRESSES,
+                "too many backends"
+            );
+            wanted.truncate(MAX_POOL_ADDRESSES);
         }
         self.pool.replace(wanted, Instant::now());
     }
