@@ -250,3 +250,20 @@ fn hand_over(mut child: Child, socket: &OwnedFd, sockets: Vec<(String, SharedSoc
     let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
     Err(format!("{why} ({status})"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_gathered_for_a_process_that_is_not_started() {
+        let (_sender, result) = oneshot::channel();
+        let under_way = UnderWay { pid: 1, result, answers: Vec::new() };
+        for (under_way, is_told) in [(None, true), (Some(under_way), false)] {
+            let mut upgrade = Upgrade { program: None, former_processes: FormerProcesses::default(), under_way };
+            let (answer, mut result) = oneshot::channel();
+            upgrade.begin(|| unreachable!("no process is started"), Some(answer));
+            assert_eq!(matches!(result.try_recv(), Ok(Err(_))), is_told);
+        }
+    }
+}
