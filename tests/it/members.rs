@@ -410,7 +410,20 @@ fn what_breaks_a_rule_is_refused_with_words() {
     assert_api_error(&lb.order("POST", "/api/v1/pools/defualt/backends", &json!("a:80")), 404, "did you mean default?");
     assert_api_error(&lb.order("PATCH", &format!("{BACKENDS}/127.0.0.1:1"), &json!({"weight": 1})), 404, "there are: ");
     assert_api_error(&lb.order("DELETE", &patch.1, &Value::Null), 409, "add another one first");
-    assert_api_error(&lb.order("DELETE", &format!("{}?force=yes", patch.1), &Value::Null), 400, "true or false");
+    let backend = patch.1.as_str();
+    for (method, path, query, part) in [
+        ("DELETE", backend, "force=yes", "true or false"),
+        ("DELETE", backend, "froce=true", "no parameter \"froce\""),
+        ("DELETE", backend, "force=true&force=true", "force is given twice"),
+        ("PATCH", backend, "wait=1s", "no parameter \"wait\""),
+        ("POST", &backend_path(address, "drain"), "wiat=1s", "no parameter \"wiat\""),
+        ("POST", BACKENDS, "wait=1s", "no parameter \"wait\""),
+        ("POST", "/api/v1/reload", "dry-run=true", "no parameter \"dry-run\""),
+        ("POST", "/api/v1/upgrade", "now", "no parameter \"now\""),
+        ("POST", "/api/v1/shutdown", "wait=1s", "no parameter \"wait\""),
+    ] {
+        assert_api_error(&lb.order(method, &format!("{path}?{query}"), &json!({"weight": 2})), 400, part);
+    }
     for (method, path, allow) in [
         ("GET", BACKENDS.to_owned(), "POST"),
         ("PUT", patch.1.clone(), "DELETE, PATCH"),
