@@ -17,7 +17,7 @@ use crate::config::{BackendChanges, duration};
 use super::api::{DrainReport, MembersReport, UpgradeReport};
 use super::asker::Asker;
 use super::gzip::AdminResponse;
-use super::query::{decoded, parameters};
+use super::query::{Parameters, decoded, pairs};
 use super::response::{STOPPING, error, json, message};
 use super::view::{Command, Steered, View};
 
@@ -100,20 +100,35 @@ impl<'a> Change<'a> {
         view: &View,
     ) -> AdminResponse {
         let orders = Orders { by: asker.to_string(), view };
-        let applied = match self {
-            Self::Pool { pool } => orders.add(decoded(pool), body).await,
+        let applied = self.applied(method, query, body, orders).await;
+        applied.unwrap_or_else(|Refused(status, why)| error(status, &why))
+    }
+
+    async fn applied(self, method: &Method, query: Option<&str>, body: Incoming, orders: Orders<'_>) -> Applied {
+        let parameters = Parameters::new(pairs(query))?;
+        match self {
+            Self::Pool { pool } => {
+                parameters.finish()?;
+                orders.add(decoded(pool), body).await
+            }
             Self::Backend { pool, address } if method == Method::PATCH => {
+                parameters.finish()?;
                 orders.change(decoded(pool), decoded(address), body).await
             }
-            Self::Backend { pool, address } => orders.remove(decoded(pool), decoded(address), query).await,
+            Self::Backend { pool, address } => orders.remove(decoded(pool), decoded(address), parameters).await,
             Self::State { pool, address, admin_state } => {
-                orders.set_state(decoded(pool), decoded(address), admin_state, query).await
+                orders.set_state(decoded(pool), decoded(address), admin_state, parameters).await
             }
-            Self::Reload => reload(query, view).await,
-            Self::Upgrade => upgrade(view).await,
-            Self::Shutdown => Ok(shut_down(&orders)),
-        };
-        applied.unwrap_or_else(|Refused(status, why)| error(status, &why))
+            Self::Reload => reload(parameters, orders.view).await,
+            Self::Upgrade => {
+                parameters.finish()?;
+                upgrade(orders.view).await
+            }
+            Self::Shutdown => {
+                parameters.finish()?;
+                Ok(shut_down(&orders))
+            }
+        }
     }
 }
 
@@ -126,6 +141,13 @@ impl Refused {
     /// The main loop has dropped the command.
     fn stopping(_: RecvError) -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, STOPPING.to_owned())
+    }
+}
+
+/// A parameter is wrong.
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self(StatusCode::BAD_REQUEST, why)
     }
 }
 
@@ -152,16 +174,10 @@ impl Orders<'_> {
         Ok(json(StatusCode::OK, &MembersReport::new(result, &changed, &self.view.history)))
     }
 
-    async fn remove(self, pool: String, address: String, query: Option<&str>) -> Applied {
-        let wait = wait_of(query)?;
-        let is_forced = match parameters(query, "force").next() {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(other) => {
-                let message = format!("force is `{}`; write true or false", decoded(other));
-                return Err(Refused(StatusCode::BAD_REQUEST, message));
-            }
-        };
+    async fn remove(self, pool: String, address: String, mut parameters: Parameters) -> Applied {
+        let wait = wait_of(&mut parameters)?;
+        let is_forced = bool_of(&mut parameters, "force")?;
+        parameters.finish()?;
         let order = if is_forced { Order::ForceOut } else { Order::Remove(wait) };
         let backends = self.steer(pool, address, order).await?;
         let is_overruled = || backends.iter().any(|backend| backend.is_in_pool() && !is_put_out(backend));
@@ -179,8 +195,15 @@ impl Orders<'_> {
         }
     }
 
-    async fn set_state(self, pool: String, address: String, admin_state: AdminState, query: Option<&str>) -> Applied {
-        let wait = wait_of(query)?;
+    async fn set_state(
+        self,
+        pool: String,
+        address: String,
+        admin_state: AdminState,
+        mut parameters: Parameters,
+    ) -> Applied {
+        let wait = wait_of(&mut parameters)?;
+        parameters.finish()?;
         let backends = self.steer(pool, address, Order::Set(admin_state)).await?;
         let Some(wait) = wait.filter(|_| admin_state != AdminState::Enable) else {
             let state = backends.first().map_or("", |backend| backend.state().as_str());
@@ -215,9 +238,9 @@ impl Orders<'_> {
     }
 }
 
-async fn reload(query: Option<&str>, view: &View) -> Applied {
-    let wrong = |_| Refused(StatusCode::BAD_REQUEST, "dry_run is to be true or false".to_owned());
-    let dry_run = parameters(query, "dry_run").next().unwrap_or("false").parse().map_err(wrong)?;
+async fn reload(mut parameters: Parameters, view: &View) -> Applied {
+    let dry_run = bool_of(&mut parameters, "dry_run")?;
+    parameters.finish()?;
     let (answer, result) = oneshot::channel();
     let _ = view.commands.send(Command::Reload { dry_run, answer });
     let done = result.await.map_err(Refused::stopping)?;
@@ -250,13 +273,18 @@ fn overruled() -> Refused {
 }
 
 /// How long the client wants to wait for the effect; `None`: not at all.
-fn wait_of(query: Option<&str>) -> Result<Option<Duration>, Refused> {
-    let Some(text) = parameters(query, "wait").next() else { return Ok(None) };
-    match duration(&decoded(text)) {
+fn wait_of(parameters: &mut Parameters) -> Result<Option<Duration>, String> {
+    let Some(text) = parameters.take_text("wait") else { return Ok(None) };
+    match duration(&text) {
         Ok(wait) if wait <= LONGEST_WAIT => Ok(Some(wait)),
-        Ok(_) => Err(Refused(StatusCode::BAD_REQUEST, "wait is 1h at most; ask again after it".to_owned())),
-        Err(why) => Err(Refused(StatusCode::BAD_REQUEST, format!("wait: {why}"))),
+        Ok(_) => Err("wait is 1h at most; ask again after it".to_owned()),
+        Err(why) => Err(format!("wait: {why}")),
     }
+}
+
+/// What is not said is false.
+fn bool_of(parameters: &mut Parameters, name: &str) -> Result<bool, String> {
+    Ok(parameters.take(name, "true or false", |text| text.parse().ok())?.unwrap_or(false))
 }
 
 /// Waits until it is so, or the time is over. Who leaves meanwhile is waited for no more.

@@ -1,6 +1,5 @@
 //! Requests about open connections: which are meant, and what is done with them.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,28 +11,13 @@ use crate::lifecycle::{MOST_LISTED, Page, Place, Selection, Sort};
 
 use super::api::{EndedReport, OpenConnectionsReport};
 use super::asker::Asker;
+use super::query::Parameters;
 use super::view::View;
 
 /// On a page where the request doesn't say.
 const LISTED: usize = 100;
 
-/// A request's parameters. Every one must be known: a misspelt one would leave connections in that are not meant.
-pub(super) struct Parameters(BTreeMap<String, String>);
-
 impl Parameters {
-    /// # Errors
-    /// One is given twice.
-    pub(super) fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
-        let mut parameters = BTreeMap::new();
-        for (name, value) in pairs {
-            let twice = format!("{name} is given twice");
-            if parameters.insert(name, value).is_some() {
-                return Err(twice);
-            }
-        }
-        Ok(Self(parameters))
-    }
-
     /// One page of the connections that are meant.
     ///
     /// # Errors
@@ -74,23 +58,6 @@ impl Parameters {
             pool: self.take("pool", "", word)?,
             backend: self.take("backend", "", word)?,
         })
-    }
-
-    fn take<T>(
-        &mut self,
-        name: &str,
-        expected: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<Option<T>, String> {
-        let Some(text) = self.0.remove(name) else { return Ok(None) };
-        parse(&text).map(Some).ok_or_else(|| format!("{name} is to be {expected}, not {text:?}"))
-    }
-
-    fn finish(self) -> Result<(), String> {
-        match self.0.into_keys().next() {
-            Some(unknown) => Err(format!("there is no parameter {unknown:?} here")),
-            None => Ok(()),
-        }
     }
 }
 

@@ -13,12 +13,12 @@ use super::api::{EventsReport, HistoryReport, PoolsReport, StatusReport};
 use super::asker::Asker;
 use super::authorization::{AdminRefusal, Guard, Reach, Readers};
 use super::change::Change;
-use super::connections::{self, Parameters};
+use super::connections;
 use super::gzip::{AdminResponse, compressed};
 use super::history::{MOST_POINTS, Wanted};
 use super::log_level::{self, LogReport};
 use super::metrics::Exporter;
-use super::query::{decoded, parameters};
+use super::query::{Parameters, decoded, pairs, parameters};
 use super::response::{error, json, not_allowed, respond, stopping};
 use super::view::View;
 
@@ -258,11 +258,6 @@ impl HistoryQuery {
 }
 
 /// All parameters of the query.
-fn pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
-    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(name, value)| (decoded(name), decoded(value)))
-}
-
 async fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
     let view = &*admin.view;
     match resource {

@@ -178,6 +178,6 @@ impl View {
         }
         let shown = self.shown.load();
         let empty = shown.pools.iter().find(|pool| pool.has_own_backends() && pool.backends().is_empty())?;
-        Some(format!("pool {} has no backend: none of its names has resolved yet", empty.name()))
+        Some(format!("pool {} has no backend: its names gave no address, or only removed ones", empty.name()))
     }
 }

@@ -206,7 +206,7 @@ impl Backend {
         BackendSnapshot {
             state: health.state,
             since: health.since,
-            next: if self.is_leaving.load(Ordering::Relaxed) { Some(REMOVAL.to_owned()) } else { health.next },
+            next: if self.is_leaving() { Some(REMOVAL.to_owned()) } else { health.next },
             reason: health.reason,
             active: self.active(),
             idle: self.counts.idle(),
@@ -291,6 +291,10 @@ impl Backend {
     }
 
     /// Whether it is to be removed once its connections have ended.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
     pub(super) fn set_leaving(&self, is_leaving: bool) {
         self.is_leaving.store(is_leaving, Ordering::Relaxed);
     }

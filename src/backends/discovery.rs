@@ -75,6 +75,13 @@ pub(super) struct SrvRank {
     pub(super) is_backup: bool,
 }
 
+impl Answer {
+    /// Whether nothing of it is missing: the rest of a part, or what name servers failed to say.
+    pub(super) fn is_whole(&self) -> bool {
+        self.valid_until.is_some() && self.hosts.iter().all(|host| host.v4.is_some() && host.v6.is_some())
+    }
+}
+
 impl Discovery {
     /// With the system's resolver as it is now, or one that asks the name servers of the configuration.
     pub(super) fn new(settings: &Resolve) -> Rc<Self> {

@@ -1,6 +1,7 @@
 //! Backends that drain, to be removed once their connections have ended or their time is over.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,11 +37,16 @@ impl Leavers {
         self.joined.notify_one();
     }
 
-    /// It is not to go any more, or has gone.
-    pub(super) fn stay(&self, address: &str) {
-        for left in self.leaving.borrow_mut().extract_if(.., |one| one.address == address) {
-            left.backends.iter().for_each(|backend| backend.set_leaving(false));
+    /// These are not to go any more, or have gone.
+    pub(super) fn stay(&self, addresses: &HashSet<&str>) {
+        for left in self.leaving.borrow_mut().extract_if(.., |one| addresses.contains(&*one.address)) {
+            left.end();
         }
+    }
+
+    /// The address of one that it is.
+    pub(super) fn address_of(&self, is_it: impl Fn(&Leaving) -> bool) -> Option<String> {
+        self.leaving.borrow().iter().find(|one| is_it(one)).map(|one| one.address.clone())
     }
 
     pub(super) fn addresses(&self) -> Vec<String> {
@@ -62,9 +68,16 @@ impl Leavers {
             let is_due = |one: &mut Leaving| one.until.is_some_and(|until| until <= now) || is_idle(&one.backends);
             let due: Vec<Leaving> = self.leaving.borrow_mut().extract_if(.., is_due).collect();
             if !due.is_empty() {
+                due.iter().for_each(Leaving::end);
                 return due;
             }
         }
+    }
+}
+
+impl Leaving {
+    fn end(&self) {
+        self.backends.iter().for_each(|backend| backend.set_leaving(false));
     }
 }
 

@@ -12,7 +12,7 @@
 //! Runs on the main thread. Knows nothing of states: draining and disabling keep a backend in its pool.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -37,8 +37,8 @@ use super::pool::{Pool, Unresolved};
 use super::resolver::{MAX_ADDRESSES, system_files, words_for};
 use super::wishes::Wishes;
 
-/// Backends of one pool at most, whatever its names give: the tables of the policies number them in 16 bits.
-const MAX_BACKENDS: usize = 16_384;
+/// Addresses of one pool at most, whatever its names give: the tables of the policies number them in 16 bits.
+const MAX_POOL_ADDRESSES: usize = 16_384;
 
 /// Keeps one pool's set of backends.
 pub struct Membership {
@@ -69,6 +69,8 @@ struct Name {
     query: Query,
     /// `None`: it never resolved so far.
     hosts: Option<Vec<KnownHost>>,
+    /// Each part of the last answer came.
+    is_whole: bool,
     /// When it is to be asked for. `None`: it is being asked for.
     next_look: Option<Instant>,
     /// Why it could not be resolved the last time.
@@ -107,31 +109,25 @@ impl Membership {
 
     /// Follows the pool's settings. The pool gets its backends by [`Membership::publish`].
     pub fn reconfigure(&self) {
-        for backend in self.wishes.borrow_mut().end_overruled(&self.pool.settings().backends) {
-            tracing::warn!(
-                event = "operator_overruled",
-                pool = self.pool.name(),
-                backend,
-                "the configuration says something else of it than before: what an operator changed of it ends"
-            );
+        let overruled = self.wishes.borrow_mut().end_overruled(&self.pool.settings().backends);
+        for (backend, why) in overruled {
+            let (event, pool) = ("operator_overruled", self.pool.name());
+            tracing::warn!(event, pool, backend, "{why}: what an operator changed of it ends");
         }
         self.arrange();
     }
 
     /// The entries anew; what a name that stays gave last is kept until it gives something new.
     pub(super) fn arrange(&self) {
-        let mut before = self.entries.take();
-        let mut entry = |settings: &config::BackendConfig| {
-            let known = before.iter().position(|entry| entry.settings.address == settings.address);
-            let source = match known.map(|index| before.swap_remove(index).source) {
-                Some(source) => source,
-                None => Source::new(&settings.address, Instant::now()),
-            };
-            Entry { settings: settings.clone(), source }
+        let before = self.entries.take().into_iter().map(|entry| (entry.settings.address, entry.source));
+        let mut before: HashMap<_, _> = before.collect();
+        let entry = |settings: config::BackendConfig| {
+            let known = before.remove(&settings.address);
+            let source = known.unwrap_or_else(|| Source::new(&settings.address, Instant::now()));
+            Entry { settings, source }
         };
         let wanted = self.wishes.borrow().entries(&self.pool.settings().backends);
-        let entries = wanted.iter().map(&mut entry).collect();
-        self.entries.replace(entries);
+        self.entries.replace(wanted.into_iter().map(entry).collect());
         self.reconfigured.notify_one();
     }
 
@@ -141,9 +137,14 @@ impl Membership {
         let mut wanted = self.wanted();
         // Two names may give the same address, and an address may be in the configuration as well: the first holds.
         wanted.retain(|endpoint| known.insert(endpoint.target.clone()));
-        if wanted.len() > MAX_BACKENDS {
-            tracing::warn!(pool = self.pool.name(), found = wanted.len(), used = MAX_BACKENDS, "too many backends");
-            wanted.truncate(MAX_BACKENDS);
+        if wanted.len() > MAX_POOL_ADDRESSES {
+            tracing::warn!(
+                pool = self.pool.name(),
+                found = wanted.len(),
+                used = MAX_POOL_ADDRESSES,
+                "too many backends"
+            );
+            wanted.truncate(MAX_POOL_ADDRESSES);
         }
         self.pool.replace(wanted, Instant::now());
     }
@@ -154,7 +155,7 @@ impl Membership {
             entries.iter().map(|entry| (entry.settings.address.clone(), entry.endpoints())).collect();
         let mut wishes = self.wishes.borrow_mut();
         // Before that, what a name is going to give is not known.
-        if !wishes.is_empty() && entries.iter().filter_map(Entry::name).all(|name| name.hosts.is_some()) {
+        if !wishes.is_empty() && entries.iter().filter_map(Entry::name).all(|name| name.is_whole) {
             let given = endpoints.iter().flat_map(|(_, of_entry)| of_entry).map(|it| it.target.to_string());
             let present = endpoints.iter().map(|(entry, _)| entry.to_string()).chain(given);
             wishes.forget_others(&present.collect(), &self.pool.settings().backends);
@@ -266,7 +267,7 @@ impl Source {
             BackendAddress::Name(host, port) => Query::Host(host.clone(), *port),
             BackendAddress::Srv(service) => Query::Service(service.clone()),
         };
-        Self::Name(Name { query, hosts: None, next_look: Some(now), error: None })
+        Self::Name(Name { query, hosts: None, is_whole: false, next_look: Some(now), error: None })
     }
 }
 
@@ -331,7 +332,7 @@ impl Entry {
         let was_known = name.hosts.is_some();
         let valid_until = match answer {
             Ok(answer) => {
-                name.error = None;
+                (name.error, name.is_whole) = (None, answer.is_whole());
                 let known = name.hosts.take().unwrap_or_default();
                 let is_whole = answer.valid_until.is_some();
                 let hosts = answer.hosts.into_iter();

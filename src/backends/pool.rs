@@ -100,14 +100,14 @@ impl Pool {
         self.events.queue().call_all();
     }
 
-    /// What an upgrade passes on of its backends, by address.
+    /// What an upgrade passes on of its backends, by address; those that are to go are gone in the new process.
     pub fn carried(&self, now: Instant) -> BTreeMap<String, Value> {
         let entry = |backend: &Arc<Backend>| {
             // Numbers, texts and lists: there is nothing that JSON can't hold.
             let entry = serde_json::to_value(backend.health().carried(now)).unwrap_or_default();
             (backend.label().to_owned(), entry)
         };
-        self.backends().iter().map(entry).collect()
+        self.backends().iter().filter(|backend| !backend.is_leaving()).map(entry).collect()
     }
 
     /// Takes what an upgrade has passed on: each backend has it from when it comes into the pool.

@@ -64,7 +64,7 @@ impl Membership {
             return Err(Refusal::Conflict(message));
         }
         let known = self.find(&address);
-        if let Ok(found) = &known
+        if let Some(found) = &known
             && !found.iter().all(|found| self.leavers.addresses().contains(&found.address))
         {
             return Err(Refusal::Conflict(format!("pool {pool} has {address} already; change it, or remove it first")));
@@ -72,7 +72,7 @@ impl Membership {
         if self.entries.borrow().len() >= MAX_BACKENDS {
             return Err(Refusal::Conflict(format!("pool {pool} has {MAX_BACKENDS} backends, which is the most")));
         }
-        if let Ok(found) = known {
+        if let Some(found) = known {
             self.set(&found, AdminState::Enable, by, now);
         }
         self.wishes.borrow_mut().add(entry.clone(), &self.pool.settings().backends);
@@ -97,13 +97,18 @@ impl Membership {
     /// # Errors
     /// There is none of them, or the pool would have none without them.
     pub fn steer(&self, address: &str, order: Order, by: &str, now: Instant) -> Result<Vec<Arc<Backend>>, Refusal> {
-        let found = self.find(address)?;
+        let found = self.find(address).ok_or_else(|| self.unknown(address))?;
         match order {
             Order::Set(_) if found.iter().all(|found| found.backends.is_empty()) => {
                 let message = format!("{address} in pool {} has no address yet", self.pool.name());
                 return Err(Refusal::Conflict(message));
             }
-            Order::Set(admin_state) => self.set(&found, admin_state, by, now),
+            Order::Set(admin_state) => {
+                if admin_state == AdminState::Enable {
+                    self.check_may_stay(&found)?;
+                }
+                self.set(&found, admin_state, by, now);
+            }
             Order::Change(changes) => self.change(&found, changes, by),
             Order::Remove(limit) => self.see_off(&found, limit, by, now)?,
             Order::ForceOut => {
@@ -113,6 +118,11 @@ impl Membership {
             }
         }
         Ok(found.into_iter().flat_map(|found| found.backends).collect())
+    }
+
+    /// Whether this stands for something here.
+    pub fn has(&self, address: &str) -> bool {
+        self.find(address).is_some()
     }
 
     /// What an entry stands for so far.
@@ -125,7 +135,14 @@ impl Membership {
     pub async fn follow_leaving(&self) -> Infallible {
         loop {
             for Leaving { address, backends, by, .. } in self.leavers.due().await {
-                self.remove(&address, &backends, &by);
+                // The others may have gone meanwhile: it goes on draining then.
+                match self.check_not_last(&self.find(&address).unwrap_or_default()) {
+                    Ok(()) => self.remove(&address, &backends, &by),
+                    Err(why) => {
+                        let (event, pool, why) = ("operator", self.pool.name(), why.message());
+                        tracing::warn!(event, pool, backend = address, why, by, "not removed");
+                    }
+                }
             }
         }
     }
@@ -140,10 +157,10 @@ impl Membership {
     }
 
     fn set(&self, found: &[Found], admin_state: AdminState, by: &str, now: Instant) {
+        if admin_state == AdminState::Enable {
+            self.leavers.stay(&meant_by(found));
+        }
         for found in found {
-            if admin_state == AdminState::Enable {
-                self.leavers.stay(&found.address);
-            }
             if found.is_name {
                 self.wishes.borrow_mut().set_state(&found.address, admin_state);
             }
@@ -176,8 +193,8 @@ impl Membership {
     fn see_off(&self, found: &[Found], limit: Option<Duration>, by: &str, now: Instant) -> Result<(), Refusal> {
         self.check_not_last(found)?;
         self.set(found, AdminState::Drain, by, now);
+        self.leavers.stay(&meant_by(found));
         for found in found {
-            self.leavers.stay(&found.address);
             if is_idle(&found.backends) {
                 self.remove(&found.address, &found.backends, by);
             } else {
@@ -189,12 +206,26 @@ impl Membership {
 
     /// Their open connections go on.
     fn remove(&self, address: &str, backends: &[Arc<Backend>], by: &str) {
-        self.leavers.stay(address);
+        self.leavers.stay(&HashSet::from([address]));
         self.wishes.borrow_mut().remove(address, self.is_given(address), &self.pool.settings().backends);
         let (pool, open) = (self.pool.name(), backends.iter().map(|backend| backend.active()).sum::<usize>());
         tracing::info!(event = "operator", pool, backend = address, open, by, "removed by the API");
         self.arrange();
         self.publish();
+    }
+
+    /// One address of a name that is to go can't stay by itself.
+    fn check_may_stay(&self, found: &[Found]) -> Result<(), Refusal> {
+        let backends: HashSet<_> = found.iter().flat_map(|found| &found.backends).map(Arc::as_ptr).collect();
+        let meant = meant_by(found);
+        let goes_with = self.leavers.address_of(|leaving| {
+            let has_one = leaving.backends.iter().any(|backend| backends.contains(&Arc::as_ptr(backend)));
+            has_one && !meant.contains(&*leaving.address)
+        });
+        goes_with.map_or(Ok(()), |name| {
+            let message = format!("it is removed with {name} from pool {}: enable that", self.pool.name());
+            Err(Refusal::Conflict(message))
+        })
     }
 
     /// A pool has at least one backend, as in the file.
@@ -225,7 +256,8 @@ impl Membership {
             || self.entries.borrow().iter().any(of_name)
     }
 
-    fn find(&self, text: &str) -> Result<Vec<Found>, Refusal> {
+    /// `None`: nothing.
+    fn find(&self, text: &str) -> Option<Vec<Found>> {
         let (entries, backends) = (self.entries.borrow(), self.pool.backends());
         let address = text.parse::<BackendAddress>().ok();
         let of_entry = |entry: &Entry| {
@@ -245,11 +277,11 @@ impl Membership {
             (named, _) => named.to_string().eq_ignore_ascii_case(text),
         };
         if let Some(entry) = entries.iter().find(|entry| is_it(&entry.settings.address)) {
-            return Ok(vec![of_entry(entry)]);
+            return Some(vec![of_entry(entry)]);
         }
         if let Some(BackendAddress::Address(wanted)) = &address {
             let backend = backends.iter().find(|backend| backend.target() == wanted);
-            return backend.map(|backend| vec![of_backend(backend)]).ok_or_else(|| self.unknown(text));
+            return backend.map(|backend| vec![of_backend(backend)]);
         }
         let is_of_host = |entry: &&Entry| match &entry.settings.address {
             BackendAddress::Name(host, _) => host.eq_ignore_ascii_case(text),
@@ -266,16 +298,22 @@ impl Membership {
             !known.contains(&Arc::as_ptr(backend)) && (has_ip || is_named())
         };
         found.extend(backends.iter().filter(is_at_host).map(of_backend));
-        if found.is_empty() { Err(self.unknown(text)) } else { Ok(found) }
+        (!found.is_empty()).then_some(found)
     }
 
     fn unknown(&self, address: &str) -> Refusal {
-        let entries = self.entries.borrow();
-        let mut known: Vec<String> = entries.iter().map(|entry| entry.settings.address.to_string()).collect();
-        let of_names = self.pool.backends().iter().map(|backend| backend.label().to_owned()).collect::<Vec<_>>();
-        known.extend(of_names.into_iter().filter(|label| !known.contains(label)).collect::<Vec<_>>());
+        let (entries, backends, mut seen) = (self.entries.borrow(), self.pool.backends(), HashSet::new());
+        let of_entries = entries.iter().map(|entry| entry.settings.address.to_string());
+        let all = of_entries.chain(backends.iter().map(|backend| backend.label().to_owned()));
+        let known: Vec<String> = all.filter(|address| seen.insert(address.clone())).collect();
         Refusal::not_found(&format!("pool {} has no backend {address}", self.pool.name()), address, &known)
     }
+}
+
+/// What is found, and each backend of it.
+fn meant_by(found: &[Found]) -> HashSet<&str> {
+    let labels = found.iter().flat_map(|found| &found.backends).map(|backend| backend.label());
+    found.iter().map(|found| &*found.address).chain(labels).collect()
 }
 
 impl Refusal {

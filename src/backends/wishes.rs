@@ -14,6 +14,10 @@ use crate::config::{BackendAddress, BackendChanges, BackendConfig, PoolConfig};
 use super::admin_state::AdminState;
 use super::endpoint::Endpoint;
 
+/// Why wishes end.
+const SAYS_ELSE: &str = "the configuration says something else of it than before";
+const HAS_NO_OTHER: &str = "the configuration has no backend any more but removed ones";
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wishes {
     /// In the order in which they came; one for each address at most.
@@ -83,7 +87,9 @@ impl Wishes {
     }
 
     pub(super) fn add(&mut self, entry: BackendConfig, configured: &[BackendConfig]) {
-        self.set(entry.address.to_string(), What::Added(entry, BackendChanges::default()), configured);
+        let address = entry.address.to_string();
+        self.states.remove(&address);
+        self.set(address, What::Added(entry, BackendChanges::default()), configured);
     }
 
     pub(super) fn change(&mut self, address: &str, changes: BackendChanges, configured: &[BackendConfig]) {
@@ -105,6 +111,7 @@ impl Wishes {
 
     /// Of what was only added nothing is left; `is_given`: by the configuration, or by a name.
     pub(super) fn remove(&mut self, address: &str, is_given: bool, configured: &[BackendConfig]) {
+        self.states.remove(address);
         if is_given {
             self.set(address.to_owned(), What::Removed, configured);
         } else {
@@ -112,12 +119,18 @@ impl Wishes {
         }
     }
 
-    /// Ends those about which the configuration says something else now, and gives their addresses.
-    pub(super) fn end_overruled(&mut self, configured: &[BackendConfig]) -> Vec<String> {
+    /// Ends those about which the configuration says something else now, and removals that would leave a pool without
+    /// an entry: gives their addresses, and why.
+    pub(super) fn end_overruled(&mut self, configured: &[BackendConfig]) -> Vec<(String, &'static str)> {
         let said = said(configured);
-        let overruled =
-            self.members.extract_if(.., |wish| said.get(&*wish.address).copied() != wish.configured.as_ref());
-        overruled.map(|wish| wish.address).collect()
+        let is_overruled = |wish: &mut Wish| said.get(&*wish.address).copied() != wish.configured.as_ref();
+        let overruled = self.members.extract_if(.., is_overruled).map(|wish| (wish.address, SAYS_ELSE));
+        let mut ended: Vec<_> = overruled.collect();
+        if self.entries(configured).is_empty() {
+            let is_removal = |wish: &mut Wish| said.contains_key(&wish.address);
+            ended.extend(self.members.extract_if(.., is_removal).map(|wish| (wish.address, HAS_NO_OTHER)));
+        }
+        ended
     }
 
     /// Ends those about addresses that no entry and no name gives any more: who has such an address later is another.

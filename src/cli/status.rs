@@ -135,7 +135,8 @@ fn tables(reports: &Reports, before: Option<&Reports>) -> String {
             text += &backend_row(pool, backend, before);
         }
         if pool.backends.is_empty() {
-            text += &format!("{:<12} {:<24} none of its names has resolved yet\n", pool.name, "no backend");
+            text +=
+                &format!("{:<12} {:<24} its names gave no address, or only removed ones\n", pool.name, "no backend");
         }
         for unresolved in &pool.unresolved {
             text += &format!("{:<12} {:<24} not resolved: {}\n", pool.name, unresolved.name, unresolved.error);

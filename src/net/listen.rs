@@ -78,6 +78,12 @@ fn tcp_address(address: &ListenAddress) -> io::Result<Option<(SocketAddr, bool)>
     })
 }
 
+/// Where a socket of this address is to listen by TCP; `None`: the kernel chooses the port, or it is a unix socket.
+pub fn known_tcp_address(address: &ListenAddress) -> Option<SocketAddr> {
+    let (address, _) = tcp_address(address).ok()??;
+    (address.port() != 0).then_some(address)
+}
+
 fn has_ipv6() -> bool {
     Socket::new(Domain::IPV6, Type::STREAM, None)
         .map_or_else(|error| Errno::from_io_error(&error) != Some(Errno::AFNOSUPPORT), |_| true)

@@ -29,8 +29,8 @@ pub use handshake::HandshakeError;
 pub use inherited::inherited_listen_socket;
 pub use listen::{
     Accepted, BACKLOG, ListenSocket, TcpOptions, adopt_listen_sockets, bind_listen_sockets, check_free,
-    check_unix_path_free, is_no_own_address, is_out_of_files, is_out_of_memory, is_unix, local_address,
-    local_tcp_address, set_listen_options,
+    check_unix_path_free, is_no_own_address, is_out_of_files, is_out_of_memory, is_unix, known_tcp_address,
+    local_address, local_tcp_address, set_listen_options,
 };
 pub use local_routes::has_local_route;
 pub use peer::Peer;

@@ -49,7 +49,7 @@ pub enum RunError {
     Engine(io::Error),
     /// In an upgrade, the old process did not pass all its listening sockets.
     TakeOver(io::Error),
-    /// In an upgrade, none of a pool's names resolves, for which the old process has backends.
+    /// In an upgrade, a pool has no backend, for which the old process has some.
     NoBackend { pool: String },
     /// Another recorder of metrics was installed before.
     Metrics(io::Error),
@@ -93,8 +93,8 @@ impl fmt::Display for RunError {
             }
             Self::NoBackend { pool } => write!(
                 f,
-                "none of the names of pool `{pool}` resolves now, and the old process has backends for it: \
-                 upgrade when name servers answer again"
+                "the names of pool `{pool}` gave no address, or only removed ones, and the old process has backends \
+                 for it: upgrade when name servers answer again"
             ),
             Self::TakeOver(source) => {
                 write!(f, "can't take over the listening sockets: {source}{}", remedy(source))

@@ -81,6 +81,8 @@ struct PlannedBind {
     key: BindKey,
     listener: String,
     options: TcpOptions,
+    /// Its TCP addresses, as far as they are known: the kernel may be yet to choose a port.
+    addresses: Vec<SocketAddr>,
     /// `None`: the address is open already.
     sockets: Option<BoundSockets>,
 }
@@ -89,6 +91,10 @@ struct PlannedBind {
 struct BoundSockets {
     for_workers: Vec<OwnedFd>,
     duplicates: SharedSockets,
+}
+
+fn tcp_addresses(sockets: &[OwnedFd]) -> Vec<SocketAddr> {
+    sockets.iter().filter_map(net::local_tcp_address).collect()
 }
 
 impl ListenSockets {
@@ -120,7 +126,9 @@ impl ListenSockets {
         for (index, addresses) in missing {
             let PlannedBind { key, listener, options, .. } = &plan[index];
             let bound = self.bind(key, &addresses, options);
-            plan[index].sockets = Some(bound.map_err(|source| listen_error(&key.address, listener, source))?);
+            let bound = bound.map_err(|source| listen_error(&key.address, listener, source))?;
+            plan[index].addresses = tcp_addresses(&bound.duplicates);
+            plan[index].sockets = Some(bound);
         }
         self.check_distinct(&plan)?;
         Ok(BindPlan(plan))
@@ -129,9 +137,10 @@ impl ListenSockets {
     /// Whether the addresses that are not open yet could be bound.
     ///
     /// # Errors
-    /// One can't.
+    /// One can't, or two are the same.
     pub(super) async fn check(&self, config: &Config) -> Result<(), RunError> {
-        self.look_at(config).await.map(drop)
+        let (plan, _) = self.look_at(config).await?;
+        self.check_distinct(&plan)
     }
 
     /// All addresses, and for the places of those that are not open yet what is to be bound.
@@ -144,13 +153,17 @@ impl ListenSockets {
         for listener in &config.listeners {
             for (index, address) in listener.bind.iter().enumerate() {
                 let key = BindKey::new(address, &listener.name, index);
-                let options = listener.tcp.clone();
-                if !self.open.contains_key(&key) {
-                    let addresses = self.addresses_to_bind(&key).await;
-                    let addresses = addresses.map_err(|source| listen_error(address, &listener.name, source))?;
-                    missing.push((plan.len(), addresses));
-                }
-                plan.push(PlannedBind { key, listener: listener.name.clone(), options, sockets: None });
+                let (listener, options) = (listener.name.clone(), listener.tcp.clone());
+                let addresses = if let Some(open) = self.open.get(&key) {
+                    tcp_addresses(&open.sockets)
+                } else {
+                    let to_bind = self.addresses_to_bind(&key).await;
+                    let to_bind = to_bind.map_err(|source| listen_error(address, &listener, source))?;
+                    let known = to_bind.iter().filter_map(net::known_tcp_address).collect();
+                    missing.push((plan.len(), to_bind));
+                    known
+                };
+                plan.push(PlannedBind { key, listener, options, addresses, sockets: None });
             }
         }
         Ok((plan, missing))
@@ -192,9 +205,7 @@ impl ListenSockets {
     fn check_distinct(&self, plan: &[PlannedBind]) -> Result<(), RunError> {
         let mut owners: HashMap<SocketAddr, &PlannedBind> = HashMap::new();
         for planned in plan {
-            let open = self.open.get(&planned.key).map(|open| &open.sockets);
-            let sockets = open.or(planned.sockets.as_ref().map(|bound| &bound.duplicates));
-            for address in sockets.iter().flat_map(|sockets| sockets.iter()).filter_map(net::local_tcp_address) {
+            for &address in &planned.addresses {
                 let owner = owners.entry(address).or_insert(planned);
                 let is_admins = self.admin == Some(address);
                 if is_admins || owner.key != planned.key {
@@ -212,8 +223,7 @@ impl ListenSockets {
     /// A listener has that very address.
     pub(super) fn set_admin(&mut self, socket: &OwnedFd) -> Result<(), RunError> {
         let Some(address) = net::local_tcp_address(socket) else { return Ok(()) };
-        let has_it = |sockets: &SharedSockets| sockets.iter().any(|own| net::local_tcp_address(own) == Some(address));
-        if let Some((key, _)) = self.open.iter().find(|(_, open)| has_it(&open.sockets)) {
+        if let Some((key, _)) = self.open.iter().find(|(_, open)| tcp_addresses(&open.sockets).contains(&address)) {
             let (one, other) = ("the admin server".to_owned(), key.address.to_string());
             return Err(RunError::SameAddress { one, other, address });
         }
@@ -246,7 +256,7 @@ impl ListenSockets {
     /// for long, until the queues of the closed ones are empty: then their addresses are free.
     pub(super) async fn apply(&mut self, plan: BindPlan, frontend_of: impl Fn(&str) -> Arc<Frontend>) {
         let mut before = std::mem::take(&mut self.open);
-        for PlannedBind { key, listener, options, sockets } in plan.0 {
+        for PlannedBind { key, listener, options, sockets, .. } in plan.0 {
             let frontend = frontend_of(&listener);
             let open = match (before.remove(&key), sockets) {
                 (Some(mut open), _) => {

@@ -175,9 +175,12 @@ impl MainLoop {
     }
 
     fn begin_upgrade(&mut self, answer: Option<oneshot::Sender<Result<u32, String>>>) {
-        let history = history_state::pass(&self.state.view.history);
-        let admin = self.admin.named_sockets();
-        self.upgrade.begin(self.state.running.passed_on().into_iter().chain(history).chain(admin).collect(), answer);
+        let Self { state, admin, upgrade, .. } = self;
+        let sockets = || {
+            let history = history_state::pass(&state.view.history);
+            state.running.passed_on().into_iter().chain(history).chain(admin.named_sockets()).collect()
+        };
+        upgrade.begin(sockets, answer);
     }
 
     /// The new process serves the admin address now.

@@ -55,12 +55,8 @@ pub(super) fn steer(
         return pools.find(pool).ok_or_else(|| pools.unknown(pool))?.steer(address, order, by);
     }
     let mut concerned = Vec::new();
-    for running in pools.running() {
-        match running.steer(address, order, by) {
-            Ok(backends) => concerned.extend(backends),
-            Err(Refusal::NotFound(_)) => {}
-            Err(other) => return Err(other),
-        }
+    for running in pools.running().filter(|running| running.membership.has(address)) {
+        concerned.extend(running.steer(address, order, by)?);
     }
     if concerned.is_empty() {
         Err(Refusal::NotFound(format!("no pool has a backend {address}")))

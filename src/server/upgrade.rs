@@ -139,10 +139,10 @@ impl Upgrade {
     }
 
     /// Starts the program again, with this one's arguments and environment, and passes on its listening sockets.
-    /// `answer` is told what came of it.
+    /// `answer` is told what came of it. `sockets` is asked only where a process was started.
     pub(super) fn begin(
         &mut self,
-        sockets: Vec<(String, SharedSockets)>,
+        sockets: impl FnOnce() -> Vec<(String, SharedSockets)>,
         answer: Option<oneshot::Sender<Result<u32, String>>>,
     ) {
         let started = match &mut self.under_way {
@@ -160,6 +160,7 @@ impl Upgrade {
             Ok((child, socket)) => {
                 tracing::info!(event = "upgrading", pid = child.id(), "upgrading: a new process was started");
                 let (pid, (sender, result)) = (child.id(), oneshot::channel());
+                let sockets = sockets();
                 // On a thread of its own, as all of it blocks: the sending, if the child doesn't receive, and the waits
                 // for its answer and its end.
                 std::thread::spawn(move || sender.send(hand_over(child, &socket, sockets)));
@@ -248,4 +249,21 @@ fn hand_over(mut child: Child, socket: &OwnedFd, sockets: Vec<(String, SharedSoc
     let _ = child.kill();
     let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
     Err(format!("{why} ({status})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_gathered_for_a_process_that_is_not_started() {
+        let (_sender, result) = oneshot::channel();
+        let under_way = UnderWay { pid: 1, result, answers: Vec::new() };
+        for (under_way, is_told) in [(None, true), (Some(under_way), false)] {
+            let mut upgrade = Upgrade { program: None, former_processes: FormerProcesses::default(), under_way };
+            let (answer, mut result) = oneshot::channel();
+            upgrade.begin(|| unreachable!("no process is started"), Some(answer));
+            assert_eq!(matches!(result.try_recv(), Ok(Err(_))), is_told);
+        }
+    }
 }

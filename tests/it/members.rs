@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Dns, Ending, Fleet, Folder, Lb, Load, Origin, Reader, Server, allow_open_files, assert_api_error, backend_path,
-    closed_for, connect, connect_from, free_port, greeter, greeting, has_ended, read_to_end, short_read,
+    Dns, DnsStub, Ending, Fleet, Folder, Lb, Load, Origin, Reader, Reply, Server, allow_open_files, assert_api_error,
+    backend_path, closed_for, connect, connect_from, free_port, greeter, greeting, has_ended, read_to_end, short_read,
     start_with_file, wait_until, wait_until_equal,
 };
 
@@ -272,6 +274,40 @@ fn a_reload_keeps_what_operators_did_until_the_file_says_something_else() {
 }
 
 #[test]
+fn a_pool_keeps_a_backend_when_the_file_loses_all_but_a_removed_one() {
+    let fleet = Fleet::start();
+    let [a, b] = ["127.0.0.1", "127.0.0.2"].map(|ip| fleet.at(ip).to_string());
+    let folder = Folder::new();
+    let lb = start_with_file(&folder, &file(&[&a, &b], ""));
+    assert_eq!(lb.remove_backend(&a, "?wait=10s").0, 200);
+    folder.write("lb.yaml", file(&[&a], ""));
+    assert_eq!(lb.post("/api/v1/reload").0, 200);
+    assert_eq!(lb.backends(), [a]);
+    assert_eq!(greeting(lb.address()), "127.0.0.1");
+    lb.wait_for_log("the configuration has no backend any more but removed ones", 1);
+}
+
+#[test]
+fn the_last_backend_does_not_leave() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let folder = Folder::new();
+    let [first, second] = [&a, &b].map(|server| server.address().to_string());
+    let lb = start_with_file(&folder, &file(&[&first, &second], ""));
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "a");
+    assert_eq!(lb.remove_backend(a.address(), "").0, 202);
+    folder.write("lb.yaml", file(&[&first], ""));
+    assert_eq!(lb.post("/api/v1/reload").0, 200);
+    drop(live);
+    let line = &lb.wait_for_log("not removed", 1)[0];
+    assert_eq!(line["backend"], first);
+    let report = lb.backend(a.address());
+    assert_eq!((&report["state"], &report["next"]), (&json!("draining"), &Value::Null));
+    assert_eq!(lb.post(&backend_path(a.address(), "enable")), (200, "up".to_owned()));
+    assert_eq!(greeting(lb.address()), "a");
+}
+
+#[test]
 fn an_upgrade_keeps_what_operators_did_and_a_restart_forgets_it() {
     let fleet = Fleet::start();
     let [a, b, c, d] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|ip| fleet.at(ip).to_string());
@@ -310,6 +346,19 @@ fn an_upgrade_keeps_what_operators_did_and_a_restart_forgets_it() {
     wait_until("the newest ends", || has_ended(lb.pid()));
     let lb = start_with_file(&folder, &yaml);
     assert_eq!(lb.backends(), [a, b, c]);
+}
+
+#[test]
+fn one_that_was_leaving_at_an_upgrade_comes_back_in_use() {
+    let (a, b) = (greeter("a"), greeter("b"));
+    let mut lb = Lb::in_front_of(&[a.address(), b.address()]).start();
+    let mut live = connect(lb.address());
+    assert_eq!(short_read(&mut live), "a");
+    assert_eq!(lb.remove_backend(a.address(), "").0, 202);
+    lb.upgrade();
+    assert_eq!(lb.backends(), [b.address().to_string()]);
+    lb.add_backend(&json!(a.address()));
+    assert_eq!(lb.state_of(a.address()), "up");
 }
 
 #[test]
@@ -380,7 +429,20 @@ fn what_breaks_a_rule_is_refused_with_words() {
     assert_api_error(&lb.order("POST", "/api/v1/pools/defualt/backends", &json!("a:80")), 404, "did you mean default?");
     assert_api_error(&lb.order("PATCH", &format!("{BACKENDS}/127.0.0.1:1"), &json!({"weight": 1})), 404, "there are: ");
     assert_api_error(&lb.order("DELETE", &patch.1, &Value::Null), 409, "add another one first");
-    assert_api_error(&lb.order("DELETE", &format!("{}?force=yes", patch.1), &Value::Null), 400, "true or false");
+    let backend = patch.1.as_str();
+    for (method, path, query, part) in [
+        ("DELETE", backend, "force=yes", "true or false"),
+        ("DELETE", backend, "froce=true", "no parameter \"froce\""),
+        ("DELETE", backend, "force=true&force=true", "force is given twice"),
+        ("PATCH", backend, "wait=1s", "no parameter \"wait\""),
+        ("POST", &backend_path(address, "drain"), "wiat=1s", "no parameter \"wiat\""),
+        ("POST", BACKENDS, "wait=1s", "no parameter \"wait\""),
+        ("POST", "/api/v1/reload", "dry-run=true", "no parameter \"dry-run\""),
+        ("POST", "/api/v1/upgrade", "now", "no parameter \"now\""),
+        ("POST", "/api/v1/shutdown", "wait=1s", "no parameter \"wait\""),
+    ] {
+        assert_api_error(&lb.order(method, &format!("{path}?{query}"), &json!({"weight": 2})), 400, part);
+    }
     for (method, path, allow) in [
         ("GET", BACKENDS.to_owned(), "POST"),
         ("PUT", patch.1.clone(), "DELETE, PATCH"),
@@ -450,6 +512,83 @@ fn a_name_stands_for_all_its_addresses_and_each_may_be_meant_by_itself() {
     assert_eq!(added["backends"][0]["address"], two.to_string(), "it was resolved: {added}");
     assert_eq!(lb.remove_backend(&own, "?wait=10s").0, 200);
     assert_eq!(greeting(lb.address()), "127.0.0.2");
+}
+
+#[test]
+fn a_name_that_was_removed_comes_back_in_use() {
+    let fleet = Fleet::start();
+    let dns = Dns::with_hosts(&[("app.test", "127.0.0.2")]);
+    let (own, name) = (fleet.at("127.0.0.9"), format!("app.test:{}", fleet.port()));
+    // While one name gives nothing, nothing is forgotten by itself.
+    let lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: ['{own}', '{name}', 'gone.test:80']\nresolve: {{nameservers: ['{}']}}\n",
+        dns.address()
+    ))
+    .start();
+    wait_until("the name resolves", || lb.backends().len() == 2);
+    assert_eq!(lb.remove_backend(&name, "?wait=10s").0, 200);
+    lb.add_backend(&json!(name));
+    wait_until("the name resolves", || lb.backends().len() == 2);
+    assert_eq!(lb.state_of(fleet.at("127.0.0.2")), "up");
+}
+
+#[test]
+fn an_upgrade_keeps_a_removal_of_an_address_that_is_answered_late() {
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let dns = DnsStub::that({
+        let is_silent = is_silent.clone();
+        move |_, kind| match kind {
+            "A" => Reply::V4(vec![[127, 0, 0, 2].into()]),
+            _ if is_silent.load(Ordering::SeqCst) => Reply::Silence,
+            _ => Reply::V6(vec![Ipv6Addr::LOCALHOST]),
+        }
+    });
+    let mut lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: ['app.test:80']\nresolve: {{nameservers: ['{}'], max_ttl: 1s}}\n",
+        dns.address()
+    ))
+    .start();
+    wait_until("both are known", || lb.backends().len() == 2);
+    assert_eq!(lb.remove_backend("[::1]:80", "?wait=10s").0, 200);
+    is_silent.store(true, Ordering::SeqCst);
+    let before = lb.upgrade();
+    assert_eq!(lb.backends(), ["127.0.0.2:80"]);
+    wait_until("the one before ends", || has_ended(before));
+    is_silent.store(false, Ordering::SeqCst);
+    // The second one is asked once the first answer was taken.
+    let asked = || dns.asked()[&("app.test".to_owned(), "A")];
+    let now = asked();
+    wait_until("it is asked again and again", || asked() >= now + 3);
+    assert_eq!(lb.backends(), ["127.0.0.2:80"]);
+}
+
+#[test]
+fn one_address_of_a_name_that_leaves_does_not_stay_alone() {
+    let fleet = Fleet::start();
+    let dns = Dns::with_hosts(&[("app.test", "127.0.0.2"), ("app.test", "127.0.0.3")]);
+    let (own, name) = (fleet.at("127.0.0.9"), format!("app.test:{}", fleet.port()));
+    let lb = Lb::with_config(&format!(
+        "listen: 127.0.0.1:0\nbackends: ['{own}', '{name}']\nresolve: {{nameservers: ['{}']}}\n",
+        dns.address()
+    ))
+    .start();
+    wait_until("the name resolves", || lb.backends().len() == 3);
+    let mut live = connect(lb.address());
+    while short_read(&mut live) != "127.0.0.2" {
+        live = connect(lb.address());
+    }
+    assert_eq!(lb.remove_backend(&name, "").0, 202);
+    let (two, three) = (fleet.at("127.0.0.2"), fleet.at("127.0.0.3"));
+    for one in [two, three] {
+        let answer = lb.order("POST", &backend_path(one, "enable"), &Value::Null);
+        assert_api_error(&answer, 409, &format!("it is removed with {name} from pool default: enable that"));
+        assert_eq!(lb.state_of(one), "draining");
+    }
+    // The other way round, who keeps the name keeps each of its addresses.
+    assert_eq!(lb.post(&backend_path(&name, "enable")), (200, "up".to_owned()));
+    assert_eq!(lb.remove_backend(two, "").0, 202);
+    assert_eq!(lb.post(&backend_path(&name, "enable")), (200, "up".to_owned()));
+    assert_eq!(lb.backend(two)["next"], Value::Null);
 }
 
 #[test]

@@ -62,6 +62,20 @@ fn a_dry_run_says_what_a_reload_then_does() {
 }
 
 #[test]
+fn a_dry_run_refuses_an_address_that_is_listened_on_by_another_name() {
+    let (server, port) = (Server::named("here"), free_port().port());
+    let yaml = |more: &str| {
+        let main = format!("main: {{bind: '127.0.0.1:{port}', pool: p}}");
+        format!("listeners: {{{main}{more}}}\npools: {{p: {{backends: ['{}']}}}}\n", server.address())
+    };
+    let lb = Lb::with_config(&yaml("")).start();
+    lb.rewrite(&yaml(&format!(", other: {{bind: 'localhost:{port}', pool: p}}")));
+    for path in [DRY_RUN, "/api/v1/reload"] {
+        assert_api_error(&post(lb.admin(), path, &[]), 422, "are the same address");
+    }
+}
+
+#[test]
 fn a_dry_run_names_what_stands_in_the_way() {
     let server = Server::named("here");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
