@@ -128,6 +128,8 @@ impl Membership {
         };
         let wanted = self.wishes.borrow().entries(&self.pool.settings().backends);
         self.entries.replace(wanted.into_iter().map(entry).collect());
+        // One that has left is no name that doesn't resolve.
+        self.report_unresolved();
         self.reconfigured.notify_one();
     }
 

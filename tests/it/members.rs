@@ -183,6 +183,17 @@ fn a_drain_is_waited_for_until_it_is_empty_or_the_time_is_over() {
 }
 
 #[test]
+fn a_name_that_has_left_is_no_longer_said_not_to_resolve() {
+    let a = greeter("a");
+    let lb = Lb::in_front_of(&[a.address()]).start();
+    let unresolved = || lb.api("/api/v1/pools")["pools"][0]["unresolved"].as_array().unwrap().len();
+    lb.add_backend(&json!("nobody.invalid:80"));
+    wait_until_equal("it doesn't resolve", &1, unresolved);
+    assert_eq!(lb.remove_backend("nobody.invalid:80", "").0, 200);
+    wait_until_equal("it has left", &0, unresolved);
+}
+
+#[test]
 fn who_waits_is_told_that_somebody_has_ordered_otherwise() {
     let (a, b) = (greeter("a"), greeter("b"));
     let lb = Lb::in_front_of(&[a.address(), b.address()]).start();

@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
+use crate::harness::lacks;
+
 use super::{wait_for, wait_until};
 
 /// A pseudo-terminal, a program in it, and what a person would see.
@@ -21,7 +23,8 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn of(command: &mut Command, rows: u16, columns: u16) -> Self {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY);
+        let ours = ours.unwrap_or_else(|error| lacks(&format!("a pseudo-terminal (/dev/ptmx: {error})")));
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
         let theirs = ptsname(&ours, Vec::new()).unwrap();
