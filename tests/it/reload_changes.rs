@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use crate::support::{Folder, Lb, Server, get, post, run_to_end};
+use crate::support::{Folder, Lb, Server, assert_api_error, free_port, get, post, run_to_end};
 
 const RELOAD: &str = "/api/v1/reload";
 const DRY_RUN: &str = "/api/v1/reload?dry_run=true";
