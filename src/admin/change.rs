@@ -4,11 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, StatusCode};
-use serde_json::Value;
-use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::backends::{AdminState, Backend, BackendState, Order, Refusal};
@@ -16,15 +13,14 @@ use crate::config::{BackendChanges, duration};
 
 use super::api::{DrainReport, MembersReport, UpgradeReport};
 use super::asker::Asker;
+use super::body::read_json;
 use super::gzip::AdminResponse;
-use super::query::{Parameters, decoded, pairs};
-use super::response::{STOPPING, error, json, message};
+use super::query::{Parameters, decoded};
+use super::response::{Answered, Refused, json, message};
 use super::view::{Command, Steered, View};
 
 /// An entry of `backends` has some hundred bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
-/// A body must be complete within this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// One request waits no longer; who wants to asks again.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Requests that wait at once: the admin server has places for others then. One more is answered at once.
@@ -98,14 +94,9 @@ impl<'a> Change<'a> {
         body: Incoming,
         asker: Asker,
         view: &View,
-    ) -> AdminResponse {
+    ) -> Answered {
         let orders = Orders { by: asker.to_string(), view };
-        let applied = self.applied(method, query, body, orders).await;
-        applied.unwrap_or_else(|Refused(status, why)| error(status, &why))
-    }
-
-    async fn applied(self, method: &Method, query: Option<&str>, body: Incoming, orders: Orders<'_>) -> Applied {
-        let parameters = Parameters::new(pairs(query))?;
+        let parameters = Parameters::of(query)?;
         match self {
             Self::Pool { pool } => {
                 parameters.finish()?;
@@ -132,25 +123,6 @@ impl<'a> Change<'a> {
     }
 }
 
-/// The answer where it goes well, or why it is refused.
-type Applied = Result<AdminResponse, Refused>;
-
-struct Refused(StatusCode, String);
-
-impl Refused {
-    /// The main loop has dropped the command.
-    fn stopping(_: RecvError) -> Self {
-        Self(StatusCode::SERVICE_UNAVAILABLE, STOPPING.to_owned())
-    }
-}
-
-/// A parameter is wrong.
-impl From<String> for Refused {
-    fn from(why: String) -> Self {
-        Self(StatusCode::BAD_REQUEST, why)
-    }
-}
-
 /// About backends.
 struct Orders<'a> {
     /// Who gives them, for the log.
@@ -159,22 +131,22 @@ struct Orders<'a> {
 }
 
 impl Orders<'_> {
-    async fn add(self, pool: String, body: Incoming) -> Applied {
-        let entry = read_json(body).await?;
+    async fn add(self, pool: String, body: Incoming) -> Answered {
+        let entry = read_json(body, MAX_BODY_BYTES).await?;
         let added = self.steered(|by, answer| Command::Add { pool, entry, by, answer }).await?;
         let result = "added; a restart forgets it, unless the configuration has it by then";
         Ok(json(StatusCode::CREATED, &MembersReport::new(result, &added, &self.view.history)))
     }
 
-    async fn change(self, pool: String, address: String, body: Incoming) -> Applied {
-        let changes = BackendChanges::from_json(&read_json(body).await?);
+    async fn change(self, pool: String, address: String, body: Incoming) -> Answered {
+        let changes = BackendChanges::from_json(&read_json(body, MAX_BODY_BYTES).await?);
         let changes = changes.map_err(|problems| Refused(StatusCode::UNPROCESSABLE_ENTITY, problems.to_string()))?;
         let changed = self.steer(pool, address, Order::Change(changes)).await?;
         let result = "changed; a restart forgets it, unless the configuration has it by then";
         Ok(json(StatusCode::OK, &MembersReport::new(result, &changed, &self.view.history)))
     }
 
-    async fn remove(self, pool: String, address: String, mut parameters: Parameters) -> Applied {
+    async fn remove(self, pool: String, address: String, mut parameters: Parameters) -> Answered {
         let wait = wait_of(&mut parameters)?;
         let is_forced = bool_of(&mut parameters, "force")?;
         parameters.finish()?;
@@ -186,7 +158,7 @@ impl Orders<'_> {
         if is_overruled() {
             return Err(overruled());
         }
-        if backends.iter().all(|backend| !backend.is_in_pool()) {
+        if is_gone() {
             let result = "removed; a restart forgets it, unless the configuration has lost it by then";
             Ok(json(StatusCode::OK, &DrainReport::new(result, &backends)))
         } else {
@@ -201,7 +173,7 @@ impl Orders<'_> {
         address: String,
         admin_state: AdminState,
         mut parameters: Parameters,
-    ) -> Applied {
+    ) -> Answered {
         let wait = wait_of(&mut parameters)?;
         parameters.finish()?;
         let backends = self.steer(pool, address, Order::Set(admin_state)).await?;
@@ -227,7 +199,7 @@ impl Orders<'_> {
     async fn steered(&self, command: impl FnOnce(String, Steered) -> Command) -> Result<Vec<Arc<Backend>>, Refused> {
         let (answer, result) = oneshot::channel();
         let _ = self.view.commands.send(command(self.by.clone(), answer));
-        result.await.map_err(Refused::stopping)?.map_err(|refusal| {
+        result.await.map_err(|_| Refused::stopping())?.map_err(|refusal| {
             let status = match refusal {
                 Refusal::NotFound(_) => StatusCode::NOT_FOUND,
                 Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -238,20 +210,20 @@ impl Orders<'_> {
     }
 }
 
-async fn reload(mut parameters: Parameters, view: &View) -> Applied {
+async fn reload(mut parameters: Parameters, view: &View) -> Answered {
     let dry_run = bool_of(&mut parameters, "dry_run")?;
     parameters.finish()?;
     let (answer, result) = oneshot::channel();
     let _ = view.commands.send(Command::Reload { dry_run, answer });
-    let done = result.await.map_err(Refused::stopping)?;
+    let done = result.await.map_err(|_| Refused::stopping())?;
     done.map(|done| json(StatusCode::OK, &done)).map_err(|why| Refused(StatusCode::UNPROCESSABLE_ENTITY, why))
 }
 
-async fn upgrade(view: &View) -> Applied {
+async fn upgrade(view: &View) -> Answered {
     let (sender, result) = oneshot::channel();
     let _ = view.commands.send(Command::Upgrade(sender));
     let failed = |why| Refused(StatusCode::UNPROCESSABLE_ENTITY, format!("the upgrade failed: {why}"));
-    let pid = result.await.map_err(Refused::stopping)?.map_err(failed)?;
+    let pid = result.await.map_err(|_| Refused::stopping())?.map_err(failed)?;
     let result = format!("upgraded: process {pid} accepts, this one ends with its connections");
     Ok(json(StatusCode::OK, &UpgradeReport { result, pid }))
 }
@@ -294,18 +266,4 @@ async fn until(wait: Option<Duration>, is_so: impl Fn() -> bool) {
     while !is_so() && Instant::now() < deadline {
         tokio::time::sleep(LOOK.min(deadline.saturating_duration_since(Instant::now()))).await;
     }
-}
-
-async fn read_json(body: Incoming) -> Result<Value, Refused> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
-    let too_late = |_| Refused(StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned());
-    let body = read.map_err(too_late)?.map_err(|wrong| {
-        if wrong.is::<LengthLimitError>() {
-            Refused(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes"))
-        } else {
-            Refused(StatusCode::BAD_REQUEST, format!("the body can't be read: {wrong}"))
-        }
-    })?;
-    serde_json::from_slice(&body.to_bytes())
-        .map_err(|wrong| Refused(StatusCode::BAD_REQUEST, format!("the body is not JSON: {wrong}")))
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use ipnet::IpNet;
 use tokio::task::spawn_local;
 
@@ -12,6 +13,7 @@ use crate::lifecycle::{MOST_LISTED, Page, Place, Selection, Sort};
 use super::api::{EndedReport, OpenConnectionsReport};
 use super::asker::Asker;
 use super::query::Parameters;
+use super::response::{Answered, Refused, json};
 use super::view::View;
 
 /// On a page where the request doesn't say.
@@ -69,8 +71,9 @@ fn limit(text: &str) -> Option<usize> {
     text.parse::<NonZeroUsize>().ok().map(NonZeroUsize::get).filter(|limit| *limit <= MOST_LISTED)
 }
 
-/// Resets the connections, and logs it, whether or not the client waits for the answer. `None`: the process is ending.
-pub(super) async fn end(view: Arc<View>, selection: Selection, asker: Asker) -> Option<EndedReport> {
+/// Resets the connections, and logs it, whether or not the client waits for the answer.
+pub(super) async fn end(query: Option<&str>, asker: Asker, view: &Arc<View>) -> Answered {
+    let (selection, view) = (Parameters::of(query)?.selected()?, view.clone());
     // Whoever leaves while it waits has asked for nothing.
     let turn = view.open_connections.turn_to_end().await;
     let ending = spawn_local(async move {
@@ -90,12 +93,15 @@ pub(super) async fn end(view: Arc<View>, selection: Selection, asker: Asker) -> 
         );
         EndedReport { ended }
     });
-    ending.await.ok()
+    let report = ending.await.map_err(|_| Refused::stopping())?;
+    Ok(json(StatusCode::OK, &report))
 }
 
 /// One page.
-pub(super) async fn list(view: &View, selection: Selection, page: Page) -> OpenConnectionsReport {
-    OpenConnectionsReport::new(view.open_connections.list(selection, page).await)
+pub(super) async fn list(query: Option<&str>, view: &View) -> Answered {
+    let (selection, page) = Parameters::of(query)?.page()?;
+    let listing = view.open_connections.list(selection, page).await;
+    Ok(json(StatusCode::OK, &OpenConnectionsReport::new(listing)))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod apart;
 mod api;
 mod asker;
 mod authorization;
+mod body;
 mod change;
 mod config_change;
 mod connections;

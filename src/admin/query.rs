@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use percent_encoding::percent_decode_str;
 
 /// What the query gives for a parameter.
-pub(super) fn parameters<'a>(query: Option<&'a str>, name: &'static str) -> impl Iterator<Item = &'a str> {
-    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value)
+pub(super) fn values<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = String> + 'a {
+    pairs(query).filter(move |(key, _)| key == name).map(|(_, value)| value)
 }
 
-pub(super) fn pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
+fn pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
     let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(name, value)| (decoded(name), decoded(value)))
 }
@@ -23,6 +22,12 @@ pub(super) fn decoded(segment: &str) -> String {
 pub(super) struct Parameters(BTreeMap<String, String>);
 
 impl Parameters {
+    /// # Errors
+    /// One is given twice.
+    pub(super) fn of(query: Option<&str>) -> Result<Self, String> {
+        Self::new(pairs(query))
+    }
+
     /// # Errors
     /// One is given twice.
     pub(super) fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {

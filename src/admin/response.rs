@@ -28,11 +28,30 @@ pub(super) fn error(status: StatusCode, error: &str) -> AdminResponse {
     json(status, &ApiError { error })
 }
 
-/// For what the main loop dropped.
-pub(super) const STOPPING: &str = "the balancer is stopping, or handing over to a new process; ask again";
+/// Why a request gets no other answer than an error.
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
-pub(super) fn stopping() -> AdminResponse {
-    error(StatusCode::SERVICE_UNAVAILABLE, STOPPING)
+/// The answer where it goes well.
+pub(super) type Answered = Result<AdminResponse, Refused>;
+
+impl Refused {
+    /// The main loop has dropped what it was to do.
+    pub(super) fn stopping() -> Self {
+        let why = "the balancer is stopping, or handing over to a new process; ask again";
+        Self(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+    }
+
+    pub(super) fn into_response(self) -> AdminResponse {
+        let Self(status, why) = self;
+        error(status, &why)
+    }
+}
+
+/// A parameter is wrong.
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self(StatusCode::BAD_REQUEST, why)
+    }
 }
 
 pub(super) fn not_allowed(methods: &'static str) -> AdminResponse {

@@ -18,8 +18,8 @@ use super::gzip::{AdminResponse, compressed};
 use super::history::{MOST_POINTS, Wanted};
 use super::log_level::{self, LogReport};
 use super::metrics::Exporter;
-use super::query::{Parameters, decoded, pairs, parameters};
-use super::response::{error, json, not_allowed, respond, stopping};
+use super::query::values;
+use super::response::{Refused, error, json, not_allowed, respond};
 use super::view::View;
 
 /// What responses are made from.
@@ -49,22 +49,29 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 
 /// What a path does.
 enum Operation<'a> {
-    Read(Resource<'a>),
+    Read(Resource),
     Change(Change<'a>),
     /// Shows connections, or ends them.
-    Connections(Option<&'a str>),
+    Connections,
     /// Shows the level of the log, or sets it.
     Log,
 }
 
-enum Resource<'a> {
+/// What a client needs to be allowed.
+#[derive(Clone, Copy)]
+enum Need {
+    Read(Readers),
+    Change,
+}
+
+enum Resource {
     Page,
     Style,
     Script(&'static str),
     Health,
     /// Of the balancer, and of these pools: what a check in front of it asks that serves them.
     Ready {
-        pools: Vec<&'a str>,
+        pools: Vec<String>,
     },
     Metrics,
     Status,
@@ -93,75 +100,28 @@ pub(super) async fn answer(request: Request<Incoming>, asker: Asker, admin: &Adm
 }
 
 async fn answer_to(request: &Parts, body: Incoming, asker: Asker, admin: &Admin) -> AdminResponse {
-    let (path, query) = (request.uri.path(), request.uri.query());
-    match (Operation::parse(path, query), &request.method) {
-        (None, _) => error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json")),
-        (Some(Operation::Read(resource)), &Method::GET | &Method::HEAD) => {
-            match admin.view.guard.judge_read(&request.headers, resource.readers(), admin.reach) {
-                Ok(()) => show(&resource, admin).await,
-                Err(refusal) => refuse(path, refusal, &admin.view.guard),
-            }
-        }
-        (Some(Operation::Read(_)), _) => not_allowed("GET, HEAD"),
-        (Some(Operation::Change(change)), method) if change.takes(method) => {
-            match admin.view.guard.judge_change(&request.headers, admin.reach) {
-                Ok(()) => change.apply(method, query, body, asker, &admin.view).await,
-                Err(refusal) => refuse(path, refusal, &admin.view.guard),
-            }
-        }
-        (Some(Operation::Change(change)), _) => not_allowed(change.methods()),
-        (Some(Operation::Connections(query)), method) => {
-            let (guard, headers) = (&admin.view.guard, &request.headers);
-            let (is_change, verdict) = match method {
-                &Method::GET | &Method::HEAD => (false, guard.judge_read(headers, Readers::Operators, admin.reach)),
-                &Method::DELETE => (true, guard.judge_change(headers, admin.reach)),
-                _ => return not_allowed("GET, HEAD, DELETE"),
-            };
-            match verdict {
-                Ok(()) if is_change => end_connections(query, asker, &admin.view).await,
-                Ok(()) => list_connections(query, &admin.view).await,
-                Err(refusal) => refuse(path, refusal, guard),
-            }
-        }
-        (Some(Operation::Log), method) => {
-            let guard = &admin.view.guard;
-            let verdict = match *method {
-                Method::GET | Method::HEAD => guard.judge_read(&request.headers, Readers::Operators, admin.reach),
-                Method::PATCH => guard.judge_change(&request.headers, admin.reach),
-                _ => return not_allowed("GET, HEAD, PATCH"),
-            };
-            match verdict {
-                Ok(()) if method == Method::PATCH => set_log_level(body, asker, &admin.view).await,
-                Ok(()) => json(StatusCode::OK, &LogReport::now()),
-                Err(refusal) => refuse(path, refusal, guard),
-            }
-        }
+    let (path, query, method) = (request.uri.path(), request.uri.query(), &request.method);
+    let Admin { view, reach, .. } = admin;
+    let Some(operation) = Operation::parse(path, query) else {
+        return error(StatusCode::NOT_FOUND, &format!("there is no {path}; see /api/v1/openapi.json"));
+    };
+    let Some(need) = operation.need(method) else { return not_allowed(operation.methods()) };
+    let verdict = match need {
+        Need::Read(readers) => view.guard.judge_read(&request.headers, readers, *reach),
+        Need::Change => view.guard.judge_change(&request.headers, *reach),
+    };
+    if let Err(refusal) = verdict {
+        return refuse(path, refusal, &view.guard);
     }
-}
-
-async fn list_connections(query: Option<&str>, view: &View) -> AdminResponse {
-    match Parameters::new(pairs(query)).and_then(Parameters::page) {
-        Ok((selection, page)) => json(StatusCode::OK, &connections::list(view, selection, page).await),
-        Err(why) => error(StatusCode::BAD_REQUEST, &why),
-    }
-}
-
-async fn end_connections(query: Option<&str>, asker: Asker, view: &Arc<View>) -> AdminResponse {
-    match Parameters::new(pairs(query)).and_then(Parameters::selected) {
-        Ok(selection) => match connections::end(view.clone(), selection, asker).await {
-            Some(report) => json(StatusCode::OK, &report),
-            None => stopping(),
-        },
-        Err(why) => error(StatusCode::BAD_REQUEST, &why),
-    }
-}
-
-async fn set_log_level(body: Incoming, asker: Asker, view: &View) -> AdminResponse {
-    match log_level::set_level(body, asker, view).await {
-        Ok(report) => json(StatusCode::OK, &report),
-        Err(Some((status, why))) => error(status, &why),
-        Err(None) => stopping(),
-    }
+    let answered = match (operation, need) {
+        (Operation::Read(resource), _) => Ok(show(&resource, admin).await),
+        (Operation::Change(change), _) => change.apply(method, query, body, asker, view).await,
+        (Operation::Connections, Need::Change) => connections::end(query, asker, view).await,
+        (Operation::Connections, Need::Read(_)) => connections::list(query, view).await,
+        (Operation::Log, Need::Change) => log_level::set_level(body, asker, view).await,
+        (Operation::Log, Need::Read(_)) => Ok(json(StatusCode::OK, &LogReport::now())),
+    };
+    answered.unwrap_or_else(Refused::into_response)
 }
 
 fn refuse(path: &str, refusal: AdminRefusal, guard: &Guard) -> AdminResponse {
@@ -175,7 +135,7 @@ fn refuse(path: &str, refusal: AdminRefusal, guard: &Guard) -> AdminResponse {
     answer
 }
 
-impl Resource<'_> {
+impl Resource {
     fn readers(&self) -> Readers {
         match self {
             Self::Health | Self::Ready { .. } => Readers::Everybody,
@@ -205,27 +165,47 @@ impl<'a> Operation<'a> {
             "/members.js" => Resource::Script(include_str!("page/members.js")),
             "/format.js" => Resource::Script(include_str!("page/format.js")),
             "/healthz" => Resource::Health,
-            "/readyz" => Resource::Ready { pools: parameters(query, "pool").collect() },
+            "/readyz" => Resource::Ready { pools: values(query, "pool").collect() },
             "/metrics" => Resource::Metrics,
             "/api/v1/status" => Resource::Status,
             "/api/v1/pools" => Resource::Pools,
             "/api/v1/events" => {
-                Resource::Events { after: parameters(query, "after").next().map_or(Some(0), |id| id.parse().ok()) }
+                Resource::Events { after: values(query, "after").next().map_or(Some(0), |id| id.parse().ok()) }
             }
             "/api/v1/history" => Resource::History(HistoryQuery::parse(query)),
             "/api/v1/openapi.json" => Resource::Description,
-            "/api/v1/connections" => return Some(Self::Connections(query)),
+            "/api/v1/connections" => return Some(Self::Connections),
             "/api/v1/log" => return Some(Self::Log),
             _ => return Change::parse(path).map(Self::Change),
         };
         Some(Self::Read(resource))
     }
+
+    fn methods(&self) -> &'static str {
+        match self {
+            Self::Read(_) => "GET, HEAD",
+            Self::Change(change) => change.methods(),
+            Self::Connections => "GET, HEAD, DELETE",
+            Self::Log => "GET, HEAD, PATCH",
+        }
+    }
+
+    /// `None`: there is no such method here.
+    fn need(&self, method: &Method) -> Option<Need> {
+        match (self, method) {
+            (Self::Read(resource), &Method::GET | &Method::HEAD) => Some(Need::Read(resource.readers())),
+            (Self::Connections | Self::Log, &Method::GET | &Method::HEAD) => Some(Need::Read(Readers::Operators)),
+            (Self::Connections, &Method::DELETE) | (Self::Log, &Method::PATCH) => Some(Need::Change),
+            (Self::Change(change), method) if change.takes(method) => Some(Need::Change),
+            _ => None,
+        }
+    }
 }
 
 impl HistoryQuery {
     fn parse(query: Option<&str>) -> Self {
-        let text = |name| parameters(query, name).next().map(decoded);
-        let points = parameters(query, "points").next().map_or(Some(MOST_POINTS), |points| points.parse().ok());
+        let text = |name| values(query, name).next();
+        let points = values(query, "points").next().map_or(Some(MOST_POINTS), |points| points.parse().ok());
         Self {
             pool: text("pool"),
             backend: text("backend"),
@@ -257,8 +237,7 @@ impl HistoryQuery {
     }
 }
 
-/// All parameters of the query.
-async fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
+async fn show(resource: &Resource, admin: &Admin) -> AdminResponse {
     let view = &*admin.view;
     match resource {
         Resource::Page => {
@@ -277,15 +256,15 @@ async fn show(resource: &Resource<'_>, admin: &Admin) -> AdminResponse {
         Resource::Events { after: Some(id) } => json(StatusCode::OK, &EventsReport::after(*id)),
         Resource::History(query) => {
             let (query, view) = (query.clone(), admin.view.clone());
-            apart(move || query.answer(&view)).await.unwrap_or_else(stopping)
+            apart(move || query.answer(&view)).await.unwrap_or_else(|| Refused::stopping().into_response())
         }
         Resource::Events { after: None } => error(StatusCode::BAD_REQUEST, "after is to be the id of an event"),
     }
 }
 
-fn show_readiness(pools: &[&str], view: &View) -> AdminResponse {
+fn show_readiness(pools: &[String], view: &View) -> AdminResponse {
     let shown = view.shown.load();
-    for name in pools.iter().map(|name| decoded(name)) {
+    for name in pools {
         let Some(pool) = shown.pools.iter().find(|pool| pool.name() == name) else {
             return error(StatusCode::NOT_FOUND, &format!("there is no pool {name}"));
         };
@@ -308,6 +287,6 @@ async fn scrape(admin: &Admin) -> AdminResponse {
     let (view, exporter) = (admin.view.clone(), admin.exporter.clone());
     match apart(move || exporter.render(&view)).await {
         Some(text) => respond(StatusCode::OK, METRICS, text),
-        None => stopping(),
+        None => Refused::stopping().into_response(),
     }
 }

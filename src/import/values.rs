@@ -1,5 +1,6 @@
 //! Values of lb.yaml from numbers of other programs, kept within what `config` takes.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use crate::config::file::duration_or_off::DurationOrOff;
@@ -35,4 +36,41 @@ pub fn duration(text: &str, units: &[(&str, u64)]) -> Option<Duration> {
     let number: u64 = number.parse().ok()?;
     let scale = if unit.is_empty() { units.first() } else { units.iter().find(|(name, _)| *name == unit) }?.1;
     number.checked_mul(scale).map(Duration::from_micros)
+}
+
+/// Each record of a handshake of TLS begins with it.
+pub const TLS_RECORD: &[u8] = b"\x16\x03";
+
+/// As lb.yaml writes bytes that can't be typed.
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match c {
+            '\\' => escaped += "\\\\",
+            '\r' => escaped += "\\r",
+            '\n' => escaped += "\\n",
+            '\t' => escaped += "\\t",
+            ' '..='~' => escaped.push(c),
+            // The lexer made a byte of `\xNN` the character of that number.
+            c if u32::from(c) < 0x100 => write!(escaped, "\\x{:02x}", u32::from(c)).expect("a String takes every text"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// The same of bytes.
+pub fn escaped_bytes(bytes: &[u8]) -> String {
+    escaped(&bytes.iter().copied().map(char::from).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_cannot_be_typed_are_escaped() {
+        assert_eq!(escaped("PING\r\n\\\u{e9}"), r"PING\r\n\\\xe9");
+        assert_eq!(escaped_bytes(TLS_RECORD), r"\x16\x03");
+    }
 }

@@ -238,14 +238,16 @@ fn whom(all: &All, allow: bool, is_for_others_than_tls: bool, is_source_set: boo
 
 /// Whether a rule keeps some addresses out by an answer of HAProxy's own.
 fn is_refusal_by_source(line: &Line, any: &[All]) -> bool {
-    let is_answer = line.word(0) == "http-request" && matches!(line.word(1), "auth" | "return");
-    is_answer && any.iter().flatten().any(|(_, test)| test.is_of_source())
+    is_answer(line) && any.iter().flatten().any(|(_, test)| test.is_of_source())
+}
+
+fn is_answer(line: &Line) -> bool {
+    line.word(0) == "http-request" && matches!(line.word(1), "auth" | "return")
 }
 
 /// Whether a rule keeps anybody out.
 fn may_refuse(line: &Line) -> bool {
-    let is_answer = line.word(0) == "http-request" && matches!(line.word(1), "auth" | "return");
-    is_answer || (is_rule_of_access(line) && !matches!(verb_and_condition(line).0, "accept" | "allow"))
+    is_answer(line) || (is_rule_of_access(line) && !matches!(verb_and_condition(line).0, "accept" | "allow"))
 }
 
 pub fn is_rule_of_access(line: &Line) -> bool {

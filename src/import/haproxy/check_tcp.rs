@@ -2,12 +2,13 @@
 
 use crate::config::file::health_check::{HealthCheckSpec, StepSpec};
 use crate::import::note::Notes;
+use crate::import::values::{escaped, escaped_bytes};
 
 use super::check_connect::read_connect;
 use super::check_http::is_regex;
 use super::server::Server;
 use super::tree::{Line, Proxy};
-use super::values::{bytes_of_hex, escaped, escaped_bytes};
+use super::values::bytes_of_hex;
 
 /// Steps that `config` takes.
 const MAX_STEPS: usize = 100;

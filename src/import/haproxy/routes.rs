@@ -7,14 +7,11 @@ use std::time::Duration;
 use crate::config::file::listener::ListenerSpec;
 use crate::config::file::route::RouteSpec;
 use crate::import::note::Notes;
-use crate::import::values::positive;
+use crate::import::values::{TLS_RECORD, escaped_bytes, positive};
 
 use super::acl::{Acls, All, Test};
 use super::tree::{Line, Proxy};
-use super::values::{escaped_bytes, time};
-
-/// Every record of a handshake begins with it.
-const TLS_RECORD: &[u8] = b"\x16\x03";
+use super::values::time;
 
 /// Where its clients go.
 pub struct Destinations<'a> {

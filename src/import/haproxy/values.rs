@@ -1,6 +1,5 @@
 //! HAProxy's own notations: times, addresses of servers and binds.
 
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -125,29 +124,6 @@ pub fn is_ip(address: &str) -> bool {
     host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
 
-/// As lb.yaml writes bytes that can't be typed.
-pub fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            '\\' => escaped += "\\\\",
-            '\r' => escaped += "\\r",
-            '\n' => escaped += "\\n",
-            '\t' => escaped += "\\t",
-            ' '..='~' => escaped.push(c),
-            // The lexer made a byte of `\xNN` the character of that number.
-            c if u32::from(c) < 0x100 => write!(escaped, "\\x{:02x}", u32::from(c)).expect("a String takes every text"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-/// The same of bytes.
-pub fn escaped_bytes(bytes: &[u8]) -> String {
-    escaped(&bytes.iter().copied().map(char::from).collect::<String>())
-}
-
 /// `5353482d`; `None`: it isn't hexadecimal.
 pub fn bytes_of_hex(hex: &str) -> Option<Vec<u8>> {
     let is_hex = !hex.is_empty() && hex.len().is_multiple_of(2) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -160,13 +136,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_that_cannot_be_typed_are_escaped() {
-        assert_eq!(escaped("PING\r\n\\\u{e9}"), r"PING\r\n\\\xe9");
-        assert_eq!(escaped_bytes(b"SSH-\x16"), r"SSH-\x16");
-        assert_eq!(
-            (bytes_of_hex("50494E470d0a"), bytes_of_hex("5"), bytes_of_hex("zz")),
-            (Some(b"PING\r\n".to_vec()), None, None)
-        );
+    fn bytes_are_read_from_hexadecimal() {
+        assert_eq!(bytes_of_hex("50494E470d0a"), Some(b"PING\r\n".to_vec()));
+        assert_eq!((bytes_of_hex("5"), bytes_of_hex("zz")), (None, None));
     }
 
     #[test]

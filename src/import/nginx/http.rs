@@ -98,10 +98,7 @@ fn translate_server(
     let tls =
         if all.iter().any(|one| one.is_tls) { tls::of_clients(server, scope, &mut draft.notes) } else { OffOr::Off };
     all.retain(|one| !one.is_tls || matches!(tls, OffOr::On(_)));
-    for one in &mut all {
-        one.bind.retain(|address| taken.insert(address.clone()));
-    }
-    all.retain(|one| !one.bind.is_empty());
+    keep_free(&mut all, taken);
     if all.is_empty() {
         let why = "its address belongs to another server, or needs TLS; lb doesn't choose by host name";
         return leave_out(server, why, &mut draft.notes);
@@ -128,14 +125,19 @@ fn translate_server(
     }
 }
 
+/// Keeps the addresses that no server before this one has.
+fn keep_free(all: &mut Vec<Listening<'_>>, taken: &mut BTreeSet<String>) {
+    for one in &mut *all {
+        one.bind.retain(|address| taken.insert(address.clone()));
+    }
+    all.retain(|one| !one.bind.is_empty());
+}
+
 /// A server that sends everybody to https.
 fn redirect(server: &Directive, scope: &Scope<'_>, taken: &mut BTreeSet<String>, draft: &mut Draft) {
     let mut all = listening(scope, draft);
     all.retain(|one| !one.is_tls);
-    for one in &mut all {
-        one.bind.retain(|address| taken.insert(address.clone()));
-    }
-    all.retain(|one| !one.bind.is_empty());
+    keep_free(&mut all, taken);
     // No request gets there, but each listener has a pool.
     let Some(pool) = draft.file.pools.keys().next().cloned() else {
         return leave_out(server, "there are no backends, and lb redirects only beside them", &mut draft.notes);

@@ -99,7 +99,7 @@ pub fn refuses(location: &Directive) -> bool {
     let refuses = |one: &Directive| match one.name.as_str() {
         "return" => one.arg(0).starts_with('4'),
         "auth_basic" => one.arg(0) != "off",
-        name => name == "deny" || GUARDS[3..].contains(&name),
+        name => matches!(name, "deny" | "auth_request" | "auth_jwt"),
     };
     location.inner().iter().any(refuses)
 }

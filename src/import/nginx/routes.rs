@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::config::file::listener::ListenerSpec;
 use crate::config::file::route::{RouteSpec, RouteToSpec};
 use crate::import::draft::Draft;
+use crate::import::values::{TLS_RECORD, escaped_bytes};
 use crate::protocol::client_hello::ServerNamePattern;
 
 use super::headers::constant;
@@ -14,9 +15,6 @@ use super::tree::{Directive, Scope};
 use super::values::{Part, parts};
 
 const SERVER_NAME: &str = "ssl_preread_server_name";
-
-/// Every record of a handshake begins with it.
-const TLS_RECORD: &str = r"\x16\x03";
 
 /// Where the connections of a server go.
 pub enum Target<'a> {
@@ -107,16 +105,15 @@ impl<'a> Making<'a, '_> {
             Target::Map(map, preread) => {
                 map.see_all();
                 match preread {
-                    Preread::ServerName => self.add_names(listener, map, draft),
-                    Preread::Protocols => self.add_protocols(listener, map, draft),
-                    Preread::Version => self.add_versions(listener, map, draft),
-                }
-                // nginx sends there who speaks no TLS, too.
-                if let (Some(pool), false) = (listener.pool.clone(), listener.routes.is_empty()) {
-                    let starts_with = Some(TLS_RECORD.to_owned());
-                    if listener.routes.iter().all(|route| route.starts_with.is_none()) {
-                        listener.routes.push(RouteSpec { starts_with, pool, ..RouteSpec::default() });
+                    Preread::ServerName => {
+                        self.add_names(listener, map, draft);
+                        add_rest_of_tls(listener);
                     }
+                    Preread::Protocols => {
+                        self.add_protocols(listener, map, draft);
+                        add_rest_of_tls(listener);
+                    }
+                    Preread::Version => self.add_versions(listener, map, draft),
                 }
                 if listener.routes.is_empty() && listener.pool.is_none() {
                     return Err("no entry of its map could be translated".to_owned());
@@ -219,7 +216,15 @@ impl<'a> Making<'a, '_> {
         listener.pool = plain.and_then(|entry| self.pool_of(entry, draft));
         let Some(tls) = tls.filter(|tls| plain.is_none_or(|plain| plain.arg(0) != tls.arg(0))) else { return };
         let Some(pool) = self.pool_of(tls, draft) else { return };
-        let starts_with = Some(TLS_RECORD.to_owned());
+        let starts_with = Some(escaped_bytes(TLS_RECORD));
+        listener.routes.push(RouteSpec { starts_with, pool, ..RouteSpec::default() });
+    }
+}
+
+/// Where all routes are by TLS, lb refuses who speaks none; nginx sends such clients to the default.
+fn add_rest_of_tls(listener: &mut ListenerSpec) {
+    if let (Some(pool), false) = (listener.pool.clone(), listener.routes.is_empty()) {
+        let starts_with = Some(escaped_bytes(TLS_RECORD));
         listener.routes.push(RouteSpec { starts_with, pool, ..RouteSpec::default() });
     }
 }
