@@ -532,13 +532,24 @@ fn a_name_that_was_removed_comes_back_in_use() {
     let dns = Dns::with_hosts(&[("app.test", "127.0.0.2")]);
     let (own, name) = (fleet.at("127.0.0.9"), format!("app.test:{}", fleet.port()));
     // While one name gives nothing, nothing is forgotten by itself.
-    let lb = Lb::with_config(&format!(
-        "listen: 127.0.0.1:0\nbackends: ['{own}', '{name}', 'gone.test:80']\nresolve: {{nameservers: ['{}']}}\n",
-        dns.address()
-    ))
-    .start();
+    let yaml = |backends: &str| {
+        let resolve = format!("{{nameservers: ['{}']}}", dns.address());
+        format!("listen: 127.0.0.1:0\nbackends: ['{own}', {backends}'gone.test:80']\nresolve: {resolve}\n")
+    };
+    let lb = Lb::with_config(&yaml(&format!("'{name}', "))).start();
     wait_until("the name resolves", || lb.backends().len() == 2);
     assert_eq!(lb.remove_backend(&name, "?wait=10s").0, 200);
+    lb.add_backend(&json!(name));
+    wait_until("the name resolves", || lb.backends().len() == 2);
+    assert_eq!(lb.state_of(fleet.at("127.0.0.2")), "up");
+
+    // Also one that was drained when the file lost it.
+    assert_eq!(lb.remove_backend(&name, "?wait=10s").0, 200);
+    lb.reload_with(&yaml(""));
+    lb.reload_with(&yaml(&format!("'{name}', ")));
+    wait_until("the name resolves", || lb.backends().len() == 2);
+    assert_eq!(lb.post(&backend_path(&name, "drain")).0, 200);
+    lb.reload_with(&yaml(""));
     lb.add_backend(&json!(name));
     wait_until("the name resolves", || lb.backends().len() == 2);
     assert_eq!(lb.state_of(fleet.at("127.0.0.2")), "up");

@@ -289,6 +289,8 @@ fn locations_that_clients_dont_reach_pass_on_nothing_of_theirs() {
     };
     let hidden = format!("location /a {{ internal; proxy_pass http://127.0.0.1:5; }}\nlocation / {{ {pass} }}");
     assert_means(&of(&hidden), &[3], &["127.0.0.1:1", "!127.0.0.1:5"]);
+    let first = hidden.replace("location / {", "location /b {");
+    assert_means(&of(&first), &[3, 4], &["127.0.0.1:1", "!127.0.0.1:5"]);
     let named = format!("location / {{ allow 10.0.0.0/8; deny all; try_files $uri @a; }}\nlocation @a {{ {pass} }}");
     assert_means(&of(&named), &[2], &["!:7"]);
     assert_means(&of(&named.replace("allow 10.0.0.0/8; deny all;", "")), &[3, 4], &[":7"]);
