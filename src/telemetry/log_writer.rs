@@ -306,6 +306,20 @@ mod tests {
     }
 
     #[test]
+    fn trouble_that_comes_and_goes_is_told_ever_less() {
+        let (mut trouble, start) = (Trouble::default(), Instant::now());
+        let mut told_at = |second: u64| {
+            let told = trouble.is_new(start + Duration::from_secs(second));
+            assert!(!trouble.is_new(start + Duration::from_secs(second)), "once in a row");
+            assert_eq!(trouble.is_over(), told, "an end that has a beginning");
+            told
+        };
+        let told: Vec<u64> = (0..200).filter(|second| told_at(*second)).collect();
+        assert_eq!(told, [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+        assert!(trouble.is_over(), "what an overflow has lost is told at any time");
+    }
+
+    #[test]
     fn a_writer_of_a_line_never_waits_and_what_is_too_much_is_lost_and_counted() {
         let (mut reader, writer) = io::pipe().expect("a pipe can be had");
         let log = writer_to(writer);

@@ -387,6 +387,8 @@ fn the_commands_list_and_end_connections_and_ask_nobody_without_a_terminal() {
     assert!(error.contains("no such connection"), "{error}");
     assert_eq!(killed(&["kill", "--pool", "raw", "--client", "127.0.0.0/8"]).1, "2 connections ended\n");
     clients[1..].iter_mut().for_each(assert_reset);
+    let (code, _, error) = killed(&["kill", "--pool", "raw", "--client", "192.0.2.1"]);
+    assert_eq!((code, error.contains("no such connection")), (Some(1), true), "{error}");
     for arguments in [&["kill"][..], &["kill", "--all", "--pool", "raw"], &["connections", "--sort", "size"]] {
         assert_eq!(command(&lb, arguments).0, Some(2), "{arguments:?}");
     }

@@ -192,12 +192,16 @@ fn servers_of_a_service_in_dns_get_the_same_headers_and_shares() {
     assert_eq!(observe(), of_haproxy);
 }
 
-const STAGES: &str = "\
+/// What stands before the sections of a test's own.
+const DEFAULTS: &str = "\
 defaults
   mode tcp
   timeout connect 2s
   timeout client 10s
   timeout server 10s
+";
+
+const STAGES: &str = "\
 frontend f
   bind 127.0.0.1:18443
   tcp-request connection accept if { src 127.0.1.0/24 }
@@ -215,7 +219,7 @@ fn rules_of_several_stages_let_the_same_clients_in() {
         return;
     }
     let _server = teller("127.0.0.11:25", "25");
-    let stage = Stage::of("haproxy.cfg", STAGES, "127.0.0.1:18443");
+    let stage = Stage::of("haproxy.cfg", &[DEFAULTS, STAGES].concat(), "127.0.0.1:18443");
     let observe = || {
         ["127.0.0.1", "127.0.1.5", "127.0.1.9", "127.0.8.1", "127.0.9.1"]
             .map(|client| told_from(client, "127.0.0.1:18443"))
@@ -233,12 +237,7 @@ fn clients_are_told_apart_by_what_they_say_first() {
     if !is_in_a_network_of_its_own("import_haproxy::clients_are_told_apart_by_what_they_say_first") {
         return;
     }
-    const CONF: &str = "
-defaults
-    mode tcp
-    timeout connect 2s
-    timeout client 10s
-    timeout server 10s
+    const CONF: &str = "\
 frontend f
     bind 127.0.0.1:10443
     tcp-request inspect-delay 1s
@@ -256,7 +255,7 @@ backend web
 ";
     let servers = [("11:22", "ssh"), ("12:1080", "socks"), ("13:80", "web")];
     let _servers = servers.map(|(at, name)| answering(&format!("127.0.0.{at}"), name));
-    let stage = Stage::of("haproxy.cfg", CONF, "127.0.0.1:10443");
+    let stage = Stage::of("haproxy.cfg", &[DEFAULTS, CONF].concat(), "127.0.0.1:10443");
     let observe = || {
         [&b"SSH-2.0-x\r\n"[..], b"\x05\x01\x00", b"\x04\x01", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03"].map(|bytes| {
             let mut stream = connect("127.0.0.1:10443".parse().unwrap());
